@@ -1,0 +1,75 @@
+# make demo    the main job on real recordings; KEEP=1 leaves it running
+# make test    linters, types, layers, freshness of generated code, tests; TORCH=1 adds the comparison with torch
+# make check   the linters of `make test` alone
+# make bench   every benchmark beside its peer
+# make proto   regenerate the code beside protos/**/*.proto
+# make clean   remove what the others made
+# PYTHON=python3.12 chooses the interpreter (3.11 or later) that .venv is made from.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet
+PROTOS := $(wildcard protos/bedside/proto/v1/*.proto)
+SEGLEARN := seglearn==1.2.5
+TORCH_VERSION := 2.13.0
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench proto clean
+
+help:
+	@sed -n '/^#/!q; s/^# //p' Makefile
+
+# The stamps change with pyproject.toml only, so that a second run needs no network.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Bedside needs Python 3.11 or later as '$(PYTHON)'; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "Installing Bedside for the demo into $(VENV) (about 400 MB on disk; only the first time)"
+	@$(PIP) -e '.[demo]'
+	@$(PIP) --no-deps $(SEGLEARN)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing Bedside for development into $(VENV)"
+	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps $(SEGLEARN)
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.torch: $(VENV)/.dev
+	@$(PIP) torch==$(TORCH_VERSION)
+	@touch $@
+
+demo: $(VENV)/.demo
+	@$(BIN)/bedside demo $(if $(KEEP),--keep)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/layout
+
+test: check $(if $(TORCH),$(VENV)/.torch)
+	$(BIN)/pytest -q --ignore=tests/layout
+	@echo "all tests passed"
+
+# The peers live in an environment of their own: their pins would bend ours.
+.venv-flwr/bin/flwr:
+	$(PYTHON) -m venv .venv-flwr
+	.venv-flwr/bin/python -m pip install --quiet flwr==1.41.0
+
+bench: $(VENV)/.dev .venv-flwr/bin/flwr
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+proto: $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
+	  --mypy_out=quiet:protos --mypy_grpc_out=quiet:protos $(PROTOS)
+
+clean:
+	rm -rf $(VENV) .venv-flwr demo-out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
