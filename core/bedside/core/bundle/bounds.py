@@ -1,0 +1,38 @@
+"""Limits of a bundle, with unit and reason. Nothing is allocated for a part before it passed these."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_MANIFEST_BYTES: Final = 1 << 20
+"""Bytes of `manifest.json`: a net of a thousand tensors needs a fifth of it."""
+
+SIGNATURE_BYTES: Final = 64
+"""Bytes of `manifest.sig`: one detached Ed25519 signature."""
+
+MAX_BUNDLE_FILE_BYTES: Final = 256 << 20
+"""Bytes of one file of a bundle: ten million float32 parameters, five times over."""
+
+MAX_TENSOR_HEADER_BYTES: Final = 1 << 18
+"""Bytes of a safetensors header: a thousand tensors with long names."""
+
+MAX_TENSORS: Final = 1_024
+"""Named tensors of one file."""
+
+MAX_TENSOR_RANK: Final = 8
+"""Axes of one tensor."""
+
+MAX_LAYERS: Final = 256
+"""Layers of one list."""
+
+MAX_LABELS: Final = 256
+"""Classes of one model."""
+
+MAX_CHANNELS: Final = 256
+"""Channels of one stream: a high-density EEG cap."""
+
+MAX_WINDOW_SAMPLES: Final = 65_536
+"""Samples of one window: a minute at 1 kHz."""
+
+MAX_NAME_CHARS: Final = 64
+"""Characters of a tensor, file, label or model name."""

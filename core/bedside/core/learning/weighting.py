@@ -1,0 +1,73 @@
+"""How much one device counts, without the coordinator learning how many examples it has.
+
+UNIFORM: every device counts the same; the mean is the sum over |S|.
+EXAMPLES: a device multiplies its delta by min(n, cap) / cap *before* the clip, and adds min(n, cap) to the secure
+sum as a count. The mean is the sum over (sum of counts / cap), the example-weighted mean of FedAvg with n capped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside.core.errors import ProtocolError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Weighting(IntEnum):
+    """Numbered as on the wire."""
+
+    UNIFORM = 1
+    EXAMPLES = 2
+
+
+def counted_examples(examples: int, cap: int) -> int:
+    """The count that a device contributes: its examples, at most the cap.
+
+    Raises:
+        ProtocolError: `no-examples`.
+    """
+    if examples < 1 or cap < 1:
+        raise ProtocolError("no-examples", f"a device with {examples} examples and a cap of {cap} cannot take part")
+    return min(examples, cap)
+
+
+def weigh_delta(
+    delta: Mapping[str, FloatArray], weighting: Weighting, examples: int, cap: int
+) -> dict[str, FloatArray]:
+    """The device's half: the delta times its weight, at most 1, before the clip. Shapes and dtypes stay.
+
+    Raises:
+        ProtocolError: `no-examples`.
+    """
+    counted = counted_examples(examples, cap)
+    if weighting is Weighting.UNIFORM:
+        return dict(delta)
+    weight = np.float32(counted / cap)
+    return {name: part * weight for name, part in delta.items()}
+
+
+def mean_delta(
+    summed: Mapping[str, FloatArray], weighting: Weighting, contributors: int, examples: int, cap: int
+) -> dict[str, FloatArray]:
+    """The coordinator's half: the sum times one float32 factor, element by element.
+
+    Args:
+        summed: decoded sums by name.
+        weighting: what the plan says.
+        contributors: |S|.
+        examples: the opened sum of `counted_examples` (EXAMPLES only).
+        cap: the plan's cap of examples per device (EXAMPLES only).
+
+    Raises:
+        ProtocolError: `no-examples` when the total weight is not positive.
+    """
+    numerator, denominator = (1, contributors) if weighting is Weighting.UNIFORM else (cap, examples)
+    if denominator < 1 or numerator < 1:
+        raise ProtocolError("no-examples", f"a total weight of {denominator} examples gives no mean")
+    factor = np.float32(numerator / denominator)
+    return {name: part * factor for name, part in summed.items()}

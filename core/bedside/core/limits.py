@@ -1,0 +1,55 @@
+"""Every limit of the system, with unit and reason. Nothing is allocated for a message before it passed these."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_ID_CHARS: Final = 64
+"""Characters of a site, device, task or stream id: fits a certificate SAN and a terminal column."""
+
+MAX_TEXT_CHARS: Final = 400
+"""Characters of any sentence that crosses the wire: one log line."""
+
+MAX_SIGNED_BYTES: Final = 4 << 20
+"""Bytes of one signed message. The largest is a seal request's header list, which is sent as blobs above this."""
+
+MAX_PLAN_BYTES: Final = 1 << 20
+"""Bytes of a plan: 10,000 sites with their trustees stay below half of it."""
+
+MAX_COHORTS: Final = 1_024
+"""Cohorts in one plan."""
+
+MAX_TRUSTEES: Final = 5
+"""Trustees of one cohort: each costs a device one mask, and all must answer."""
+
+MAX_SEGMENTS: Final = 4_096
+"""Segments of one vector layout: one per named tensor of a large net."""
+
+MAX_VECTOR_WORDS: Final = 10_000_000
+"""Words of one vector: a 10M-parameter model, 40 MB at 32 bits."""
+
+MAX_CONTRIBUTORS: Final = 10_000
+"""Devices in one cohort's set."""
+
+MIN_WORD_BITS: Final = 8
+MAX_WORD_BITS: Final = 32
+"""Bits of one word of the ring."""
+
+MIN_VALUE_BITS: Final = 2
+MAX_VALUE_BITS: Final = 8
+"""Bits of one quantised value."""
+
+MAX_CHUNK_BYTES: Final = 1 << 20
+"""Bytes of one chunk of a blob or upload: keeps both sides' memory flat."""
+
+MAX_BLOB_BYTES: Final = 1 << 30
+"""Bytes of one blob (bundle, checkpoint, upload)."""
+
+MAX_CLOSE_AHEAD_S: Final = 7 * 86_400
+"""Seconds from a plan's opening to its close (rule T7)."""
+
+MASK_CHUNK_BYTES: Final = 1 << 16
+"""Bytes of mask stream expanded at a time: page faults dominate above it (0.3 against 7 GB/s measured)."""
+
+MAX_WAVEFORM_BLOCK_S: Final = 0.040
+"""Seconds of one waveform block: bounds the latency from sensor to decision."""

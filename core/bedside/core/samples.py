@@ -1,0 +1,93 @@
+"""What a sensor delivers: blocks of a waveform, and records of one row.
+
+Source: DESIGN section 4; units are UCUM codes, metrics are ISO/IEEE 11073-10101 (MDC) reference ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside.core.ids import StreamId
+
+Samples = npt.NDArray[np.int16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
+
+
+class Quality(IntFlag):
+    """What is known to be wrong with a block; zero means nothing is."""
+
+    GOOD = 0
+    GAP_BEFORE = 1
+    """Samples are missing between the previous block and this one."""
+    SATURATED = 2
+    SENSOR_OFF = 4
+    SIMULATED = 8
+    """Replayed or generated, not measured now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A chunk of one stream.
+
+    Attributes:
+        stream: which channel group.
+        start_ns: time of the first sample, nanoseconds since the epoch.
+        rate_hz: samples per second and channel.
+        values: shape (samples, channels); int16, int32 or float32, C order.
+        unit: UCUM code of one value after `scale`.
+        metric: MDC reference id, for instance `MDC_ECG_ELEC_POTL_II`; empty when unknown.
+        scale: physical value = stored value times `scale`.
+        quality: flags of the whole block.
+    """
+
+    stream: StreamId
+    start_ns: int
+    rate_hz: float
+    values: Samples
+    unit: str = "1"
+    metric: str = ""
+    scale: float = 1.0
+    quality: Quality = Quality.GOOD
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of tabular features with a time (EHR, laboratory, vital signs)."""
+
+    stream: StreamId
+    time_ns: int
+    values: Mapping[str, float]
+    units: Mapping[str, str] = field(default_factory=dict)
+    quality: Quality = Quality.GOOD
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A label, or the start or end of a session, that a source knows about its own stream.
+
+    Attributes:
+        start_ns: first nanosecond that the mark covers.
+        end_ns: first nanosecond after it; equal to `start_ns` for session marks.
+        label: class name for a label; `session-open` or `session-close` otherwise.
+        origin: who says so (`replay`, `cli`, `csv`, `adt`).
+    """
+
+    stream: StreamId
+    start_ns: int
+    end_ns: int
+    label: str
+    origin: str
+
+
+class Source(Protocol):
+    """One input. It ends by returning, and fails by raising; the supervisor restarts it."""
+
+    name: str
+
+    def events(self) -> AsyncIterator[Block | Record | Mark]:
+        """Yield what arrives, in the order of time within a stream."""

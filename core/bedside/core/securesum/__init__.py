@@ -1,0 +1,1 @@
+"""The secure sum: one upload, sums only (DESIGN section 5)."""

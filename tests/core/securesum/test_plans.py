@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from bedside.core.errors import BedsideError
+from bedside.core.securesum.plans import layout_message, layout_of, open_plan
+from bedside.core.signing.envelope import sign_message
+from bedside.proto.v1 import plan_pb2
+from bedside.proto.v1.common_pb2 import BlobRef
+
+
+def code(call, *args, **kwargs):
+    with pytest.raises(BedsideError) as caught:
+        call(*args, **kwargs)
+    return caught.value.code
+
+
+def test_a_good_plan_is_read(world):
+    plan = world.plan()
+    assert plan.cohort_of("birch") == 0
+    assert plan.vector_words == 129
+    assert layout_of(layout_message(plan.layout)) == plan.layout
+
+
+def test_a_plan_signed_by_a_stranger_is_refused_with_a_remedy(world):
+    signed = sign_message("plan", world.plan_message(), world.new_key())
+    with pytest.raises(BedsideError) as caught:
+        open_plan(signed, bytes(world.coordinator.verify_key))
+    assert caught.value.code == "stranger-plan"
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"suite": 2}, "bad-suite"),
+        ({"min_reader_version": 99}, "reader-too-old"),
+        ({"task": "../etc"}, "bad-id"),
+        ({"round_number": 0}, "bad-plan"),
+        ({"round_number": 2}, "bad-plan"),
+        ({"previous_result_digest": b"x" * 32}, "bad-plan"),
+        ({"purpose": 0}, "bad-plan"),
+        ({"word_bits": 7}, "bad-word-bits"),
+        ({"word_bits": 33}, "bad-word-bits"),
+        ({"max_contributors": 258}, "ring-overflow"),
+        ({"max_contributors": 10_001}, "bad-plan"),
+        ({"min_contributors": 101}, "bad-plan"),
+        ({"min_contributors": 0}, "bad-plan"),
+        ({"close_at_s": 1_800_000_000}, "bad-plan"),
+        ({"close_at_s": 1_800_000_000 + 8 * 86_400}, "bad-plan"),
+        ({"subsample_e32": 5}, "bad-plan"),
+        ({"bundle": BlobRef(digest=b"short", size_bytes=1)}, "bad-plan"),
+        ({"checkpoint": BlobRef(digest=b"k" * 32, size_bytes=1 << 40)}, "bad-plan"),
+        ({"cohorts": []}, "bad-plan"),
+    ],
+)
+def test_every_bound_of_a_plan_is_checked(world, changes, expected):
+    assert code(world.plan, **changes) == expected
+
+
+def test_cohorts_share_no_site_and_no_trustee_stands_twice(world):
+    cohort = world.plan_message().cohorts[0]
+    other = plan_pb2.Cohort()
+    other.CopyFrom(cohort)
+    other.index = 1
+    assert code(world.plan, cohorts=[cohort, other]) == "bad-plan"
+    twice = plan_pb2.Cohort()
+    twice.CopyFrom(cohort)
+    twice.trustees.add().CopyFrom(cohort.trustees[0])
+    assert code(world.plan, cohorts=[twice]) == "bad-plan"
+    crowded = plan_pb2.Cohort(index=0, sites=["alder"])
+    crowded.trustees.extend(
+        plan_pb2.CohortTrustee(site="alder", trustee="t", credential_digest=bytes([i]) * 32) for i in range(6)
+    )
+    assert code(world.plan, cohorts=[crowded]) == "bad-plan"
+
+
+def test_a_count_that_could_wrap_is_refused(world):
+    layout = world.plan_message().layout
+    layout.segments[1].cap = 700
+    assert code(world.plan, layout=layout) == "ring-overflow"
+
+
+def test_an_unknown_segment_kind_is_refused(world):
+    layout = world.plan_message().layout
+    layout.segments[0].kind = 7
+    assert code(world.plan, layout=layout) == "bad-layout"
