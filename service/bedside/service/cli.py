@@ -1,0 +1,178 @@
+"""The command `bedside`: a click group whose members come from entry points and load when they are called.
+
+Listing the commands imports none of the parts, so that `bedside --help` and tab completion stay fast on a small board
+and an absent part does not spoil the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from bedside.core.errors import BedsideError, UnavailableError
+from bedside.service.text import bounded
+
+ENTRY_POINT_GROUP: Final = "bedside.commands"
+INTERRUPTED_STATUS: Final = 130
+BROKEN_PIPE_STATUS: Final = 141
+
+_SUMMARIES: Final = {
+    "agent": "Run and inspect this device: sensors, predictions, sessions, training.",
+    "completion": "Print the completion script for a shell.",
+    "coordinator": "Plan rounds, sum masked updates and publish models.",
+    "demo": "Three hospitals on this machine, with real recordings, in one command.",
+    "federation": "Found a federation and name its sites.",
+    "fleet": "See how every device is doing.",
+    "model": "Build and sign model bundles.",
+    "round": "Start, watch and list rounds.",
+    "site": "Act for a hospital: keys, tokens, approvals, policy.",
+    "trustee": "Run this site's trustee, which opens nothing but sums.",
+}
+_EXTRAS: Final = {
+    "bedside.coordinator": "coordinator",
+    "bedside.authoring": "authoring",
+    "bedside.demo": "demo",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows the names of its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted({*super().list_commands(ctx), *_entry_points()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command, or None when there is none of this name.
+
+        Raises:
+            UnavailableError: `extra-missing` or `part-missing`, with the command that installs it.
+        """
+        own = super().get_command(ctx, cmd_name)
+        entry = _entry_points().get(cmd_name)
+        return own if own is not None or entry is None else _load(entry)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands with a summary each."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _SUMMARIES.get(name, "")) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete names of commands, then options."""
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=_SUMMARIES.get(name)) for name in names]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(entry: EntryPoint) -> click.Command:
+    part = ".".join(entry.module.split(".")[:2])
+    try:
+        command = getattr(importlib.import_module(entry.module), entry.attr)
+    except ModuleNotFoundError as error:
+        raise _missing(entry, part, error) from error
+    if not isinstance(command, click.Command):
+        raise TypeError(f"entry point {entry.value} is not a click command")
+    return command
+
+
+def _missing(entry: EntryPoint, part: str, error: ModuleNotFoundError) -> Exception:
+    absent = error.name or ""
+    if absent in {part, entry.module}:
+        return UnavailableError(
+            "part-missing",
+            f"bedside {entry.name} is not part of this installation",
+            remedy="pip install --force-reinstall bedside",
+        )
+    if absent.startswith("bedside."):
+        return error
+    extra = _EXTRAS.get(part)
+    if extra is None:
+        return UnavailableError(
+            "extra-missing",
+            f"bedside {entry.name} needs {absent}, which is not installed",
+            remedy="pip install --force-reinstall bedside",
+        )
+    return UnavailableError(
+        "extra-missing",
+        f"bedside {entry.name} needs the extra '{extra}' ({absent} is not installed)",
+        remedy=f"pip install 'bedside[{extra}]'",
+    )
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `bedside demo`. Every command explains itself with --help, and most answer with --json. "
+    "BEDSIDE_DEBUG=1 shows where an error came from.",
+)
+@click.version_option(package_name="bedside", prog_name="bedside", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Bedside: hospitals learn together while every patient's signal stays at the bedside.
+
+    A device runs `bedside agent`, a hospital runs `bedside trustee` and `bedside site`, and whoever brings the
+    hospitals together runs `bedside coordinator`.
+    """
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    r"""Print the completion script for a shell.
+
+    \b
+    bash: bedside completion bash > ~/.local/share/bash-completion/completions/bedside
+    zsh:  bedside completion zsh > ~/.zfunc/_bedside    (with fpath+=~/.zfunc before compinit)
+    fish: bedside completion fish > ~/.config/fish/completions/bedside.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    script_class = get_completion_class(shell)
+    if script_class is None:
+        raise click.UsageError(f"no completion is known for {shell}")
+    click.echo(script_class(cli, {}, "bedside", "_BEDSIDE_COMPLETE").source())
+
+
+def error_line(error: BedsideError) -> str:
+    """Return the one line that an operator sees: sentence, code and remedy, without control characters."""
+    remedy = f" — {bounded(error.remedy)}" if error.remedy else ""
+    return f"error: {bounded(error.sentence)} [{bounded(error.code)}]{remedy}"
+
+
+def run(args: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run one command line and return its exit status. A command may set its own with `ctx.exit(status)`."""
+    try:
+        result = cli.main(args=args, prog_name="bedside", standalone_mode=False)
+    except BedsideError as error:
+        if environ.get("BEDSIDE_DEBUG") == "1":
+            traceback.print_exc()
+        click.echo(error_line(error), err=True)
+        return error.exit_status
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED_STATUS
+    except BrokenPipeError:
+        # The reader went away (`bedside ... | head`): keep the interpreter from failing again at its last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_STATUS
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes lines of its own about what we report ourselves
+    sys.exit(run())

@@ -1,0 +1,183 @@
+"""Configuration: one TOML file, its drop-ins, and a msgspec Struct that says what is allowed.
+
+Invariants:
+    * An unknown key is an error that names the file, the line and the nearest known key: a misspelt limit must never
+      fall back to its default in silence.
+    * Drop-ins `conf.d/*.toml` beside the file are merged in the order of their names; a later value wins, tables merge.
+    * A relative path in a file is relative to that file's directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from bedside.core.errors import ConfigError
+from bedside.service.text import bounded
+
+Config = TypeVar("Config", bound=msgspec.Struct)
+
+DROP_IN_FOLDER: Final = "conf.d"
+MAX_CONFIG_BYTES: Final = 1 << 20
+"""Bytes of one configuration file."""
+
+_PROBLEM = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
+_INDEX = re.compile(r"\[[^\]]*\]")
+
+
+def load_config(path: Path, kind: type[Config]) -> Config:
+    """Read the file at `path` and its drop-ins into a `kind`.
+
+    Raises:
+        ConfigError: `config-missing`, `config-toml`, `config-unknown-key`, `config-type` or `config-missing-key`.
+    """
+    merged: dict[str, object] = {}
+    origins: dict[str, Path] = {}
+    shape = inspect.type_info(kind)
+    for file in (path, *sorted((path.parent / DROP_IN_FOLDER).glob("*.toml"))):
+        values = _read_toml(file)
+        for keys, known in _unknown_keys(values, shape, ()):
+            raise _unknown_key(file, keys, known)
+        _merge(merged, values, file, origins, "")
+    return _convert(merged, kind, path, origins)
+
+
+def parse_config(text: str, kind: type[Config], file: Path) -> Config:
+    """Read configuration that is not in a folder of its own, such as embedded defaults; `file` is its name in errors.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    values = _parse_toml(text, file)
+    for keys, known in _unknown_keys(values, inspect.type_info(kind), ()):
+        raise _unknown_key(file, keys, known, text)
+    return _convert(values, kind, file, {})
+
+
+def config_digest(config: msgspec.Struct) -> bytes:
+    """Return BLAKE2b-256 (32 bytes) of the effective configuration, defaults included, in a canonical form."""
+    encoded = msgspec.json.encode(config, enc_hook=str, order="sorted")
+    return blake2b(encoded, digest_size=32).digest()
+
+
+def _read_toml(file: Path) -> dict[str, object]:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            "config-missing",
+            f"the configuration {file} cannot be read: {error.strerror}",
+            remedy=f"create it, or name another file ({file.name} is expected there)",
+        ) from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError("config-toml", f"{file} is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        return _parse_toml(data.decode("utf-8"), file)
+    except UnicodeDecodeError as error:
+        raise ConfigError("config-toml", f"{file} is not UTF-8 text", remedy="save it as UTF-8") from error
+
+
+def _parse_toml(text: str, file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            "config-toml", f"{file} is not TOML: {bounded(str(error))}", remedy="correct that line"
+        ) from error
+
+
+def _merge(
+    into: dict[str, object], values: Mapping[str, object], file: Path, origins: dict[str, Path], prefix: str
+) -> None:
+    for key, value in values.items():
+        dotted = f"{prefix}.{key}"
+        old = into.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            _merge(old, value, file, origins, dotted)
+        elif isinstance(value, dict):
+            fresh: dict[str, object] = {}
+            into[key] = fresh
+            origins[dotted] = file
+            _merge(fresh, value, file, origins, dotted)
+        else:
+            into[key] = value
+            origins[dotted] = file
+
+
+Found = tuple[tuple[str, ...], list[str]]
+
+
+def _unknown_keys(value: object, shape: inspect.Type, at: tuple[str, ...]) -> Iterator[Found]:
+    """Yield the path of each key that no Struct knows, with the keys known at its place."""
+    if isinstance(shape, inspect.StructType) and isinstance(value, dict):
+        fields = {field.encode_name: field.type for field in shape.fields}
+        yield from (((*at, key), list(fields)) for key in value if key not in fields)
+        parts = [(key, item, fields[key]) for key, item in value.items() if key in fields]
+    else:
+        parts = list(_parts(value, shape))
+    for key, item, part_shape in parts:
+        yield from _unknown_keys(item, part_shape, (*at, key) if key else at)
+
+
+def _parts(value: object, shape: inspect.Type) -> Iterator[tuple[str, object, inspect.Type]]:
+    """Yield key (or nothing), value and shape of what is inside a table, an array, or an optional value."""
+    if isinstance(shape, inspect.UnionType):
+        yield from (("", value, option) for option in shape.types)
+    elif isinstance(shape, inspect.DictType) and isinstance(value, dict):
+        yield from ((key, item, shape.value_type) for key, item in value.items())
+    elif isinstance(shape, inspect.ListType | inspect.VarTupleType) and isinstance(value, list):
+        yield from (("", item, shape.item_type) for item in value)
+
+
+def _unknown_key(file: Path, keys: tuple[str, ...], known: list[str], text: str | None = None) -> ConfigError:
+    near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+    if near:
+        remedy = f"did you mean {near[0]!r}?"
+    else:
+        remedy = f"known here: {', '.join(sorted(known))}" if known else "nothing can be set here"
+    name = bounded(".".join(keys), 120)
+    line = _line_of(keys[-1], file.read_text("utf-8") if text is None else text)
+    return ConfigError("config-unknown-key", f"{file}{line}: {name!r} is not a key", remedy=remedy)
+
+
+def _line_of(key: str, text: str) -> str:
+    pattern = re.compile(rf"""^\s*(\[+[^\]]*)?["']?{re.escape(key)}["']?\s*(=|\.|\])""")
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if pattern.search(line)]
+    return f":{lines[0]}" if len(lines) == 1 else ""
+
+
+def _convert(values: dict[str, object], kind: type[Config], path: Path, origins: dict[str, Path]) -> Config:
+    def decode(target: type, value: object) -> object:
+        if target is not Path:
+            raise NotImplementedError(f"{target} cannot be configured")
+        if not isinstance(value, str):
+            raise msgspec.ValidationError("Expected a path as `str`")
+        return path.parent / Path(value).expanduser()
+
+    try:
+        return msgspec.convert(values, kind, dec_hook=decode)
+    except msgspec.ValidationError as error:
+        raise _type_error(str(error), path, origins) from error
+
+
+def _type_error(problem: str, path: Path, origins: Mapping[str, Path]) -> ConfigError:
+    match = _PROBLEM.fullmatch(problem)
+    what, at = (match["what"], match["path"] or "") if match else (problem, "")
+    file = origins.get(_INDEX.sub("", at), path)
+    place = f"{at.lstrip('.')!r}" if at else "the top level"
+    missing = _MISSING.match(what)
+    if missing:
+        key = f"{at}.{missing['key']}".lstrip(".")
+        return ConfigError("config-missing-key", f"{file}: the key {key!r} is missing", remedy=f"add {key} = ...")
+    return ConfigError(
+        "config-type", f"{file}: {place} has a wrong value", remedy=bounded(what[:1].lower() + what[1:], 200)
+    )

@@ -1,0 +1,100 @@
+"""Files that must survive a power cut, and files that nobody else may read.
+
+Invariants:
+    * After `write_durable` returned, a power cut leaves the new bytes; before that, the old ones or none.
+    * `read_private` opens once and checks what it opened, so that the file cannot be swapped in between.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from bedside.core.errors import ConfigError, StoreError
+
+PRIVATE_MODE: Final = 0o600
+
+_TEMPORARY_SUFFIX: Final = ".new"
+
+
+def write_durable(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
+    """Replace the file at `path` by `data`, atomically, and return when it is on the disk.
+
+    The temporary file has a fixed name beside `path`, so that an interrupted write leaves at most one of
+    them and the next write clears it away. `mode` is set before the first byte, whatever the umask.
+
+    Raises:
+        StoreError: `file-write`; the old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            "file-write",
+            f"{path} was not written: {error.strerror or error}",
+            remedy="check free space and the permissions of its directory",
+        ) from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and removals inside `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_private(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a secret file that only its owner, who must be us, may read or write.
+
+    Raises:
+        ConfigError: `key-missing`, `key-mode` (not 0600 or 0400), `key-owner`, or `key-size` (above
+            `max_bytes`).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(
+            "key-missing",
+            f"the key file {path} cannot be opened: {error.strerror}",
+            remedy="restore it from its backup, or enrol again to make a new one",
+        ) from error
+    try:
+        _check_private(path, os.fstat(descriptor))
+        data = os.read(descriptor, max_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > max_bytes:
+        raise ConfigError("key-size", f"{path} is larger than a key of its kind", remedy="restore the right file")
+    return data
+
+
+def _check_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError("key-mode", f"{path} is not a regular file", remedy="name a plain file")
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            "key-owner",
+            f"the key file {path} belongs to user {status.st_uid}, not to the user that runs this program",
+            remedy=f"chown {os.geteuid()} {path}",
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & ~PRIVATE_MODE:
+        raise ConfigError(
+            "key-mode",
+            f"the key file {path} has mode {mode:04o}, so that others may use it",
+            remedy=f"chmod 600 {path}",
+        )

@@ -1,0 +1,1 @@
+"""The gRPC shell that device, trustee and coordinator share; it knows none of their services."""

@@ -1,0 +1,30 @@
+"""Where the process meets the machine: the only module that reads a clock or the entropy pool."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+class SystemClock:
+    """The machine's clocks; wall time is kept from going backwards within the process."""
+
+    def __init__(self) -> None:
+        self._last_ns = 0
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the Unix epoch, never less than an earlier answer."""
+        self._last_ns = max(self._last_ns, time.time_ns())
+        return self._last_ns
+
+    def monotonic_s(self) -> float:
+        """Seconds of CLOCK_MONOTONIC."""
+        return time.monotonic()
+
+
+class SystemEntropy:
+    """The kernel's generator."""
+
+    def token_bytes(self, count: int) -> bytes:
+        """Return `count` bytes of the kernel's entropy pool."""
+        return os.urandom(count)
