@@ -1,0 +1,1 @@
+"""Layer lists to bundles; the only part where torch or onnx may live."""

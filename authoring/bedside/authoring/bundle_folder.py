@@ -1,0 +1,58 @@
+"""A bundle on the author's disk: a folder with its files and, beside them, the tar that travels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from bedside.authoring.build import Built
+from bedside.core.bundle.archive import MEMBERS, pack_bundle
+from bedside.core.errors import ConfigError, StoreError
+from bedside.service.files import write_durable
+
+TAR: Final = "bundle.tar"
+_MODE: Final = 0o644
+
+
+def write_bundle(folder: Path, built: Built) -> Path:
+    """Write every file and the tar into `folder`, which may hold an older bundle; returns the tar's path.
+
+    Raises:
+        ConfigError: `bundle-folder`: something else is in it.
+        StoreError: `file-write`.
+    """
+    foreign = (
+        sorted(path.name for path in folder.iterdir() if path.name not in {*MEMBERS, TAR}) if folder.is_dir() else []
+    )
+    if foreign or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(
+            "bundle-folder",
+            f"{folder} is not a folder for one bundle alone" + (f"; it holds {foreign[0]}" if foreign else ""),
+            remedy="name a new folder",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError("file-write", f"{folder} was not made: {error.strerror}") from error
+    for name in MEMBERS:
+        write_durable(folder / name, built.files[name], _MODE)
+    write_durable(folder / TAR, built.tar, _MODE)
+    return folder / TAR
+
+
+def read_bundle(path: Path) -> bytes:
+    """Return the tar of a bundle: from the tar itself, or made of a folder's files.
+
+    Raises:
+        ConfigError: `no-bundle-file`.
+    """
+    try:
+        if path.is_dir():
+            return pack_bundle({name: (path / name).read_bytes() for name in MEMBERS})
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            "no-bundle-file",
+            f"{error.filename or path} cannot be read: {error.strerror}",
+            remedy="name the folder or tar that `bedside model build` wrote",
+        ) from error

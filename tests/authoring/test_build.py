@@ -1,0 +1,103 @@
+import msgspec
+import numpy as np
+import pytest
+from nacl.signing import SigningKey
+
+from bedside.authoring.build import build_bundle
+from bedside.authoring.golden import replay_golden
+from bedside.authoring.recipe import load_recipe, shipped_recipes
+from bedside.core.bundle.quantise import quantise_parameters
+from bedside.core.bundle.tensors import decode_tensors
+from bedside.core.bundle.verify import verify_archive
+from bedside.core.errors import ConfigError, MalformedError, TrustError
+
+
+def believed(built, author):
+    return verify_archive(built.tar, [bytes(author.verify_key)])
+
+
+def test_the_same_recipe_and_key_give_the_same_bytes(tiny, author, built):
+    again = build_bundle(tiny, author)
+    assert again.digest == built.digest
+    assert again.tar == built.tar
+
+
+def test_another_seed_gives_another_bundle(tiny, author, built):
+    other = build_bundle(msgspec.structs.replace(tiny, seed=4), author)
+    assert other.digest != built.digest
+
+
+def test_a_bundle_carries_its_signer_and_what_the_recipe_says(tiny, author, built):
+    manifest = believed(built, author).manifest
+    assert manifest.signer == bytes(author.verify_key).hex()
+    assert (manifest.labels, manifest.window, manifest.training) == (tiny.labels, tiny.window, tiny.training)
+    assert manifest.quantisation.level == "Q1"
+    assert manifest.cost == tiny.cost
+
+
+def test_ranges_are_shared_like_weights(built, author):
+    assert "amax" in {spec.name for spec in believed(built, author).manifest.shared()}
+
+
+@pytest.mark.parametrize("level", ["Q0", "Q1"])
+def test_golden_vectors_replay_where_they_were_made(tiny, author, level):
+    bundle = believed(build_bundle(msgspec.structs.replace(tiny, level=level), author), author)
+    assert set(replay_golden(bundle).values()) == {0.0}
+
+
+def test_golden_classes_are_clear_by_twice_the_tolerance_of_a_logit(built, author):
+    bundle = believed(built, author)
+    ordered = np.sort(bundle.golden["logits"], axis=1)
+    assert (ordered[:, -1] - ordered[:, -2]).min() > 2 * bundle.manifest.tolerance("logits") > 0
+
+
+def test_a_replay_sees_other_parameters(built, author):
+    bundle = believed(built, author)
+    object.__setattr__(bundle, "parameters", {name: array * 2 for name, array in bundle.parameters.items()})
+    with pytest.raises(TrustError) as caught:
+        replay_golden(bundle)
+    assert caught.value.code == "golden-mismatch"
+
+
+def test_int8_weights_stay_within_the_recipe_s_magnitude(tiny, author):
+    bundle = believed(build_bundle(msgspec.structs.replace(tiny, weight_qmax=31), author), author)
+    quantised = quantise_parameters(bundle.parameters, bundle.manifest.quantisation)
+    assert (
+        max(
+            int(np.abs(array).max())
+            for name, array in quantised.items()
+            if name.startswith("w") and name.endswith(".q")
+        )
+        == 31
+    )
+
+
+def test_a_cost_that_the_recipe_does_not_state_is_measured(tiny, author):
+    cost = build_bundle(msgspec.structs.replace(tiny, cost=None), author).manifest.cost
+    assert cost.batch == tiny.training.batch
+    assert 0 < cost.step_ms < 1_000
+    assert 20 < cost.rss_mb < 400
+
+
+def test_layers_that_do_not_fit_are_refused(tiny, author):
+    with pytest.raises(MalformedError, match="dense with 3 units"):
+        build_bundle(msgspec.structs.replace(tiny, layers=({"kind": "gap"}, {"kind": "dense", "units": 4})), author)
+    with pytest.raises(ConfigError, match="layers of tiny cannot be read"):
+        build_bundle(msgspec.structs.replace(tiny, layers=({"kind": "lstm"},)), author)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_builds_and_replays(name):
+    recipe = load_recipe(name)
+    key = SigningKey(b"r" * 32)
+    built = build_bundle(recipe, key)
+    bundle = verify_archive(built.tar, [bytes(key.verify_key)])
+    assert 10_000 <= sum(array.size for array in bundle.parameters.values()) <= 25_000
+    assert decode_tensors(built.files["parameters.safetensors"]).keys() == bundle.parameters.keys()
+
+
+def test_a_misspelt_key_of_a_recipe_is_named_with_the_nearest(tiny_path, tmp_path):
+    (tmp_path / "r.toml").write_text(tiny_path.read_text().replace("epochs = 2", "epoks = 2"))
+    with pytest.raises(ConfigError, match="epoks") as caught:
+        load_recipe(str(tmp_path / "r.toml"))
+    assert "epochs" in caught.value.remedy

@@ -1,0 +1,93 @@
+import json
+import sys
+
+import pytest
+
+from bedside.core.errors import ConfigError, TrustError
+from bedside.service.cli import run
+
+
+@pytest.fixture
+def key(tmp_path):
+    assert run(["model", "key", str(tmp_path / "author.key")]) == 0
+    return tmp_path / "author.key"
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_path, key, capsys):
+    assert run(["model", "build", str(tiny_path), str(tmp_path / "out"), "--signing-key", str(key)]) == 0
+    capsys.readouterr()
+    return tmp_path / "out"
+
+
+def told(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_key_is_private_and_never_replaced(key, capsys):
+    assert key.stat().st_mode & 0o777 == 0o600
+    secret = key.read_bytes()
+    assert run(["model", "key", str(key)]) == ConfigError.exit_status
+    assert "key-exists" in capsys.readouterr().err
+    assert key.read_bytes() == secret
+
+
+def test_without_a_key_building_writes_nothing_and_says_how_to_make_one(tmp_path, tiny_path, capsys):
+    missing = tmp_path / "none.key"
+    assert run(["model", "build", str(tiny_path), str(tmp_path / "out"), "--signing-key", str(missing)]) != 0
+    assert f"bedside model key {missing}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_built_bundle_verifies_as_folder_and_as_tar(folder, capsys):
+    digests = set()
+    for path in (folder, folder / "bundle.tar"):
+        assert run(["model", "verify", str(path), "--json"]) == 0
+        answer = told(capsys)
+        assert answer["golden"]["classes"] == 0
+        assert answer["signer_checked"] is False
+        digests.add(answer["digest"])
+    assert run(["model", "inspect", str(folder), "--json"]) == 0
+    assert {told(capsys)["digest"]} == digests
+
+
+def test_building_again_into_the_same_folder_gives_the_same_tar(folder, tiny_path, key):
+    before = (folder / "bundle.tar").read_bytes()
+    assert run(["model", "build", str(tiny_path), str(folder), "--signing-key", str(key)]) == 0
+    assert (folder / "bundle.tar").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path, tiny_path, key, capsys):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("dear")
+    assert run(["model", "build", str(tiny_path), str(tmp_path / "thesis"), "--signing-key", str(key)]) != 0
+    assert "bundle-folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+def test_another_signer_than_the_accepted_one_is_refused(folder, capsys):
+    assert run(["model", "verify", str(folder), "--signer", "ab" * 32]) == TrustError.exit_status
+    assert "unknown-signer" in capsys.readouterr().err
+    assert run(["model", "verify", str(folder), "--signer", "zz"]) == ConfigError.exit_status
+
+
+def test_a_tampered_folder_is_refused(folder, capsys):
+    graph = folder / "infer.onnx"
+    data = bytearray(graph.read_bytes())
+    data[-1] ^= 1
+    graph.write_bytes(data)
+    assert run(["model", "verify", str(folder)]) == TrustError.exit_status
+    assert "bundle-file" in capsys.readouterr().err
+
+
+def test_what_is_no_bundle_says_what_to_name(tmp_path, capsys):
+    assert run(["model", "inspect", str(tmp_path)]) == ConfigError.exit_status
+    assert "no-bundle-file" in capsys.readouterr().err
+
+
+def test_without_onnx_the_command_names_the_extra(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith(("bedside.authoring", "onnx."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert run(["model", "--help"]) != 0
+    assert "pip install 'bedside[authoring]'" in capsys.readouterr().err
