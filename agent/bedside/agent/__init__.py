@@ -1,0 +1,1 @@
+"""The device: sources, buffer, windows, inference, training, rounds."""

@@ -1,0 +1,1 @@
+"""The local API on a unix socket: status and predictions, for the command line and for bedside displays."""

@@ -1,0 +1,69 @@
+"""Tables of the buffer. Every row carries its session.
+
+The key of a blob is its place: second, stream number, part number. It needs no further index, so that one second of
+signal dirties as few pages as it can (an index would cost another 4 KiB per commit), and the oldest blob of all
+streams is the smallest id.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bedside.core.errors import StoreError
+from bedside.service.sqlite import Migration
+
+STREAM_BITS: Final = 12
+PART_BITS: Final = 12
+MAX_STREAMS: Final = 1 << STREAM_BITS
+MAX_PARTS: Final = 1 << PART_BITS
+ID_PER_SECOND: Final = 1 << (STREAM_BITS + PART_BITS)
+
+MIGRATIONS: Final = (
+    Migration(
+        "buffer-1",
+        """
+        CREATE TABLE streams (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+        CREATE TABLE sessions (
+            number INTEGER PRIMARY KEY, session TEXT NOT NULL UNIQUE, stream TEXT NOT NULL,
+            opened_ns INTEGER NOT NULL, closed_ns INTEGER, consent_training INTEGER NOT NULL, origin TEXT NOT NULL);
+        CREATE INDEX sessions_stream ON sessions (stream, opened_ns);
+        CREATE TABLE blobs (
+            id INTEGER PRIMARY KEY, session TEXT NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
+            rate_hz REAL NOT NULL, samples INTEGER NOT NULL, channels INTEGER NOT NULL, dtype TEXT NOT NULL,
+            flags INTEGER NOT NULL, sealed BLOB NOT NULL);
+        CREATE TABLE labels (
+            id INTEGER PRIMARY KEY, stream TEXT NOT NULL, session TEXT NOT NULL, start_ns INTEGER NOT NULL,
+            end_ns INTEGER NOT NULL, label TEXT NOT NULL, origin TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0);
+        CREATE INDEX labels_session ON labels (session, start_ns);
+        CREATE TABLE predictions (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, session TEXT NOT NULL,
+            start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, label TEXT NOT NULL, confidence REAL NOT NULL,
+            model BLOB NOT NULL,
+            latency_s REAL NOT NULL);
+        CREATE TABLE counters (
+            stream TEXT NOT NULL, session TEXT NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL,
+            PRIMARY KEY (stream, session, name)) WITHOUT ROWID;
+        """,
+    ),
+)
+
+
+def first_id(second: int, stream_number: int) -> int:
+    """Id of part 0 of a stream's second.
+
+    Raises:
+        StoreError: `buffer-range` before 1970 or after some 17,000 years.
+    """
+    if not 0 <= second < 1 << 39 or not 0 <= stream_number < MAX_STREAMS:
+        raise StoreError("buffer-range", "a sample's time or its stream number cannot be stored")
+    return (second << (STREAM_BITS + PART_BITS)) | (stream_number << PART_BITS)
+
+
+def second_of(blob_id: int) -> int:
+    """The second in a blob's id."""
+    return blob_id >> (STREAM_BITS + PART_BITS)
+
+
+def stream_number_of(blob_id: int) -> int:
+    """The stream number in a blob's id."""
+    return (blob_id >> PART_BITS) & (MAX_STREAMS - 1)

@@ -1,0 +1,299 @@
+"""The agent's process: sources, windows, inference and buffer in one loop; beside it the link, which may be away.
+
+Nothing that the link does, or fails to do, reaches the sample path. Training happens in a short-lived child.
+
+Source: DESIGN sections 3, 4 and 8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bedside.agent.api.follow import Followers
+from bedside.agent.api.server import AgentServicer, start_api
+from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
+from bedside.agent.health.facts import COMPONENTS, AgentFacts
+from bedside.agent.health.heartbeat import Detail, stricter
+from bedside.agent.health.observer import Observer, Parts
+from bedside.agent.health.pulse import Pulse
+from bedside.agent.health.runs import RunNote
+from bedside.agent.pipeline import Pipeline, prediction_messages
+from bedside.agent.rounds.client import RoundClient, RoundSettings
+from bedside.agent.rounds.journal import Journal
+from bedside.agent.rounds.link import CoordinatorLink
+from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.sources.registry import ReplayConfig, SerialConfig, SourceContext, build_source
+from bedside.agent.sources.supervisor import Supervisor
+from bedside.core.clock import Clock, Entropy
+from bedside.core.errors import BedsideError, ConfigError
+from bedside.core.policy import SitePolicy
+from bedside.core.samples import Source
+from bedside.proto.v1 import local_pb2
+from bedside.proto.v1.identity_pb2 import Role
+from bedside.service.config import config_digest, load_config
+from bedside.service.health import Health, Level
+from bedside.service.identity import DIRECTORY_NAME, Identity, SequenceNumbers, open_identity
+from bedside.service.logs import event
+from bedside.service.notify import Notifier
+
+_LOGGER = logging.getLogger(__name__)
+
+FLUSH_INTERVAL_S: Final = 0.04
+"""Seconds between two looks at what must be committed; also the pace of the watchdog."""
+
+ENROLMENT_INTERVAL_S: Final = 2.0
+"""Seconds between two looks whether this device has been enrolled."""
+
+CERTIFICATE_INTERVAL_S: Final = 6 * 3_600.0
+"""Seconds between two runs of the child that renews the certificate when it is due."""
+
+BUNDLE_TAR: Final = "bundle.tar"
+"""The tar inside a bundle's directory."""
+
+_PAGE_ROWS: Final = 500
+_CALL_CLOCK_TICKS: Final = 25
+_NS_PER_S: Final = 1_000_000_000
+
+
+class Agent:
+    """One device, assembled.
+
+    Raises:
+        ConfigError: `not-initialised`, `key-mode`, or from a source's configuration.
+        StoreError: a database cannot be opened.
+    """
+
+    def __init__(self, directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+        self._directory = directory
+        self._config = config
+        self._clock = clock
+        self._entropy = entropy
+        self._identity: Identity = open_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE)
+        self._health = Health(clock, COMPONENTS)
+        self._notifier = Notifier(clock)
+        self._followers = Followers()
+        self._journal = Journal.open(config.state_dir)
+        key = self._identity.buffer_key
+        database = config.state_dir / BUFFER_NAME
+        self._buffer = BufferStore(
+            database,
+            key,
+            clock,
+            entropy,
+            cap_bytes=config.buffer.cap_mib << 20,
+            gap_s=config.buffer.session_gap_s,
+        )
+        self._reader = BufferReader(database, key)
+        last = self._reader.last_prediction()
+        self._pipeline = Pipeline(self._buffer, clock, self._followers, last.number if last is not None else 0)
+        self._models = ModelStore(config.state_dir)
+        self._supervisor = Supervisor(self._sources(), self._pipeline.consume, clock)
+        self._runs = RunNote(config.state_dir)
+        parts = Parts(
+            self._identity, self._buffer, self._reader, self._pipeline, self._supervisor, self._journal, self._runs
+        )
+        version = importlib.metadata.version("bedside")
+        self._observer = Observer(parts, self._health, clock, version, config_digest(config))
+        self._sequence: SequenceNumbers = self._identity.sequence()
+
+    async def run(self) -> None:
+        """Work until cancelled; what arrived is then committed."""
+        self._observer.trainer(None)
+        if not self._config.link.enabled:
+            self._health.set("link", Level.OK, "switched off in agent.toml")
+        server = await start_api(
+            self._config.api.socket,
+            AgentServicer(self._observer.facts, _StoredPredictions(self._reader), self._followers),
+            self._health,
+        )
+        self._runs.begin()
+        try:
+            await self._serve_last_model()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._work())
+                tasks.create_task(self._supervisor.run())
+                if self._config.link.enabled:
+                    tasks.create_task(self._keep_link())
+        finally:
+            self._notifier.stopping()
+            await server.stop(0.5)
+            self._buffer.close()
+            self._reader.close()
+            self._journal.close()
+            self._runs.end()
+
+    async def _work(self) -> None:
+        """Commit what is due; the watchdog is fed here, because this loop shares its turn with ingest."""
+        self._notifier.ready("samples are taken")
+        ticks = 0
+        while True:
+            self._pipeline.flush_due()
+            ticks += 1
+            if ticks % _CALL_CLOCK_TICKS == 0:
+                self._observer.look()
+                self._notifier.watchdog()
+            await asyncio.sleep(FLUSH_INTERVAL_S)
+
+    async def _serve_last_model(self) -> None:
+        """Serve the last verified model, or the one that the configuration starts with."""
+        try:
+            active = self._models.active()
+            if active is None and self._config.model:
+                path = Path(self._config.model)
+                active = await self._models.accept_file(path / BUNDLE_TAR if path.is_dir() else path, self._policy())
+            if active is not None:
+                await self._serve(active)
+        except BedsideError as error:
+            self._pipeline.decide_error = error
+            event(_LOGGER, "model-refused", level=logging.ERROR, error=error)
+
+    async def _serve(self, model: ActiveModel) -> None:
+        if model.digest == self._pipeline.model_digest:
+            return
+        served = await asyncio.to_thread(self._models.load, model)
+        self._pipeline.serve(served)
+        self._models.activate(model)
+        self._observer.model_wanted = model.digest
+        event(_LOGGER, "model-serves", model=model.digest)
+
+    async def _keep_link(self) -> None:
+        """Wait until this device is enrolled, and then talk to the coordinator for ever."""
+        while self._identity.credential is None or self._identity.certificate_pem is None:
+            self._health.set("link", Level.DEGRADED, "not enrolled: run `bedside agent enrol` with a token")
+            await asyncio.sleep(ENROLMENT_INTERVAL_S)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_certificate())
+            tasks.create_task(self._talk())
+
+    async def _talk(self) -> None:
+        while True:
+            link = CoordinatorLink.open(self._identity, self._config.link.service_address)
+            certificate = self._identity.certificate_pem
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    speakers = [
+                        tasks.create_task(self._round_client(link).run()),
+                        tasks.create_task(self._pulse(link).run()),
+                    ]
+                    await self._certificate_changes(certificate)
+                    for speaker in speakers:  # a new certificate: open the channel again
+                        speaker.cancel()
+            finally:
+                await link.close()
+
+    async def _certificate_changes(self, known: bytes | None) -> None:
+        """Return when the file holds another certificate: another process writes it."""
+        while self._identity.certificate_pem == known:
+            await asyncio.sleep(ENROLMENT_INTERVAL_S)
+
+    def _round_client(self, link: CoordinatorLink) -> RoundClient:
+        config = self._config
+        settings = RoundSettings(config.state_dir, config.policy, config.training, config.link.poll_wait_ms)
+        return RoundClient(
+            settings,
+            self._identity,
+            self._journal,
+            self._models,
+            link,
+            self._sequence,
+            clock=self._clock,
+            entropy=self._entropy,
+            on_model=self._serve,
+            report=self._report,
+        )
+
+    def _pulse(self, link: CoordinatorLink) -> Pulse:
+        pulse = Pulse(
+            self._identity,
+            link,
+            self._sequence,
+            clock=self._clock,
+            entropy=self._entropy,
+            interval_s=self._config.link.heartbeat_s,
+            observe=lambda: self._facts(pulse),
+            detail=self._detail,
+        )
+        return pulse
+
+    def _facts(self, pulse: Pulse) -> AgentFacts:
+        self._observer.clock_offset_ms = pulse.clock_offset_ms
+        return self._observer.facts()
+
+    def _report(self, component: str, error: BedsideError | None) -> None:
+        (self._observer.link if component == "link" else self._observer.trainer)(error)
+
+    async def _keep_certificate(self) -> None:
+        """Renew the certificate in a child, where the X.509 code's memory goes back."""
+        while True:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "bedside.service", "agent", "renew", str(self._directory),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            await child.wait()
+            await asyncio.sleep(CERTIFICATE_INTERVAL_S if child.returncode == 0 else CERTIFICATE_INTERVAL_S / 72)
+
+    def _policy(self) -> SitePolicy:
+        return load_config(self._config.policy, SitePolicy)
+
+    def _detail(self) -> Detail:
+        """What both the configuration and the policy allow to be told; a policy with a mistake allows the least."""
+        try:
+            return stricter(self._config.heartbeat, self._policy().heartbeat)
+        except ConfigError:
+            return "minimal"
+
+    def _sources(self) -> list[Source]:
+        context = SourceContext(self._clock, self._buffer.sessions.last_end_ns, self._directory.absolute())
+        return [build_source(_typed(source), context) for source in self._config.sources]
+
+
+class _StoredPredictions:
+    """The store as the local API reads it."""
+
+    def __init__(self, reader: BufferReader) -> None:
+        self._reader = reader
+
+    def after(self, since_id: int) -> Sequence[local_pb2.Prediction]:
+        """The next page above `since_id`."""
+        return prediction_messages(self._reader.predictions(since_id, _PAGE_ROWS))
+
+
+def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
+    """The source's options under the rules of its kind.
+
+    Raises:
+        ConfigError: `source-config`, naming the source.
+    """
+    fields = {"kind": source.kind, "name": source.name, **source.options}
+    try:
+        return msgspec.convert(fields, type=ReplayConfig | SerialConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            "source-config",
+            f"source {source.name}: {error}",
+            remedy="see `bedside agent init` for the kinds and their options",
+        ) from error
+
+
+async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+    """Run until SIGTERM or SIGINT; returns then."""
+    agent = Agent(directory, config, clock, entropy)
+    task = asyncio.create_task(agent.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    event(_LOGGER, "stopped")

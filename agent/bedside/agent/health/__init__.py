@@ -1,0 +1,1 @@
+"""How the device is: facts, components, and the heartbeat that leaves it."""

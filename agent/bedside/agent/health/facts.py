@@ -1,0 +1,104 @@
+"""What the agent knows about itself at one moment: the one source of heartbeat, local API and command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bedside.agent.health.machine import MachineFacts
+from bedside.proto.v1.device_pb2 import ComponentHealth
+from bedside.proto.v1.device_pb2 import ComponentState as WireState
+from bedside.service.health import ComponentState, Level
+
+COMPONENTS = ("ingest", "buffer", "inference", "trainer", "link", "trustee")
+"""In the order in which they are shown."""
+
+_WIRE = {
+    Level.OK: WireState.COMPONENT_STATE_OK,
+    Level.DEGRADED: WireState.COMPONENT_STATE_DEGRADED,
+    Level.FAILED: WireState.COMPONENT_STATE_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """One stream since the process started; ages in milliseconds."""
+
+    stream: str
+    session_open: bool
+    rate_hz: float
+    blocks: int
+    gaps: int
+    dropped_blocks: int
+    last_seen_age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFacts:
+    """The newest plan that this device dealt with.
+
+    Attributes:
+        state: of its contribution, for instance `counted`; empty before the first plan.
+        joined: whether bytes were committed for it.
+        reason: why not, or why it was dropped; a sentence.
+    """
+
+    task: str = ""
+    round_number: int = 0
+    state: str = ""
+    joined: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """Everything.
+
+    Attributes:
+        version: of the agent.
+        site: empty while it is not enrolled.
+        device: pseudonymous id.
+        uptime_s: of the process.
+        restarts: of the process since the state directory was made.
+        last_exit: `clean`, `killed` or `first-start`.
+        components: by name.
+        streams: by arrival.
+        predictions: made since the state directory was made.
+        last_prediction_age_ms: None while there is none.
+        model_running: digest; empty while there is none.
+        model_wanted: digest of what it was told to use.
+        config_digest: of the effective configuration.
+        buffer_bytes: of the signal database.
+        buffer_oldest_age_s: age of the oldest sample in it, 0 when it is empty.
+        clock_offset_ms: the coordinator's clock minus ours; None before the first answer.
+        key_age_s: since the credential was issued; 0 without one.
+        round: the newest plan.
+        machine: a reading.
+    """
+
+    version: str
+    site: str
+    device: str
+    uptime_s: int
+    restarts: int
+    last_exit: str
+    components: Mapping[str, ComponentState]
+    streams: Sequence[StreamFacts]
+    predictions: int
+    last_prediction_age_ms: int | None
+    model_running: bytes
+    model_wanted: bytes
+    config_digest: bytes
+    buffer_bytes: int
+    buffer_oldest_age_s: int
+    clock_offset_ms: int | None
+    key_age_s: int
+    round: RoundFacts
+    machine: MachineFacts
+
+    def component_messages(self) -> list[ComponentHealth]:
+        """The components as the wire has them."""
+        return [
+            ComponentHealth(component=name, state=_WIRE[state.level], sentence=state.sentence)
+            for name, state in self.components.items()
+        ]

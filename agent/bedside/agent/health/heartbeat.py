@@ -1,0 +1,97 @@
+"""The heartbeat: what leaves the device about itself, in steps coarse enough not to tell who lies in which bed.
+
+Sensor activity shows bed occupancy, so that ages and sizes go out in steps, and with `minimal` nothing but versions,
+uptime and component states goes out at all. Sentences of components hold rules and machine facts, never data.
+
+Source: DESIGN section 8.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from bedside.agent.health.facts import AgentFacts
+from bedside.core.signing.envelope import SUITE
+from bedside.proto.v1.device_pb2 import ComponentHealth, Heartbeat, StreamHealth
+
+Detail = Literal["minimal", "standard"]
+
+_AGE_STEPS_S: Final = (10, 60, 600, 3_600, 86_400)
+"""Ages are told as the smallest of these that they do not exceed, or in whole days."""
+_SIZE_STEP_BYTES: Final = 1 << 20
+_MINIMAL_UPTIME_STEP_S: Final = 3_600
+
+
+def stricter(one: str, other: str) -> Detail:
+    """The detail that both the device's configuration and its site's policy allow."""
+    return "minimal" if "minimal" in (one, other) else "standard"
+
+
+def age_step_s(age_s: float) -> int:
+    """An age rounded up to a coarse step, seconds."""
+    for step_s in _AGE_STEPS_S:
+        if age_s <= step_s:
+            return step_s
+    day_s = _AGE_STEPS_S[-1]
+    return -int(-age_s // day_s) * day_s
+
+
+def build_heartbeat(
+    facts: AgentFacts, detail: Detail, *, credential_digest: bytes, sequence: int, now_s: int
+) -> Heartbeat:
+    """Make the heartbeat that `detail` allows, ready to be signed."""
+    minimal = detail == "minimal"
+    beat = Heartbeat(
+        suite=SUITE,
+        credential_digest=credential_digest,
+        sequence=sequence,
+        sent_at_s=now_s,
+        agent_version=facts.version,
+        uptime_s=_floor(facts.uptime_s, _MINIMAL_UPTIME_STEP_S) if minimal else facts.uptime_s,
+        components=_components(facts, minimal=minimal),
+    )
+    if not minimal:
+        _add_standard(beat, facts)
+    return beat
+
+
+def _components(facts: AgentFacts, *, minimal: bool) -> list[ComponentHealth]:
+    if not minimal:
+        return facts.component_messages()
+    return [ComponentHealth(component=c.component, state=c.state) for c in facts.component_messages()]
+
+
+def _add_standard(beat: Heartbeat, facts: AgentFacts) -> None:
+    machine = facts.machine
+    beat.os_version = machine.os_version
+    beat.model_running = facts.model_running
+    beat.model_wanted = facts.model_wanted
+    beat.config_digest = facts.config_digest
+    beat.restarts = facts.restarts
+    beat.last_exit_reason = facts.last_exit
+    beat.buffer_bytes = _floor(facts.buffer_bytes, _SIZE_STEP_BYTES)
+    beat.buffer_oldest_age_s = age_step_s(facts.buffer_oldest_age_s) if facts.buffer_oldest_age_s else 0
+    beat.disk_free_bytes = _floor(machine.disk_free_bytes, _SIZE_STEP_BYTES)
+    beat.rss_bytes = machine.rss_bytes
+    beat.last_task = facts.round.task
+    beat.last_round = facts.round.round_number
+    beat.last_refusal = "" if facts.round.joined else facts.round.reason
+    beat.key_age_s = facts.key_age_s
+    if machine.temperature_mc is not None:
+        beat.temperature_mc = machine.temperature_mc
+    if facts.clock_offset_ms is not None:
+        beat.clock_offset_ms = facts.clock_offset_ms
+    if facts.last_prediction_age_ms is not None:
+        beat.last_prediction_age_ms = age_step_s(facts.last_prediction_age_ms / 1000) * 1000
+    beat.streams.extend(
+        StreamHealth(
+            stream=stream.stream,
+            last_seen_age_ms=age_step_s(stream.last_seen_age_ms / 1000) * 1000,
+            dropped_blocks=stream.dropped_blocks,
+        )
+        for stream in facts.streams
+    )
+
+
+def _floor(value: int, step: int) -> int:
+    return value // step * step

@@ -1,0 +1,172 @@
+"""Looks at the agent's parts and says how it is: the facts behind heartbeat, local API and health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.health.facts import AgentFacts, RoundFacts
+from bedside.agent.health.machine import MachineFacts, read_machine
+from bedside.agent.health.runs import RunNote
+from bedside.agent.pipeline import Pipeline
+from bedside.agent.rounds.journal import Journal
+from bedside.agent.sources.supervisor import SourceState, Supervisor
+from bedside.core.clock import Clock
+from bedside.core.errors import BedsideError
+from bedside.core.securesum.device import ContributionState
+from bedside.service.health import Health, Level
+from bedside.service.identity import Identity
+
+SILENT_S: Final = 10.0
+"""Seconds without a block after which a running source counts as silent."""
+
+MACHINE_INTERVAL_S: Final = 5.0
+"""Seconds between two readings of the machine: they cost a few milliseconds each."""
+
+TRUSTEE_CODES: Final = frozenset(
+    {"chain-rollback", "chain-fork", "no-own-trustee", "promise-too-small", "trusts-others"}
+)
+"""Refusals that the own site's trustee is the reason of."""
+
+_JOINED: Final = frozenset(
+    {ContributionState.READY, ContributionState.ACCEPTED, ContributionState.COUNTED, ContributionState.DROPPED}
+)
+_NS_PER_S: Final = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the observer looks at."""
+
+    identity: Identity
+    buffer: BufferStore
+    reader: BufferReader
+    pipeline: Pipeline
+    supervisor: Supervisor
+    journal: Journal
+    runs: RunNote
+
+
+class Observer:
+    """Keeps the components' health up to date and makes facts on demand.
+
+    Attributes:
+        clock_offset_ms: as the pulse saw it.
+        model_wanted: digest of the model that the newest plan or result names.
+    """
+
+    def __init__(self, parts: Parts, health: Health, clock: Clock, version: str, config_digest: bytes) -> None:
+        self._parts = parts
+        self._health = health
+        self._clock = clock
+        self._version = version
+        self._config_digest = config_digest
+        self._started_s = clock.monotonic_s()
+        self._machine: MachineFacts | None = None
+        self._machine_read_s = 0.0
+        self.clock_offset_ms: int | None = None
+        self.model_wanted = b""
+
+    def facts(self) -> AgentFacts:
+        """Everything as it is now."""
+        self.look()
+        parts, now_s = self._parts, self._clock.monotonic_s()
+        credential = parts.identity.credential
+        last_s, oldest_ns = parts.pipeline.last_prediction_s, parts.reader.oldest_ns()
+        now_ns = self._clock.now_ns()
+        issued_at_s = credential.credential.issued_at_s if credential is not None else now_ns // _NS_PER_S
+        return AgentFacts(
+            version=self._version,
+            site=credential.site if credential is not None else "",
+            device=parts.identity.subject,
+            uptime_s=int(now_s - self._started_s),
+            restarts=parts.runs.restarts,
+            last_exit=parts.runs.last_exit,
+            components=self._health.snapshot(),
+            streams=parts.pipeline.streams(),
+            predictions=parts.pipeline.predictions,
+            last_prediction_age_ms=round((now_s - last_s) * 1000) if last_s is not None else None,
+            model_running=parts.pipeline.model_digest,
+            model_wanted=self.model_wanted or parts.pipeline.model_digest,
+            config_digest=self._config_digest,
+            buffer_bytes=parts.buffer.bytes,
+            buffer_oldest_age_s=max(0, (now_ns - oldest_ns) // _NS_PER_S) if oldest_ns is not None else 0,
+            clock_offset_ms=self.clock_offset_ms,
+            key_age_s=max(0, now_ns // _NS_PER_S - issued_at_s),
+            round=self._round(),
+            machine=self._read_machine(now_s),
+        )
+
+    def look(self) -> None:
+        """Bring `ingest`, `buffer` and `inference` up to date."""
+        self._look_at_sources()
+        pipeline = self._parts.pipeline
+        error = pipeline.store_error
+        degraded = self._parts.buffer.degraded
+        if error is not None:
+            self._health.set("buffer", Level.FAILED, error.sentence)
+        else:
+            self._health.set("buffer", Level.DEGRADED if degraded else Level.OK, degraded or "takes everything")
+        if pipeline.decide_error is not None:
+            self._health.set("inference", Level.FAILED, pipeline.decide_error.sentence)
+        elif pipeline.model_digest:
+            self._health.set("inference", Level.OK, "serves")
+        else:
+            self._health.set("inference", Level.DEGRADED, "no model yet: it comes with the first plan")
+        self._look_at_trustee()
+
+    def link(self, error: BedsideError | None) -> None:
+        """The link's state as its users report it."""
+        if error is None:
+            self._health.set("link", Level.OK, "connected")
+        else:
+            self._health.set("link", Level.DEGRADED, error.sentence)
+
+    def trainer(self, error: BedsideError | None) -> None:
+        """The training child's state."""
+        if error is None:
+            self._health.set("trainer", Level.OK, "ready")
+        else:
+            self._health.set("trainer", Level.DEGRADED, error.sentence)
+
+    def _look_at_sources(self) -> None:
+        sources = self._parts.supervisor.health.values()
+        now_s = self._clock.monotonic_s()
+        failing = [source for source in sources if source.state is SourceState.WAITING]
+        silent = [
+            source.name
+            for source in sources
+            if source.state is SourceState.RUNNING and now_s - source.last_seen_monotonic_s > SILENT_S
+        ]
+        if failing:
+            first = failing[0]
+            self._health.set("ingest", Level.FAILED, f"source {first.name} fails: {first.last_error}")
+        elif silent and now_s - self._started_s > SILENT_S:
+            self._health.set("ingest", Level.DEGRADED, f"no samples from {', '.join(silent)}")
+        elif not sources:
+            self._health.set("ingest", Level.DEGRADED, "no source is configured")
+        else:
+            self._health.set("ingest", Level.OK, "samples arrive")
+
+    def _look_at_trustee(self) -> None:
+        """The own site's trustee fails when the newest plan was refused because of what it signed."""
+        newest = self._parts.journal.newest()
+        if newest is not None and newest.code in TRUSTEE_CODES:
+            self._health.set("trustee", Level.FAILED, newest.sentence)
+        else:
+            self._health.set("trustee", Level.OK, "no complaint")
+
+    def _round(self) -> RoundFacts:
+        newest = self._parts.journal.newest()
+        if newest is None:
+            return RoundFacts()
+        joined = newest.state in _JOINED
+        return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.sentence)
+
+    def _read_machine(self, now_s: float) -> MachineFacts:
+        if self._machine is None or now_s - self._machine_read_s > MACHINE_INTERVAL_S:
+            self._machine = read_machine(self._parts.identity.directory)
+            self._machine_read_s = now_s
+        return self._machine

@@ -1,0 +1,1 @@
+"""From a window to a decision: runtimes, int8 refresh, the engine, and the replay of golden vectors."""

@@ -1,0 +1,185 @@
+"""Short-lived children: spawned for one job, limited, and gone with their parent.
+
+The parent starts `python -m <module>` with one JSON job on standard input and reads JSON lines: any number of
+`{"progress": ...}`, then one `{"result": ...}` or `{"error": {kind, code, sentence, remedy}}`. The child calls
+`confine` before it imports anything large: lower priority, no core file, an address-space limit, and SIGKILL when the
+parent dies.
+
+Source: setrlimit(2), prctl(2) PR_SET_PDEATHSIG.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import msgspec
+
+from bedside.core import errors
+from bedside.core.errors import BedsideError, UnavailableError
+
+_PR_SET_PDEATHSIG: Final = 1
+_LINE_LIMIT_BYTES: Final = 1 << 20
+_STDERR_TAIL_CHARS: Final = 300
+_PASSED_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a child may use.
+
+    Attributes:
+        address_space_bytes: RLIMIT_AS. onnxruntime maps several times what it touches.
+        timeout_s: wall time after which the child is killed.
+        nice: added to the priority value.
+    """
+
+    address_space_bytes: int
+    timeout_s: float
+    nice: int = 10
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error on its way from a child to its parent."""
+
+    kind: str
+    code: str
+    sentence: str
+    remedy: str
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of a child's standard output; exactly one field is set. Raw takes no part in a union: empty is none."""
+
+    progress: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()
+    error: Failure | None = None
+
+
+async def run_child(
+    module: str, job: bytes, limits: Limits, on_progress: Callable[[bytes], None] | None = None
+) -> bytes:
+    """Run `python -m module` on `job` and return the JSON of its result.
+
+    Args:
+        module: calls `confine` first, then `read_job`.
+        job: one JSON document.
+        limits: passed on the command line.
+        on_progress: called with the JSON of each progress line.
+
+    Raises:
+        BedsideError: what the child raised, with its class, code, sentence and remedy.
+        UnavailableError: `child-timeout`, or `child-died` when it ended without a result.
+    """
+    arguments = (str(limits.address_space_bytes), str(limits.nice), str(os.getpid()))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LINE_LIMIT_BYTES,
+        env={name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ} | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        async with asyncio.timeout(limits.timeout_s):
+            return await _converse(process, job, on_progress or (lambda _: None))
+    except TimeoutError as error:
+        raise UnavailableError(
+            "child-timeout",
+            f"{module} did not finish within {limits.timeout_s:g} s",
+            remedy="allow it more time, or look at the load of this machine",
+        ) from error
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _converse(process: asyncio.subprocess.Process, job: bytes, on_progress: Callable[[bytes], None]) -> bytes:
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    if stdin is None or stdout is None or stderr is None:
+        raise UnavailableError("child-died", "the child has no pipes")
+    complaints = asyncio.create_task(stderr.read())
+    try:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(job)
+            await stdin.drain()
+            stdin.close()
+        while text := await stdout.readline():
+            line = msgspec.json.decode(text, type=Line)
+            if line.error is not None:
+                raise _revive(line.error)
+            if bytes(line.result):
+                return bytes(line.result)
+            if bytes(line.progress):
+                on_progress(bytes(line.progress))
+        tail = (await complaints).decode(errors="replace").strip()[-_STDERR_TAIL_CHARS:]
+        raise _died(await process.wait(), tail)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise _died(None, "its output is not the protocol's") from error
+    finally:
+        complaints.cancel()
+
+
+def _revive(failure: Failure) -> BedsideError:
+    kind = getattr(errors, failure.kind, BedsideError)
+    if not (isinstance(kind, type) and issubclass(kind, BedsideError)):
+        kind = BedsideError
+    return kind(failure.code, failure.sentence, remedy=failure.remedy)
+
+
+def _died(status: int | None, tail: str) -> UnavailableError:
+    return UnavailableError(
+        "child-died",
+        f"the child ended without a result (status {status}): {tail}",
+        remedy="if memory ran out, lower the batch size or raise the limit",
+    )
+
+
+def confine(arguments: list[str]) -> None:
+    """In the child: apply the limits that `run_child` passed on the command line.
+
+    Raises:
+        SystemExit: the parent died before the child could tie itself to it.
+    """
+    address_space_bytes, nice, parent = (int(argument) for argument in arguments)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit("the parent is gone")
+    os.nice(nice)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+
+
+def read_job() -> bytes:
+    """In the child: the job, whole."""
+    return sys.stdin.buffer.read()
+
+
+def report_progress(progress: object) -> None:
+    """In the child: tell the parent how far it is."""
+    _write({"progress": progress})
+
+
+def report_result(result: object) -> None:
+    """In the child: the last line."""
+    _write({"result": result})
+
+
+def report_error(error: BedsideError) -> NoReturn:
+    """In the child: the last line, and the exit."""
+    _write({"error": Failure(type(error).__name__, error.code, error.sentence, error.remedy)})
+    raise SystemExit(error.exit_status)
+
+
+def _write(line: Mapping[str, object]) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+    sys.stdout.buffer.flush()

@@ -1,0 +1,75 @@
+"""The computation behind `golden`: how far this machine is from the author's golden vectors."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside.agent.inference.refresh import float_runtime, int8_runtime
+from bedside.agent.inference.runtimes import Float32
+from bedside.agent.training.step import TrainingStep
+from bedside.core.bundle.tensors import Array
+from bedside.core.bundle.verify import Bundle
+from bedside.core.errors import MalformedError
+
+AFTER = "after."
+
+
+def compare_golden(bundle: Bundle) -> dict[str, float]:
+    """Return the largest absolute difference per golden tensor; `classes` counts windows that differ.
+
+    Raises:
+        MalformedError: `bad-golden`: a tensor is missing or has another shape; `bad-graph`.
+    """
+    differences = _compare_training(bundle)
+    after = {spec.name: _float(bundle, AFTER + spec.name) for spec in bundle.manifest.parameters}
+    probe = _float(bundle, "probe")
+    int8 = int8_runtime(bundle, after).predict(probe)
+    return differences | {
+        "logits": _distance(int8, _float(bundle, "logits")),
+        "logits_float": _distance(float_runtime(bundle, after).predict(probe), _float(bundle, "logits_float")),
+        "classes": float((int8.argmax(axis=1) != _tensor(bundle, "classes")).sum()),
+    }
+
+
+def _compare_training(bundle: Bundle) -> dict[str, float]:
+    golden = bundle.manifest.golden
+    step = TrainingStep(
+        bundle,
+        bundle.parameters,
+        learning_rate=golden.learning_rate,
+        momentum=golden.momentum,
+        proximal_mu=golden.proximal_mu,
+    )
+    x, y = _float(bundle, "x"), cast("npt.NDArray[np.int64]", _tensor(bundle, "y"))
+    losses = np.array([step(x, y) for _ in range(golden.steps)], np.float32)
+    differences = {"loss": _distance(losses, _float(bundle, "loss"))}
+    for name, array in step.parameters().items():
+        differences[name] = _distance(array, _float(bundle, AFTER + name))
+    return differences
+
+
+def _distance(ours: Float32, theirs: Float32) -> float:
+    if ours.shape != theirs.shape:
+        raise _bad(f"a golden vector has shape {theirs.shape} where the graph gives {ours.shape}")
+    return float(np.abs(ours - theirs).max(initial=0.0))
+
+
+def _float(bundle: Bundle, name: str) -> Float32:
+    array = _tensor(bundle, name)
+    if array.dtype != np.float32:
+        raise _bad(f"golden vector {name} is {array.dtype}")
+    return cast("Float32", array)
+
+
+def _tensor(bundle: Bundle, name: str) -> Array:
+    try:
+        return bundle.golden[name]
+    except KeyError:
+        raise _bad(f"the golden vectors have no {name}") from None
+
+
+def _bad(sentence: str) -> MalformedError:
+    return MalformedError("bad-golden", sentence, remedy="build the bundle again with `bedside model build`")

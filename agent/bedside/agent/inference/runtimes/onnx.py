@@ -1,0 +1,61 @@
+"""The ordinary onnxruntime on one core, kept small: one thread, no spinning, an arena that grows as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+import numpy as np
+import onnxruntime as ort
+
+from bedside.agent.inference.runtimes import Float32
+from bedside.core.bundle.tensors import Array
+from bedside.core.errors import MalformedError
+
+_ERRORS_ONLY: Final = 3
+_PROVIDERS: Final = [("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]
+
+
+class OnnxRuntime:
+    """One inference session over model bytes, with initialisers laid over those in the model."""
+
+    def __init__(self, model: bytes, initialisers: Mapping[str, Array]) -> None:
+        options = session_options()
+        # The session reads these buffers for as long as it lives: without references, predictions go silently wrong.
+        self._values = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.array(array, order="C")) for name, array in initialisers.items()
+        }
+        for name, value in self._values.items():
+            options.add_initializer(name, value)
+        self._session = open_session(model, options)
+
+    def predict(self, x: Float32) -> Float32:
+        """Return logits (N, classes) of windows `x` (N, L, C), both float32."""
+        return cast("Float32", self._session.run(["logits"], {"x": x})[0])
+
+
+def session_options() -> ort.SessionOptions:
+    """Options of every session in the agent: one thread, which sleeps when there is nothing to do."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def open_session(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Open a session over model bytes.
+
+    Raises:
+        MalformedError: `bad-graph`: onnxruntime cannot load it.
+    """
+    try:
+        return ort.InferenceSession(model, options, providers=_PROVIDERS)
+    except Exception as error:  # onnxruntime raises classes of its own, without a common root
+        raise MalformedError(
+            "bad-graph",
+            f"onnxruntime {ort.__version__} cannot load the graph: {str(error)[:200]}",
+            remedy="build the bundle for this version of onnxruntime",
+        ) from error

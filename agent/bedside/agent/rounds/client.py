@@ -1,0 +1,356 @@
+"""The rounds loop: ask for an offer, judge it, contribute once, upload until it arrived, believe the receipt.
+
+It never gives up by time: whatever is committed waits for the coordinator, for days if need be, and the loop only
+waits longer between attempts. Nothing in it can stop ingest or inference, which run beside it.
+
+Source: DESIGN section 5; promises 2, 5 and 6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bedside.agent.config import TrainingConfig
+from bedside.agent.rounds.contribution import ContributionJob, make_contribution
+from bedside.agent.rounds.journal import Contribution, Journal, OutboxRow
+from bedside.agent.rounds.link import CoordinatorLink
+from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.offer import SignedPlan, Standing, check_offer, check_plan
+from bedside.agent.rounds.outbox import Outbox
+from bedside.agent.rounds.receipts import check_receipt
+from bedside.agent.rounds.results import check_result
+from bedside.agent.rounds.upload import send_upload
+from bedside.core.clock import Clock, Entropy
+from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
+from bedside.core.policy import SitePolicy
+from bedside.core.securesum.device import ContributionInput, ContributionState
+from bedside.core.signing import digest, parse_strict, sign_message
+from bedside.core.signing.envelope import SUITE
+from bedside.proto.v1.common_pb2 import Signed
+from bedside.proto.v1.device_pb2 import Offer, OfferRequest
+from bedside.proto.v1.plan_pb2 import Plan
+from bedside.proto.v1.round_pb2 import Receipt, Refusal
+from bedside.service.config import load_config
+from bedside.service.identity import Identity, SequenceNumbers
+from bedside.service.link.channel import Backoff
+from bedside.service.logs import event
+from bedside.service.text import bounded
+
+_LOGGER = logging.getLogger(__name__)
+
+_FIRST_RETRY_S: Final = 0.5
+_LONGEST_RETRY_S: Final = 30.0
+_MAX_OPEN_RECEIPTS: Final = 64
+_NS_PER_S: Final = 1_000_000_000
+
+Report = Callable[[str, BedsideError | None], None]
+"""Takes the component (`link` or `trainer`) and what is wrong with it, None when nothing is."""
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """What the loop needs to know about its device.
+
+    Attributes:
+        state_dir: journal, outbox, models and buffer.
+        policy_path: this device's copy of the site's policy; read again for every plan.
+        training: limits of the child.
+        poll_wait_ms: how long one question for an offer may wait on the other side.
+    """
+
+    state_dir: Path
+    policy_path: Path
+    training: TrainingConfig
+    poll_wait_ms: int
+
+
+class RoundClient:
+    """One device's loop. Use from one event loop.
+
+    Args:
+        settings: of the device.
+        identity: its keys and pins.
+        journal: opened by the caller, who closes it.
+        models: bundles and checkpoints.
+        link: to the coordinator.
+        sequence: the process's one counter of signed messages.
+        on_model: awaited when a verified model is here that should serve.
+        report: called when link or trainer change.
+    """
+
+    def __init__(
+        self,
+        settings: RoundSettings,
+        identity: Identity,
+        journal: Journal,
+        models: ModelStore,
+        link: CoordinatorLink,
+        sequence: SequenceNumbers,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        on_model: Callable[[ActiveModel], Awaitable[None]],
+        report: Report,
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._journal = journal
+        self._models = models
+        self._link = link
+        self._sequence = sequence
+        self._clock = clock
+        self._entropy = entropy
+        self._on_model = on_model
+        self._report = report
+        self._outbox = Outbox(settings.state_dir)
+        self._known_result = b""
+
+    async def run(self) -> None:
+        """Loop until cancelled."""
+        for name in self._outbox.remove_orphans(self._journal):
+            event(_LOGGER, "orphan-removed", file=name)
+        backoff = Backoff(self._entropy, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S)
+        while True:
+            try:
+                wait_s = await self.step()
+                backoff.reset()
+                self._report("link", None)
+            except BedsideError as error:
+                self._report("link", error)
+                event(_LOGGER, "round-waits", level=logging.WARNING, error=error)
+                wait_s = backoff.next_s()
+            await asyncio.sleep(wait_s)
+
+    async def step(self) -> float:
+        """Do everything that can be done now, then ask once; returns how many seconds to wait before the next step.
+
+        Raises:
+            UnavailableError: the link broke; nothing is lost.
+            BedsideError: the coordinator refuses this device for now, or the disk does.
+        """
+        await self._send_refusals()
+        for contribution in self._journal.open_contributions():
+            await self._continue(contribution)
+        await self._send_refusals()  # a plan declined just now: the round waits for that word, not for the next poll
+        newest = self._journal.newest()
+        waiting = [item for item in self._journal.open_contributions() if item.state is not ContributionState.TRAINING]
+        request = OfferRequest(
+            known_plan_digest=newest.plan_digest if newest is not None else b"",
+            wait_ms=self._settings.poll_wait_ms,
+            open_plan_digests=[item.plan_digest for item in waiting[-_MAX_OPEN_RECEIPTS:]],
+            known_result_digest=self._known_result,
+        )
+        offer = await self._link.get_offer(request)
+        for receipt in offer.receipts:
+            self._take_receipt(receipt)
+        if offer.HasField("result"):
+            await self._take_result(offer)
+        if offer.HasField("plan") and await self._consider(offer):
+            return 0.0
+        return min(offer.next_call_ms, 60_000) / 1000
+
+    async def _consider(self, offer: Offer) -> bool:
+        """Judge an offer and remember the verdict; False when it was dealt with before."""
+        plan_digest = digest(offer.plan.payload)
+        if self._journal.find(plan_digest) is not None:
+            return False
+        signed_plan: SignedPlan | None = None
+        seen = self._journal.seen()
+        now_s = self._clock.now_ns() // _NS_PER_S
+        try:
+            standing = self._standing()
+            signed_plan = check_plan(offer, standing, seen, now_s=now_s)
+            checked = check_offer(offer, signed_plan, standing, now_s=now_s)
+        except BedsideError as error:
+            self._refuse(offer, signed_plan, error)
+            return True
+        plan = checked.plan.plan
+        contribution = Contribution(
+            plan_digest,
+            plan.task,
+            plan.round_number,
+            ContributionState.TRAINING,
+            offer.SerializeToString(deterministic=True),
+            "",
+            "",
+        )
+        self._journal.accept(contribution, checked.seen, now_ns=self._clock.now_ns())
+        event(_LOGGER, "plan-accepted", task=plan.task, round=plan.round_number)
+        return True
+
+    async def _continue(self, contribution: Contribution) -> None:
+        if contribution.state is ContributionState.TRAINING:
+            await self._train(contribution)
+        current = self._journal.find(contribution.plan_digest)
+        if current is not None and current.state is ContributionState.READY:
+            await self._upload(current)
+
+    async def _train(self, contribution: Contribution) -> None:
+        offer = Offer.FromString(contribution.offer)
+        try:
+            await self._contribute(contribution, offer)
+            self._report("trainer", None)
+        except (RefusedError, TrustError, MalformedError, ProtocolError) as error:
+            self._report("trainer", None if isinstance(error, RefusedError) else error)
+            self._decline(contribution, offer, error)
+        except UnavailableError as error:
+            if error.code not in ("child-died", "child-timeout"):
+                raise
+            self._report("trainer", error)
+            self._decline(contribution, offer, error)
+
+    async def _contribute(self, contribution: Contribution, offer: Offer) -> None:
+        """Fetch the model, serve it, train, and commit header and outbox row."""
+        standing = self._standing()
+        plan = check_plan(offer, standing, self._journal.seen(), now_s=None).plan
+        named = plan.plan
+        model = await self._models.fetch(
+            named.bundle.digest, named.bundle_tar_digest, named.checkpoint, standing.policy, self._link.get_blob
+        )
+        await self._on_model(model)
+        if not self._settings.training.enabled:
+            raise RefusedError("training-disabled", "this device only infers; its configuration says so")
+        if self._clock.now_ns() // _NS_PER_S > plan.plan.close_at_s:
+            raise RefusedError("round-closed", "the round had closed before this device could train")
+        name = Outbox.name_for(contribution.plan_digest)
+        job = ContributionJob(
+            offer=contribution.offer,
+            identity_dir=str(self._identity.directory),
+            state_dir=str(self._settings.state_dir),
+            model=model,
+            target=str(self._outbox.directory / name),
+            sequence=self._sequence.next(),
+        )
+        outcome = await make_contribution(job, self._settings.training)
+        row = OutboxRow(contribution.plan_digest, outcome.header, name, outcome.size_bytes)
+        self._journal.commit_upload(row, now_ns=self._clock.now_ns())
+        event(_LOGGER, "contribution-ready", task=contribution.task, round=contribution.round_number)
+
+    async def _upload(self, contribution: Contribution) -> None:
+        row = self._journal.outbox(contribution.plan_digest)
+        if row is None:
+            raise ProtocolError("no-outbox-row", "a contribution that is ready has no row in the outbox")
+        header = parse_strict(Signed, row.header)
+        try:
+            await send_upload(self._link, header, self._outbox.path_of(row), row.size_bytes)
+        except (ProtocolError, RefusedError, MalformedError) as error:
+            if error.code.startswith("peer-"):
+                raise  # a proxy or another version spoke, not the round: the bytes go on waiting
+            self._finish(contribution, ContributionInput.CLOSED, error.code, error.sentence)
+            return
+        self._journal.mark_sent(contribution.plan_digest, now_ns=self._clock.now_ns())
+        self._outbox.discard(row.file)
+        event(_LOGGER, "contribution-sent", task=contribution.task, round=contribution.round_number)
+
+    async def _take_result(self, offer: Offer) -> None:
+        """Serve the newest checkpoint of a task, also when no plan follows; after a broken link, with a later offer."""
+        try:
+            await self._serve_result(offer)
+        except (TrustError, MalformedError) as error:
+            event(_LOGGER, "result-refused", level=logging.WARNING, error=error)
+        self._known_result = digest(offer.result.payload)
+
+    async def _serve_result(self, offer: Offer) -> None:
+        standing = self._standing()
+        checked = check_result(offer, standing, self._journal.seen())
+        if checked is None:
+            return
+        model = await self._models.fetch(
+            checked.bundle, checked.tar, checked.result.checkpoint, standing.policy, self._link.get_blob
+        )
+        await self._on_model(model)
+        self._journal.remember(checked.seen)
+        event(_LOGGER, "model-updated", task=checked.result.task, round=checked.result.round_number)
+
+    def _take_receipt(self, receipt: Receipt) -> None:
+        contribution = self._journal.find(receipt.plan_digest)
+        if contribution is None or not contribution.offer:
+            return
+        row = self._journal.outbox(receipt.plan_digest)
+        header_digest = digest(parse_strict(Signed, row.header).payload) if row is not None else None
+        offer = Offer.FromString(contribution.offer)
+        try:
+            outcome = check_receipt(receipt, offer, self._standing(), self._journal.seen(), header_digest=header_digest)
+        except BedsideError as error:
+            event(_LOGGER, "receipt-refused", level=logging.WARNING, error=error)
+            return
+        self._journal.remember(outcome.seen)
+        self._finish(contribution, outcome.event, outcome.code, outcome.sentence)
+
+    def _finish(self, contribution: Contribution, event_: ContributionInput, code: str, sentence: str) -> None:
+        row = self._journal.outbox(contribution.plan_digest)
+        self._journal.finish(
+            contribution.plan_digest, event_, now_ns=self._clock.now_ns(), code=code, sentence=bounded(sentence)
+        )
+        if row is not None:
+            self._outbox.discard(row.file)
+        event(
+            _LOGGER, "contribution-ended", task=contribution.task, round=contribution.round_number, outcome=code or "in"
+        )
+
+    def _refuse(self, offer: Offer, signed_plan: SignedPlan | None, error: BedsideError) -> None:
+        """Remember and announce that a plan was not taken; what is remembered steps only to a plan that was signed."""
+        plan = signed_plan.plan.plan if signed_plan is not None else Plan()
+        contribution = Contribution(
+            plan_digest=digest(offer.plan.payload),
+            task=plan.task,
+            round_number=plan.round_number,
+            state=ContributionState.DECLINED,
+            offer=b"",
+            code=error.code,
+            sentence=bounded(error.sentence),
+        )
+        seen = signed_plan.seen if signed_plan is not None else None
+        signed = self._sign_refusal(contribution, offer.cohort)
+        self._journal.refuse(contribution, signed, seen, now_ns=self._clock.now_ns())
+        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
+
+    def _decline(self, contribution: Contribution, offer: Offer, error: BedsideError) -> None:
+        declined = Contribution(
+            contribution.plan_digest,
+            contribution.task,
+            contribution.round_number,
+            ContributionState.DECLINED,
+            b"",
+            error.code,
+            bounded(error.sentence),
+        )
+        signed = self._sign_refusal(declined, offer.cohort)
+        self._journal.refuse(declined, signed, None, now_ns=self._clock.now_ns())
+        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
+
+    def _sign_refusal(self, contribution: Contribution, cohort: int) -> bytes:
+        refusal = Refusal(
+            suite=SUITE,
+            plan_digest=contribution.plan_digest,
+            cohort=cohort,
+            credential_digest=self._identity.require_credential().digest,
+            code=contribution.code,
+            sentence=contribution.sentence,
+            sequence=self._sequence.next(),
+        )
+        signed = sign_message("refusal", refusal, self._identity.signing_key)
+        return signed.SerializeToString(deterministic=True)
+
+    async def _send_refusals(self) -> None:
+        for plan_digest, signed in self._journal.unsent_refusals():
+            try:
+                await self._link.decline(parse_strict(Signed, signed))
+            except (ProtocolError, RefusedError, MalformedError) as error:
+                event(_LOGGER, "refusal-not-taken", level=logging.WARNING, error=error)
+            self._journal.refusal_sent(plan_digest)
+
+    def _standing(self) -> Standing:
+        """Who we are and by what we judge, read again: a site may change its policy at any time."""
+        pins = self._identity.pins
+        return Standing(
+            root_pk=bytes.fromhex(pins.root_pk),
+            authority_pk=bytes.fromhex(pins.authority_pk),
+            credential=self._identity.require_credential(),
+            policy=load_config(self._settings.policy_path, SitePolicy),
+        )

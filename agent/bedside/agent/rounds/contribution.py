@@ -1,0 +1,78 @@
+"""The parent's side of one contribution: what the child is asked, and what comes back.
+
+The child trains, encodes, masks, signs and writes the words durably under the outbox; it returns the header. The
+parent then commits header and row in one transaction. Between the two a crash leaves an orphan file and no row: the
+next start removes the file and trains again, and nothing of it was ever sent.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bedside.agent.config import TrainingConfig
+from bedside.agent.inference.confinement import Limits, run_child
+from bedside.agent.rounds.models import ActiveModel
+from bedside.core.errors import ProtocolError
+from bedside.core.signing import parse_strict
+from bedside.proto.v1.common_pb2 import Signed
+from bedside.proto.v1.round_pb2 import Header
+
+CHILD: Final = "bedside.agent.rounds.contribute_child"
+
+
+class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the child needs. Secrets stay in their files.
+
+    Attributes:
+        offer: the serialised Offer; the child verifies it again.
+        identity_dir: keys, pins and credential.
+        state_dir: models and the buffer with the labelled windows.
+        model: bundle and checkpoint to start from.
+        target: where the masked words are to be written.
+        sequence: of the header, durable already.
+    """
+
+    offer: bytes
+    identity_dir: str
+    state_dir: str
+    model: ActiveModel
+    target: str
+    sequence: int
+
+
+class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the child made. The counts stay on this device.
+
+    Attributes:
+        header: serialised Signed of kind `header`.
+        size_bytes: of the words.
+        examples: windows trained on.
+        loss_before: mean loss of the first epoch.
+        loss_after: mean loss of the last epoch.
+    """
+
+    header: bytes
+    size_bytes: int
+    examples: int
+    loss_before: float
+    loss_after: float
+
+
+async def make_contribution(job: ContributionJob, training: TrainingConfig) -> ContributionOutcome:
+    """Run the child on `job`.
+
+    Raises:
+        RefusedError: `too-few-examples`, `too-few-sessions`.
+        TrustError, MalformedError, ProtocolError, StoreError: from the job's inputs.
+        UnavailableError: `child-timeout`, `child-died`.
+    """
+    limits = Limits(training.memory_mib << 20, training.timeout_s, training.nice)
+    outcome = msgspec.json.decode(await run_child(CHILD, msgspec.json.encode(job), limits), type=ContributionOutcome)
+    header = parse_strict(Header, parse_strict(Signed, outcome.header).payload)
+    size_bytes = Path(job.target).stat().st_size
+    if (header.upload_bytes, header.sequence) != (size_bytes, job.sequence):
+        raise ProtocolError("child-mismatch", "the training child's header and words do not belong together")
+    return outcome

@@ -1,0 +1,334 @@
+"""The device's journal: what it has seen, and how far each contribution is. Its own file, `journal.db`.
+
+Invariants:
+    * One contribution per plan, and one per (task, round number), ever.
+    * A contribution's new state, its header and its outbox row are one transaction; only then is a byte sent.
+    * The bytes of an upload never change: the row names one file and the header that was signed over it.
+    * What was seen (rule T8) is durable before a plan that it admitted has any effect.
+
+Source: DESIGN sections 3 (journal rule) and 5 (rule T8).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
+from bedside.core.errors import ProtocolError
+from bedside.core.securesum.device import ContributionInput, ContributionState, advance
+from bedside.service.sqlite import Database, Migration, open_database
+
+JOURNAL_NAME: Final = "journal.db"
+
+_S, _I = ContributionState, ContributionInput
+OPEN_STATES: Final = (_S.TRAINING, _S.READY, _S.ACCEPTED)
+"""States that still wait for something."""
+
+_MIGRATIONS: Final = (
+    Migration(
+        "0001-journal",
+        """
+        CREATE TABLE seen_version (what TEXT PRIMARY KEY, version INTEGER NOT NULL, root BLOB NOT NULL DEFAULT x'');
+        CREATE TABLE seen_round (task TEXT PRIMARY KEY, round_number INTEGER NOT NULL, plan_digest BLOB NOT NULL);
+        CREATE TABLE seen_chain (trustee TEXT PRIMARY KEY, link INTEGER NOT NULL, digest BLOB NOT NULL);
+        CREATE TABLE contribution (
+            id INTEGER PRIMARY KEY,
+            plan_digest BLOB NOT NULL UNIQUE,
+            task TEXT NOT NULL,
+            round_number INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            offer BLOB,
+            code TEXT NOT NULL DEFAULT '',
+            sentence TEXT NOT NULL DEFAULT '',
+            changed_at_ns INTEGER NOT NULL
+        );
+        CREATE TABLE outbox (
+            plan_digest BLOB PRIMARY KEY REFERENCES contribution (plan_digest),
+            header BLOB NOT NULL,
+            file TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL
+        );
+        CREATE TABLE refusal (
+            plan_digest BLOB PRIMARY KEY REFERENCES contribution (plan_digest),
+            signed BLOB NOT NULL
+        )
+        """,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One plan that this device has dealt with.
+
+    Attributes:
+        plan_digest: H.
+        task: its task; empty for a plan that could not be read.
+        round_number: its round.
+        state: how far it is.
+        offer: the serialised Offer, while it is open.
+        code: why it was refused or dropped; empty otherwise.
+        sentence: the same for a person.
+    """
+
+    plan_digest: bytes
+    task: str
+    round_number: int
+    state: ContributionState
+    offer: bytes
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A signed header and the file of the words that it covers.
+
+    Attributes:
+        header: serialised Signed of kind `header`.
+        file: name inside the outbox directory.
+        size_bytes: length of that file.
+    """
+
+    plan_digest: bytes
+    header: bytes
+    file: str
+    size_bytes: int
+
+
+class Journal:
+    """The journal of one device; used from one loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, state_dir: Path) -> Journal:
+        """Open or create `journal.db`. Raises StoreError."""
+        return cls(open_database(state_dir / JOURNAL_NAME, _MIGRATIONS))
+
+    def close(self) -> None:
+        """Checkpoint and close."""
+        self._database.close()
+
+    def seen(self) -> Seen:
+        """Everything remembered for rule T8."""
+        run = self._database.connection.execute
+        versions = {row["what"]: row for row in run("SELECT what, version, root FROM seen_version")}
+        log = versions.get("log")
+        return Seen(
+            federation_version=versions["federation"]["version"] if "federation" in versions else 0,
+            log_size=log["version"] if log else 0,
+            log_root=log["root"] if log else b"",
+            rosters={
+                what.removeprefix("roster:"): row["version"]
+                for what, row in versions.items()
+                if what.startswith("roster:")
+            },
+            results={
+                what.removeprefix("result:"): row["version"]
+                for what, row in versions.items()
+                if what.startswith("result:")
+            },
+            rounds={
+                row["task"]: RoundPoint(row["round_number"], row["plan_digest"])
+                for row in run("SELECT task, round_number, plan_digest FROM seen_round")
+            },
+            chains={
+                row["trustee"]: ChainPoint(row["link"], row["digest"])
+                for row in run("SELECT trustee, link, digest FROM seen_chain")
+            },
+        )
+
+    def accept(self, contribution: Contribution, seen: Seen, *, now_ns: int) -> None:
+        """Remember `seen` and a plan that will be contributed to.
+
+        Raises:
+            ProtocolError: `contributed-before`: this task and round number had another plan.
+        """
+
+        def work(tx: sqlite3.Connection) -> None:
+            _check_once(tx, contribution)
+            _store_seen(tx, seen)
+            _insert(tx, contribution, now_ns)
+
+        self._database.run_tx("accept-plan", work)
+
+    def refuse(self, contribution: Contribution, signed_refusal: bytes, seen: Seen | None, *, now_ns: int) -> None:
+        """Remember that a plan was declined, and the signed refusal that is to be sent."""
+
+        def work(tx: sqlite3.Connection) -> None:
+            if seen is not None:
+                _store_seen(tx, seen)
+            _insert(tx, contribution, now_ns)
+            tx.execute(
+                "INSERT OR REPLACE INTO refusal (plan_digest, signed) VALUES (?, ?)",
+                (contribution.plan_digest, signed_refusal),
+            )
+
+        self._database.run_tx("refuse-plan", work)
+
+    def remember(self, seen: Seen) -> None:
+        """Make a step of `seen` durable by itself."""
+        self._database.run_tx("remember", lambda tx: _store_seen(tx, seen))
+
+    def commit_upload(self, row: OutboxRow, *, now_ns: int) -> None:
+        """The header and its bytes are final: from here on they are sent, and nothing else for this plan."""
+
+        def work(tx: sqlite3.Connection) -> None:
+            _move(tx, row.plan_digest, _I.TRAINED, now_ns)
+            tx.execute(
+                "INSERT INTO outbox (plan_digest, header, file, size_bytes) VALUES (?, ?, ?, ?)",
+                (row.plan_digest, row.header, row.file, row.size_bytes),
+            )
+
+        self._database.run_tx("commit-upload", work)
+
+    def mark_sent(self, plan_digest: bytes, *, now_ns: int) -> None:
+        """The coordinator holds every byte; the file may go, the header stays until the receipt."""
+        self._database.run_tx("mark-sent", lambda tx: _move(tx, plan_digest, _I.ACKNOWLEDGED, now_ns))
+
+    def finish(
+        self, plan_digest: bytes, event: ContributionInput, *, now_ns: int, code: str = "", sentence: str = ""
+    ) -> None:
+        """End a contribution by its receipt, or by its round's end; its offer and outbox row go."""
+
+        def work(tx: sqlite3.Connection) -> None:
+            _move(tx, plan_digest, event, now_ns, code, sentence)
+            tx.execute("UPDATE contribution SET offer = NULL WHERE plan_digest = ?", (plan_digest,))
+            tx.execute("DELETE FROM outbox WHERE plan_digest = ?", (plan_digest,))
+
+        self._database.run_tx("finish-contribution", work)
+
+    def refusal_sent(self, plan_digest: bytes) -> None:
+        """The coordinator has the refusal."""
+        self._database.run_tx(
+            "refusal-sent", lambda tx: tx.execute("DELETE FROM refusal WHERE plan_digest = ?", (plan_digest,))
+        )
+
+    def find(self, plan_digest: bytes) -> Contribution | None:
+        """The contribution to one plan."""
+        row = self._database.connection.execute(
+            "SELECT * FROM contribution WHERE plan_digest = ?", (plan_digest,)
+        ).fetchone()
+        return None if row is None else _contribution(row)
+
+    def open_contributions(self) -> list[Contribution]:
+        """Those that still wait for something, oldest first."""
+        rows = self._database.connection.execute(
+            f"SELECT * FROM contribution WHERE state IN ({','.join('?' * len(OPEN_STATES))}) ORDER BY id",
+            [state.value for state in OPEN_STATES],
+        )
+        return [_contribution(row) for row in rows]
+
+    def newest(self) -> Contribution | None:
+        """The plan that was dealt with last, whatever came of it."""
+        row = self._database.connection.execute("SELECT * FROM contribution ORDER BY id DESC LIMIT 1").fetchone()
+        return None if row is None else _contribution(row)
+
+    def last_joined(self) -> Contribution | None:
+        """The newest plan that bytes were committed for."""
+        row = self._database.connection.execute(
+            "SELECT * FROM contribution WHERE state IN ('ready', 'accepted', 'counted', 'dropped')"
+            " ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else _contribution(row)
+
+    def outbox(self, plan_digest: bytes) -> OutboxRow | None:
+        """What is to be sent for one plan."""
+        row = self._database.connection.execute("SELECT * FROM outbox WHERE plan_digest = ?", (plan_digest,)).fetchone()
+        return None if row is None else OutboxRow(row["plan_digest"], row["header"], row["file"], row["size_bytes"])
+
+    def outbox_files(self) -> set[str]:
+        """Names of the files that rows of unfinished uploads refer to."""
+        rows = self._database.connection.execute(
+            "SELECT file FROM outbox JOIN contribution USING (plan_digest) WHERE state = 'ready'"
+        )
+        return {row["file"] for row in rows}
+
+    def unsent_refusals(self) -> list[tuple[bytes, bytes]]:
+        """(plan digest, serialised Signed) of refusals that the coordinator has not confirmed."""
+        rows = self._database.connection.execute("SELECT plan_digest, signed FROM refusal")
+        return [(row["plan_digest"], row["signed"]) for row in rows]
+
+
+def _contribution(row: sqlite3.Row) -> Contribution:
+    return Contribution(
+        plan_digest=row["plan_digest"],
+        task=row["task"],
+        round_number=row["round_number"],
+        state=ContributionState(row["state"]),
+        offer=row["offer"] or b"",
+        code=row["code"],
+        sentence=row["sentence"],
+    )
+
+
+def _check_once(tx: sqlite3.Connection, contribution: Contribution) -> None:
+    row = tx.execute(
+        "SELECT 1 FROM contribution WHERE task = ? AND round_number = ? AND plan_digest <> ? AND state <> 'declined'",
+        (contribution.task, contribution.round_number, contribution.plan_digest),
+    ).fetchone()
+    if row is not None:
+        raise ProtocolError(
+            "contributed-before",
+            f"this device has already contributed to round {contribution.round_number} of {contribution.task}",
+        )
+
+
+def _insert(tx: sqlite3.Connection, contribution: Contribution, now_ns: int) -> None:
+    row = tx.execute("SELECT 1 FROM contribution WHERE plan_digest = ?", (contribution.plan_digest,)).fetchone()
+    if row is not None:
+        event = _I.START if contribution.state is _S.TRAINING else _I.REFUSE
+        _move(tx, contribution.plan_digest, event, now_ns, contribution.code, contribution.sentence)
+        return
+    tx.execute(
+        "INSERT INTO contribution (plan_digest, task, round_number, state, offer, code, sentence, changed_at_ns)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            contribution.plan_digest,
+            contribution.task,
+            contribution.round_number,
+            contribution.state.value,
+            contribution.offer or None,
+            contribution.code,
+            contribution.sentence,
+            now_ns,
+        ),
+    )
+
+
+def _move(
+    tx: sqlite3.Connection,
+    plan_digest: bytes,
+    event: ContributionInput,
+    now_ns: int,
+    code: str = "",
+    sentence: str = "",
+) -> None:
+    row = tx.execute("SELECT state FROM contribution WHERE plan_digest = ?", (plan_digest,)).fetchone()
+    if row is None:
+        raise ProtocolError("no-contribution", "there is no contribution to this plan")
+    state = advance(ContributionState(row["state"]), event)
+    tx.execute(
+        "UPDATE contribution SET state = ?, code = ?, sentence = ?, changed_at_ns = ? WHERE plan_digest = ?",
+        (state.value, code, sentence, now_ns, plan_digest),
+    )
+
+
+def _store_seen(tx: sqlite3.Connection, seen: Seen) -> None:
+    versions = [("federation", seen.federation_version, b""), ("log", seen.log_size, seen.log_root)]
+    versions += [(f"roster:{site}", version, b"") for site, version in seen.rosters.items()]
+    versions += [(f"result:{task}", number, b"") for task, number in seen.results.items()]
+    tx.executemany("INSERT OR REPLACE INTO seen_version (what, version, root) VALUES (?, ?, ?)", versions)
+    tx.executemany(
+        "INSERT OR REPLACE INTO seen_round (task, round_number, plan_digest) VALUES (?, ?, ?)",
+        [(task, point.round_number, point.plan_digest) for task, point in seen.rounds.items()],
+    )
+    tx.executemany(
+        "INSERT OR REPLACE INTO seen_chain (trustee, link, digest) VALUES (?, ?, ?)",
+        [(trustee, point.index, point.digest) for trustee, point in seen.chains.items()],
+    )

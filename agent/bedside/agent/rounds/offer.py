@@ -1,0 +1,173 @@
+"""Judge an offer from its bytes: everything that must hold before this device spends a sample on a plan.
+
+Invariants of a `CheckedOffer`:
+    * the federation is signed by the pinned root and names this site with the pinned authority;
+    * this device, and every trustee of its cohort, is on a roster that its own site authority signed;
+    * the plan is signed by the coordinator that the federation names, and nothing in the offer goes back (rule T8);
+    * all trustees of the cohort opened it, the own site's among them, which promises at least the site's `min_trusted`;
+    * the site's policy allows the plan.
+
+No IO and no clock: the reference time is a parameter, None where there is none to trust.
+
+Source: DESIGN section 5, step 3 and rules T3, T6, T7, T8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bedside.agent.rounds.memory import Seen
+from bedside.core.errors import RefusedError, TrustError
+from bedside.core.policy import SitePolicy, judge_plan
+from bedside.core.securesum.messages import CheckedOpening, open_openings
+from bedside.core.securesum.plans import CheckedPlan, open_plan
+from bedside.core.signing import Trust, VerifiedCredential, open_federation, open_roster
+from bedside.core.signing.trust import authority_of
+from bedside.proto.v1.device_pb2 import Offer
+from bedside.proto.v1.identity_pb2 import Federation, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who judges, and by what.
+
+    Attributes:
+        root_pk: pinned key of the federation root, 32 bytes.
+        authority_pk: pinned key of the own site's authority, 32 bytes.
+        credential: the device's own.
+        policy: its site's rules.
+    """
+
+    root_pk: bytes
+    authority_pk: bytes
+    credential: VerifiedCredential
+    policy: SitePolicy
+
+    @property
+    def site(self) -> str:
+        """The own site."""
+        return self.credential.site
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedOffer:
+    """An offer that this device takes.
+
+    Attributes:
+        plan: the verified plan.
+        cohort: index of the own site's cohort.
+        openings: of all its trustees, in the plan's order.
+        own: the opening of the own site's trustee.
+        seen: what is remembered from now on.
+    """
+
+    plan: CheckedPlan
+    cohort: int
+    openings: Sequence[CheckedOpening]
+    own: CheckedOpening
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPlan:
+    """The part of an offer that holds before any trustee or policy was asked: who plans, and what."""
+
+    federation: Federation
+    plan: CheckedPlan
+    seen: Seen
+
+
+def check_plan(offer: Offer, standing: Standing, seen: Seen, *, now_s: int | None) -> SignedPlan:
+    """Verify federation and plan.
+
+    Raises:
+        TrustError: `bad-signature`, `federation-rollback`, `other-authority`, `stranger-plan`, `other-federation`,
+            `round-rollback`, `round-fork`, `log-rollback` or `log-fork`.
+        MalformedError, ProtocolError: when the plan is out of bounds.
+    """
+    federation = open_federation(offer.federation, standing.root_pk, min_version=seen.federation_version, now_s=now_s)
+    if authority_of(federation, standing.site) != standing.authority_pk:
+        raise TrustError(
+            "other-authority",
+            f"the federation names another authority for site {standing.site} than the one pinned here",
+            remedy="compare the authority's key with the federation's root holder; enrol again if it was replaced",
+        )
+    plan = open_plan(offer.plan, federation.coordinator.sign_pk)
+    if plan.plan.federation != federation.federation:
+        raise TrustError("other-federation", "the plan is for another federation")
+    stepped = seen.with_federation(federation.version).with_plan(plan.plan, plan.digest)
+    return SignedPlan(federation, plan, stepped)
+
+
+def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, now_s: int | None) -> CheckedOffer:
+    """Verify the rest of an offer whose plan was checked.
+
+    Raises:
+        TrustError, MalformedError, ProtocolError: a roster, credential or opening does not hold.
+        RefusedError: `promise-too-small`, or the code of the policy's rule.
+    """
+    plan, seen = signed_plan.plan, signed_plan.seen
+    trust, seen = _check_rosters(offer, signed_plan.federation, seen, now_s)
+    trust.credential(standing.credential.signed, Role.ROLE_DEVICE, now_s=now_s)
+    cohort = plan.cohort_of(standing.site)
+    if offer.cohort != cohort:
+        raise TrustError("other-cohort", f"the offer is for cohort {offer.cohort}; this site is in cohort {cohort}")
+    verdict = judge_plan(plan, standing.policy, offer.manifest, own_site=standing.site, now_s=now_s)
+    if not verdict.allowed:
+        raise RefusedError(verdict.code, verdict.sentence)
+    openings = open_openings(offer.openings, plan, cohort, trust, now_s=now_s)
+    own = own_opening(openings, standing.site)
+    seen = seen.with_chain(own.opening.trustee, own.opening.chain, own.digest)
+    _check_promise(own, standing)
+    return CheckedOffer(plan, cohort, openings, own, seen)
+
+
+def own_opening(openings: Sequence[CheckedOpening], site: str) -> CheckedOpening:
+    """The opening of the own site's trustee.
+
+    Raises:
+        TrustError: `no-own-trustee`.
+    """
+    for opening in openings:
+        if opening.credential.site == site:
+            return opening
+    raise TrustError(
+        "no-own-trustee",
+        f"no trustee of site {site} opened this round; trustees of other sites are not enough",
+        remedy="the plan must name this site's trustee",
+    )
+
+
+def _check_rosters(offer: Offer, federation: Federation, seen: Seen, now_s: int | None) -> tuple[Trust, Seen]:
+    rosters = []
+    for signed in offer.rosters:
+        roster = open_roster(signed, federation, now_s=now_s)
+        known = seen.rosters.get(roster.site, 0)
+        if roster.version < known:
+            raise TrustError(
+                "roster-rollback",
+                f"the roster of {roster.site} went back to version {roster.version}; {known} was seen before",
+            )
+        seen = seen.with_roster(roster.site, roster.version)
+        rosters.append(roster)
+    return Trust(federation, rosters), seen
+
+
+def _check_promise(own: CheckedOpening, standing: Standing) -> None:
+    opening, policy = own.opening, standing.policy
+    if opening.min_trusted < policy.min_trusted:
+        raise RefusedError(
+            "promise-too-small",
+            f"the trustee of site {standing.site} promises sets with {opening.min_trusted} trusted devices;"
+            f" this device asks for {policy.min_trusted}",
+            remedy="give the trustee and the devices of a site the same policy",
+        )
+    strangers = set(opening.trusted_sites) - {standing.site, *policy.trusted_sites}
+    if strangers:
+        raise RefusedError(
+            "trusts-others",
+            f"the trustee of site {standing.site} counts devices of {', '.join(sorted(strangers))[:120]},"
+            " which this device's policy does not trust",
+            remedy="give the trustee and the devices of a site the same policy",
+        )

@@ -1,0 +1,1 @@
+"""Inputs of the device: one file per kind, each supervised apart."""

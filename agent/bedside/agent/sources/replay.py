@@ -1,0 +1,117 @@
+"""Plays a recording as if its sensor were here: blocks of at most 40 ms, labels and sessions, at any speed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import count
+from typing import Final
+
+from bedside.agent.buffer.part import offset_ns
+from bedside.agent.sources.marks import Annotator, track_of
+from bedside.core.clock import Clock
+from bedside.core.ids import StreamId
+from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
+from bedside.core.samples import Block, Mark, Quality
+from bedside.firmware_bridge.recording import Recording
+
+_EARLY_S: Final = 0.001
+"""A block may come this much early: saves a timer per block at high speed."""
+
+
+class ReplaySource:
+    """A `Source` on a recording.
+
+    Attributes:
+        name: of the source.
+        end_ns: signal time that it has reached; a restart goes on there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stream: StreamId,
+        recording: Recording,
+        clock: Clock,
+        *,
+        speed: float = 1.0,
+        history_s: float = 0.0,
+        loop: bool = False,
+        start_ns: int | None = None,
+        not_before_ns: int = 0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            name: of the source.
+            stream: id that the blocks carry.
+            recording: what to play.
+            clock: paces the blocks, and gives the start time when `start_ns` is None.
+            speed: times real time; 0 is as fast as the consumer takes them.
+            history_s: seconds of signal that are delivered at once, as if the device had been here for so long;
+                only where no earlier process has delivered anything.
+            loop: begin again at the end, with new sessions; signal time goes on.
+            start_ns: signal time of the first sample; without it, now, less the history.
+            not_before_ns: end of what an earlier process delivered.
+            sleep: waits for seconds.
+        """
+        self.name = name
+        self._history_s = 0.0 if not_before_ns else history_s
+        begin_ns = clock.now_ns() - int(self._history_s * 1e9) if start_ns is None else start_ns
+        self.end_ns = max(not_before_ns, begin_ns)
+        self._stream = stream
+        self._recording = recording
+        self._clock = clock
+        self._speed = speed
+        self._loop = loop
+        self._sleep = sleep
+
+    async def events(self) -> AsyncIterator[Block | Mark]:
+        """Yield the recording from its first sample; end with it, unless it loops."""
+        zero_ns = self.end_ns
+        pace = _Pace(self._clock, self._speed, self._history_s, self._sleep)
+        self._history_s = 0.0
+        annotator = Annotator(track_of(self._recording, loop=self._loop), zero_ns, "replay")
+        for block in self._blocks(zero_ns):
+            signal_s = (block.start_ns - zero_ns) / 1e9 + len(block.values) / block.rate_hz
+            await pace.wait_for(signal_s)
+            for event in annotator.annotate(block):
+                yield event
+            self.end_ns = block.start_ns + offset_ns(len(block.values), block.rate_hz)
+
+    def _blocks(self, zero_ns: int) -> Iterator[Block]:
+        recording = self._recording
+        step = max(1, int(recording.rate_hz * MAX_WAVEFORM_BLOCK_S))
+        for lap in count() if self._loop else (0,):
+            for first in range(0, len(recording.values), step):
+                yield Block(
+                    stream=self._stream,
+                    start_ns=zero_ns + offset_ns(lap * len(recording.values) + first, recording.rate_hz),
+                    rate_hz=recording.rate_hz,
+                    values=recording.values[first : first + step],
+                    unit=recording.unit,
+                    metric=recording.metric,
+                    scale=recording.scale,
+                    quality=Quality.SIMULATED,
+                )
+
+
+class _Pace:
+    """Waits until a moment of the signal is due: its first seconds at once, the rest at a speed."""
+
+    def __init__(self, clock: Clock, speed: float, history_s: float, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._clock = clock
+        self._speed = speed
+        self._history_s = history_s
+        self._sleep = sleep
+        self._began_s = clock.monotonic_s()
+
+    async def wait_for(self, signal_s: float) -> None:
+        """Return when the signal that ends `signal_s` seconds after its first sample is due."""
+        if signal_s <= self._history_s:
+            self._began_s = self._clock.monotonic_s()
+        early_s = 0.0
+        if self._speed > 0:
+            early_s = self._began_s + (signal_s - self._history_s) / self._speed - self._clock.monotonic_s()
+        await self._sleep(early_s if early_s > _EARLY_S else 0.0)

@@ -1,0 +1,132 @@
+"""What a training child is asked to do, and where its inputs lie on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bedside.agent.training.train import Counts, Schedule, Windows
+from bedside.core.bundle.tensors import decode_tensors
+from bedside.core.bundle.verify import Bundle, Parameters, check_parameters, verify_archive
+from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
+
+_BUFFER_KEY: Final = Path("identity") / "buffer.key"
+"""Where an agent keeps its buffer's key, below its state directory."""
+
+
+class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One training run.
+
+    Attributes:
+        bundle: path of the bundle's tar.
+        signer_pks: Ed25519 keys of accepted signers, hexadecimal.
+        schedule: how to train.
+        parameters: path of the checkpoint (safetensors); empty for the bundle's own parameters.
+        state_dir: the agent's state directory, whose buffer holds the labelled windows; or empty.
+        max_windows: newest windows of the buffer that are used at most; they are held in memory.
+        examples: path of a safetensors file with `x` and `y`, used when `state_dir` is empty.
+        result: path of the safetensors file to write the delta to; empty to write none.
+    """
+
+    bundle: str
+    signer_pks: tuple[str, ...]
+    schedule: Schedule
+    parameters: str = ""
+    state_dir: str = ""
+    max_windows: int = 4_096
+    examples: str = ""
+    result: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What the training child reports on its last line; the delta itself lies in `result`."""
+
+    counts: Counts
+    result: str
+
+
+def decode_job(data: bytes) -> Job:
+    """Parse a job.
+
+    Raises:
+        MalformedError: `bad-job`.
+    """
+    try:
+        return msgspec.json.decode(data, type=Job)
+    except msgspec.DecodeError as error:
+        raise MalformedError("bad-job", f"the training job cannot be read: {error}") from error
+
+
+def load_bundle(job: Job) -> Bundle:
+    """Read and verify the job's bundle.
+
+    Raises:
+        StoreError: `file-read`.
+        TrustError, MalformedError: from the bundle.
+    """
+    return verify_archive(read_file(job.bundle), [bytes.fromhex(key) for key in job.signer_pks])
+
+
+def load_parameters(job: Job, bundle: Bundle) -> Parameters:
+    """Return the parameters to start from.
+
+    Raises:
+        StoreError: `file-read`.
+        MalformedError: `bad-tensors`, `bad-parameters`.
+    """
+    if not job.parameters:
+        return dict(bundle.parameters)
+    return check_parameters(bundle.manifest, decode_tensors(read_file(job.parameters)))
+
+
+def load_windows(job: Job, bundle: Bundle) -> Windows:
+    """Return the training examples: from the agent's buffer, or from a file.
+
+    Raises:
+        ConfigError: `no-examples-source`.
+        StoreError: `file-read`, or from the buffer.
+        MalformedError: `bad-tensors`, `bad-examples`.
+    """
+    if job.state_dir:
+        from bedside.agent.config import BUFFER_NAME
+        from bedside.agent.windows.training import collect
+
+        found = collect(
+            Path(job.state_dir) / BUFFER_NAME,
+            Path(job.state_dir) / _BUFFER_KEY,
+            bundle.manifest.window,
+            bundle.manifest.labels,
+            max_windows=job.max_windows,
+        )
+        return Windows(found.x, found.y)
+    if not job.examples:
+        raise ConfigError("no-examples-source", "the training job names neither a state directory nor a file")
+    tensors = decode_tensors(read_file(job.examples))
+    if not {"x", "y"} <= set(tensors):
+        raise MalformedError("bad-examples", f"{job.examples} has no tensors x and y")
+    # `train` checks both dtypes before it uses them.
+    return Windows(cast("npt.NDArray[np.float32]", tensors["x"]), cast("npt.NDArray[np.int64]", tensors["y"]))
+
+
+def read_file(path: str) -> bytes:
+    """Read a file of this machine, whole.
+
+    Raises:
+        StoreError: `file-read`.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> BedsideError:
+    return StoreError(
+        "file-read",
+        f"{path} cannot be read: {error.strerror or error}",
+        remedy="check that it exists and that this user may read it",
+    )

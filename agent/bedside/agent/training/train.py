@@ -1,0 +1,183 @@
+"""Local training on a device's own windows, from a round's start to its delta.
+
+`train` is pure apart from computing: what it needs comes as arguments, and what it returns has not left the process.
+Clipping, encoding and masking follow in the same child (`bedside.agent.rounds`), so that no plain delta is ever
+written to a disk in a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bedside.agent.inference.refresh import float_runtime
+from bedside.agent.inference.runtimes import Float32, Runtime
+from bedside.agent.training.step import TrainingStep
+from bedside.core.bundle.verify import Bundle
+from bedside.core.errors import MalformedError, RefusedError
+
+_EVALUATION_BATCH = 64
+
+
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a plan wants a device to train. All of it is the same for every device.
+
+    Attributes:
+        learning_rate: of SGD.
+        momentum: of SGD.
+        proximal_mu: weight of the FedProx term.
+        batch: examples per step; what does not fill a batch waits for the next epoch's shuffle.
+        epochs: passes over the examples.
+        min_examples: fewer than this, and the device does not take part.
+        min_steps: fewer local steps than this, and the device does not take part.
+        seed: of the shuffles.
+    """
+
+    learning_rate: float
+    momentum: float
+    proximal_mu: float
+    batch: int
+    epochs: int
+    min_examples: int
+    min_steps: int
+    seed: int
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """After each epoch: how far, and the mean loss of that epoch."""
+
+    epoch: int
+    epochs: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Training examples: `x` (n, L, C) float32 normalised, `y` (n,) int64 class indices."""
+
+    x: Float32
+    y: npt.NDArray[np.int64]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What a device can add to secure sums about its training.
+
+    Attributes:
+        examples: windows trained on.
+        steps: local steps taken.
+        loss_before: mean loss of the first epoch's steps.
+        loss_after: mean loss of the last epoch's steps.
+        correct_before: of `examples`, with the parameters it started from (float).
+        correct_after: of `examples`, with the parameters it ended with (float).
+    """
+
+    examples: int
+    steps: int
+    loss_before: float
+    loss_after: float
+    correct_before: int
+    correct_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The outcome: `delta` of the shared tensors, `state` of all of them, float32 by name, and the counts."""
+
+    delta: dict[str, Float32]
+    state: dict[str, Float32]
+    counts: Counts
+
+
+def train(
+    bundle: Bundle,
+    start: Mapping[str, Float32],
+    windows: Windows,
+    schedule: Schedule,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Trained:
+    """Train from `start` on `windows`.
+
+    The activation ranges are shared like weights: a round's int8 model needs ranges that fit its averaged weights, and
+    no single device has seen what the others see.
+
+    Raises:
+        RefusedError: `too-few-examples`.
+        MalformedError: `bad-examples` when a window or class does not fit the model.
+    """
+    _check(bundle, windows)
+    batch, steps = _plan_steps(len(windows.y), schedule)
+    step = TrainingStep(
+        bundle,
+        start,
+        learning_rate=schedule.learning_rate,
+        momentum=schedule.momentum,
+        proximal_mu=schedule.proximal_mu,
+    )
+    shuffles = np.random.default_rng(schedule.seed)
+    losses: list[float] = []
+    for epoch in range(1, schedule.epochs + 1):
+        losses.append(_run_epoch(step, windows, shuffles.permutation(len(windows.y)), batch))
+        on_progress(Progress(epoch, schedule.epochs, losses[-1]))
+    state = step.parameters()
+    counts = Counts(
+        examples=len(windows.y),
+        steps=steps,
+        loss_before=losses[0],
+        loss_after=losses[-1],
+        correct_before=count_correct(float_runtime(bundle, start), windows),
+        correct_after=count_correct(float_runtime(bundle, state), windows),
+    )
+    delta = {spec.name: state[spec.name] - start[spec.name] for spec in bundle.manifest.shared()}
+    return Trained(delta, state, counts)
+
+
+def count_correct(runtime: Runtime, windows: Windows) -> int:
+    """How many of `windows` a model classifies as labelled."""
+    return sum(
+        int(
+            (
+                runtime.predict(windows.x[first : first + _EVALUATION_BATCH]).argmax(axis=1)
+                == windows.y[first : first + _EVALUATION_BATCH]
+            ).sum()
+        )
+        for first in range(0, len(windows.y), _EVALUATION_BATCH)
+    )
+
+
+def _run_epoch(step: TrainingStep, windows: Windows, order: npt.NDArray[np.int64], batch: int) -> float:
+    """One pass in the given order; returns the mean loss of its steps."""
+    starts = range(0, len(order) - batch + 1, batch)
+    chosen = (order[first : first + batch] for first in starts)
+    return sum(step(windows.x[picked], windows.y[picked]) for picked in chosen) / len(starts)
+
+
+def _plan_steps(examples: int, schedule: Schedule) -> tuple[int, int]:
+    """Return the batch size and the number of local steps, or refuse."""
+    batch = max(1, min(schedule.batch, examples))
+    steps = schedule.epochs * (examples // batch)
+    if examples < max(1, schedule.min_examples) or steps < max(1, schedule.min_steps):
+        raise RefusedError(
+            "too-few-examples",
+            f"{examples} examples give {steps} steps; the plan wants at least {schedule.min_examples} examples "
+            f"and {schedule.min_steps} steps",
+            remedy="the device takes part by itself when it has buffered more labelled windows",
+        )
+    return batch, steps
+
+
+def _check(bundle: Bundle, windows: Windows) -> None:
+    window, classes = bundle.manifest.window, len(bundle.manifest.labels)
+    x, y = windows.x, windows.y
+    shaped = x.shape == (len(y), window.length, window.channels) and y.ndim == 1
+    if not shaped or x.dtype != np.float32 or y.dtype != np.int64:
+        raise _unfit(f"windows {x.dtype}{x.shape} with classes {y.dtype}{y.shape} do not fit the model")
+    if len(y) and (y.min() < 0 or y.max() >= classes or not np.isfinite(x).all()):
+        raise _unfit("a class is unknown to the model, or a value is not finite")
+
+
+def _unfit(sentence: str) -> MalformedError:
+    return MalformedError("bad-examples", sentence, remedy="check the window's stream and the labels' names")

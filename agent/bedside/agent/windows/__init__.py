@@ -1,0 +1,1 @@
+"""Model inputs cut from streams: online from memory, for training from the buffer, by one cutter."""

@@ -1,0 +1,124 @@
+"""Training examples from the buffer: the windows that inference would see, joined with labels by time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.buffer.rows import Label, Session
+from bedside.agent.buffer.seal import KEY_BYTES
+from bedside.agent.windows.cutter import Window, WindowCutter
+from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.ids import SessionId, StreamId
+from bedside.service.keys import load_secret
+
+MIN_COVER: Final = 0.9
+"""Share of a window that one label must cover."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """Labelled windows in the order of their sessions and time.
+
+    Attributes:
+        x: shape (windows, length, channels), float32, normalised.
+        y: shape (windows,), int64, index into the labels asked for.
+        sessions: the session of each window, for splits by session.
+        start_ns: shape (windows,), int64.
+    """
+
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    sessions: list[SessionId]
+    start_ns: npt.NDArray[np.int64]
+
+
+def collect(
+    database_path: Path,
+    key: bytes | Path,
+    spec: WindowSpec,
+    labels: Sequence[str],
+    *,
+    max_windows: int,
+    consent_only: bool = True,
+    min_cover: float = MIN_COVER,
+) -> TrainingSet:
+    """Read the newest `max_windows` labelled windows.
+
+    Args:
+        database_path: the buffer's file; it may be in use.
+        key: the buffer's key or its file.
+        spec: stream, window and normalisation.
+        labels: class names; windows with another label are left out.
+        max_windows: bound of memory: length x channels x 4 bytes each.
+        consent_only: leave out sessions without consent for training.
+        min_cover: share of a window that one label must cover.
+
+    Raises:
+        StoreError: `store-open`.
+        ConfigError: `key-mode` and its kin.
+    """
+    secret = load_secret(key, KEY_BYTES) if isinstance(key, Path) else key
+    classes = {label: index for index, label in enumerate(labels)}
+    found: list[list[tuple[Window, int]]] = []
+    left = max_windows
+    with closing(BufferReader(database_path, secret)) as reader:
+        for session in reversed(reader.sessions(StreamId(spec.stream))):
+            if left <= 0:
+                break
+            if consent_only and not session.consent_training:
+                continue
+            newest = deque(_labelled(reader, session, spec, classes, min_cover), maxlen=left)
+            left -= len(newest)
+            found.append(list(newest))
+    return _stack([pair for session_pairs in reversed(found) for pair in session_pairs], spec)
+
+
+def windows_of(reader: BufferReader, session: Session, spec: WindowSpec) -> Iterator[Window]:
+    """Yield every window of a stored session, cut as inference cuts it."""
+    cutter = WindowCutter(spec)
+    for part in reader.parts(session.stream, session.session):
+        yield from cutter.push(part.block(), session.session, 0.0)
+
+
+def label_of(window: Window, labels: Sequence[Label], min_cover: float) -> str | None:
+    """The label that covers at least `min_cover` of `window`; None when there is none, or when two disagree."""
+    needed_ns = min_cover * (window.end_ns - window.start_ns)
+    names = {
+        label.label
+        for label in labels
+        if min(label.end_ns, window.end_ns) - max(label.start_ns, window.start_ns) >= needed_ns
+    }
+    return names.pop() if len(names) == 1 else None
+
+
+def _labelled(
+    reader: BufferReader, session: Session, spec: WindowSpec, classes: dict[str, int], min_cover: float
+) -> Iterator[tuple[Window, int]]:
+    labels = [label for label in reader.labels(session.session) if label.stream == session.stream]
+    if not labels:
+        return
+    for window in windows_of(reader, session, spec):
+        name = label_of(window, labels, min_cover)
+        if name is not None and name in classes:
+            yield window, classes[name]
+
+
+def _stack(pairs: list[tuple[Window, int]], spec: WindowSpec) -> TrainingSet:
+    x = np.empty((len(pairs), spec.length, spec.channels), np.float32)
+    for row, (window, _) in enumerate(pairs):
+        x[row] = window.values
+    return TrainingSet(
+        x,
+        np.array([index for _, index in pairs], np.int64),
+        [window.session for window, _ in pairs],
+        np.array([window.start_ns for window, _ in pairs], np.int64),
+    )

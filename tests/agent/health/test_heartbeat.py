@@ -1,0 +1,98 @@
+"""What leaves the device about itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bedside.agent.health.facts import COMPONENTS, AgentFacts, RoundFacts, StreamFacts
+from bedside.agent.health.heartbeat import age_step_s, build_heartbeat, stricter
+from bedside.agent.health.machine import MachineFacts
+from bedside.proto.v1.device_pb2 import COMPONENT_STATE_DEGRADED
+from bedside.service.health import ComponentState, Level
+
+DIGEST = b"c" * 32
+FACTS = AgentFacts(
+    version="1.0",
+    site="alder",
+    device="device-1",
+    uptime_s=5_000,
+    restarts=3,
+    last_exit="killed",
+    components={name: ComponentState(Level.DEGRADED, f"{name} tells a reason", 1) for name in COMPONENTS},
+    streams=[StreamFacts("wrist", True, 50.0, 900, 2, 1, 61_000)],
+    predictions=77,
+    last_prediction_age_ms=9_000,
+    model_running=b"r" * 32,
+    model_wanted=b"w" * 32,
+    config_digest=b"d" * 32,
+    buffer_bytes=(5 << 20) + 77,
+    buffer_oldest_age_s=90_000,
+    clock_offset_ms=-2_000,
+    key_age_s=100,
+    round=RoundFacts("watch", 4, "declined", False, "fewer sessions"),
+    machine=MachineFacts("Debian", 60 << 20, (9 << 30) + 5, 51_000),
+)
+
+
+def beat(detail, facts=FACTS):
+    return build_heartbeat(facts, detail, credential_digest=DIGEST, sequence=8, now_s=1_800_000_000)
+
+
+def test_minimal_holds_versions_uptime_and_component_states_and_nothing_else() -> None:
+    made = beat("minimal")
+    fields = {field.name for field, _ in made.ListFields()}
+    signed = {"suite", "credential_digest", "sequence", "sent_at_s"}
+    assert fields == signed | {"agent_version", "uptime_s", "components"}
+    assert made.uptime_s == 3_600
+    assert [(c.component, c.state, c.sentence) for c in made.components] == [
+        (name, COMPONENT_STATE_DEGRADED, "") for name in COMPONENTS
+    ]
+
+
+def test_minimal_is_the_same_whether_a_bed_is_occupied_or_not() -> None:
+    empty = dataclasses.replace(FACTS, streams=[], predictions=0, last_prediction_age_ms=None, buffer_bytes=0)
+    assert beat("minimal", empty) == beat("minimal")
+
+
+def test_standard_tells_the_machine_and_the_newest_round() -> None:
+    made = beat("standard")
+    assert (made.restarts, made.last_exit_reason) == (3, "killed")
+    assert (made.last_task, made.last_round, made.last_refusal) == ("watch", 4, "fewer sessions")
+    assert (made.model_running, made.model_wanted) == (b"r" * 32, b"w" * 32)
+    assert made.components[0].sentence == "ingest tells a reason"
+
+
+def test_standard_tells_ages_and_sizes_in_steps_only() -> None:
+    made = beat("standard")
+    (stream,) = made.streams
+    assert (stream.last_seen_age_ms, made.last_prediction_age_ms) == (600_000, 10_000)
+    assert (made.buffer_oldest_age_s, made.buffer_bytes, made.disk_free_bytes) == (172_800, 5 << 20, 9 << 30)
+    nearby = dataclasses.replace(
+        FACTS,
+        streams=[dataclasses.replace(FACTS.streams[0], last_seen_age_ms=599_000, blocks=1, session_open=False, gaps=0)],
+        predictions=1,
+        last_prediction_age_ms=1,
+        buffer_bytes=5 << 20,
+        buffer_oldest_age_s=172_799,
+    )
+    assert beat("standard", nearby) == made
+
+
+@pytest.mark.parametrize(
+    ("age_s", "step_s"),
+    [(0, 10), (10, 10), (11, 60), (61, 600), (3_601, 86_400), (86_401, 172_800), (172_801, 259_200)],
+)
+def test_an_age_is_rounded_up_to_a_coarse_step(age_s, step_s) -> None:
+    assert age_step_s(age_s) == step_s
+
+
+def test_the_stricter_of_configuration_and_policy_holds() -> None:
+    assert stricter("standard", "minimal") == stricter("minimal", "standard") == "minimal"
+    assert stricter("standard", "standard") == "standard"
+
+
+def test_a_round_that_was_joined_is_no_refusal() -> None:
+    joined = dataclasses.replace(FACTS, round=RoundFacts("watch", 4, "dropped", True, "the round was opened without"))
+    assert beat("standard", joined).last_refusal == ""

@@ -1,0 +1,194 @@
+"""Replay, marks, supervisor and registry."""
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.sources.marks import Annotator, Track, read_track
+from bedside.agent.sources.registry import ReplayConfig, SourceConfig, SourceContext, build_source
+from bedside.agent.sources.replay import ReplaySource
+from bedside.agent.sources.supervisor import SourceState, Supervisor
+from bedside.core.errors import ConfigError, MalformedError, UnavailableError
+from bedside.core.ids import StreamId
+from bedside.core.samples import Block, Mark, Quality
+from bedside.firmware_bridge.recording import Label, Recording, write_recording
+from bedside.service.platform import SystemClock, SystemEntropy
+
+S = StreamId("wrist")
+T0 = 1_700_000_000_000_000_000
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.at_s = 0.0
+
+    def now_ns(self) -> int:
+        return T0 + round(self.at_s * 1e9)
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+    async def sleep(self, delay_s: float) -> None:
+        self.at_s += delay_s
+        await asyncio.sleep(0)
+
+
+def made(samples: int = 500) -> Recording:
+    values = np.random.default_rng(0).standard_normal((samples, 3)).astype(np.float32)
+    return Recording(values, 50.0, (Label(0, 101, "rest"), Label(101, 400, "arm")), (0, 101), unit="m/s2")
+
+
+async def play(source: ReplaySource, limit: int = 10**6) -> list[Block | Mark]:
+    events: list[Block | Mark] = []
+    async for event in source.events():
+        events.append(event)
+        if len(events) >= limit:
+            break
+    return events
+
+
+async def test_replay_gives_every_sample_marks_in_their_places_and_no_block_across_sessions() -> None:
+    clock, recording = HandClock(), made()
+    events = await play(ReplaySource("r", S, recording, clock, speed=0, sleep=clock.sleep))
+    blocks = [e for e in events if isinstance(e, Block)]
+    assert np.array_equal(np.concatenate([b.values for b in blocks]), recording.values)
+    assert all(len(b.values) <= 2 and b.quality & Quality.SIMULATED for b in blocks)
+    order = [(e.label, (e.start_ns - T0) // 20_000_000) for e in events if isinstance(e, Mark)]
+    assert order == [
+        ("session-open", 0),
+        ("rest", 0),
+        ("session-close", 101),
+        ("session-open", 101),
+        ("arm", 101),
+        ("session-close", 500),
+    ]
+    border = next(i for i, e in enumerate(events) if isinstance(e, Mark) and e.label == "session-close")
+    before, after = events[border - 1], next(e for e in events[border:] if isinstance(e, Block))
+    assert isinstance(before, Block)
+    assert before.start_ns + len(before.values) * 20_000_000 == after.start_ns == T0 + 101 * 20_000_000
+
+
+@pytest.mark.parametrize("speed", [1.0, 20.0])
+async def test_replay_keeps_the_pace(speed: float) -> None:
+    clock = HandClock()
+    await play(ReplaySource("r", S, made(), clock, speed=speed, sleep=clock.sleep))
+    assert clock.at_s == pytest.approx(10.0 / speed, abs=0.002)
+
+
+async def test_a_loop_begins_new_sessions_and_time_goes_on() -> None:
+    clock, recording = HandClock(), made()
+    events = await play(ReplaySource("r", S, recording, clock, speed=0, loop=True, sleep=clock.sleep), 600)
+    opened = [(e.start_ns - T0) // 20_000_000 for e in events if isinstance(e, Mark) and e.label == "session-open"]
+    assert opened[:4] == [0, 101, 500, 601]
+    blocks = [e for e in events if isinstance(e, Block)]
+    assert all(a.start_ns + len(a.values) * 20_000_000 == b.start_ns for a, b in itertools.pairwise(blocks))
+
+
+async def test_what_is_replayed_is_what_the_buffer_gives_back(tmp_path) -> None:
+    clock, recording = HandClock(), made()
+    store = BufferStore(tmp_path / "b.db", bytes(32), clock, SystemEntropy())
+    for event in await play(ReplaySource("r", S, recording, clock, speed=0, sleep=clock.sleep)):
+        if isinstance(event, Mark):
+            store.mark(event)
+        else:
+            store.append(event)
+    store.close()
+    reader = BufferReader(tmp_path / "b.db", bytes(32))
+    sessions = reader.sessions(S)
+    got = [reader.read_range(S, s.session) for s in sessions]
+    labels = [x.label for s in sessions for x in reader.labels(s.session)]
+    reader.close()
+    assert [len(stretches) for stretches in got] == [1, 1]
+    assert np.concatenate([g[0].values for g in got]).tobytes() == recording.values.tobytes()
+    assert labels == ["rest", "arm"]
+    assert all(s.closed_ns is not None for s in sessions)
+
+
+def test_a_stream_that_begins_in_the_middle_skips_what_is_past() -> None:
+    track = Track(((0, 10**9, "rest"), (10**9, 3 * 10**9, "arm")), ((0, 10**9), (10**9, 3 * 10**9)))
+    block = Block(S, T0 + 2 * 10**9, 50.0, np.zeros((2, 1), np.int16))
+    first, second, last = Annotator(track, T0, "file").annotate(block)
+    assert (first.label, first.start_ns) == ("session-open", block.start_ns)
+    assert (second.label, second.end_ns) == ("arm", T0 + 3 * 10**9)
+    assert last is block
+
+
+def test_a_label_file_may_be_csv_and_errors_name_it(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("start_s,end_s,label\n0,1.5,rest\n")
+    assert read_track(tmp_path / "l.csv", loop=False).labels == ((0, 1_500_000_000, "rest"),)
+    (tmp_path / "l.csv").write_text("start_s,end_s,label\n0,x,rest\n")
+    with pytest.raises(MalformedError, match=r"l\.csv"):
+        read_track(tmp_path / "l.csv", loop=False)
+    with pytest.raises(ConfigError):
+        read_track(tmp_path / "none.csv", loop=False)
+
+
+class Flaky:
+    name = "flaky"
+
+    def __init__(self, failures: int) -> None:
+        self.left = failures
+
+    async def events(self):
+        yield Block(S, T0, 50.0, np.zeros((2, 1), np.int16))
+        if self.left:
+            self.left -= 1
+            raise UnavailableError("serial-lost", "the port was lost")
+
+
+class Endless:
+    name = "endless"
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self.stop = stop
+
+    async def events(self):
+        yield Mark(S, T0, T0, "session-open", "t")
+        await self.stop.wait()
+
+
+async def test_a_failing_source_restarts_with_back_off_and_leaves_the_others_alone() -> None:
+    clock, stop, waits = HandClock(), asyncio.Event(), []
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+        if len(waits) == 8:
+            stop.set()
+        await asyncio.sleep(0)
+
+    supervisor = Supervisor([Flaky(8), Endless(stop)], lambda event: None, clock, sleep=sleep)
+    await supervisor.run()
+    health = supervisor.health["flaky"]
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert (health.errors, health.blocks, health.samples, health.state) == (8, 9, 18, SourceState.ENDED)
+    assert health.last_error.startswith("serial-lost")
+    assert supervisor.health["endless"].errors == 0
+
+
+async def test_an_error_of_the_consumer_is_not_swallowed() -> None:
+    def refuse(event: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup):
+        await Supervisor([Flaky(0)], refuse, HandClock()).run()
+
+
+def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_path: Path) -> None:
+    write_recording(tmp_path / "r.npz", made())
+    context = SourceContext(SystemClock(), lambda stream: 2**62, tmp_path)
+    raw = {"kind": "replay", "name": "a", "stream": "wrist", "data": "r.npz", "speed": 2}
+    source = build_source(msgspec.convert(raw, SourceConfig), context)
+    assert isinstance(source, ReplaySource)
+    assert source.end_ns == 2**62
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({**raw, "sped": 1}, SourceConfig)
+    with pytest.raises(ConfigError):
+        build_source(ReplayConfig("a", "wrist", "none.npz"), context)
+    serial = {"kind": "serial", "name": "b", "stream": "wrist", "port": "/dev/ttyACM0", "labels": "r.npz"}
+    assert build_source(msgspec.convert(serial, SourceConfig), context).name == "b"

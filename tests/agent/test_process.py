@@ -1,0 +1,115 @@
+"""The agent as a process, with no coordinator anywhere: it predicts, says how it is, and loses nothing."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from bedside.agent.health.runs import RunNote
+
+LIMIT_BYTES = 200 << 20
+
+
+def test_predictions_appear_without_a_coordinator(running) -> None:
+    found = running.predictions()
+    assert [p["id"] for p in found] == list(range(found[0]["id"], found[0]["id"] + len(found)))
+    assert {p["stream"] for p in found} == {"wrist"}
+    assert {p["label"] for p in found} <= {"rest", "walk", "shake"}
+    assert all(p["end_ns"] - p["start_ns"] == 640_000_000 for p in found)
+    assert len({p["model"] for p in found}) == 1
+
+
+def test_following_begins_with_what_is_stored_and_skips_nothing(running) -> None:
+    command = [sys.executable, "-m", "bedside.service", "agent", "predictions", str(running.path)]
+    follower = subprocess.Popen([*command, "--limit", "3", "--follow", "--json"], stdout=subprocess.PIPE, text=True)
+    assert follower.stdout is not None
+    try:
+        ids = [json.loads(follower.stdout.readline())["id"] for _ in range(60)]
+    finally:
+        follower.send_signal(signal.SIGINT)
+        follower.stdout.close()
+        follower.wait(10)
+    assert ids == list(range(ids[0], ids[0] + 60))
+
+
+def test_health_is_degraded_by_the_link_alone(running) -> None:
+    done = running.call("health", "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["state"]) == (1, "degraded")
+    unwell = [name for name, component in answer["components"].items() if component["state"] != "ok"]
+    assert unwell == ["link"]
+    assert "enrol" in answer["sentence"]
+
+
+def test_health_of_an_agent_that_is_not_running_is_critical_and_says_so(device) -> None:
+    done = device.call("health")
+    assert done.returncode == 2
+    assert done.stdout.startswith("FAILED no agent serves")
+    status = device.call("status")
+    assert status.returncode != 0
+    assert "bedside agent run" in status.stderr
+
+
+def test_status_streams_and_sessions_tell_what_the_agent_does(running) -> None:
+    status, streams, sessions = running.look("status"), running.look("streams"), running.look("session", "list")
+    assert (status["site"], status["streams"], status["inference"]) == ("not enrolled", 1, "ok: serves")
+    assert status["predictions"] > 0
+    assert [(s["stream"], s["rate_hz"], s["session"], s["dropped_blocks"]) for s in streams] == [
+        ("wrist", 50.0, "open", 0)
+    ]
+    assert [s["closed_ms"] is None for s in sessions].count(True) == 1
+    assert all(re.fullmatch("[a-z2-7]{16}|[0-9a-f]{16,32}", s["session"]) for s in sessions)
+
+
+def test_a_second_agent_on_the_same_socket_ends_with_one_line(running) -> None:
+    done = running.call("run")
+    assert done.returncode != 0
+    assert "already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert running.process.poll() is None
+    assert running.await_predictions(running.predictions(1)[-1]["id"]) > 0
+
+
+def test_the_process_stays_small(running, capsys) -> None:
+    process = psutil.Process(running.process.pid)
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    anonymous_bytes = int(re.search(r"^Anonymous:\s+(\d+) kB", rollup, re.MULTILINE)[1]) << 10
+    rss_bytes = process.memory_info().rss
+    with capsys.disabled():
+        print(
+            f"\nagent with one source and one model: {rss_bytes >> 20} MiB RSS, {anonymous_bytes >> 20} MiB anonymous"
+        )
+    assert anonymous_bytes < rss_bytes < LIMIT_BYTES
+
+
+def test_sigterm_ends_it_within_five_seconds_and_commits_what_it_told(device) -> None:
+    device.start()
+    device.await_predictions()
+    told = device.look("status")["predictions"]
+    assert device.stop() == 0
+    found = device.predictions()
+    assert len(found) >= told
+    assert RunNote(device.path / "state").last_exit == "clean"
+    assert "Traceback" not in (device.path / "log.txt").read_text()
+
+
+def test_after_kill_9_the_stored_predictions_are_there_and_the_ids_go_on(device) -> None:
+    device.start()
+    device.await_predictions(30)
+    acknowledged = device.predictions()
+    device.stop(signal.SIGKILL)
+    assert RunNote(device.path / "state").last_exit == "killed"
+    device.start()
+    device.await_predictions(len(acknowledged) + 30)
+    note = RunNote(device.path / "state")
+    assert device.stop() == 0
+    found = device.predictions()
+    assert found[: len(acknowledged)] == acknowledged
+    assert [p["id"] for p in found] == list(range(1, len(found) + 1))
+    starts = [p["start_ns"] for p in found]
+    assert starts == sorted(set(starts))
+    assert note.restarts == 1

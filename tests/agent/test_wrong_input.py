@@ -1,0 +1,55 @@
+"""A mistake of the person who sets a device up: one line, the remedy, an exit that is not zero."""
+
+import pytest
+
+
+def refused(device, *words: str) -> None:
+    done = device.call("run")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def edit(device, old: str, new: str) -> None:
+    path = device.path / "agent.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_an_unknown_key_names_its_line_and_the_nearest_key(device) -> None:
+    edit(device, 'model = "tiny.tar"', 'modle = "tiny.tar"')
+    refused(device, "agent.toml:1", "'modle'", "did you mean 'model'")
+
+
+@pytest.mark.parametrize("name", ["sign.key", "buffer.key"])
+def test_a_key_that_others_may_read_is_refused_with_the_command_that_mends_it(device, name) -> None:
+    (device.path / "state" / "identity" / name).chmod(0o644)
+    refused(device, name, "chmod 600")
+
+
+def test_an_identity_directory_that_others_may_enter_is_refused(device) -> None:
+    (device.path / "state" / "identity").chmod(0o755)
+    refused(device, "0755", "chmod 700")
+
+
+def test_an_unknown_kind_of_source_names_the_source(device) -> None:
+    edit(device, 'kind = "replay"', 'kind = "telepathy"')
+    refused(device, "source wrist", "telepathy")
+
+
+def test_an_unknown_option_of_a_source_names_the_source(device) -> None:
+    edit(device, "speed = 10.0", "sped = 10.0")
+    refused(device, "source wrist", "sped")
+
+
+def test_a_recording_that_is_not_there_is_named(device) -> None:
+    (device.path / "signal.npz").unlink()
+    refused(device, "signal.npz", "check the path")
+
+
+def test_a_directory_without_an_agent_names_the_file_that_is_missing(device) -> None:
+    (device.path / "agent.toml").unlink()
+    refused(device, "agent.toml")

@@ -1,0 +1,106 @@
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bedside.agent.inference.confinement import Limits
+from bedside.agent.training.job import Job
+from bedside.agent.training.train import Schedule, Windows, train
+from bedside.agent.training.trainer import run_training
+from bedside.authoring.golden import synthetic_windows
+from bedside.core.bundle.tensors import decode_tensors, encode_tensors
+from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError
+
+SCHEDULE = Schedule(
+    learning_rate=0.05, momentum=0.9, proximal_mu=0.0, batch=8, epochs=4, min_examples=16, min_steps=4, seed=1
+)
+
+
+@pytest.fixture(scope="session")
+def windows(bundle):
+    window = bundle.manifest.window
+    return Windows(*synthetic_windows((window.length, window.channels), len(bundle.manifest.labels), 96, seed=11))
+
+
+@pytest.fixture
+def job(tmp_path, built, author, windows):
+    (tmp_path / "bundle.tar").write_bytes(built.tar)
+    (tmp_path / "examples.safetensors").write_bytes(encode_tensors({"x": windows.x, "y": windows.y}))
+    return {
+        "bundle": str(tmp_path / "bundle.tar"),
+        "signer_pks": (bytes(author.verify_key).hex(),),
+        "schedule": SCHEDULE,
+        "examples": str(tmp_path / "examples.safetensors"),
+        "result": str(tmp_path / "delta.safetensors"),
+    }
+
+
+def test_a_net_learns_in_the_child_and_its_delta_is_what_it_learnt(job, bundle, windows):
+    progress = []
+    outcome = asyncio.run(run_training(Job(**job), progress.append))
+    assert [one.epoch for one in progress] == [1, 2, 3, 4]
+    assert outcome.counts.examples == len(windows.y)
+    assert outcome.counts.steps == 4 * 12
+    assert outcome.counts.loss_after < outcome.counts.loss_before / 2
+    assert outcome.counts.correct_after > 0.9 * len(windows.y) > outcome.counts.correct_before
+    delta = decode_tensors(Path(outcome.result).read_bytes())
+    here = train(bundle, bundle.parameters, windows, SCHEDULE)
+    assert {name: array.tobytes() for name, array in delta.items()} == {
+        name: array.tobytes() for name, array in here.delta.items()
+    }
+
+
+def test_the_same_seed_gives_the_same_delta_and_another_seed_another(bundle, windows):
+    first, again = (train(bundle, bundle.parameters, windows, SCHEDULE).delta["w0"] for _ in range(2))
+    other = Schedule(**{name: getattr(SCHEDULE, name) for name in SCHEDULE.__struct_fields__} | {"seed": 2})
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != train(bundle, bundle.parameters, windows, other).delta["w0"].tobytes()
+
+
+def test_a_checkpoint_is_what_training_starts_from(job, tmp_path, bundle, windows):
+    trained = train(bundle, bundle.parameters, windows, SCHEDULE)
+    (tmp_path / "checkpoint").write_bytes(encode_tensors(trained.state))
+    outcome = asyncio.run(run_training(Job(**job, parameters=str(tmp_path / "checkpoint"))))
+    assert outcome.counts.correct_before == trained.counts.correct_after
+
+
+def test_the_proximal_term_keeps_a_device_near_its_start(bundle, windows):
+    def distance(mu):
+        changed = {name: getattr(SCHEDULE, name) for name in SCHEDULE.__struct_fields__} | {"proximal_mu": mu}
+        delta = train(bundle, bundle.parameters, windows, Schedule(**changed)).delta
+        return sum(float((delta[name] ** 2).sum()) for name in delta if name != "amax")
+
+    assert distance(1.0) < distance(0.0) / 2
+
+
+def test_too_few_examples_are_refused_in_the_child_with_their_number(job, windows, tmp_path):
+    few = {"x": windows.x[:9], "y": windows.y[:9]}
+    (tmp_path / "examples.safetensors").write_bytes(encode_tensors(few))
+    with pytest.raises(RefusedError, match="9 examples") as caught:
+        asyncio.run(run_training(Job(**job)))
+    assert caught.value.code == "too-few-examples"
+    assert not (tmp_path / "delta.safetensors").exists()
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(bundle, windows):
+    with pytest.raises(MalformedError, match="class is unknown"):
+        train(bundle, bundle.parameters, Windows(windows.x, windows.y + 1), SCHEDULE)
+
+
+def test_a_value_that_is_not_finite_is_refused(bundle, windows):
+    poisoned = windows.x.copy()
+    poisoned[0, 0, 0] = np.inf
+    with pytest.raises(MalformedError, match="not finite"):
+        train(bundle, bundle.parameters, Windows(poisoned, windows.y), SCHEDULE)
+
+
+def test_a_bundle_by_a_stranger_is_not_trained(job):
+    with pytest.raises(TrustError) as caught:
+        asyncio.run(run_training(Job(**job | {"signer_pks": ("00" * 32,)})))
+    assert caught.value.code == "unknown-signer"
+
+
+def test_a_job_without_examples_says_so(job):
+    with pytest.raises(ConfigError, match="neither a state directory nor a file"):
+        asyncio.run(run_training(Job(**job | {"examples": ""}), limits=Limits(2 << 30, timeout_s=60)))
