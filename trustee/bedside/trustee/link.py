@@ -1,0 +1,73 @@
+"""The trustee's calls to the coordinator, with its errors as ours. Decides nothing and stores nothing but blobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from bedside.core.limits import MAX_CHUNK_BYTES
+from bedside.proto.v1.common_pb2 import BlobRef, Signed
+from bedside.proto.v1.trustee_pb2 import AnswerChunk, CredentialDecision, Work, WorkRequest
+from bedside.proto.v1.trustee_pb2_grpc import TrusteeServiceStub
+from bedside.service.link.blobs import fetch_blob
+from bedside.service.link.errors import remote_errors
+
+CALL_TIMEOUT_S: Final = 30.0
+TRANSFER_TIMEOUT_S: Final = 600.0
+_WORK_SLACK_S: Final = 15.0
+_MS_PER_S: Final = 1_000
+
+
+class TrusteeLink:
+    """`TrusteeService` on one channel. Every method raises BedsideError."""
+
+    def __init__(self, channel: grpc.aio.Channel, peer: str) -> None:
+        self._stub = TrusteeServiceStub(channel)
+        self._peer = peer
+
+    async def get_work(self, known: Sequence[bytes], wait_s: float) -> Work:
+        """All that the coordinator waits for; returns at once when some of it is not in `known`."""
+        request = WorkRequest(wait_ms=int(wait_s * _MS_PER_S), known_work=known)
+        with remote_errors(self._peer):
+            return await self._stub.GetWork(request, timeout=wait_s + _WORK_SLACK_S)
+
+    async def put_word(self, kind: str, signed: Signed) -> None:
+        """Send an opening, vote, closing or refusal."""
+        calls = {
+            "opening": self._stub.PutOpening,
+            "vote": self._stub.PutVote,
+            "closed": self._stub.PutClosed,
+            "refusal": self._stub.PutRefusal,
+        }
+        with remote_errors(self._peer):
+            await calls[kind](signed, timeout=CALL_TIMEOUT_S)
+
+    async def put_answer(self, answer: Signed, words: bytes) -> None:
+        """Send the answer with its packed sum of masks."""
+        with remote_errors(self._peer):
+            await self._stub.PutAnswer(_chunks(answer, words), timeout=TRANSFER_TIMEOUT_S)
+
+    async def put_decision(self, decision: CredentialDecision) -> None:
+        """Send the site's word on a credential request."""
+        with remote_errors(self._peer):
+            await self._stub.PutDecision(decision, timeout=CALL_TIMEOUT_S)
+
+    async def get_blob(self, ref: BlobRef, target: Path, max_bytes: int) -> bytes:
+        """Bring a BLAKE2b-named blob to `target` and return its bytes."""
+        with remote_errors(self._peer):
+            await fetch_blob(
+                lambda request: self._stub.GetBlob(request, timeout=TRANSFER_TIMEOUT_S),
+                ref.digest,
+                target,
+                max_bytes=max_bytes,
+            )
+        return target.read_bytes()
+
+
+async def _chunks(answer: Signed, words: bytes) -> AsyncIterator[AnswerChunk]:
+    yield AnswerChunk(answer=answer, data=words[:MAX_CHUNK_BYTES])
+    for offset in range(MAX_CHUNK_BYTES, len(words), MAX_CHUNK_BYTES):
+        yield AnswerChunk(offset_bytes=offset, data=words[offset : offset + MAX_CHUNK_BYTES])

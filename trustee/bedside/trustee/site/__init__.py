@@ -1,0 +1,1 @@
+"""The site authority's desk: who belongs to this hospital."""
