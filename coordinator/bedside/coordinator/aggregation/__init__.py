@@ -1,0 +1,1 @@
+"""From masked uploads and answers to one opened sum, and from sums to the next checkpoint."""

@@ -1,0 +1,147 @@
+"""`bedside coordinator`: set up and run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from bedside.coordinator.cli.link import ask, socket_option
+from bedside.coordinator.config import CoordinatorConfig, default_toml
+from bedside.coordinator.founding import read_federation, read_json
+from bedside.coordinator.home import LOOPBACK_NAMES, Home, RootPin, create_home
+from bedside.core.errors import ConfigError
+from bedside.proto.v1.common_pb2 import Empty
+from bedside.proto.v1.operator_pb2 import FleetSummary, ListRoundsRequest, MintTokenRequest, RoundList
+from bedside.service.config import load_config
+from bedside.service.logs import setup_logging
+from bedside.service.output import emit, json_option
+from bedside.service.platform import SystemClock, SystemEntropy
+
+if TYPE_CHECKING:
+    from bedside.proto.v1.operator_pb2_grpc import OperatorServiceAsyncStub
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group()
+def coordinator() -> None:
+    """Plan rounds, sum masked updates and publish models."""
+
+
+@coordinator.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--host", "hosts", multiple=True, help="Name or address that hospitals call; may be repeated.")
+@click.option("--service-address", default="0.0.0.0:7443", show_default=True, help="host:port of the mTLS port.")
+@click.option("--enrolment-address", default="0.0.0.0:7444", show_default=True, help="host:port for enrolment.")
+@json_option
+def init(directory: Path, hosts: tuple[str, ...], service_address: str, enrolment_address: str, as_json: bool) -> None:
+    """Make keys, certificates and a commented configuration in DIRECTORY."""
+    public = [f"{hosts[0]}:{address.rpartition(':')[2]}" for address in (service_address, enrolment_address) if hosts]
+    text = default_toml(service_address, enrolment_address, *public)
+    names = tuple(dict.fromkeys((*hosts, *LOOPBACK_NAMES)))
+    home = create_home(directory, SystemClock(), SystemEntropy(), config_text=text, names=names)
+    told = home.public
+    emit({"directory": directory, "sign_pk": told.sign_pk, "ca_digest": told.ca_digest}, as_json)
+    if not as_json:
+        click.echo("next: have coordinator.public.json signed into the federation, then bedside coordinator install")
+
+
+@coordinator.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.argument("document", type=_FILE)
+@click.option("--root-pk", help="The federation's root key, hex; default: the .public.json beside DOCUMENT.")
+@json_option
+def install(directory: Path, document: Path, root_pk: str | None, as_json: bool) -> None:
+    """Install a signed federation DOCUMENT; the first one pins the root key."""
+    beside = document.with_suffix(".public.json")
+    key = _hex(root_pk) if root_pk else None
+    if key is None and beside.exists():
+        key = _hex(read_json(beside, RootPin).root_pk)
+    told = Home(directory).install(read_federation(document), key)
+    emit({"federation": told.federation, "version": told.version, "sites": [s.site for s in told.sites]}, as_json)
+
+
+@coordinator.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--config", "config_path", type=_FILE, help="Configuration; default: coordinator.toml in DIRECTORY.")
+@click.option("--service-address", help="host:port of the mTLS port; port 0 picks a free one.")
+@click.option("--enrolment-address", help="host:port for enrolment; port 0 picks a free one.")
+def serve(
+    directory: Path, config_path: Path | None, service_address: str | None, enrolment_address: str | None
+) -> None:
+    """Run the coordinator whose state is in DIRECTORY until it is told to stop."""
+    from bedside.coordinator.server import Addresses
+    from bedside.coordinator.server import serve as run
+
+    home = Home(directory)
+    config = load_config(config_path or home.config_path, CoordinatorConfig)
+    if service_address:
+        config = msgspec.structs.replace(config, service_address=service_address, public_service_address="")
+    if enrolment_address:
+        config = msgspec.structs.replace(config, enrolment_address=enrolment_address, public_enrolment_address="")
+    setup_logging(logging.getLevelNamesMapping()[config.log_level])
+
+    def announce(addresses: Addresses) -> None:
+        click.echo(f"devices and trustees (mTLS): {addresses.service}")
+        click.echo(f"enrolment (server TLS): {addresses.enrolment}")
+        click.echo(f"operators: {addresses.socket}")
+
+    asyncio.run(run(home, config, SystemClock(), SystemEntropy(), announce))
+
+
+@coordinator.command()
+@click.option("--site", required=True, help="Site that the devices belong to.")
+@click.option("--uses", default=1, show_default=True, help="Devices that may use it.")
+@click.option("--hours", default=24, show_default=True, help="How long it lasts.")
+@click.option("--label", default="", help="A word for lists; never a person's name.")
+@socket_option
+@json_option
+def token(site: str, uses: int, hours: int, label: str, socket: str, as_json: bool) -> None:
+    """Mint a token whose bearers wait until their site approves them."""
+    request = MintTokenRequest(site=site, uses=uses, hours=hours, label=label)
+
+    async def mint(stub: OperatorServiceAsyncStub) -> str:
+        return (await stub.MintToken(request)).token
+
+    text = ask(socket, mint)
+    if as_json:
+        emit({"token": text, "site": site, "uses": uses, "hours": hours}, as_json=True)
+    else:
+        click.echo(text)
+
+
+@coordinator.command()
+@socket_option
+@json_option
+def status(socket: str, as_json: bool) -> None:
+    """Say whether the coordinator runs, and what it is doing."""
+
+    async def look(stub: OperatorServiceAsyncStub) -> tuple[FleetSummary, RoundList]:
+        return await stub.FleetStatus(Empty()), await stub.ListRounds(ListRoundsRequest(limit=1))
+
+    fleet, rounds = ask(socket, look)
+    newest = rounds.rounds[0] if rounds.rounds else None
+    data = {
+        "running": True,
+        "sites": len(fleet.sites),
+        "devices": sum(site.devices for site in fleet.sites),
+        "devices_online": sum(site.online for site in fleet.sites),
+        "trustees_online": sum(site.trustee_online for site in fleet.sites),
+        "pending_requests": fleet.pending_requests,
+        "newest_round": f"{newest.task} {newest.round_number}: {newest.phase}" if newest else "none yet",
+        "server_time_s": fleet.server_time_s,
+    }
+    emit(data, as_json)
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise ConfigError("root-unknown", "the root key is not hexadecimal", remedy="64 hexadecimal digits") from error

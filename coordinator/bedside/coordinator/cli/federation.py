@@ -1,0 +1,69 @@
+"""`bedside federation`: the root holder's commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bedside.coordinator.founding import SitePublic, found_federation, read_federation, read_json, sign_federation
+from bedside.coordinator.home import CoordinatorPublic
+from bedside.core.signing import parse_strict
+from bedside.core.signing.trust import fingerprint
+from bedside.proto.v1.identity_pb2 import Federation
+from bedside.service.output import Table, emit, json_option
+from bedside.service.platform import SystemClock, SystemEntropy
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group()
+def federation() -> None:
+    """Found a federation and name its sites. Keep the root key on a machine without network."""
+
+
+@federation.command()
+@click.argument("directory", type=_DIRECTORY)
+@click.option("--name", required=True, help="Id of the federation: lower-case letters, digits, dots, dashes.")
+@json_option
+def init(directory: Path, name: str, as_json: bool) -> None:
+    """Make the root key in DIRECTORY."""
+    pin = found_federation(directory, name, SystemEntropy())
+    emit({"federation": pin.federation, "root_pk": pin.root_pk}, as_json)
+    if not as_json:
+        click.echo("next: collect coordinator.public.json and each site.public.json, then bedside federation sign")
+
+
+@federation.command()
+@click.option("--root", "directory", type=_DIRECTORY, required=True, help="Directory of `federation init`.")
+@click.option("--coordinator", type=_FILE, required=True, help="coordinator.public.json")
+@click.option("--site", "sites", type=_FILE, multiple=True, required=True, help="site.public.json; once for each site.")
+@click.option("--out", type=_FILE, required=True, help="Where the signed document goes.")
+@json_option
+def sign(directory: Path, coordinator: Path, sites: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Sign the next version of the federation document."""
+    named = [read_json(path, SitePublic) for path in sites]
+    told = sign_federation(directory, read_json(coordinator, CoordinatorPublic), named, SystemClock(), out)
+    emit({"federation": told.federation, "version": told.version, "sites": len(told.sites), "file": out}, as_json)
+
+
+@federation.command()
+@click.argument("file", type=_FILE)
+@json_option
+def show(file: Path, as_json: bool) -> None:
+    """Show who a federation document names. Signatures are checked by those who know the root key."""
+    told = parse_strict(Federation, read_federation(file).payload)
+    sites = [{"site": site.site, "authority_pk": site.authority_pk} for site in told.sites]
+    data = {
+        "federation": told.federation,
+        "version": told.version,
+        "issued_at_s": told.issued_at_s,
+        "not_after_s": told.not_after_s,
+        "coordinator_pk": told.coordinator.sign_pk,
+        "ca_digest": told.coordinator.ca_digest,
+        "sites": sites,
+    }
+    rows = [[site.site, fingerprint(site.authority_pk), site.authority_pk.hex()] for site in told.sites]
+    title = f"federation {told.federation}, version {told.version}, CA {told.coordinator.ca_digest.hex()}"
+    emit(data, as_json, table=Table(["site", "fingerprint", "authority"], rows, title=title))

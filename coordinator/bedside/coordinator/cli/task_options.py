@@ -1,0 +1,145 @@
+"""The options of `bedside round start`, and the request that they make."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from bedside.core.bundle.manifest import Manifest
+from bedside.proto.v1 import plan_pb2
+from bedside.proto.v1.operator_pb2 import StartTaskRequest
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What the operator chose; None leaves it to the bundle's author."""
+
+    task: str
+    rounds: int
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    momentum: float | None
+    proximal_mu: float | None
+    min_examples: int
+    max_examples: int
+    min_sessions: int
+    min_local_steps: int
+    weighting: str
+    clip: float
+    bits: int
+    word_bits: int
+    min_contributors: int
+    max_contributors: int
+    collect_seconds: int
+    cohort: tuple[str, ...]
+    optimiser: str
+    server_learning_rate: float | None
+    beta1: float
+    beta2: float
+    tau: float
+
+
+_OPTIONS = (
+    click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Folder or tar of the model bundle."),
+    click.option("--task", required=True, help="Id of the task."),
+    click.option("--rounds", type=int, default=1, show_default=True, help="Rounds to run."),
+    click.option("--epochs", type=int, help="Local passes over the data. [default: the author's]"),
+    click.option("--batch-size", type=int, help="Examples of one step. [default: the author's]"),
+    click.option("--learning-rate", type=float, help="Local learning rate. [default: the author's]"),
+    click.option("--momentum", type=float, help="Local momentum. [default: the author's]"),
+    click.option("--proximal-mu", type=float, help="FedProx term. [default: the author's]"),
+    click.option("--min-examples", type=int, default=64, show_default=True, help="A device with fewer declines."),
+    click.option("--max-examples", type=int, default=1024, show_default=True, help="A device uses at most so many."),
+    click.option("--min-sessions", type=int, default=1, show_default=True, help="Distinct sessions a device needs."),
+    click.option("--min-local-steps", type=int, default=4, show_default=True, help="Training steps a device must do."),
+    click.option("--weighting", type=click.Choice(["examples", "uniform"]), default="examples", show_default=True),
+    click.option("--clip", type=float, default=10.0, show_default=True, help="L2 bound of one contribution."),
+    click.option("--bits", type=int, default=8, show_default=True, help="Bits of one quantised value."),
+    click.option("--word-bits", type=int, default=0, help="Bits of one ring word. [default: as few as fit, from 16]"),
+    click.option("--min-contributors", type=int, default=3, show_default=True, help="Smallest set of a cohort."),
+    click.option("--max-contributors", type=int, default=0, help="Largest set. [default: all devices]"),
+    click.option("--collect-seconds", type=int, default=300, show_default=True, help="How long uploads may take."),
+    click.option("--cohort", multiple=True, help="Sites of one cohort, with commas; repeat. [default: all together]"),
+    click.option("--optimiser", type=click.Choice(["fedavg", "fedadam"]), default="fedavg", show_default=True),
+    click.option("--server-learning-rate", type=float, help="[default: 1 for fedavg, 0.01 for fedadam]"),
+    click.option("--beta1", type=float, default=0.9, show_default=True, help="FedAdam."),
+    click.option("--beta2", type=float, default=0.99, show_default=True, help="FedAdam."),
+    click.option("--tau", type=float, default=0.001, show_default=True, help="FedAdam."),
+)
+
+
+def task_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Add the options; they reach the command as `options: TaskOptions` and `bundle: Path`."""
+
+    @functools.wraps(command)
+    def gather(*args: object, bundle: Path, **named: object) -> Result:
+        chosen = {field.name: named.pop(field.name) for field in fields(TaskOptions)}
+        options = TaskOptions(**chosen)  # type: ignore[arg-type]  # click has converted each to its field's type
+        return command(*args, options=options, bundle=bundle, **named)
+
+    for option in reversed(_OPTIONS):
+        gather = option(gather)
+    return gather
+
+
+def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
+    """The request, with the author's hyper-parameters where the operator chose none."""
+    return StartTaskRequest(
+        task=options.task,
+        rounds=options.rounds,
+        training=_training(options, manifest),
+        server=_server(options),
+        clip_e6=round(options.clip * 1e6),
+        value_bits=options.bits,
+        word_bits=options.word_bits,
+        min_contributors=options.min_contributors,
+        max_contributors=options.max_contributors,
+        collect_s=options.collect_seconds,
+        cohorts=[plan_pb2.Cohort(index=at, sites=text.split(",")) for at, text in enumerate(options.cohort)],
+    )
+
+
+def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
+    author = manifest.training
+    examples = options.weighting == "examples"
+    return plan_pb2.Training(
+        level=plan_pb2.LEVEL_Q1 if manifest.quantisation.level == "Q1" else plan_pb2.LEVEL_Q0,
+        epochs=_chosen(options.epochs, author.epochs),
+        batch_size=_chosen(options.batch_size, author.batch),
+        learning_rate_e9=round(_chosen(options.learning_rate, author.learning_rate) * 1e9),
+        momentum_e6=round(_chosen(options.momentum, author.momentum) * 1e6),
+        proximal_mu_e6=round(_chosen(options.proximal_mu, author.proximal_mu) * 1e6),
+        weighting=plan_pb2.WEIGHTING_EXAMPLES if examples else plan_pb2.WEIGHTING_UNIFORM,
+        min_examples=options.min_examples,
+        max_examples=options.max_examples,
+        min_local_steps=options.min_local_steps,
+        min_sessions=options.min_sessions,
+    )
+
+
+def _server(options: TaskOptions) -> plan_pb2.ServerStep:
+    if options.optimiser == "fedavg":
+        rate = _chosen(options.server_learning_rate, 1.0)
+        return plan_pb2.ServerStep(optimiser=plan_pb2.SERVER_OPTIMISER_FEDAVG, learning_rate_e6=round(rate * 1e6))
+    return plan_pb2.ServerStep(
+        optimiser=plan_pb2.SERVER_OPTIMISER_FEDADAM,
+        learning_rate_e6=round(_chosen(options.server_learning_rate, 0.01) * 1e6),
+        beta1_e6=round(options.beta1 * 1e6),
+        beta2_e6=round(options.beta2 * 1e6),
+        tau_e9=round(options.tau * 1e9),
+    )
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _chosen(value: Number | None, default: Number) -> Number:
+    return default if value is None else value

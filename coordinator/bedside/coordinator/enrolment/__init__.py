@@ -1,0 +1,1 @@
+"""Who belongs to the federation: tokens, requests, rosters, certificates, and who is calling."""

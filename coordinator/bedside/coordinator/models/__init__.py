@@ -1,0 +1,1 @@
+"""Bundles that were imported; their files are blobs."""

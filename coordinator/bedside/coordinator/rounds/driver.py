@@ -1,0 +1,250 @@
+"""The one that moves rounds on.
+
+It holds nothing: at every step it reads the store, decides (`judge`), commits, and wakes whoever waits. A coordinator
+that was killed at any moment goes on from the same facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from sqlalchemy import Connection
+
+from bedside.coordinator.aggregation.opening import OpenedSum, open_sum
+from bedside.coordinator.aggregation.result import make_result
+from bedside.coordinator.parts import Parts
+from bedside.coordinator.rounds.judge import Crowd, Next, Patience, judge_cohort
+from bedside.coordinator.rounds.plans import PlanFacts, continues_model, make_plan, previous_result
+from bedside.coordinator.rounds.seal import seal_cohort
+from bedside.coordinator.rounds.state import RoundState, phase_of, read_open_rounds
+from bedside.coordinator.store import contributions, tasks
+from bedside.coordinator.store.contributions import CohortRow
+from bedside.coordinator.store.tasks import RoundRow, TaskRow
+from bedside.core.errors import BedsideError, ProtocolError, StoreError
+from bedside.core.securesum.aggregator import CohortInput, CohortPhase, advance
+from bedside.core.securesum.plans import open_plan
+from bedside.core.signing import digest, parse_strict, sign_message
+from bedside.proto.v1.common_pb2 import BlobRef
+from bedside.proto.v1.operator_pb2 import StartTaskRequest
+from bedside.proto.v1.round_pb2 import COHORT_OUTCOME_OPENED, Result
+from bedside.service.logs import event
+
+_LOGGER: Final = logging.getLogger(__name__)
+_MS_PER_S: Final = 1_000
+MAX_FAILURES_IN_A_ROW: Final = 3
+"""Rounds that may fail one after another before a task stops and asks for its operator."""
+LOOK_AGAIN_S: Final = 1.0
+"""While a round collects, who is online changes without any message: look at least so often."""
+IDLE_S: Final = 60.0
+STORE_RETRY_S: Final = 5.0
+
+
+class Driver:
+    """Moves every active task on, one step at a time."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        config = parts.config
+        self._patience = Patience(int(config.opening_s * _MS_PER_S), int(config.answer_s * _MS_PER_S))
+
+    async def run(self) -> None:
+        """Work for ever; a full disk is waited out."""
+        signal = self._parts.signals.rounds
+        while True:
+            seen = signal.version
+            try:
+                wait_s = await self.step()
+            except BedsideError as error:
+                event(_LOGGER, "driver-waits", level=logging.ERROR, error=error)
+                wait_s = STORE_RETRY_S
+            await signal.wait(seen, wait_s)
+
+    async def step(self) -> float:
+        """Do everything that can be done now; seconds until it is worth looking again without news."""
+        while True:
+            states = self._parts.store.run_tx("open-rounds", read_open_rounds(self._parts.sign_pk))
+            moved = False
+            wait_s = IDLE_S
+            for state in states:
+                did, round_wait_s = await self._advance_round(state)
+                moved = moved or did
+                wait_s = min(wait_s, round_wait_s)
+            busy = {state.row.task for state in states}
+            moved = self._begin_rounds(busy) or moved
+            if not moved:
+                return wait_s
+            self._wake()
+
+    async def _advance_round(self, state: RoundState) -> tuple[bool, float]:
+        if state.is_settled:
+            await self._finish(state)
+            return True, 0.0
+        wait_s = IDLE_S
+        for row in state.cohorts:
+            decision = self._judge(state, row)
+            if decision.event is not None:
+                await self._apply(state, row, decision)
+                return True, 0.0
+            if decision.deadline_ms:
+                wait_s = min(wait_s, max(0.01, (decision.deadline_ms - self._parts.now_ms()) / _MS_PER_S))
+            if phase_of(row) is CohortPhase.COLLECTING:
+                wait_s = min(wait_s, LOOK_AGAIN_S)
+        return False, wait_s
+
+    def _judge(self, state: RoundState, row: CohortRow) -> Next:
+        sites = state.plan.cohort(row.cohort).sites
+        crowd = Crowd(self._parts.registry.devices(sites), self._parts.roll.is_online)
+        return judge_cohort(state, row, crowd, self._patience, self._parts.now_ms())
+
+    async def _apply(self, state: RoundState, row: CohortRow, decision: Next) -> None:
+        """Take one input: the commit first, what follows from it afterwards."""
+        if decision.event is CohortInput.SEAL:
+            work = seal_cohort(state, row, self._parts.registry, self._parts.blobs, self._parts.now_ms())
+            self._parts.store.run_tx("seal-cohort", work)
+        elif decision.event is CohortInput.SUM_HOLDS:
+            await self._open_sum(state, row)
+        elif decision.event is not None:
+            self._move(row, decision.event, decision.code, decision.sentence)
+        event(_LOGGER, "cohort-moved", task=state.row.task, round=state.row.number, cohort=row.cohort,
+              input=decision.event, code=decision.code)  # fmt: skip
+
+    async def _open_sum(self, state: RoundState, row: CohortRow) -> None:
+        try:
+            opened = await asyncio.to_thread(open_sum, state, row.cohort, self._parts.blobs)
+        except BedsideError as error:
+            self._move(row, CohortInput.SUM_FAILS, error.code, error.sentence)
+            return
+        self._move(row, CohortInput.SUM_HOLDS, opened=opened)
+
+    def _move(
+        self, row: CohortRow, entered: CohortInput, code: str = "", sentence: str = "", opened: OpenedSum | None = None
+    ) -> None:
+        phase = advance(phase_of(row), entered).value
+        now_ms = self._parts.now_ms()
+
+        def work(tx: Connection) -> None:
+            if opened is not None:
+                contributions.set_sum(tx, row.plan_digest, row.cohort, opened.digest, opened.size_bytes)
+            contributions.set_phase(tx, row, phase, now_ms, code, sentence)
+
+        self._parts.store.run_tx("move-cohort", work)
+
+    async def _finish(self, state: RoundState) -> None:
+        """Sign the result; identical whenever it is computed."""
+        previous = self._previous(state.row.task, state.row.number)
+        result = await asyncio.to_thread(make_result, state, self._optimiser_state(state, previous), self._parts.blobs)
+        signed = sign_message("result", result, self._parts.sign_key)
+        envelope = signed.SerializeToString(deterministic=True)
+        now_s = self._parts.now_ms() // _MS_PER_S
+        ended = self._task_after(state, result)
+
+        def work(tx: Connection) -> None:
+            tasks.finish_round(tx, state.row.plan_digest, envelope, now_s)
+            tasks.append_log(tx, "result", digest(signed.payload))
+            if ended is not None:
+                tasks.set_task_state(tx, state.row.task, *ended)
+
+        self._parts.store.run_tx("finish-round", work)
+        for upload in state.uploads:
+            if not upload.accepted:
+                self._parts.staging.drop(upload.header_digest)
+        event(_LOGGER, "round-finished", task=state.row.task, round=state.row.number,
+              opened=sum(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts))  # fmt: skip
+
+    def _optimiser_state(self, state: RoundState, previous: RoundRow | None) -> BlobRef | None:
+        if not continues_model(previous, state.plan.plan.bundle.digest):
+            return None
+        result = previous_result(previous)
+        return result.optimiser_state if result is not None else None
+
+    def _task_after(self, state: RoundState, result: Result) -> tuple[str, str] | None:
+        """How the task stands once this round has ended; None while it goes on."""
+        task = self._parts.store.run_tx("read-task", lambda tx: tasks.task(tx, state.row.task))
+        if task is None:
+            return None
+        if task.state == tasks.STOPPING:
+            return tasks.STOPPED, task.reason
+        opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
+        refused = [row for row in state.cohorts if self._was_refused(state, row)]
+        if not opened and (refused or self._failures_before(task, state.row.number) + 1 >= MAX_FAILURES_IN_A_ROW):
+            return tasks.FAILED, (refused or list(state.cohorts))[0].sentence
+        if state.row.number >= task.last_round:
+            return (tasks.FINISHED, "") if opened else (tasks.FAILED, state.cohorts[0].sentence)
+        return None
+
+    @staticmethod
+    def _was_refused(state: RoundState, row: CohortRow) -> bool:
+        """A rule said no: asking again changes nothing."""
+        trustees = state.trustees(row.cohort)
+        return any(state.refusal(row.cohort, trustee) is not None for trustee in trustees)
+
+    def _failures_before(self, task: TaskRow, number: int) -> int:
+        rows = self._parts.store.run_tx("recent-rounds", lambda tx: tasks.rounds(tx, task.task, MAX_FAILURES_IN_A_ROW))
+        count = 0
+        for row in rows:
+            result = previous_result(row) if row.number < number and row.result else None
+            if result is None:
+                continue
+            if any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts):
+                break
+            count += 1
+        return count
+
+    def _begin_rounds(self, busy: set[str]) -> bool:
+        began = False
+        for task in self._parts.store.run_tx("active-tasks", tasks.active_tasks):
+            if task.task not in busy:
+                began = True
+                self._begin(task)
+        return began
+
+    def _begin(self, task: TaskRow) -> None:
+        store = self._parts.store
+        previous = store.run_tx("last-round", lambda tx: tasks.round_of_task(tx, task.task))
+        if task.state == tasks.STOPPING or (previous is not None and previous.number >= task.last_round):
+            store.run_tx("end-task", lambda tx: tasks.set_task_state(tx, task.task, tasks.STOPPED, task.reason))
+            return
+        try:
+            self._plan(task, previous)
+        except StoreError:
+            raise
+        except BedsideError as error:
+            event(_LOGGER, "plan-failed", level=logging.WARNING, task=task.task, error=error)
+            reason = error.diagnostics()
+            store.run_tx("fail-task", lambda tx: tasks.set_task_state(tx, task.task, tasks.FAILED, reason))
+
+    def _plan(self, task: TaskRow, previous: RoundRow | None) -> None:
+        now_ms = self._parts.now_ms()
+        key = self._parts.sign_key
+
+        def work(tx: Connection) -> int:
+            bundle = tasks.bundle(tx, parse_strict(StartTaskRequest, task.request).bundle_digest)
+            if bundle is None:
+                raise ProtocolError(
+                    "no-bundle", f"the bundle of task {task.task} is not here", remedy="import it again"
+                )
+            log = tasks.log_digests(tx)
+            plan = make_plan(PlanFacts(task, bundle, previous, log, now_ms // _MS_PER_S), self._parts.registry)
+            checked = open_plan(sign_message("plan", plan, key), bytes(key.verify_key))
+            envelope = checked.signed.SerializeToString(deterministic=True)
+            row = RoundRow(checked.digest, plan.task, plan.round_number, envelope, now_ms // _MS_PER_S, 0, None)
+            tasks.put_round(tx, row)
+            for cohort in plan.cohorts:
+                contributions.put_cohort(tx, checked.digest, cohort.index, CohortPhase.OPENING.value, now_ms)
+            tasks.append_log(tx, "plan", checked.digest)
+            return plan.round_number
+
+        number = self._parts.store.run_tx("plan-round", work)
+        event(_LOGGER, "round-planned", task=task.task, round=number)
+
+    def _previous(self, task: str, number: int) -> RoundRow | None:
+        if number <= 1:
+            return None
+        return self._parts.store.run_tx("previous-round", lambda tx: tasks.round_of_task(tx, task, number - 1))
+
+    def _wake(self) -> None:
+        signals = self._parts.signals
+        for signal in (signals.offers, signals.work, signals.rounds):
+            signal.bump()

@@ -1,0 +1,185 @@
+"""Making the plan of a task's next round.
+
+Nothing in a plan differs between devices. The round number grows by one within the task, the previous result is named
+by its digest, and the log's size and root commit to everything that was planned and published before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bedside.coordinator.enrolment.registry import Registry
+from bedside.coordinator.store.tasks import BundleRow, RoundRow, TaskRow
+from bedside.core.bundle.manifest import Manifest, decode_manifest
+from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
+from bedside.core.errors import ProtocolError, RefusedError
+from bedside.core.limits import MAX_TRUSTEES, MAX_WORD_BITS
+from bedside.core.securesum.merkle import tree_root
+from bedside.core.securesum.plans import READER_VERSION, layout_message
+from bedside.core.signing import digest, parse_strict
+from bedside.core.signing.envelope import SUITE
+from bedside.proto.v1 import plan_pb2
+from bedside.proto.v1.common_pb2 import BlobRef, Signed
+from bedside.proto.v1.operator_pb2 import StartTaskRequest
+from bedside.proto.v1.round_pb2 import Result
+
+PARAMETERS: Final = "parameters"
+EXAMPLES: Final = "examples"
+CORRECT: Final = "correct"
+ROTATION_BLOCK: Final = 1_024
+"""Words of one rotation block: measured to be the cheapest (DESIGN section 5)."""
+_FIRST_WORD_BITS: Final = 16
+"""The narrowest ring that is a machine word; wider ones are taken only where sums need them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What a plan is made from.
+
+    Attributes:
+        task: what the operator asked for.
+        bundle: the model.
+        previous: the task's last round, finished; None before the first.
+        log: digests of the log in their order.
+        now_s: seconds since 1970.
+    """
+
+    task: TaskRow
+    bundle: BundleRow
+    previous: RoundRow | None
+    log: Sequence[bytes]
+    now_s: int
+
+
+def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
+    """Return the next plan of a task.
+
+    Raises:
+        RefusedError: `no-trustee` when a site has none, or `no-site`.
+        ProtocolError: `ring-overflow` when no ring holds the sum.
+    """
+    request = parse_strict(StartTaskRequest, facts.task.request)
+    manifest = decode_manifest(parse_strict(Signed, facts.bundle.manifest).payload)
+    layout = plan_layout(manifest, request)
+    cohorts = plan_cohorts(request.cohorts, registry)
+    most = request.max_contributors or _largest_crowd(cohorts, request.min_contributors, registry)
+    previous = previous_result(facts.previous)
+    return plan_pb2.Plan(
+        suite=SUITE,
+        min_reader_version=READER_VERSION,
+        federation=registry.federation.federation,
+        task=facts.task.task,
+        round_number=facts.previous.number + 1 if facts.previous else 1,
+        previous_result_digest=digest(_result_envelope(facts.previous).payload) if facts.previous else b"",
+        log_size=len(facts.log),
+        log_root=tree_root(facts.log),
+        purpose=plan_pb2.PURPOSE_TRAIN,
+        bundle=BlobRef(digest=facts.bundle.digest, size_bytes=facts.bundle.tar_bytes),
+        bundle_tar_digest=facts.bundle.tar_digest,
+        checkpoint=_checkpoint(facts, previous),
+        training=request.training,
+        layout=layout_message(layout),
+        word_bits=request.word_bits or narrowest_ring(layout, most),
+        cohorts=cohorts,
+        min_contributors=request.min_contributors,
+        max_contributors=most,
+        noise=plan_pb2.Noise(),
+        issued_at_s=facts.now_s,
+        close_at_s=facts.now_s + request.collect_s,
+        server=request.server,
+    )
+
+
+def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:
+    """The vector of a training plan: all shared tensors in one rotated segment, and two counts."""
+    cap = request.training.max_examples
+    tensors = tuple(TensorSlot(tensor.name, tensor.shape) for tensor in manifest.shared())
+    values = Segment(
+        PARAMETERS,
+        SegmentKind.VALUE,
+        tensors,
+        clip_e6=request.clip_e6,
+        bits=request.value_bits,
+        rotation_block=ROTATION_BLOCK,
+    )
+    counts = (Segment(name, SegmentKind.COUNT, cap=cap) for name in (EXAMPLES, CORRECT))
+    return Layout((values, *counts))
+
+
+def plan_cohorts(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[plan_pb2.Cohort]:
+    """The cohorts that were asked for, with their trustees; by default all sites together, up to five to a cohort.
+
+    Raises:
+        RefusedError: `no-site` or `no-trustee`.
+    """
+    if not registry.sites:
+        raise RefusedError("no-site", "the federation names no site", remedy="bedside federation sign --site ...")
+    groups = [list(cohort.sites) for cohort in asked] or _even_groups(registry.sites)
+    return [
+        plan_pb2.Cohort(index=index, sites=sites, trustees=[_trustee(site, registry) for site in sites[:MAX_TRUSTEES]])
+        for index, sites in enumerate(groups)
+    ]
+
+
+def narrowest_ring(layout: Layout, contributors: int) -> int:
+    """The least number of bits, from 16, that holds a sum of so many vectors.
+
+    Raises:
+        ProtocolError: `ring-overflow` when 32 do not.
+    """
+    for word_bits in range(_FIRST_WORD_BITS, MAX_WORD_BITS):
+        try:
+            layout.check_fits(contributors, word_bits)
+        except ProtocolError:
+            continue
+        return word_bits
+    layout.check_fits(contributors, MAX_WORD_BITS)
+    return MAX_WORD_BITS
+
+
+def previous_result(row: RoundRow | None) -> Result | None:
+    """The result of the last round."""
+    return parse_strict(Result, _result_envelope(row).payload) if row is not None else None
+
+
+def continues_model(previous: RoundRow | None, bundle_digest: bytes) -> bool:
+    """Whether the last round trained the same bundle, so that its checkpoint and optimiser state go on."""
+    if previous is None:
+        return False
+    plan = parse_strict(plan_pb2.Plan, parse_strict(Signed, previous.plan).payload)
+    return plan.bundle.digest == bundle_digest
+
+
+def _checkpoint(facts: PlanFacts, previous: Result | None) -> BlobRef:
+    if previous is not None and continues_model(facts.previous, facts.bundle.digest):
+        return previous.checkpoint
+    return BlobRef(digest=facts.bundle.checkpoint_digest, size_bytes=facts.bundle.checkpoint_bytes)
+
+
+def _result_envelope(row: RoundRow) -> Signed:
+    if row.result is None:
+        raise ProtocolError("round-open", f"round {row.number} of {row.task} has no result yet")
+    return parse_strict(Signed, row.result)
+
+
+def _trustee(site: str, registry: Registry) -> plan_pb2.CohortTrustee:
+    trustee = registry.trustee(site)
+    if trustee is None:
+        raise RefusedError(
+            "no-trustee",
+            f"site {site} has no trustee on its roster",
+            remedy="start the site's trustee once it is enrolled, or name cohorts without that site",
+        )
+    return plan_pb2.CohortTrustee(site=site, trustee=trustee.credential.subject, credential_digest=trustee.digest)
+
+
+def _largest_crowd(cohorts: Sequence[plan_pb2.Cohort], least: int, registry: Registry) -> int:
+    return max(least, *(len(registry.devices(cohort.sites)) for cohort in cohorts))
+
+
+def _even_groups(sites: Sequence[str]) -> list[list[str]]:
+    count = math.ceil(len(sites) / MAX_TRUSTEES)
+    return [list(sites[at::count]) for at in range(count)]

@@ -1,0 +1,160 @@
+"""What trustees say in a round: openings, refusals, votes, answers, closings.
+
+Invariants:
+    * The first word of a kind for a plan and cohort stays; the same word again is fine, another one is an error.
+    * A vote counts for the sealed set's root only, an answer for those votes only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bedside.coordinator.parts import Parts
+from bedside.coordinator.rounds.state import RoundState, find_round, phase_of
+from bedside.coordinator.store import contributions
+from bedside.coordinator.store.contributions import RefusalRow, WordRow
+from bedside.core.errors import MalformedError, ProtocolError, RefusedError
+from bedside.core.securesum.aggregator import CohortPhase
+from bedside.core.securesum.merkle import set_root
+from bedside.core.securesum.messages import (
+    open_answer,
+    open_closed,
+    open_opening,
+    open_refusal,
+    open_vote,
+    words_digest,
+)
+from bedside.core.securesum.trustee import leaves_of
+from bedside.core.signing import VerifiedCredential, digest, parse_strict
+from bedside.proto.v1.common_pb2 import Signed
+from bedside.proto.v1.round_pb2 import Answer, Closed, Opening, Refusal, Vote
+from bedside.proto.v1.trustee_pb2 import HeaderSet
+
+
+class TrusteeWords:
+    """Takes the words of trustees."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def opening(self, signed: Signed, trustee: VerifiedCredential) -> None:
+        """Take an opening, also of a cohort that was given up meanwhile: its trustee holds a key and must be told.
+
+        Raises TrustError, MalformedError, ProtocolError as `open_opening`, or `too-late`.
+        """
+        claimed = parse_strict(Opening, signed.payload)
+        state = self._round(claimed.plan_digest, claimed.cohort, trustee)
+        open_opening(signed, trustee, state.plan, claimed.cohort)
+        self._keep(state, claimed.cohort, "opening", signed, trustee, CohortPhase.OPENING, CohortPhase.LEFT_OUT)
+
+    def vote(self, signed: Signed, trustee: VerifiedCredential) -> None:
+        """Take a vote for the sealed set; raises as `open_vote`, `votes-differ` or `too-late`."""
+        claimed = parse_strict(Vote, signed.payload)
+        state = self._round(claimed.plan_digest, claimed.cohort, trustee)
+        vote = open_vote(signed, trustee, state.plan, claimed.cohort)
+        if vote.set_root != self.root(state, claimed.cohort):
+            raise ProtocolError("votes-differ", "this vote is for another set than the one that was sealed")
+        self._keep(state, claimed.cohort, "vote", signed, trustee, CohortPhase.SEALED)
+
+    def check_answer(self, signed: Signed, trustee: VerifiedCredential) -> Answer:
+        """Verify an answer before its words are read; raises as `open_answer`, or `other-votes`."""
+        claimed = parse_strict(Answer, signed.payload)
+        state = self._round(claimed.plan_digest, claimed.cohort, trustee)
+        answer = open_answer(signed, trustee, state.plan, claimed.cohort)
+        votes = state.signed_words(claimed.cohort, "vote")
+        if answer.set_root != self.root(state, claimed.cohort) or answer.votes_digest != words_digest(votes):
+            raise ProtocolError("other-votes", "this answer is for other votes or another set")
+        return answer
+
+    async def answer(self, signed: Signed, packed: bytes, trustee: VerifiedCredential) -> None:
+        """Take an answer with its words.
+
+        Raises:
+            MalformedError: `answer-digest`.
+            ProtocolError: `too-late`; otherwise as `check_answer`.
+        """
+        answer = self.check_answer(signed, trustee)
+        name = await asyncio.to_thread(self._parts.blobs.put, packed, "blake3")
+        if name != answer.mask_sum_digest or len(packed) != answer.mask_sum_bytes:
+            raise MalformedError("answer-digest", "the words are not those that the answer signed")
+        state = self._round(answer.plan_digest, answer.cohort, trustee)
+        self._keep(state, answer.cohort, "answer", signed, trustee, CohortPhase.REVEALING)
+
+    def closed(self, signed: Signed, trustee: VerifiedCredential) -> Closed:
+        """Take a closing, in any phase; raises as `open_closed`."""
+        claimed = parse_strict(Closed, signed.payload)
+        state = self._round(claimed.plan_digest, claimed.cohort, trustee)
+        closed = open_closed(signed, trustee, state.plan, claimed.cohort)
+        self._keep(state, claimed.cohort, "closed", signed, trustee, *CohortPhase)
+        return closed
+
+    def refusal(self, signed: Signed, trustee: VerifiedCredential) -> Refusal:
+        """Take a trustee's reason; it ends its cohort unless that has ended. Raises as `open_refusal`."""
+        claimed = parse_strict(Refusal, signed.payload)
+        state = self._round(claimed.plan_digest, claimed.cohort, trustee)
+        refusal = open_refusal(signed, trustee, state.plan, claimed.cohort)
+        row = RefusalRow(
+            plan_digest=state.plan.digest,
+            credential_digest=trustee.digest,
+            cohort=claimed.cohort,
+            code=refusal.code,
+            sentence=refusal.sentence,
+            signed=signed.SerializeToString(deterministic=True),
+        )
+        self._parts.store.run_tx("trustee-refuses", lambda tx: contributions.put_refusal(tx, row))
+        self._parts.signals.rounds.bump()
+        return refusal
+
+    def root(self, state: RoundState, cohort: int) -> bytes:
+        """Root of a sealed set.
+
+        Raises:
+            ProtocolError: `not-sealed`.
+        """
+        return set_root(leaves_of(read_header_set(self._parts, state, cohort)))
+
+    def _round(self, plan_digest: bytes, cohort: int, trustee: VerifiedCredential) -> RoundState:
+        state = self._parts.store.run_tx("find-round", find_round(plan_digest, self._parts.sign_pk))
+        if trustee.digest not in state.trustees(cohort):
+            raise RefusedError("not-a-trustee", f"{trustee.credential.subject} is not a trustee of cohort {cohort}")
+        return state
+
+    def _keep(
+        self,
+        state: RoundState,
+        cohort: int,
+        kind: str,
+        signed: Signed,
+        trustee: VerifiedCredential,
+        *phases: CohortPhase,
+    ) -> None:
+        row = WordRow(
+            plan_digest=state.plan.digest,
+            cohort=cohort,
+            credential_digest=trustee.digest,
+            kind=kind,
+            digest=digest(signed.payload),
+            signed=signed.SerializeToString(deterministic=True),
+        )
+        known = state.word(cohort, kind, trustee.digest)
+        if known is None:
+            if phase_of(state.cohort(cohort)) not in phases:
+                raise ProtocolError(
+                    "too-late", f"this cohort takes no {kind} in its phase {state.cohort(cohort).phase}"
+                )
+            known = self._parts.store.run_tx(f"keep-{kind}", lambda tx: contributions.put_word(tx, row))
+            self._parts.signals.rounds.bump()
+        if known.digest != row.digest:
+            raise ProtocolError("another-word", f"another {kind} of this trustee for this cohort is known")
+
+
+def read_header_set(parts: Parts, state: RoundState, cohort: int) -> HeaderSet:
+    """The sealed set of a cohort.
+
+    Raises:
+        ProtocolError: `not-sealed`.
+    """
+    name = state.cohort(cohort).headers_digest
+    if name is None:
+        raise ProtocolError("not-sealed", "the set of this cohort is not fixed yet")
+    return HeaderSet.FromString(parts.blobs.read(name))

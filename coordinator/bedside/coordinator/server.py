@@ -1,0 +1,170 @@
+"""The running coordinator: two ports, the operators' socket, and the driver between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from bedside.coordinator.config import CoordinatorConfig
+from bedside.coordinator.enrolment.service import EnrolmentService
+from bedside.coordinator.home import Home
+from bedside.coordinator.operators.service import OperatorService
+from bedside.coordinator.parts import Parts, open_parts
+from bedside.coordinator.rounds.device_service import DeviceService
+from bedside.coordinator.rounds.driver import Driver
+from bedside.coordinator.rounds.trustee_service import TrusteeService
+from bedside.core.clock import Clock, Entropy
+from bedside.core.errors import StoreError
+from bedside.proto.v1.device_pb2_grpc import add_DeviceServiceServicer_to_server
+from bedside.proto.v1.enrolment_pb2_grpc import add_EnrolmentServiceServicer_to_server
+from bedside.proto.v1.operator_pb2_grpc import add_OperatorServiceServicer_to_server
+from bedside.proto.v1.trustee_pb2_grpc import add_TrusteeServiceServicer_to_server
+from bedside.service.link.address import Address, parse_address
+from bedside.service.link.server import LinkServer, ServerTls
+from bedside.service.logs import event
+from bedside.service.notify import Notifier
+
+_LOGGER: Final = logging.getLogger(__name__)
+SOCKET_NAME: Final = "operator.sock"
+STOP_GRACE_S: Final = 1.0
+_WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running coordinator is reached.
+
+    Attributes:
+        service: what devices are told to call (mTLS).
+        enrolment: what tokens name.
+        socket: path of the operators' socket.
+    """
+
+    service: str
+    enrolment: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A coordinator that listens."""
+
+    parts: Parts
+    addresses: Addresses
+    workers: tuple[asyncio.Task[None], ...]
+
+
+@asynccontextmanager
+async def running(home: Home, config: CoordinatorConfig, clock: Clock, entropy: Entropy) -> AsyncIterator[Running]:
+    """Open the state directory, listen, and drive rounds until the context ends.
+
+    Raises:
+        UnavailableError: `port-in-use` or `port-unusable`.
+        ConfigError, TrustError, StoreError: as `open_parts`.
+    """
+    with home.claimed():
+        async with _running(home, open_parts(home, config, clock, entropy)) as coordinator:
+            yield coordinator
+
+
+@asynccontextmanager
+async def _running(home: Home, parts: Parts) -> AsyncIterator[Running]:
+    servers: list[LinkServer] = []
+    workers: list[asyncio.Task[None]] = []
+    try:
+        addresses = await _listen(home, parts, servers)
+        workers = [asyncio.create_task(Driver(parts).run()), asyncio.create_task(_flush(parts))]
+        yield Running(parts, addresses, tuple(workers))
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        for server in servers:
+            await server.stop(STOP_GRACE_S)
+        parts.roll.flush()
+        parts.store.close()
+
+
+async def serve(
+    home: Home, config: CoordinatorConfig, clock: Clock, entropy: Entropy, announce: Callable[[Addresses], None]
+) -> None:
+    """Run until SIGTERM or SIGINT; `announce` is told the addresses once both ports listen."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notifier = Notifier(clock)
+    async with running(home, config, clock, entropy) as coordinator:
+        announce(coordinator.addresses)
+        event(_LOGGER, "coordinator-ready", service=coordinator.addresses.service,
+              enrolment=coordinator.addresses.enrolment)  # fmt: skip
+        notifier.ready(f"serving on {coordinator.addresses.service}")
+        await _until_stopped(stop, coordinator, notifier)
+        notifier.stopping()
+
+
+async def _until_stopped(stop: asyncio.Event, coordinator: Running, notifier: Notifier) -> None:
+    """Wait for the end; a worker that fails ends the process, so that the service manager starts it afresh."""
+    stopping = asyncio.create_task(stop.wait())
+    waited = {stopping, *coordinator.workers}
+    try:
+        while True:
+            done, _ = await asyncio.wait(
+                waited, timeout=notifier.watchdog_interval_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done - {stopping}:
+                task.result()
+            if done:
+                return
+            notifier.watchdog()
+    finally:
+        stopping.cancel()
+
+
+async def _listen(home: Home, parts: Parts, servers: list[LinkServer]) -> Addresses:
+    config = parts.config
+    authority = home.authority
+    certificate_pem, key_pem = home.server_certificate_pem, home.server_key_pem
+    service_at, enrolment_at = parse_address(config.service_address), parse_address(config.enrolment_address)
+    socket_path = config.operator_socket or str(home.directory.absolute() / SOCKET_NAME)
+    service = LinkServer(service_at, ServerTls(certificate_pem, key_pem, client_ca_pem=authority.certificate_pem))
+    enrolment = LinkServer(enrolment_at, ServerTls(certificate_pem, key_pem))
+    operators = LinkServer(parse_address(f"unix:{socket_path}"), None)
+
+    def service_address() -> str:
+        return config.public_service_address or _reachable(service_at, service.port)
+
+    def enrolment_address() -> str:
+        return config.public_enrolment_address or _reachable(enrolment_at, enrolment.port)
+
+    add_DeviceServiceServicer_to_server(DeviceService(parts), service.grpc)
+    add_TrusteeServiceServicer_to_server(TrusteeService(parts), service.grpc)
+    enrolling = EnrolmentService(parts.desk, parts.registry, parts.signals, authority.certificate_pem, service_address)
+    add_EnrolmentServiceServicer_to_server(enrolling, enrolment.grpc)
+    operating = OperatorService(parts, bytes.fromhex(home.pin.root_pk), enrolment_address)
+    add_OperatorServiceServicer_to_server(operating, operators.grpc)
+    for server in (service, enrolment, operators):
+        await server.start()
+        servers.append(server)
+    return Addresses(service_address(), enrolment_address(), socket_path)
+
+
+def _reachable(address: Address, port: int) -> str:
+    """The bound address as somebody on this machine can call it."""
+    host = "localhost" if address.host in _WILDCARDS else address.host
+    return str(Address(host, port))
+
+
+async def _flush(parts: Parts) -> None:
+    """Write gathered heartbeats now and then; a full disk is waited out."""
+    while True:
+        await asyncio.sleep(parts.config.flush_s)
+        try:
+            parts.roll.flush()
+        except StoreError as error:
+            event(_LOGGER, "heartbeats-not-written", level=logging.ERROR, error=error)

@@ -1,0 +1,192 @@
+"""Statements about what happens in a round: cohorts, words of trustees, uploads and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, update
+from sqlalchemy.dialects.sqlite import insert
+
+from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.schema import COHORTS, PHASES, REFUSALS, TRUSTEE_WORDS, UPLOADS
+
+
+@dataclass(frozen=True, slots=True)
+class CohortRow:
+    """How far a cohort is. `headers_digest` names the sealed set, `sum_digest` (BLAKE3) the opened sum."""
+
+    plan_digest: bytes
+    cohort: int
+    phase: str
+    phase_since_ms: int
+    code: str
+    sentence: str
+    headers_digest: bytes | None
+    headers_bytes: int
+    set_size: int
+    sum_digest: bytes | None
+    sum_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRow:
+    """When a cohort entered a phase."""
+
+    cohort: int
+    phase: str
+    entered_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WordRow:
+    """An opening, vote, answer or closing of a trustee."""
+
+    plan_digest: bytes
+    cohort: int
+    credential_digest: bytes
+    kind: str
+    digest: bytes
+    signed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRow:
+    """A device's header, and how far its bytes are. `counted` when it is in the sealed set."""
+
+    header_digest: bytes
+    plan_digest: bytes
+    cohort: int
+    credential_digest: bytes
+    header: bytes
+    upload_blake3: bytes
+    upload_bytes: int
+    sequence: int
+    accepted: bool
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalRow:
+    """Why a device or trustee does not take part."""
+
+    plan_digest: bytes
+    credential_digest: bytes
+    cohort: int
+    code: str
+    sentence: str
+    signed: bytes
+
+
+def put_cohort(tx: Connection, plan_digest: bytes, cohort: int, phase: str, now_ms: int) -> None:
+    """Remember a new cohort in its first phase."""
+    values = {"plan_digest": plan_digest, "cohort": cohort, "phase": phase, "phase_since_ms": now_ms}
+    tx.execute(COHORTS.insert().values(values))
+    _enter(tx, plan_digest, cohort, phase, now_ms)
+
+
+def cohorts(tx: Connection, plan_digest: bytes) -> list[CohortRow]:
+    """The cohorts of a plan in order."""
+    return fetch(tx, CohortRow, COHORTS, COHORTS.c.plan_digest == plan_digest, order_by=COHORTS.c.cohort)
+
+
+def set_phase(tx: Connection, row: CohortRow, phase: str, now_ms: int, code: str = "", sentence: str = "") -> None:
+    """Move a cohort to another phase; the reason is set when it failed."""
+    values = {"phase": phase, "phase_since_ms": now_ms, "code": code, "sentence": sentence}
+    tx.execute(update(COHORTS).where(*_cohort_is(row.plan_digest, row.cohort)).values(values))
+    _enter(tx, row.plan_digest, row.cohort, phase, now_ms)
+
+
+def set_sealed(
+    tx: Connection, row: CohortRow, headers_digest: bytes, headers_bytes: int, members: Iterable[bytes]
+) -> None:
+    """Fix the set of a cohort: the blob with its headers and the credentials of its members."""
+    listed = list(members)
+    values = {"headers_digest": headers_digest, "headers_bytes": headers_bytes, "set_size": len(listed)}
+    tx.execute(update(COHORTS).where(*_cohort_is(row.plan_digest, row.cohort)).values(values))
+    for credential_digest in listed:
+        where = (UPLOADS.c.plan_digest == row.plan_digest, UPLOADS.c.credential_digest == credential_digest)
+        tx.execute(update(UPLOADS).where(*where).values(counted=True))
+
+
+def set_sum(tx: Connection, plan_digest: bytes, cohort: int, sum_digest: bytes, sum_bytes: int) -> None:
+    """Remember the opened sum of a cohort."""
+    values = {"sum_digest": sum_digest, "sum_bytes": sum_bytes}
+    tx.execute(update(COHORTS).where(*_cohort_is(plan_digest, cohort)).values(values))
+
+
+def phases(tx: Connection, plan_digest: bytes) -> list[PhaseRow]:
+    """When each cohort entered each phase, in that order."""
+    return fetch(tx, PhaseRow, PHASES, PHASES.c.plan_digest == plan_digest, order_by=PHASES.c.entered_ms)
+
+
+def put_word(tx: Connection, row: WordRow) -> WordRow:
+    """Remember a trustee's word; returns the one that counts: the first of its kind stays for ever."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    tx.execute(insert(TRUSTEE_WORDS).values(values).on_conflict_do_nothing())
+    kept = words(tx, row.plan_digest, row.cohort, row.kind)
+    return next(word for word in kept if word.credential_digest == row.credential_digest)
+
+
+def words(tx: Connection, plan_digest: bytes, cohort: int | None = None, kind: str | None = None) -> list[WordRow]:
+    """The trustees' words on a plan, of one cohort and kind when given."""
+    where = [TRUSTEE_WORDS.c.plan_digest == plan_digest]
+    if cohort is not None:
+        where.append(TRUSTEE_WORDS.c.cohort == cohort)
+    if kind is not None:
+        where.append(TRUSTEE_WORDS.c.kind == kind)
+    return fetch(tx, WordRow, TRUSTEE_WORDS, *where)
+
+
+def unclosed_plans(tx: Connection, credential_digest: bytes) -> list[tuple[bytes, int]]:
+    """Plans and cohorts that a trustee opened and has neither answered nor closed."""
+    mine = fetch(tx, WordRow, TRUSTEE_WORDS, TRUSTEE_WORDS.c.credential_digest == credential_digest)
+    ended = {(word.plan_digest, word.cohort) for word in mine if word.kind in ("answer", "closed")}
+    return [key for word in mine if (key := (word.plan_digest, word.cohort)) not in ended and word.kind == "opening"]
+
+
+def put_upload(tx: Connection, row: UploadRow) -> UploadRow:
+    """Remember a device's header; returns the one that counts: the first for its plan stays."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    tx.execute(insert(UPLOADS).values(values).on_conflict_do_nothing())
+    where = (UPLOADS.c.plan_digest == row.plan_digest, UPLOADS.c.credential_digest == row.credential_digest)
+    kept = fetch_one(tx, UploadRow, UPLOADS, *where)
+    return row if kept is None else kept
+
+
+def upload(tx: Connection, header_digest: bytes) -> UploadRow | None:
+    """The upload whose header has that digest."""
+    return fetch_one(tx, UploadRow, UPLOADS, UPLOADS.c.header_digest == header_digest)
+
+
+def uploads(tx: Connection, plan_digest: bytes, cohort: int | None = None) -> list[UploadRow]:
+    """The uploads to a plan in the order of their credentials."""
+    where = [UPLOADS.c.plan_digest == plan_digest]
+    if cohort is not None:
+        where.append(UPLOADS.c.cohort == cohort)
+    return fetch(tx, UploadRow, UPLOADS, *where, order_by=UPLOADS.c.credential_digest)
+
+
+def accept_upload(tx: Connection, header_digest: bytes) -> None:
+    """All bytes are durable and match."""
+    tx.execute(update(UPLOADS).where(UPLOADS.c.header_digest == header_digest).values(accepted=True))
+
+
+def put_refusal(tx: Connection, row: RefusalRow) -> None:
+    """Remember why somebody does not take part; the first word stays."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    tx.execute(insert(REFUSALS).values(values).on_conflict_do_nothing())
+
+
+def refusals(tx: Connection, plan_digest: bytes) -> list[RefusalRow]:
+    """All refusals of a plan."""
+    return fetch(tx, RefusalRow, REFUSALS, REFUSALS.c.plan_digest == plan_digest)
+
+
+def _enter(tx: Connection, plan_digest: bytes, cohort: int, phase: str, now_ms: int) -> None:
+    values = {"plan_digest": plan_digest, "cohort": cohort, "phase": phase, "entered_ms": now_ms}
+    tx.execute(insert(PHASES).values(values).on_conflict_do_nothing())
+
+
+def _cohort_is(plan_digest: bytes, cohort: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return (COHORTS.c.plan_digest == plan_digest, COHORTS.c.cohort == cohort)

@@ -1,0 +1,161 @@
+"""Statements about sites and their members: rosters, credentials, tokens, requests, heartbeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.schema import CREDENTIALS, DEVICES, REQUESTS, ROSTERS, TOKEN_USES
+
+PENDING = "pending"
+ACTIVE = "active"
+REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class RosterRow:
+    """The newest roster of a site."""
+
+    site: str
+    version: int
+    signed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRow:
+    """A credential that a site granted, whether its roster still lists it or not."""
+
+    digest: bytes
+    site: str
+    subject: str
+    signed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """A request for a credential and the site's word on it."""
+
+    digest: bytes
+    site: str
+    enrol: bytes
+    needs_approval: bool
+    phase: str
+    credential_digest: bytes | None
+    code: str
+    sentence: str
+    requested_at_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """The newest heartbeat of a device."""
+
+    credential_digest: bytes
+    sequence: int
+    last_seen_s: int
+    heartbeat: bytes
+
+
+def rosters(tx: Connection) -> list[RosterRow]:
+    """The newest roster of every site that has published one."""
+    return fetch(tx, RosterRow, ROSTERS)
+
+
+def put_roster(tx: Connection, row: RosterRow) -> None:
+    """Replace a site's roster."""
+    values = {"version": row.version, "signed": row.signed}
+    statement = insert(ROSTERS).values(site=row.site, **values)
+    tx.execute(statement.on_conflict_do_update(index_elements=["site"], set_=values))
+
+
+def credentials(tx: Connection) -> list[CredentialRow]:
+    """All credentials ever seen."""
+    return fetch(tx, CredentialRow, CREDENTIALS)
+
+
+def put_credential(tx: Connection, row: CredentialRow) -> None:
+    """Remember a credential; a known one stays as it is."""
+    values = {"digest": row.digest, "site": row.site, "subject": row.subject, "signed": row.signed}
+    tx.execute(insert(CREDENTIALS).values(values).on_conflict_do_nothing())
+
+
+def token_use_count(tx: Connection, token_digest: bytes) -> int:
+    """How many different requests used a token."""
+    statement = select(func.count()).select_from(TOKEN_USES).where(TOKEN_USES.c.token_digest == token_digest)
+    return tx.execute(statement).scalar_one()
+
+
+def put_request(tx: Connection, row: RequestRow, token_digest: bytes) -> None:
+    """Remember a new request and count the use of its token, together."""
+    tx.execute(
+        REQUESTS.insert().values(
+            digest=row.digest,
+            site=row.site,
+            enrol=row.enrol,
+            needs_approval=row.needs_approval,
+            phase=row.phase,
+            requested_at_s=row.requested_at_s,
+        )
+    )
+    tx.execute(TOKEN_USES.insert().values(token_digest=token_digest, request_digest=row.digest))
+
+
+def request(tx: Connection, digest: bytes) -> RequestRow | None:
+    """The request of that digest."""
+    return fetch_one(tx, RequestRow, REQUESTS, REQUESTS.c.digest == digest)
+
+
+def pending_requests(tx: Connection, site: str | None = None) -> list[RequestRow]:
+    """Requests that wait for the word of `site`, or of any site; oldest first."""
+    where = [REQUESTS.c.phase == PENDING]
+    if site is not None:
+        where.append(REQUESTS.c.site == site)
+    return fetch(tx, RequestRow, REQUESTS, *where, order_by=REQUESTS.c.requested_at_s)
+
+
+def decide_request(
+    tx: Connection, digest: bytes, phase: str, credential_digest: bytes | None, code: str, sentence: str
+) -> None:
+    """Write a site's word on a pending request; a request that was decided stays as it is."""
+    tx.execute(
+        update(REQUESTS)
+        .where(REQUESTS.c.digest == digest, REQUESTS.c.phase == PENDING)
+        .values(phase=phase, credential_digest=credential_digest, code=code, sentence=sentence)
+    )
+
+
+def credential(tx: Connection, digest: bytes) -> CredentialRow | None:
+    """The credential of that digest."""
+    return fetch_one(tx, CredentialRow, CREDENTIALS, CREDENTIALS.c.digest == digest)
+
+
+def devices(tx: Connection) -> list[DeviceRow]:
+    """The newest flushed heartbeat of every device."""
+    return fetch(tx, DeviceRow, DEVICES)
+
+
+def put_heartbeats(tx: Connection, rows: Mapping[bytes, DeviceRow]) -> None:
+    """Replace the heartbeats of these devices, in one statement."""
+    if not rows:
+        return
+    statement = insert(DEVICES)
+    statement = statement.on_conflict_do_update(
+        index_elements=["credential_digest"],
+        set_={name: statement.excluded[name] for name in ("sequence", "last_seen_s", "heartbeat")},
+    )
+    tx.execute(
+        statement,
+        [
+            {
+                "credential_digest": row.credential_digest,
+                "sequence": row.sequence,
+                "last_seen_s": row.last_seen_s,
+                "heartbeat": row.heartbeat,
+            }
+            for row in rows.values()
+        ],
+    )

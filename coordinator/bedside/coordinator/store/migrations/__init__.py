@@ -1,0 +1,1 @@
+"""Alembic steps; never edited after a release."""

@@ -1,0 +1,164 @@
+"""Statements about bundles, tasks, rounds and the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, desc, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.schema import BUNDLES, LOG_ENTRIES, ROUNDS, TASKS
+
+RUNNING = "running"
+STOPPING = "stopping"
+FINISHED = "finished"
+FAILED = "failed"
+STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRow:
+    """An imported bundle; its files are blobs."""
+
+    digest: bytes
+    name: str
+    version: str
+    signer: str
+    manifest: bytes
+    tar_digest: bytes
+    tar_bytes: int
+    checkpoint_digest: bytes
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task: what was asked for, the last round it shall have, and how it stands."""
+
+    task: str
+    request: bytes
+    last_round: int
+    state: str
+    reason: str
+    started_at_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRow:
+    """A round; it is open until it has a result."""
+
+    plan_digest: bytes
+    task: str
+    number: int
+    plan: bytes
+    started_at_s: int
+    finished_at_s: int
+    result: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One line of the append-only log."""
+
+    position: int
+    kind: str
+    digest: bytes
+
+
+def put_bundle(tx: Connection, row: BundleRow) -> None:
+    """Remember an imported bundle; importing it again changes nothing."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    tx.execute(insert(BUNDLES).values(values).on_conflict_do_nothing())
+
+
+def bundle(tx: Connection, digest: bytes) -> BundleRow | None:
+    """The bundle of that digest."""
+    return fetch_one(tx, BundleRow, BUNDLES, BUNDLES.c.digest == digest)
+
+
+def put_task(tx: Connection, row: TaskRow) -> None:
+    """Start a task, or start it again with other parameters."""
+    values = {name: getattr(row, name) for name in row.__slots__ if name != "task"}
+    statement = insert(TASKS).values(task=row.task, **values)
+    tx.execute(statement.on_conflict_do_update(index_elements=["task"], set_=values))
+
+
+def task(tx: Connection, name: str) -> TaskRow | None:
+    """The task of that name."""
+    return fetch_one(tx, TaskRow, TASKS, TASKS.c.task == name)
+
+
+def active_tasks(tx: Connection) -> list[TaskRow]:
+    """Tasks that still have something to do."""
+    return fetch(tx, TaskRow, TASKS, TASKS.c.state.in_((RUNNING, STOPPING)), order_by=TASKS.c.task)
+
+
+def set_task_state(tx: Connection, name: str, state: str, reason: str = "") -> None:
+    """Change how a task stands."""
+    tx.execute(update(TASKS).where(TASKS.c.task == name).values(state=state, reason=reason))
+
+
+def put_round(tx: Connection, row: RoundRow) -> None:
+    """Remember a new plan."""
+    tx.execute(
+        ROUNDS.insert().values(
+            plan_digest=row.plan_digest, task=row.task, number=row.number, plan=row.plan, started_at_s=row.started_at_s
+        )
+    )
+
+
+def finish_round(tx: Connection, plan_digest: bytes, result: bytes, now_s: int) -> None:
+    """Close a round with its signed result; a round that has one keeps it."""
+    tx.execute(
+        update(ROUNDS)
+        .where(ROUNDS.c.plan_digest == plan_digest, ROUNDS.c.result.is_(None))
+        .values(result=result, finished_at_s=now_s)
+    )
+
+
+def round_by_plan(tx: Connection, plan_digest: bytes) -> RoundRow | None:
+    """The round of that plan."""
+    return fetch_one(tx, RoundRow, ROUNDS, ROUNDS.c.plan_digest == plan_digest)
+
+
+def round_of_task(tx: Connection, name: str, number: int = 0) -> RoundRow | None:
+    """A round of a task by number; 0 is the newest."""
+    where = [ROUNDS.c.task == name] if name else []
+    if number:
+        where.append(ROUNDS.c.number == number)
+    rows = fetch(tx, RoundRow, ROUNDS, *where, order_by=desc(_age()), limit=1)
+    return rows[0] if rows else None
+
+
+def open_rounds(tx: Connection) -> list[RoundRow]:
+    """Rounds without a result, oldest first."""
+    return fetch(tx, RoundRow, ROUNDS, ROUNDS.c.result.is_(None), order_by=_age())
+
+
+def newest_result(tx: Connection) -> RoundRow | None:
+    """The newest round that has a result."""
+    rows = fetch(tx, RoundRow, ROUNDS, ROUNDS.c.result.is_not(None), order_by=desc(_age()), limit=1)
+    return rows[0] if rows else None
+
+
+def rounds(tx: Connection, name: str, limit: int) -> list[RoundRow]:
+    """The newest rounds, of one task or (with an empty name) of all; newest first."""
+    where = [ROUNDS.c.task == name] if name else []
+    return fetch(tx, RoundRow, ROUNDS, *where, order_by=desc(_age()), limit=limit)
+
+
+def append_log(tx: Connection, kind: str, digest: bytes) -> None:
+    """Add a line to the log; positions have no gaps."""
+    size = tx.execute(select(func.count()).select_from(LOG_ENTRIES)).scalar_one()
+    tx.execute(LOG_ENTRIES.insert().values(position=size, kind=kind, digest=digest))
+
+
+def log_digests(tx: Connection) -> list[bytes]:
+    """The digests of the log in their order."""
+    return [row.digest for row in fetch(tx, LogRow, LOG_ENTRIES, order_by=LOG_ENTRIES.c.position)]
+
+
+def _age() -> ColumnElement[int]:
+    """Rounds in the order in which they were made, within and across tasks."""
+    return ROUNDS.c.started_at_s * 1_000_000 + ROUNDS.c.number

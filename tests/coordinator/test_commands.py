@@ -1,0 +1,92 @@
+"""The commands, as an operator types them, against a running coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+
+import pytest
+
+from bedside.coordinator.home import Home
+from bedside.core.errors import ConfigError, TrustError, UnavailableError
+
+CODE = "from bedside.service.cli import main; main()"
+
+
+async def bedside(*args: str) -> tuple[int, str, str]:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CODE, *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await child.communicate()
+    assert child.returncode is not None
+    return child.returncode, out.decode(), err.decode()
+
+
+async def test_a_refused_round_is_watched_with_its_sentence_and_exit_status_1(federation, bundle, tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(bundle)
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=1)
+        sock = str(federation.home.directory / "operator.sock")
+        watching = asyncio.create_task(
+            bedside(
+                *("round", "start", "--watch", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch"),
+                *("--rounds", "1", "--socket", sock),
+            )
+        )
+        (item,) = await desk.trustees()[0].items()
+        await desk.trustees()[0].refuse(item.open, "min-trusted", "the set is too small for site alder")
+        status, out, _ = await watching
+        assert status == 1
+        assert "trustee of site alder refused (min-trusted): the set is too small for site alder" in out
+        status, out, _ = await bedside("round", "list", "--json", "--socket", sock)
+        assert (status, json.loads(out)[0]["phase"]) == (0, "failed")
+        status, out, _ = await bedside("fleet", "devices", "--json", "--socket", sock)
+        assert {entry["state"] for entry in json.loads(out)} == {"never"}
+        status, _, err = await bedside("round", "show", "--task", "other", "--socket", sock)
+        assert status != 0
+        assert "no-round" in err
+        assert err.count("\n") == 1
+
+
+async def test_a_broken_bundle_is_refused_in_one_line(federation, bundle, tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(bundle[:-2000] + b"x" + bundle[-1999:])
+    async with federation.coordinator():
+        sock = str(federation.home.directory / "operator.sock")
+        status, _, err = await bedside(
+            "round", "start", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch", "--socket", sock
+        )
+    assert status != 0
+    assert err.count("\n") == 1
+    assert "bad-archive" in err or "bundle-file" in err
+
+
+async def test_a_port_in_use_and_a_second_coordinator_are_named(federation):
+    async with federation.coordinator() as desk:
+        with pytest.raises(UnavailableError) as caught:
+            async with federation.coordinator():
+                pass
+        assert caught.value.code == "already-running"
+        federation.home = Home(_clone(federation))
+        with pytest.raises(UnavailableError) as caught:
+            async with federation.coordinator(service_address=desk.service_address):
+                pass
+        assert caught.value.code == "port-in-use"
+
+
+async def test_a_federation_by_a_stranger_is_not_installed(federation):
+    home = federation.home
+    signed = home.signed_federation
+    with pytest.raises(ConfigError) as caught:
+        home.install(signed, b"x" * 32)
+    assert caught.value.code == "root-differs"
+    signed.signature = bytes(64)
+    with pytest.raises(TrustError):
+        home.install(signed, None)
+
+
+def _clone(federation):
+    target = federation.directory / "clone"
+    shutil.copytree(federation.home.directory / "identity", target / "identity")
+    return target
