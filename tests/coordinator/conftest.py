@@ -342,7 +342,7 @@ class Device:
         self.packed = b""
         self.known_result = b""
 
-    async def beat(self, **changes: object) -> None:
+    def heartbeat(self, **changes: object) -> Signed:
         heartbeat = Heartbeat(
             suite=SUITE,
             credential_digest=self.member.own.digest,
@@ -351,8 +351,11 @@ class Device:
             agent_version="0.1.0",
             **changes,
         )
+        return sign_message("heartbeat", heartbeat, self.member.key)
+
+    async def beat(self, **changes: object) -> None:
         with remote_errors("coordinator"):
-            await self.stub.Heartbeat(sign_message("heartbeat", heartbeat, self.member.key))
+            await self.stub.Heartbeat(self.heartbeat(**changes))
 
     async def offer(self, *, known: bytes = b"", open_plans: tuple[bytes, ...] = (), wait_ms: int = 20_000) -> Offer:
         request = OfferRequest(

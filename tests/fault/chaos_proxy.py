@@ -30,7 +30,7 @@ class ChaosProxy:
         self._gate = asyncio.Condition()
         self._allowance: int | None = None
         self._held = 0
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
         self.upstream_bytes = 0
@@ -75,7 +75,9 @@ class ChaosProxy:
     async def _close(self) -> None:
         assert self._server is not None
         self._server.close()
-        await self._cut()
+        while self._connections:
+            await self._cut()
+            await asyncio.sleep(0)  # a connection that was accepted just now
 
     async def _allow(self, upstream_bytes: int | None) -> None:
         async with self._gate:
@@ -83,22 +85,26 @@ class ChaosProxy:
             self._gate.notify_all()
 
     async def _cut(self) -> None:
-        tasks = list(self._connections)
-        for task in tasks:
+        cut = dict(self._connections)
+        for task in cut:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*cut, return_exceptions=True)
+        for task, writer in cut.items():  # a task that was cancelled before its first step has closed nothing
+            await _abort(writer)
+            self._connections.pop(task, None)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._connections[task] = writer
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
         try:
             await self._forward(reader, writer)
-        except asyncio.CancelledError:
-            pass  # cut: asyncio would report a handler that ends as cancelled
         finally:
             await _abort(writer)
-            self._connections.discard(task)
+            self._connections.pop(task, None)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -273,6 +273,10 @@ class Federation:
             for process in processes:
                 process.resume()
 
+    def log(self, site: str) -> str:
+        """All that a site's trustee has logged."""
+        return self.table[self.sites[site].process].log.read_text(errors="replace")
+
     def logs(self) -> str:
         """The end of every log, for a failed test."""
         parts = []

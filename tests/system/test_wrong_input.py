@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -281,11 +283,14 @@ def test_sites_refuse_a_round_with_a_model_of_an_unknown_signer_in_a_sentence(
 def stranger(federation: Federation, tmp_path: Path) -> Iterator[Path]:
     """Our coordinator's ports, certificates and rosters with another signing key: the operators' socket of it."""
     hub = tmp_path / "hub"
+    federation.table.kill("coordinator")
     shutil.copytree(federation.hub, hub, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
+    with closing(sqlite3.connect(hub / "coordinator.db")) as database, database:
+        for table in ("tasks", "rounds", "cohorts"):  # what the true key signed, the stranger could not go on with
+            database.execute(f"DELETE FROM {table}")
     key = hub / "identity" / "sign.key"
     key.unlink()
     create_signing_key(key, SystemEntropy())
-    federation.table.kill("coordinator")
     federation.table.start("stranger", bedside_command("coordinator", "serve", hub))
     try:
         yield hub / "operator.sock"
@@ -298,8 +303,9 @@ def test_a_plan_signed_by_a_stranger_is_refused_by_every_site_in_a_sentence(
     stranger: Path, federation: Federation
 ) -> None:
     wait_until(lambda: run_bedside("coordinator", "status", "--socket", stranger).returncode == 0, "it answers")
+    cohorts = [word for site in federation.sites for word in ("--cohort", site)]  # or the first refusal would end it
     watch = ("--watch", "--socket", stranger)
-    done = run_bedside("round", "start", "--task", "forged", "--bundle", federation.bundle, *watch)
+    done = run_bedside("round", "start", "--task", "forged", "--bundle", federation.bundle, *cohorts, *watch)
     assert done.returncode == 1
     assert "stranger-plan" in done.stdout
     for site in federation.sites:

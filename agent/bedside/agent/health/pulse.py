@@ -57,7 +57,8 @@ class Pulse:
         self._interval_s = interval_s
         self._observe = observe
         self._detail = detail
-        self._backoff = Backoff(entropy, first_s=min(1.0, interval_s), cap_s=max(60.0, interval_s))
+        # Never more rarely than when all is well: a fleet that comes back costs no more than it does every day.
+        self._backoff = Backoff(entropy, first_s=min(1.0, interval_s), cap_s=interval_s)
         self.clock_offset_ms: int | None = None
         self.error: BedsideError | None = None
 

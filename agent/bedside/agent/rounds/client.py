@@ -148,8 +148,8 @@ class RoundClient:
         offer = await self._link.get_offer(request)
         for receipt in offer.receipts:
             self._take_receipt(receipt)
-        if offer.HasField("result"):
-            await self._take_result(offer)
+        if offer.HasField("result") and await self._take_result(offer):
+            return 0.0  # a plan may already wait behind it
         if offer.HasField("plan") and await self._consider(offer):
             return 0.0
         return min(offer.next_call_ms, 60_000) / 1000
@@ -247,25 +247,31 @@ class RoundClient:
         self._outbox.discard(row.file)
         event(_LOGGER, "contribution-sent", task=contribution.task, round=contribution.round_number)
 
-    async def _take_result(self, offer: Offer) -> None:
-        """Serve the newest checkpoint of a task, also when no plan follows; after a broken link, with a later offer."""
+    async def _take_result(self, offer: Offer) -> bool:
+        """Serve the newest checkpoint of a task, also when no plan follows; after a broken link, with a later offer.
+
+        True when a checkpoint serves that did not before.
+        """
+        served = False
         try:
-            await self._serve_result(offer)
+            served = await self._serve_result(offer)
         except (TrustError, MalformedError) as error:
             event(_LOGGER, "result-refused", level=logging.WARNING, error=error)
         self._known_result = digest(offer.result.payload)
+        return served
 
-    async def _serve_result(self, offer: Offer) -> None:
+    async def _serve_result(self, offer: Offer) -> bool:
         standing = self._standing()
         checked = check_result(offer, standing, self._journal.seen())
         if checked is None:
-            return
+            return False
         model = await self._models.fetch(
             checked.bundle, checked.tar, checked.result.checkpoint, standing.policy, self._link.get_blob
         )
         await self._on_model(model)
         self._journal.remember(checked.seen)
         event(_LOGGER, "model-updated", task=checked.result.task, round=checked.result.round_number)
+        return True
 
     def _take_receipt(self, receipt: Receipt) -> None:
         contribution = self._journal.find(receipt.plan_digest)

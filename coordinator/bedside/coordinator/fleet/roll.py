@@ -3,6 +3,8 @@
 Invariants:
     * A heartbeat counts when its device signed it and its sequence is above the last one: a replay changes nothing.
     * A heartbeat that was not flushed is lost with the process; the device sends the next one anyway.
+    * Every call shows that a device is there, not its heartbeats alone.
+    * The time in which no coordinator ran is nobody's silence: a round goes on waiting for those who were online before.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class _Seen:
     sequence: int
     last_seen_s: int
     heartbeat: Heartbeat
+    forgiven_s: int = 0
 
 
 class Roll:
@@ -42,9 +45,12 @@ class Roll:
         self._heartbeat_s = heartbeat_s
         self._unflushed: dict[bytes, members.DeviceRow] = {}
         self._trustees_seen_s: dict[str, int] = {}
+        self._called_s: dict[bytes, int] = {}
+        rows = store.run_tx("load-heartbeats", members.devices)
+        down_s = max(0, self._now_s() - max((row.last_seen_s for row in rows), default=0))
         self._seen = {
-            row.credential_digest: _Seen(row.sequence, row.last_seen_s, Heartbeat.FromString(row.heartbeat))
-            for row in store.run_tx("load-heartbeats", members.devices)
+            row.credential_digest: _Seen(row.sequence, row.last_seen_s, Heartbeat.FromString(row.heartbeat), down_s)
+            for row in rows
         }
 
     def take(self, signed: Signed, sender: VerifiedCredential) -> None:
@@ -68,6 +74,10 @@ class Roll:
         self._seen[sender.digest] = seen
         self._unflushed[sender.digest] = members.DeviceRow(sender.digest, seen.sequence, seen.last_seen_s, payload)
 
+    def device_called(self, device: VerifiedCredential) -> None:
+        """Note that a device made a call."""
+        self._called_s[device.digest] = self._now_s()
+
     def trustee_called(self, site: str) -> None:
         """Note that a site's trustee asked for work."""
         self._trustees_seen_s[site] = self._now_s()
@@ -82,8 +92,9 @@ class Roll:
         """How a device is."""
         seen = self._seen.get(device.digest)
         listed = self._registry.trust.lists(device.site, device.digest)
-        last_seen_s = seen.last_seen_s if seen is not None else 0
-        return device_state(last_seen_s, self._now_s(), self._heartbeat_s, listed=listed)
+        last_seen_s = seen.last_seen_s + seen.forgiven_s if seen is not None else 0
+        called_s = self._called_s.get(device.digest, 0)
+        return device_state(max(last_seen_s, called_s), self._now_s(), self._heartbeat_s, listed=listed)
 
     def is_online(self, device: VerifiedCredential) -> bool:
         """Whether a round should wait for this device."""
@@ -103,8 +114,8 @@ class Roll:
         seen = self._seen.get(device.digest)
         told = device.credential
         entry = DeviceEntry(id=told.subject, site=told.site, label=told.label, state=self.state(device).value)
+        entry.last_seen_s = max(self._called_s.get(device.digest, 0), seen.last_seen_s if seen is not None else 0)
         if seen is not None:
-            entry.last_seen_s = seen.last_seen_s
             entry.heartbeat.CopyFrom(seen.heartbeat)
         return entry
 
@@ -117,14 +128,15 @@ class Roll:
             site=site,
             devices=len(devices),
             online=len(online),
-            degraded=sum(_is_degraded(self._seen[device.digest].heartbeat) for device in online),
+            degraded=sum(self._is_degraded(device) for device in online),
             trustee_online=trustee is DeviceState.ONLINE,
             roster_version=self._registry.roster_version(site),
         )
 
+    def _is_degraded(self, device: VerifiedCredential) -> bool:
+        seen = self._seen.get(device.digest)
+        parts = seen.heartbeat.components if seen is not None else ()
+        return any(part.state != ComponentState.COMPONENT_STATE_OK for part in parts)
+
     def _now_s(self) -> int:
         return self._clock.now_ns() // _NS_PER_S
-
-
-def _is_degraded(heartbeat: Heartbeat) -> bool:
-    return any(part.state != ComponentState.COMPONENT_STATE_OK for part in heartbeat.components)

@@ -37,13 +37,15 @@ class DeviceService(DeviceServiceServicer):
         self._offers = Offers(parts)
         self._uploads = Uploads(parts)
 
+    def _caller(self, context: Context) -> VerifiedCredential:
+        device = self._peers.caller(context, "device")
+        self._parts.roll.device_called(device)
+        return device
+
     async def Heartbeat(self, request: Signed, context: Context) -> HeartbeatAnswer:  # noqa: N802
         """Take a heartbeat and say when the next one is due."""
-        device = self._peers.caller(context, "device")
-        was_online = self._parts.roll.is_online(device)
+        device = self._caller(context)
         self._parts.roll.take(request, device)
-        if not was_online:
-            self._parts.signals.rounds.bump()
         wait_ms = next_call_ms(self._parts.config.heartbeat_s, device.digest)
         return HeartbeatAnswer(next_call_ms=wait_ms, server_time_s=self._parts.now_ms() // _MS_PER_S)
 
@@ -53,7 +55,7 @@ class DeviceService(DeviceServiceServicer):
         deadline_s = self._parts.clock.monotonic_s() + min(request.wait_ms / _MS_PER_S, self._parts.config.poll_s)
         while True:
             seen = signal.version
-            device = self._peers.caller(context, "device")
+            device = self._caller(context)
             open_plans = request.open_plan_digests[:MAX_OPEN_PLANS]
             offer = self._offers.offer(device, request.known_plan_digest, request.known_result_digest, open_plans)
             left_s = deadline_s - self._parts.clock.monotonic_s()
@@ -63,13 +65,13 @@ class DeviceService(DeviceServiceServicer):
 
     async def BeginUpload(self, request: Signed, context: Context) -> UploadState:  # noqa: N802
         """Take a header; answers with how many bytes have arrived."""
-        return await self._uploads.begin(request, self._peers.caller(context, "device"))
+        return await self._uploads.begin(request, self._caller(context))
 
     async def Upload(  # noqa: N802
         self, request_iterator: AsyncIterator[UploadChunk], context: Context
     ) -> UploadState:
         """Take the bytes of an upload from where it was cut off."""
-        device = self._peers.caller(context, "device")
+        device = self._caller(context)
         try:
             state = await self._receive(request_iterator, device)
         except BedsideError:
@@ -91,14 +93,14 @@ class DeviceService(DeviceServiceServicer):
 
     async def Decline(self, request: Signed, context: Context) -> Empty:  # noqa: N802
         """Take a device's reason for not taking part."""
-        device = self._peers.caller(context, "device")
+        device = self._caller(context)
         refusal = self._uploads.decline(request, device)
         event(_LOGGER, "device-declined", device=device.credential.subject, code=refusal.code)
         return Empty()
 
     async def GetBlob(self, request: BlobRequest, context: Context) -> AsyncIterator[Chunk]:  # noqa: N802
         """Send a model blob from an offset on."""
-        self._peers.caller(context, "device")
+        self._caller(context)
         async for chunk in stream_blob(self._parts.blobs, request, families=("blake2b",)):
             yield chunk
 

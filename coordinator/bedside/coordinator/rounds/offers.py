@@ -42,8 +42,8 @@ class Offers:
         return offer
 
     def _add_result(self, offer: Offer, device: VerifiedCredential, known_result: bytes) -> None:
-        """The newest model of a round that the device's site was in, when no plan brings a checkpoint anyhow."""
-        row = self._parts.store.run_tx("newest-result", tasks.newest_result)
+        """The newest opened model, if the device's site was in that round; a plan brings its checkpoint anyhow."""
+        row = self._parts.store.run_tx("newest-opened", tasks.newest_opened)
         if row is None:
             return
         signed = parse_strict(Signed, row.result or b"")

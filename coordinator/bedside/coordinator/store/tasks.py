@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, Connection, desc, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from bedside.coordinator.store.rows import fetch, fetch_one
-from bedside.coordinator.store.schema import BUNDLES, LOG_ENTRIES, ROUNDS, TASKS
+from bedside.coordinator.store.schema import BUNDLES, COHORTS, LOG_ENTRIES, ROUNDS, TASKS
+from bedside.core.securesum.aggregator import CohortPhase
 
 RUNNING = "running"
 STOPPING = "stopping"
@@ -136,9 +137,11 @@ def open_rounds(tx: Connection) -> list[RoundRow]:
     return fetch(tx, RoundRow, ROUNDS, ROUNDS.c.result.is_(None), order_by=_age())
 
 
-def newest_result(tx: Connection) -> RoundRow | None:
-    """The newest round that has a result."""
-    rows = fetch(tx, RoundRow, ROUNDS, ROUNDS.c.result.is_not(None), order_by=desc(_age()), limit=1)
+def newest_opened(tx: Connection) -> RoundRow | None:
+    """The newest round that has a result in which a sum was opened."""
+    opened = select(COHORTS.c.plan_digest).where(COHORTS.c.phase == CohortPhase.OPENED.value)
+    where = (ROUNDS.c.result.is_not(None), ROUNDS.c.plan_digest.in_(opened))
+    rows = fetch(tx, RoundRow, ROUNDS, *where, order_by=desc(_age()), limit=1)
     return rows[0] if rows else None
 
 
