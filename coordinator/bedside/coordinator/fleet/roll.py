@@ -4,7 +4,7 @@ Invariants:
     * A heartbeat counts when its device signed it and its sequence is above the last one: a replay changes nothing.
     * A heartbeat that was not flushed is lost with the process; the device sends the next one anyway.
     * Every call shows that a device is there, not its heartbeats alone.
-    * The time in which no coordinator ran is nobody's silence: a round goes on waiting for those who were online before.
+    * The time in which no coordinator ran is nobody's silence: a round waits for those who were online before it.
 """
 
 from __future__ import annotations
