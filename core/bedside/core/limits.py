@@ -25,8 +25,8 @@ MAX_TRUSTEES: Final = 5
 MAX_SEGMENTS: Final = 4_096
 """Segments of one vector layout: one per named tensor of a large net."""
 
-MAX_VECTOR_WORDS: Final = 10_000_000
-"""Words of one vector: a 10M-parameter model, 40 MB at 32 bits."""
+MAX_VECTOR_WORDS: Final = 10 << 20
+"""Words of one vector: a 10M-parameter model with its padding and counts, 42 MB at 32 bits."""
 
 MAX_CONTRIBUTORS: Final = 10_000
 """Devices in one cohort's set."""

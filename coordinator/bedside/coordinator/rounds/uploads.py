@@ -90,13 +90,22 @@ class Uploads:
         return row
 
     async def append(self, row: UploadRow, offset_bytes: int, data: bytes) -> int:
-        """Store a piece durably; returns how many bytes are here. Raises as `Staging.append`."""
+        """Store a piece durably; returns how many bytes are here.
+
+        Raises:
+            ProtocolError: `round-closed`, when the round ended while the bytes came, or as `Staging.append`.
+            MalformedError, StoreError: as `Staging.append`.
+        """
         if row.accepted:
             return row.upload_bytes
         async with self._turn(row):
-            return await asyncio.to_thread(
-                self._parts.staging.append, row.header_digest, offset_bytes, data, row.upload_bytes
-            )
+            try:
+                return await asyncio.to_thread(
+                    self._parts.staging.append, row.header_digest, offset_bytes, data, row.upload_bytes
+                )
+            except ProtocolError:
+                self._check_collecting(self._round(row.plan_digest), row.cohort, row)
+                raise
 
     async def finish(self, row: UploadRow) -> UploadState:
         """Accept the upload when all its bytes are here and match.
