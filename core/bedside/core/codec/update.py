@@ -120,13 +120,13 @@ class TensorUpdate:
         rows, columns = block_shape(block)
         count = segment.words // block
         work = np.empty((min(blocks_per_group(block), count), rows, columns), np.float32)
-        stretch = np.empty(work.shape[0] * columns, np.float32)
+        whole = row.runs(rows, count * columns).reshape(-1, count, columns)
         first = 0
         for size in piece_sizes(segment):
             blocks = work[: size // block]
-            part = stretch[: len(blocks) * columns]
-            for run in range(rows):
-                row.read((run * count + first) * columns, part)
+            blocks[:, : len(whole), :] = whole[:, first : first + len(blocks), :].transpose(1, 0, 2)
+            for run in range(len(whole), rows):
+                part = row.read((run * count + first) * columns, len(blocks) * columns)
                 blocks[:, run, :] = part.reshape(-1, columns)
             first += len(blocks)
             yield blocks.reshape(-1)
@@ -136,7 +136,7 @@ class TensorUpdate:
         work = np.empty(min(GROUP_WORDS, segment.words), np.float32)
         at = 0
         for size in piece_sizes(segment):
-            row.read(at, work[:size])
+            work[:size] = row.read(at, size)
             at += size
             yield work[:size]
 
@@ -148,18 +148,28 @@ class _Row:
         self._parts = parts
         self._ends = np.cumsum([part.size for part in parts])
 
-    def read(self, start: int, out: FloatArray) -> None:
-        """Copy the words from `start` on into `out`."""
+    def runs(self, count: int, length: int) -> FloatArray:
+        """As many of `count` runs of `length` words as lie in the first array whole, shape (found, length); a view."""
+        first = self._parts[0]
+        found = min(count, first.size // length)
+        return first[: found * length].reshape(found, length)
+
+    def read(self, start: int, count: int) -> FloatArray:
+        """`count` words from `start` on; a view where they lie in one array."""
         place = int(np.searchsorted(self._ends, start, side="right"))
+        if place < len(self._parts) and start + count <= self._ends[place]:
+            offset = start - (int(self._ends[place]) - self._parts[place].size)
+            return self._parts[place][offset : offset + count]
+        out = np.zeros(count, np.float32)
         done = 0
-        while done < out.size and place < len(self._parts):
+        while done < count and place < len(self._parts):
             part = self._parts[place]
             offset = start + done - (int(self._ends[place]) - part.size)
-            taken = min(out.size - done, part.size - offset)
+            taken = min(count - done, part.size - offset)
             out[done : done + taken] = part[offset : offset + taken]
             done += taken
             place += 1
-        out[done:] = 0.0
+        return out
 
 
 def _check_names(given: set[str], layout: Layout) -> None:
