@@ -118,6 +118,9 @@ class Uploads:
             if not row.accepted and self._received(row) >= row.upload_bytes:
                 await asyncio.to_thread(self._parts.staging.finish, row.header_digest, row.upload_blake3)
                 self._parts.store.run_tx("accept-upload", _accept(row))
+                plan = self._round(row.plan_digest).plan
+                add = self._parts.running.add
+                await asyncio.to_thread(add, plan, row.cohort, row.header_digest, row.upload_blake3)
                 self._parts.signals.rounds.bump()
         current = self._parts.store.run_tx("find-upload", lambda tx: contributions.upload(tx, row.header_digest))
         return self._state(current or row)
