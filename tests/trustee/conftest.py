@@ -202,6 +202,7 @@ class Bench:
             "federation": self.federation(),
             "rosters": self.rosters(),
             "manifest": self.manifest,
+            "previous_result": self.world.results.get(plan.plan.previous_result_digest),
         }
         return OpenRequest(**(told | changes))
 
