@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import nacl.signing
 import numpy as np
@@ -21,6 +23,8 @@ from bedside.core.signing.trust import Trust, VerifiedCredential, open_credentia
 from bedside.proto.v1 import identity_pb2, plan_pb2, round_pb2
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.proto.v1.trustee_pb2 import HeaderEntry, HeaderSet
+
+sys.path.insert(0, str(Path(__file__).parent))  # malicious_plans.py
 
 NOW_S = 1_800_000_000
 BOOT = b"b" * 16
@@ -220,7 +224,10 @@ class World:
         return signed
 
     def plan(self, **changes: object) -> CheckedPlan:
-        signed = sign_message("plan", self.plan_message(**changes), self.coordinator)
+        return self.sign_plan(self.plan_message(**changes))
+
+    def sign_plan(self, message: plan_pb2.Plan) -> CheckedPlan:
+        signed = sign_message("plan", message, self.coordinator)
         plan = open_plan(signed, bytes(self.coordinator.verify_key))
         self.planned.setdefault((plan.plan.task, plan.plan.round_number), plan.digest)
         return plan

@@ -42,12 +42,15 @@ class Offering:
         return Signed(suite=1, kind=SIGNED_KIND, payload=files[MANIFEST], signature=files[SIGNATURE])
 
     def plan(self, **changes):
+        return self.world.sign_plan(self.plan_message(**changes))
+
+    def plan_message(self, **changes):
         named = {
             "layout": layout_message(self.layout()),
             "bundle": BlobRef(digest=self.built.digest, size_bytes=len(self.built.files[MANIFEST])),
             "checkpoint": BlobRef(digest=bytes.fromhex(self.built.manifest.checkpoint), size_bytes=10),
         }
-        return self.world.plan(**(named | self.plan_changes | changes))
+        return self.world.plan_message(**(named | self.plan_changes | changes))
 
     def open(self, **changes):
         """A plan, its openings and the trustees' secrets."""
