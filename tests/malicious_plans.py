@@ -67,10 +67,6 @@ def alone(plan: plan_pb2.Plan) -> None:
     del plan.cohorts[0].trustees[1:]
 
 
-def without_own_trustee(plan: plan_pb2.Plan) -> None:
-    del plan.cohorts[0].trustees[0]
-
-
 def one_tensor_more(plan: plan_pb2.Plan) -> None:
     plan.layout.segments[0].tensors.append(plan_pb2.TensorSlot(name="personal-head", shape=[1]))
 
@@ -122,7 +118,6 @@ MALICIOUS = (
     ),
     MaliciousPlan("purpose-not-allowed", "unnamed purpose", set_fields(purpose=99), words=("unknown",)),
     MaliciousPlan("too-few-trustees", "one trustee", alone, words=("1 sites", "2 sites")),
-    MaliciousPlan("too-few-trustees", "without the own trustee", without_own_trustee, words=("alder",)),
     MaliciousPlan("too-few-contributors", "set of two", set_fields(min_contributors=2), words=("2", "3")),
     MaliciousPlan("codec-out-of-range", "clip", segment(clip_e6=11_000_000), words=("11", "10")),
     MaliciousPlan("codec-out-of-range", "coarse values", segment(bits=2), words=("2 bits", "4 to 8")),

@@ -99,6 +99,13 @@ def test_each_rule_refuses_its_malicious_plan_with_its_code_and_what_both_sides_
     assert len(verdict.sentence) <= MAX_TEXT_CHARS
 
 
+def test_a_plan_without_the_own_sites_trustee_is_refused(case):
+    message = case.world.plan_message(**case.fields)
+    del message.cohorts[0].trustees[0]
+    verdict = judge_plan(case.world.sign_plan(message), case.policy, case.manifest, own_site="alder")
+    assert verdict.code == "too-few-trustees"
+
+
 def test_a_round_that_has_closed_is_refused(case):
     assert case.judge(now_s=NOW_S + 601).code == "closes-too-late"
 

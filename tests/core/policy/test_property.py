@@ -19,24 +19,27 @@ from bedside.proto.v1.common_pb2 import BlobRef, Signed
 SITES = ("alder", "birch", "cedar", "oak")
 SMALL = st.integers(0, 2**32 - 1) | st.integers(0, 100)
 LARGE = st.integers(0, 2**63 - 1) | st.integers(0, 10**9)
-ENUM = st.integers(0, 5) | st.just(99)
-SEGMENTS = st.lists(
-    st.builds(
-        plan_pb2.Segment,
-        name=st.sampled_from(("parameters", "examples", "correct", "windows", "windows-rejected")),
-        kind=st.sampled_from((1, 2)),
-        tensors=st.lists(
-            st.builds(plan_pb2.TensorSlot, name=st.sampled_from(("w0", "b0", "amax", "x")), shape=st.just([2])),
-            max_size=2,
-        ),
-        clip_e6=st.sampled_from((0, 1_000_000, 2**62)),
-        bits=st.sampled_from((0, 4, 8)),
-        cap=st.sampled_from((0, 10)),
-    ),
+ENUM = st.integers(1, 3) | st.just(99)
+NAMES = ("examples", "correct", "windows", "windows-rejected", "patients-with-fever")
+COUNTS = st.lists(
+    st.builds(plan_pb2.Segment, name=st.sampled_from(NAMES), kind=st.just(2), cap=st.integers(1, 600)),
     min_size=1,
     max_size=3,
     unique_by=lambda segment: segment.name,
 )
+VALUES = st.builds(
+    plan_pb2.Segment,
+    name=st.just("parameters"),
+    kind=st.just(1),
+    tensors=st.lists(
+        st.builds(plan_pb2.TensorSlot, name=st.sampled_from(("w0", "b0", "amax", "x")), shape=st.just([2])),
+        min_size=1,
+        unique_by=lambda slot: slot.name,
+    ),
+    clip_e6=st.sampled_from((1, 1_000_000, 2**62)),
+    bits=st.integers(2, 8),
+)
+SEGMENTS = COUNTS | st.tuples(VALUES, COUNTS).map(lambda pair: [pair[0], *pair[1]])
 TRAINING = st.builds(
     plan_pb2.Training,
     level=ENUM,
@@ -81,10 +84,10 @@ def test_it_never_raises_and_always_has_a_code_and_a_sentence(world, tiny_manife
         purpose=data.draw(ENUM),
         statistic_template=data.draw(st.sampled_from(("", *TEMPLATES)) | st.text(max_size=300)),
         training=data.draw(TRAINING),
-        word_bits=data.draw(st.integers(8, 32)),
-        min_contributors=data.draw(st.integers(0, 5)),
+        word_bits=data.draw(st.integers(16, 32)),
+        min_contributors=data.draw(st.integers(1, 5)),
         noise=plan_pb2.Noise(sigma_e6=data.draw(LARGE)),
-        close_at_s=1_800_000_000 + data.draw(st.integers(0, 8 * 86_400)),
+        close_at_s=1_800_000_000 + data.draw(st.integers(1, 7 * 86_400)),
         checkpoint=BlobRef(digest=data.draw(st.sampled_from((b"k" * 32, b"z" * 32))), size_bytes=10),
     )
     if data.draw(st.booleans()):
@@ -102,7 +105,7 @@ def test_it_never_raises_and_always_has_a_code_and_a_sentence(world, tiny_manife
         plan = world.sign_plan(message)
     except BedsideError:
         return  # not well-formed
-    signers = data.draw(st.sampled_from((world.author, world.coordinator, world.root)))
+    signers = data.draw(st.sampled_from((world.author, world.author, world.author, world.root)))
     policy = data.draw(POLICIES)
     listed = {"author": bytes(world.author.verify_key).hex()}
     policy = msgspec.structs.replace(policy, bundle_signers=listed)
