@@ -28,7 +28,6 @@ from bedside.agent.rounds.results import check_result
 from bedside.agent.rounds.upload import send_upload, upload_holds
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
-from bedside.core.policy import SitePolicy
 from bedside.core.securesum.device import ContributionInput, ContributionState
 from bedside.core.signing import digest, parse_strict, sign_message
 from bedside.core.signing.envelope import SUITE
@@ -36,10 +35,11 @@ from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer, OfferRequest
 from bedside.proto.v1.plan_pb2 import Plan
 from bedside.proto.v1.round_pb2 import Receipt, Refusal
-from bedside.service.config import load_config
 from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
 from bedside.service.logs import event
+from bedside.service.platform import local_minute
+from bedside.service.policy_file import read_policy
 from bedside.service.text import bounded
 
 _LOGGER = logging.getLogger(__name__)
@@ -186,6 +186,8 @@ class RoundClient:
         )
         self._journal.accept(contribution, checked.seen, now_ns=self._clock.now_ns())
         event(_LOGGER, "plan-accepted", task=plan.task, round=plan.round_number)
+        for sentence in checked.notes:
+            event(_LOGGER, "rule-not-judged", level=logging.WARNING, why=sentence)
         return True
 
     async def _continue(self, contribution: Contribution) -> None:
@@ -396,5 +398,6 @@ class RoundClient:
             root_pk=bytes.fromhex(pins.root_pk),
             authority_pk=bytes.fromhex(pins.authority_pk),
             credential=self._identity.require_credential(),
-            policy=load_config(self._settings.policy_path, SitePolicy),
+            policy=read_policy(self._settings.policy_path).policy,
+            local_minute=local_minute,
         )
