@@ -51,6 +51,14 @@ def weigh_delta(
     return {name: part * weight for name, part in delta.items()}
 
 
+def bounded_examples(examples: int, contributors: int, least: int, cap: int) -> int:
+    """A noisy count of examples, brought to what honest devices can have counted together.
+
+    Each has `least` to `cap`, or declines. Noise alone could make the total zero or negative, and the mean boundless.
+    """
+    return min(max(examples, contributors * max(1, least)), contributors * cap)
+
+
 def mean_delta(
     summed: Mapping[str, FloatArray], weighting: Weighting, contributors: int, examples: int, cap: int
 ) -> dict[str, FloatArray]:

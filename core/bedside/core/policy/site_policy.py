@@ -6,10 +6,13 @@ judge. Unknown keys are errors, so that a misspelt rule is never silently off.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
 
+from bedside.core.limits import MAX_NOISE_MULTIPLIER
+from bedside.core.privacy.mechanism import multiplier_e6
 from bedside.core.signing.envelope import digest
 
 PURPOSES: Final = ("train", "evaluate", "statistic")
@@ -37,6 +40,11 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_learning_rate: largest local learning rate.
         max_close_hours: longest time that a round may stay open.
         max_rounds_per_day: most rounds of all tasks together.
+        noise_multiplier: z of the noise that this site's trustee adds to every sum at the least; 0 for none. See
+            `core.privacy.mechanism`.
+        max_epsilon: what all sums together may cost a device, by the trustee's own bound; 0 for no bound. With a bound,
+            a sum without noise is refused: it costs infinitely much.
+        delta: at which that epsilon is meant.
         heartbeat: `minimal` or `standard`: how much a device tells about itself.
     """
 
@@ -58,7 +66,15 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_learning_rate: float = 1.0
     max_close_hours: int = 168
     max_rounds_per_day: int = 1_000
+    noise_multiplier: float = 0.0
+    max_epsilon: float = 0.0
+    delta: float = 1e-5
     heartbeat: str = "standard"
+
+    @property
+    def noise_multiplier_e6(self) -> int:
+        """As on the wire, rounded up."""
+        return multiplier_e6(self.noise_multiplier)
 
     def __post_init__(self) -> None:
         _require(self.min_trusted >= 3, "min_trusted is never under 3: a sum over fewer devices shows single ones")
@@ -67,6 +83,9 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         _require(self.heartbeat in ("minimal", "standard"), "heartbeat is minimal or standard")
         _require(1 <= self.max_close_hours <= 168, "max_close_hours is 1 to 168 (seven days)")
         _require(self.min_local_steps >= 2, "min_local_steps is at least 2: a single step is a gradient")
+        _require(0 <= self.noise_multiplier <= MAX_NOISE_MULTIPLIER, f"noise_multiplier is 0 to {MAX_NOISE_MULTIPLIER}")
+        _require(0 <= self.max_epsilon < math.inf, "max_epsilon is 0 or more, and finite")
+        _require(0 < self.delta < 1, "delta is between 0 and 1")
         for name, key in self.bundle_signers.items():
             _require(_is_key(key), f"bundle_signers.{name} is not an Ed25519 public key in 64 hexadecimal digits")
 

@@ -57,6 +57,14 @@ max_learning_rate = 1.0
 max_close_hours = 168    # longest time that a round stays open
 max_rounds_per_day = 1000
 
+# Noise on every sum, whatever a plan asks for: the multiplier z of a Gaussian mechanism whose unit is one device's
+# contribution to one round. 0 adds none. It pays for small vectors (counts, last layers), not for whole nets.
+noise_multiplier = 0.0
+# What all sums of this site together may cost, as epsilon at delta; 0 sets no bound. With a bound, a sum without noise
+# is refused. `bedside site privacy` shows what is spent.
+max_epsilon = 0.0
+delta = 1e-5
+
 # How much a device tells about itself: "minimal" or "standard". Sensor activity shows who is in bed.
 heartbeat = "standard"
 
