@@ -76,9 +76,8 @@ def checked_entries(store: TrusteeStore) -> list[Charge]:
     Raises:
         StoreError: `ledger-broken`.
     """
-    listed = entries(store.database.connection)
+    listed, said = store.database.run_tx("read ledger", lambda tx: (entries(tx), store.last_link()))
     head = check_ledger(listed)
-    said = store.last_link()
     if said is not None and said.ledger_head != head:
         raise StoreError(
             "ledger-broken",

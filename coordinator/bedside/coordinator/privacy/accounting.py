@@ -1,9 +1,10 @@
 """Epsilon of composed rounds: the bound that trustees compute, and beside it Google's dp-accounting where installed.
 
-dp-accounting composes privacy loss distributions of the continuous Gaussian, which is tighter; our noise is the discrete
-one, whose loss differs from it by terms of exp(-2 pi^2 sigma^2) for the sigmas in use. The zCDP figure is a bound for the
-discrete mechanism itself. dp-accounting is the extra `privacy`; it pins attrs below 24, and a resolver that gives way to a
-neighbour's newer attrs silently takes an old release (ADR 00XX), hence the check of its version.
+dp-accounting composes privacy loss distributions of the continuous Gaussian of the same multiplier: tighter, and close
+to the discrete one that is used here, but not a bound for it. The zCDP figure is a bound for the discrete one itself.
+
+dp-accounting is the extra `privacy`. It pins attrs below 24, and a resolver that gives way to a neighbour's newer attrs
+silently takes an old release, hence the check of its version.
 """
 
 from __future__ import annotations
