@@ -54,7 +54,7 @@ def peer_ms(sigma: float) -> float:
 
 
 def noise_ms_per_1m(sigmas: tuple[int, ...] = SIGMAS, runs: int = 3) -> dict[int, dict[str, float | None]]:
-    """By sigma, milliseconds: medians of `ours` and `peer` (None without opendp), and `tables` as they were first made."""
+    """By sigma, in milliseconds: medians of `ours` and `peer` (None without opendp), and `tables` as first made."""
     found: dict[int, dict[str, float | None]] = {}
     for sigma in sigmas:
         ours = [ours_ms(sigma) for _ in range(runs)]
