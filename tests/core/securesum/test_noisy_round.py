@@ -10,12 +10,13 @@ import pytest
 from bedside.core.codec.decoder import check_sum
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import BedsideError
-from bedside.core.privacy import noise_tails, segment_sigmas_e6
+from bedside.core.privacy import add_noise, noise_tails, segment_sigmas_e6
 from bedside.core.securesum.aggregator import Aggregate
+from bedside.core.securesum.merkle import set_root
 from bedside.core.securesum.messages import open_opening, open_openings
 from bedside.core.securesum.plans import layout_message
 from bedside.core.securesum.ring import unpack
-from bedside.core.securesum.trustee import AnswerNoise, judge_set, mask_sum
+from bedside.core.securesum.trustee import AnswerNoise, judge_set, leaves_of, mask_sum
 from bedside.core.signing.envelope import sign_message
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.device_pb2 import OpeningEntry
@@ -123,6 +124,18 @@ def test_the_same_set_has_the_same_answer_and_another_set_other_noise(world, pla
         assert first[site][0] == again[site][0]
         assert not np.array_equal(first[site][1], fewer[site][1])
     assert not np.array_equal(first["alder"][1], first["birch"][1]), "trustees draw independently"
+
+
+def test_the_opened_sum_carries_the_noise_with_its_own_sign(world, plan):
+    openings, secrets = open_noisy(world, plan)
+    made = [world.contribute(plan, openings, d, world.random_words(plan, i)) for i, d in enumerate(world.devices)]
+    headers = world.header_set(entry for entry, _ in made)
+    drawn = np.zeros(plan.vector_words, np.uint32)
+    key = AnswerNoise.of(openings[0], secrets["alder"], set_root(leaves_of(headers))).key
+    add_noise(drawn, LAYOUT, OWN["alder"], key, WORD_BITS)
+    site, _, added = next(answers(world, plan, openings, secrets, headers))
+    assert site == "alder"
+    assert np.array_equal(added, centred(drawn))
 
 
 def test_without_noise_the_answer_is_exact(world):
