@@ -8,14 +8,17 @@ import math
 import sys
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 
+from bedside.coordinator.aggregation.result import _decode
 from bedside.coordinator.privacy import accounting
 from bedside.coordinator.rounds.judge import Crowd, Patience, judge_cohort
 from bedside.coordinator.rounds.plans import narrowest_ring
-from bedside.coordinator.rounds.state import RoundState
+from bedside.coordinator.rounds.state import RoundState, find_round
 from bedside.coordinator.store.contributions import CohortRow, WordRow
 from bedside.coordinator.store.tasks import RoundRow
+from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.learning.weighting import bounded_examples
 from bedside.core.privacy import noise_tails, zcdp_epsilon
@@ -77,6 +80,23 @@ async def test_a_round_with_noise_is_planned_in_the_narrowest_ring_that_holds_it
         assert result.checkpoint.digest != checked.plan.checkpoint.digest
         for trustee in trustees:
             assert trustee.openings[checked.digest].opening.noise_multiplier_e6 == 700_000
+
+
+async def test_a_count_that_noise_has_drowned_divides_by_what_honest_devices_can_have_counted(federation, bundle):
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=2)
+        detail, _ = await play(desk, bundle, noise_multiplier_e6=30_000_000)
+        assert detail.summary.phase == "opened", detail
+        parts = desk.alive.parts
+        state = parts.store.run_tx("read", find_round(detail.summary.plan_digest, parts.sign_pk))
+        decoded = _decode(state, state.cohorts[0], parts.blobs)
+        counted = int(decoded.counts["examples"])
+        cap = state.plan.plan.training.max_examples
+        weight = np.float32(cap / min(max(counted, 4), 4 * cap))  # four devices with one example at least
+        before = decode_tensors(await desk.blob(state.plan.plan.checkpoint.digest))
+        after = decode_tensors(await desk.blob(detail.checkpoint.digest))
+        for name, moved in decoded.tensors.items():
+            np.testing.assert_allclose(after[name], before[name] + moved * weight, rtol=1e-5)
 
 
 async def test_noise_that_sites_add_beyond_the_plan_ends_a_round_before_anybody_trains(federation, bundle):
