@@ -1,4 +1,4 @@
-"""Opening a cohort's sum.
+"""Opening a cohort's sum from what is stored: `core.securesum.opening` around the blobs.
 
 Invariants:
     * Memory of one vector and one upload, whatever the number of devices: uploads are read one after another.
@@ -9,24 +9,16 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from blake3 import blake3
 
 from bedside.coordinator.blobs import BlobStore
-from bedside.coordinator.rounds.plans import EXAMPLES
 from bedside.coordinator.rounds.state import RoundState
-from bedside.core.codec.decoder import check_sum, decode_sum
-from bedside.core.errors import ProtocolError, StoreError
-from bedside.core.securesum.aggregator import Aggregate
-from bedside.core.securesum.plans import rotation_seed
-from bedside.core.securesum.ring import Words
+from bedside.core.errors import StoreError
+from bedside.core.learning.step import check_weight
+from bedside.core.securesum.opening import MaskSum, check_opened, decode_opened, open_sum
 from bedside.core.signing import parse_strict
-from bedside.proto.v1.plan_pb2 import WEIGHTING_EXAMPLES
 from bedside.proto.v1.round_pb2 import Answer
-
-_NOISE_TAIL_SIGMAS: Final = 12
-"""How far, in standard deviations, the noise of one trustee can reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +29,7 @@ class OpenedSum:
     size_bytes: int
 
 
-def open_sum(state: RoundState, cohort: int, blobs: BlobStore) -> OpenedSum:
+def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore) -> OpenedSum:
     """Add a sealed cohort's uploads, take the answers away, check the bounds, and store the sum.
 
     Raises:
@@ -46,29 +38,18 @@ def open_sum(state: RoundState, cohort: int, blobs: BlobStore) -> OpenedSum:
         MalformedError: a vector does not fit the plan.
     """
     plan = state.plan
-    counted = [upload for upload in state.uploads if upload.cohort == cohort and upload.counted]
+    names = [upload.upload_blake3 for upload in state.uploads if upload.cohort == cohort and upload.counted]
     answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(cohort, "answer")]
-    aggregate = Aggregate(plan.layout, plan.plan.word_bits)
-    for upload in counted:
-        aggregate.add_upload(_verified(blobs, upload.upload_blake3))
-    for answer in answers:
-        aggregate.subtract_answer(_verified(blobs, answer.mask_sum_digest))
-    words = aggregate.opened(len(counted), len(answers))
-    tail = sum(2 * _NOISE_TAIL_SIGMAS * answer.sigma_e6 for answer in answers) // 1_000_000
-    check_sum(words, plan.layout, len(counted), word_bits=plan.plan.word_bits, noise_tail=tail)
-    _check_weight(state, cohort, words, len(counted))
-    packed = aggregate.packed()
+    packed, tail = open_sum(
+        plan,
+        (_verified(blobs, name) for name in names),
+        (MaskSum(answer, _verified(blobs, answer.mask_sum_digest)) for answer in answers),
+        contributors=len(names),
+        trustees=len(answers),
+    )
+    check_opened(plan, packed, len(names), tail)
+    check_weight(plan.plan, decode_opened(plan, packed, state.openings_digest(cohort), len(names)))
     return OpenedSum(blobs.put(packed, "blake3"), len(packed))
-
-
-def _check_weight(state: RoundState, cohort: int, words: Words, contributors: int) -> None:
-    """A sum without any examples has no mean; its cohort is left out rather than the round lost."""
-    plan = state.plan
-    seed = rotation_seed(plan.digest, state.openings_digest(cohort))
-    decoded = decode_sum(words, plan.layout, seed, contributors, word_bits=plan.plan.word_bits)
-    weighted = plan.plan.training.weighting == WEIGHTING_EXAMPLES
-    if weighted and int(decoded.counts[EXAMPLES].sum()) < 1:
-        raise ProtocolError("no-examples", "the devices of this cohort counted no examples")
 
 
 def _verified(blobs: BlobStore, name: bytes) -> bytes:

@@ -4,6 +4,7 @@ isort:skip_file
 The operator's calls, on a unix socket that only the coordinator's user can open."""
 
 import abc
+import bedside.proto.v1.audit_pb2
 import bedside.proto.v1.common_pb2
 import bedside.proto.v1.operator_pb2
 import collections.abc
@@ -186,7 +187,39 @@ _OperatorServiceMintTokenType = typing_extensions.TypeVar(
     ],
 )
 
-class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceMintTokenType]):
+_OperatorServiceGetRoundRecordType = typing_extensions.TypeVar(
+    '_OperatorServiceGetRoundRecordType',
+    grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+)
+
+_OperatorServiceGetLogStatusType = typing_extensions.TypeVar(
+    '_OperatorServiceGetLogStatusType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
+    ],
+)
+
+class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceMintTokenType, _OperatorServiceGetRoundRecordType, _OperatorServiceGetLogStatusType]):
     @typing.overload
     def __init__(self: OperatorServiceStub[
         grpc.StreamUnaryMultiCallable[
@@ -228,6 +261,14 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.operator_pb2.MintTokenRequest,
             bedside.proto.v1.operator_pb2.MintedToken,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundRecordRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.audit_pb2.LogStatus,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -273,6 +314,14 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
             bedside.proto.v1.operator_pb2.MintTokenRequest,
             bedside.proto.v1.operator_pb2.MintedToken,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundRecordRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.audit_pb2.LogStatus,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ImportBundle: _OperatorServiceImportBundleType
@@ -298,6 +347,11 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
 
     MintToken: _OperatorServiceMintTokenType
     """A token that gives PENDING until the site approves."""
+
+    GetRoundRecord: _OperatorServiceGetRoundRecordType
+    """A serialised RoundRecord of a finished round; its blobs come through GetBlob."""
+
+    GetLogStatus: _OperatorServiceGetLogStatusType
 
 OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.StreamUnaryMultiCallable[
@@ -339,6 +393,14 @@ OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.operator_pb2.MintTokenRequest,
         bedside.proto.v1.operator_pb2.MintedToken,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
     ],
 ]
 
@@ -416,5 +478,20 @@ class OperatorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.operator_pb2.MintedToken, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.MintedToken]]:
         """A token that gives PENDING until the site approves."""
+
+    @abc.abstractmethod
+    def GetRoundRecord(
+        self,
+        request: bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.common_pb2.Chunk], collections.abc.AsyncIterator[bedside.proto.v1.common_pb2.Chunk]]:
+        """A serialised RoundRecord of a finished round; its blobs come through GetBlob."""
+
+    @abc.abstractmethod
+    def GetLogStatus(
+        self,
+        request: bedside.proto.v1.common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.audit_pb2.LogStatus, collections.abc.Awaitable[bedside.proto.v1.audit_pb2.LogStatus]]: ...
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,79 @@
+"""Opening a cohort's sum: masked uploads minus answers, bounded, decoded.
+
+Memory of one vector and one upload, whatever the number of devices: uploads are taken one after another. The
+coordinator opens with this, and an auditor opens again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from bedside.core.codec.decoder import DecodedSum, check_sum, decode_sum
+from bedside.core.securesum.aggregator import Aggregate
+from bedside.core.securesum.plans import CheckedPlan, rotation_seed
+from bedside.core.securesum.ring import unpack
+from bedside.proto.v1.round_pb2 import Answer
+
+_NOISE_TAIL_SIGMAS: Final = 12
+"""How far, in standard deviations, the noise of one trustee can reach."""
+
+
+class MaskSum(NamedTuple):
+    """A trustee's answer with its packed words."""
+
+    answer: Answer
+    packed: bytes
+
+
+def open_sum(
+    plan: CheckedPlan, uploads: Iterable[bytes], answers: Iterable[MaskSum], *, contributors: int, trustees: int
+) -> tuple[bytes, int]:
+    """Add the sealed set's uploads and take all answers away.
+
+    Args:
+        plan: the plan.
+        uploads: packed masked vectors of the set; read one after another.
+        answers: of the cohort's trustees.
+        contributors: devices of the sealed set.
+        trustees: of the cohort.
+
+    Returns:
+        The packed opened sum, and the distance between lowest and highest noise in it.
+
+    Raises:
+        ProtocolError: `sum-incomplete`.
+        MalformedError: `wrong-length` or `padding-not-zero`.
+    """
+    aggregate = Aggregate(plan.layout, plan.plan.word_bits)
+    for packed in uploads:
+        aggregate.add_upload(packed)
+    tail = 0
+    for answer, packed in answers:
+        aggregate.subtract_answer(packed)
+        tail += 2 * _NOISE_TAIL_SIGMAS * answer.sigma_e6
+    aggregate.opened(contributors, trustees)
+    return aggregate.packed(), tail // 1_000_000
+
+
+def check_opened(plan: CheckedPlan, packed: bytes, contributors: int, noise_tail: int) -> None:
+    """Refuse a sum that no set of honest devices can have made; raises as `check_sum`."""
+    words = unpack(packed, plan.vector_words, plan.plan.word_bits)
+    check_sum(words, plan.layout, contributors, word_bits=plan.plan.word_bits, noise_tail=noise_tail)
+
+
+def decode_opened(plan: CheckedPlan, packed: bytes, openings_digest: bytes, contributors: int) -> DecodedSum:
+    """What an opened sum says.
+
+    Args:
+        plan: the plan.
+        packed: the opened sum.
+        openings_digest: of the cohort; with H it seeds the rotation.
+        contributors: devices in the sum.
+
+    Raises:
+        MalformedError, ProtocolError: as `decode_sum`.
+    """
+    words = unpack(packed, plan.vector_words, plan.plan.word_bits)
+    seed = rotation_seed(plan.digest, openings_digest)
+    return decode_sum(words, plan.layout, seed, contributors, word_bits=plan.plan.word_bits)
