@@ -1,8 +1,8 @@
 """Merkle trees of RFC 6962 over BLAKE2b-256: roots, inclusion proofs, and proofs that a log only grew.
 
 A growing tree is never hashed as a whole: its complete subtrees are kept as nodes (level, index), where node (l, i)
-covers the leaves i 2^l .. (i + 1) 2^l - 1, and a root, path or proof of any size reads O(log^2 n) of them. Whoever keeps
-no nodes follows a log with a `Frontier` of at most log2(n) hashes.
+covers the leaves i 2^l .. (i + 1) 2^l - 1, and a root, path or proof of any size reads O(log^2 n) of them. Whoever
+keeps no nodes follows a log with a `Frontier` of at most log2(n) hashes.
 
 Source: RFC 6962 section 2.1; RFC 9162 sections 2.1.3 and 2.1.4 (the checks).
 """

@@ -41,10 +41,11 @@ def seal_cohort(
             return
         data = header_set(uploads, registry).SerializeToString(deterministic=True)
         name = blobs.put(data)
-        rosters = RosterSet(rosters=registry.rosters(list(state.plan.cohort(row.cohort).sites)))
-        judged_by = blobs.put(rosters.SerializeToString(deterministic=True))
+        sites = list(state.plan.cohort(row.cohort).sites)
+        judged_by = RosterSet(rosters=registry.rosters(sites), federation=registry.signed_federation)
+        rosters = blobs.put(judged_by.SerializeToString(deterministic=True))
         members = (upload.credential_digest for upload in uploads)
-        contributions.set_sealed(tx, row, name, len(data), judged_by, members)
+        contributions.set_sealed(tx, row, name, len(data), rosters, members)
         contributions.set_phase(tx, row, phase.value, now_ms)
 
     return work

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, desc, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.rows import fetch
 from bedside.coordinator.store.schema import LOG_CHECKPOINTS, LOG_COSIGNATURES, LOG_ENTRIES, LOG_NODES, VERDICTS
 from bedside.core.errors import MalformedError
 from bedside.core.log.entries import NAMES, encode_entry, read_entry

@@ -31,7 +31,7 @@ from bedside.core.bundle.manifest import (
     bundle_digest,
     decode_manifest,
 )
-from bedside.core.bundle.tensors import Array, decode_tensors
+from bedside.core.bundle.tensors import Array, decode_tensors, encode_tensors
 from bedside.core.errors import MalformedError, TrustError
 from bedside.core.signing.envelope import verify
 
@@ -141,6 +141,12 @@ def check_parameters(manifest: Manifest, arrays: Mapping[str, Array]) -> Paramet
             raise _unfit(f"{spec.name} has values that are not finite")
         checked[spec.name] = array.astype(np.float32, copy=False)
     return checked
+
+
+def first_checkpoint(bundle: Bundle) -> bytes:
+    """The shared parameters that a bundle starts from; local ones never leave a device, nor come from here."""
+    shared = {tensor.name for tensor in bundle.manifest.shared()}
+    return encode_tensors({name: value for name, value in bundle.parameters.items() if name in shared})
 
 
 def file_digest(data: bytes) -> str:

@@ -425,14 +425,19 @@ class RosterSet(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ROSTERS_FIELD_NUMBER: builtins.int
+    FEDERATION_FIELD_NUMBER: builtins.int
     @property
     def rosters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bedside.proto.v1.common_pb2.Signed]: ...
+    @property
+    def federation(self) -> bedside.proto.v1.common_pb2.Signed: ...
     def __init__(
         self,
         *,
         rosters: collections.abc.Iterable[bedside.proto.v1.common_pb2.Signed] | None = ...,
+        federation: bedside.proto.v1.common_pb2.Signed | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["rosters", b"rosters"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["federation", b"federation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["federation", b"federation", "rosters", b"rosters"]) -> None: ...
 
 Global___RosterSet: typing_extensions.TypeAlias = RosterSet
 

@@ -55,7 +55,9 @@ def _hash_entries(connection: sa.Connection) -> None:
         return nodes[level, place]
 
     statement = sa.text("INSERT INTO log_nodes (level, place, hash) VALUES (:level, :place, :hash)")
-    for size, row in enumerate(connection.execute(sa.text("SELECT leaf FROM log_entries ORDER BY position")).fetchall()):
+    for size, row in enumerate(
+        connection.execute(sa.text("SELECT leaf FROM log_entries ORDER BY position")).fetchall()
+    ):
         for level, place, value in grown(size, bytes(row[0]), look_up):
             nodes[level, place] = value
             connection.execute(statement, {"level": level, "place": place, "hash": value})
