@@ -38,6 +38,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_close_hours: longest time that a round may stay open.
         max_rounds_per_day: most rounds of all tasks together.
         heartbeat: `minimal` or `standard`: how much a device tells about itself.
+        audit_one_in: the trustee recomputes one in so many finished rounds, by its own draw; 0 means none.
     """
 
     bundle_signers: dict[str, str] = {}
@@ -59,6 +60,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_close_hours: int = 168
     max_rounds_per_day: int = 1_000
     heartbeat: str = "standard"
+    audit_one_in: int = 20
 
     def __post_init__(self) -> None:
         _require(self.min_trusted >= 3, "min_trusted is never under 3: a sum over fewer devices shows single ones")
@@ -67,6 +69,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         _require(self.heartbeat in ("minimal", "standard"), "heartbeat is minimal or standard")
         _require(1 <= self.max_close_hours <= 168, "max_close_hours is 1 to 168 (seven days)")
         _require(self.min_local_steps >= 2, "min_local_steps is at least 2: a single step is a gradient")
+        _require(0 <= self.audit_one_in <= 1_000_000, "audit_one_in is 0 (never) to 1,000,000")
         for name, key in self.bundle_signers.items():
             _require(_is_key(key), f"bundle_signers.{name} is not an Ed25519 public key in 64 hexadecimal digits")
 

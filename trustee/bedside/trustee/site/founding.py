@@ -60,6 +60,9 @@ max_rounds_per_day = 1000
 # How much a device tells about itself: "minimal" or "standard". Sensor activity shows who is in bed.
 heartbeat = "standard"
 
+# The trustee recomputes one in so many finished rounds from what the coordinator stored, by its own draw. 0: none.
+audit_one_in = 20
+
 # Who may sign models: name = "64 hexadecimal digits of an Ed25519 public key". Never the coordinator's key.
 [bundle_signers]
 """
