@@ -1,8 +1,8 @@
 """Opening a cohort's sum from what is stored: `core.securesum.opening` around the blobs.
 
 Invariants:
-    * Memory of one vector and one upload, whatever the number of devices: uploads are read one after another.
-    * Every upload's BLAKE3 is verified again while it is added, so that a disk that rots cannot pass unseen.
+    * Memory of one vector and a few uploads, whatever the number of devices.
+    * Every upload's BLAKE3 is verified again when it is added, so that a disk that rots cannot pass unseen.
     * The same stored bytes give the same sum: doing it again after a crash changes nothing.
 """
 
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blake3 import blake3
-
+from bedside.coordinator.aggregation.running import RunningSums, verified
 from bedside.coordinator.blobs import BlobStore
 from bedside.coordinator.rounds.state import RoundState
-from bedside.core.errors import StoreError
 from bedside.core.learning.step import check_weight
 from bedside.core.securesum.opening import MaskSum, check_opened, decode_opened, open_sum
 from bedside.core.signing import parse_strict
@@ -29,8 +27,8 @@ class OpenedSum:
     size_bytes: int
 
 
-def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore) -> OpenedSum:
-    """Add a sealed cohort's uploads, take the answers away, check the bounds, and store the sum.
+def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: RunningSums) -> OpenedSum:
+    """Add what a sealed cohort's running sum lacks, take the answers away, check the bounds, and store the sum.
 
     Raises:
         StoreError: `blob-damaged`, when stored bytes are not what was accepted.
@@ -38,26 +36,14 @@ def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore) -> OpenedS
         MalformedError: a vector does not fit the plan.
     """
     plan = state.plan
-    names = [upload.upload_blake3 for upload in state.uploads if upload.cohort == cohort and upload.counted]
+    counted = [upload for upload in state.uploads if upload.cohort == cohort and upload.counted]
     answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(cohort, "answer")]
     packed, tail = open_sum(
-        plan,
-        (_verified(blobs, name) for name in names),
-        (MaskSum(answer, _verified(blobs, answer.mask_sum_digest)) for answer in answers),
-        contributors=len(names),
+        running.take(plan, cohort, {upload.header_digest: upload.upload_blake3 for upload in counted}),
+        (MaskSum(answer, verified(blobs, answer.mask_sum_digest)) for answer in answers),
+        contributors=len(counted),
         trustees=len(answers),
     )
-    check_opened(plan, packed, len(names), tail)
-    check_weight(plan.plan, decode_opened(plan, packed, state.openings_digest(cohort), len(names)))
+    check_opened(plan, packed, len(counted), tail)
+    check_weight(plan.plan, decode_opened(plan, packed, state.openings_digest(cohort), len(counted)))
     return OpenedSum(blobs.put(packed, "blake3"), len(packed))
-
-
-def _verified(blobs: BlobStore, name: bytes) -> bytes:
-    data = blobs.read(name, "blake3")
-    if blake3(data).digest() != name:
-        raise StoreError(
-            "blob-damaged",
-            f"the stored bytes of upload {name.hex()[:16]} are not those that arrived",
-            remedy="check the disk; the cohort is left out",
-        )
-    return data

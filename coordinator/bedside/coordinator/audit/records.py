@@ -73,7 +73,7 @@ class Records:
         def work(tx: Connection) -> frozenset[bytes]:
             row = self._find(tx, RoundRecordRequest(plan_digest=plan_digest))
             plan, result = _plan_of(row), _lenient(Result, _lenient(Signed, row.result or b"").payload)
-            names = {plan.checkpoint.digest, plan.bundle_tar_digest, result.checkpoint.digest}
+            names = {plan.checkpoint.digest, result.checkpoint.digest}
             names |= {result.optimiser_state.digest, self._previous_result(tx, row).optimiser_state.digest}
             for cohort in contributions.cohorts(tx, row.plan_digest):
                 names |= {cohort.headers_digest or b"", cohort.sum_digest or b""}

@@ -36,7 +36,7 @@ def import_bundle(data: bytes, store: Store, blobs: BlobStore) -> ImportedBundle
     signature = files.pop(SIGNATURE)
     bundle = verify_bundle(files.pop(MANIFEST), files, lambda _: _check_form(signature))
     manifest = Signed(suite=SUITE, kind=SIGNED_KIND, payload=bundle.manifest_bytes, signature=signature)
-    checkpoint = first_checkpoint(bundle)
+    checkpoint = first_checkpoint(bundle.manifest, bundle.parameters)
     row = BundleRow(
         digest=bundle.digest,
         name=bundle.manifest.name,

@@ -21,7 +21,7 @@ from bedside.core.securesum.messages import (
     openings_digest,
     words_digest,
 )
-from bedside.core.securesum.opening import MaskSum, check_opened, decode_opened, open_sum
+from bedside.core.securesum.opening import MaskSum, added, check_opened, decode_opened, open_sum
 from bedside.core.securesum.plans import CheckedPlan
 from bedside.core.securesum.trustee import leaves_of
 from bedside.core.signing.envelope import parse_strict
@@ -150,8 +150,7 @@ class CohortAudit:
     def _add(self) -> None:
         """One pass over uploads and answers, one of them in memory at a time."""
         self._packed, self._tail = open_sum(
-            self._plan,
-            self._uploads(),
+            added(self._plan, self._uploads()),
             self._mask_sums(),
             contributors=len(self._headers),
             trustees=len(self._openings),

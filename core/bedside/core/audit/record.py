@@ -89,7 +89,6 @@ def blob_limit(name: BlobName) -> int:
 def _named(record: RoundRecord, read: ReadBlob) -> Iterator[BlobName]:
     plan = parse_strict(Plan, record.plan.payload)
     result = parse_strict(Result, record.result.payload)
-    yield BlobName("blake2b", plan.bundle_tar_digest)
     for cohort in record.cohorts:
         if cohort.HasField("headers"):
             name = BlobName("blake2b", cohort.headers.digest)

@@ -17,10 +17,8 @@ from bedside.core.audit.cohort import CohortAudit
 from bedside.core.audit.logged import check_log
 from bedside.core.audit.record import BlobName, ReadBlob, checked_blob
 from bedside.core.audit.report import CHECKS, BrokenError, Line, Report
-from bedside.core.bundle.archive import unpack_bundle
-from bedside.core.bundle.manifest import MANIFEST, SIGNATURE
+from bedside.core.bundle.manifest import decode_manifest
 from bedside.core.bundle.tensors import encode_tensors, float_tensors
-from bedside.core.bundle.verify import first_checkpoint, verify_bundle
 from bedside.core.errors import BedsideError, UnavailableError
 from bedside.core.learning.step import CohortSum, NextModel, count_sums, next_checkpoint
 from bedside.core.securesum.plans import CheckedPlan, open_plan
@@ -116,14 +114,11 @@ class _Audit:
         return BlobRef()
 
     def _genesis(self, plan: CheckedPlan) -> None:
-        tar = checked_blob(self._read, BlobName("blake2b", plan.plan.bundle_tar_digest), "lineage", "the bundle")
-        files = unpack_bundle(tar)
-        files.pop(SIGNATURE)
-        # Whose bundle it is stands in each site's policy, which trustees and devices judged the plan by.
-        bundle = verify_bundle(files.pop(MANIFEST), files, lambda _: None)
-        if bundle.digest != plan.plan.bundle.digest:
-            raise BrokenError("lineage", "the bundle is not the one that the plan names")
-        if digest(first_checkpoint(bundle)) != plan.plan.checkpoint.digest:
+        """The bundle's manifest names the first checkpoint; who may sign bundles stands in each site's policy."""
+        encoded = self._record.manifest.payload
+        if digest(encoded) != plan.plan.bundle.digest:
+            raise BrokenError("lineage", "the record does not hold the manifest of the plan's bundle")
+        if decode_manifest(encoded).checkpoint != plan.plan.checkpoint.digest.hex():
             raise BrokenError("lineage", "the plan's checkpoint is not the one that its bundle starts from")
 
     def _step(self, plan: CheckedPlan, result: Result, sums: list[CohortSum], state: BlobRef) -> None:

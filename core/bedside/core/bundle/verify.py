@@ -79,12 +79,15 @@ def verify_bundle(manifest_bytes: bytes, files: Mapping[str, bytes], verify_sign
         raise _altered("the files are not those that the manifest names")
     for entry in manifest.files:
         _check_file(entry, files[entry.name])
+    parameters = check_parameters(manifest, decode_tensors(files[PARAMETERS]))
+    if file_digest(first_checkpoint(manifest, parameters)) != manifest.checkpoint:
+        raise _altered("the shared parameters are not the first checkpoint that the manifest names")
     return Bundle(
         manifest=manifest,
         manifest_bytes=manifest_bytes,
         digest=bundle_digest(manifest_bytes),
         files=dict(files),
-        parameters=check_parameters(manifest, decode_tensors(files[PARAMETERS])),
+        parameters=parameters,
         golden=decode_tensors(files[GOLDEN]),
     )
 
@@ -143,10 +146,9 @@ def check_parameters(manifest: Manifest, arrays: Mapping[str, Array]) -> Paramet
     return checked
 
 
-def first_checkpoint(bundle: Bundle) -> bytes:
-    """The shared parameters that a bundle starts from; local ones never leave a device, nor come from here."""
-    shared = {tensor.name for tensor in bundle.manifest.shared()}
-    return encode_tensors({name: value for name, value in bundle.parameters.items() if name in shared})
+def first_checkpoint(manifest: Manifest, parameters: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
+    """The shared parameters that a bundle starts from; local ones never leave a device, nor come from elsewhere."""
+    return encode_tensors({tensor.name: parameters[tensor.name] for tensor in manifest.shared()})
 
 
 def file_digest(data: bytes) -> str:

@@ -26,14 +26,21 @@ class MaskSum(NamedTuple):
     packed: bytes
 
 
+def added(plan: CheckedPlan, uploads: Iterable[bytes]) -> Aggregate:
+    """The sum of packed masked vectors, read one after another; raises as `Aggregate.add_upload`."""
+    aggregate = Aggregate(plan.layout, plan.plan.word_bits)
+    for packed in uploads:
+        aggregate.add_upload(packed)
+    return aggregate
+
+
 def open_sum(
-    plan: CheckedPlan, uploads: Iterable[bytes], answers: Iterable[MaskSum], *, contributors: int, trustees: int
+    aggregate: Aggregate, answers: Iterable[MaskSum], *, contributors: int, trustees: int
 ) -> tuple[bytes, int]:
-    """Add the sealed set's uploads and take all answers away.
+    """Take all answers away from the sum of a sealed set's uploads.
 
     Args:
-        plan: the plan.
-        uploads: packed masked vectors of the set; read one after another.
+        aggregate: of exactly the set's uploads; it is used up.
         answers: of the cohort's trustees.
         contributors: devices of the sealed set.
         trustees: of the cohort.
@@ -45,9 +52,6 @@ def open_sum(
         ProtocolError: `sum-incomplete`.
         MalformedError: `wrong-length` or `padding-not-zero`.
     """
-    aggregate = Aggregate(plan.layout, plan.plan.word_bits)
-    for packed in uploads:
-        aggregate.add_upload(packed)
     tail = 0
     for answer, packed in answers:
         aggregate.subtract_answer(packed)

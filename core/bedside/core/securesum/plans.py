@@ -42,12 +42,14 @@ class CheckedPlan:
         plan: its fields.
         signed: the envelope it came in.
         layout: the vector's layout.
+        coordinator_pk: the key that signed it, 32 bytes.
     """
 
     digest: bytes
     plan: plan_pb2.Plan
     signed: Signed
     layout: Layout
+    coordinator_pk: bytes
 
     @property
     def vector_words(self) -> int:
@@ -100,7 +102,7 @@ def open_plan(signed: Signed, coordinator_pk: bytes) -> CheckedPlan:
     _check_cohorts(plan)
     layout = layout_of(plan.layout)
     layout.check_fits(plan.max_contributors, plan.word_bits)
-    return CheckedPlan(digest(payload), plan, signed, layout)
+    return CheckedPlan(digest(payload), plan, signed, layout, coordinator_pk)
 
 
 def layout_of(message: plan_pb2.Layout) -> Layout:
