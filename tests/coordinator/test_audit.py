@@ -284,10 +284,14 @@ async def test_a_round_that_failed_is_audited_too(federation, bundle):
     async with federation.coordinator() as desk:
         await desk.populate(devices=1)
         await desk.start(bundle)
-        alder = desk.trustees()[0]
-        (item,) = await alder.items()
-        await alder.refuse(item.open, "min-trusted", "the set is too small")
+        alder, birch = desk.trustees()
+        await alder.serve(until="open")
+        (item,) = await birch.items()
+        await birch.refuse(item.open, "min-trusted", "the set is too small")
         detail = await desk.ended()
+        await alder.serve(until="close")
+        site = desk.world.sites["alder"]
+        await desk.publish(site, without=alder.member)  # who was revoked later opened rightly then
         auditor = Auditor(desk, detail.summary.plan_digest)
         report = auditor.report()
         assert report.holds, report.failure

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bedside.core.errors import BedsideError, TrustError, UnavailableError
+from bedside.core.errors import BedsideError, StoreError, TrustError, UnavailableError
 from bedside.core.log.messages import open_cosignature, sign_checkpoint
 from bedside.core.signing.envelope import digest
 from bedside.proto.v1.audit_pb2 import CheckpointView
@@ -245,6 +245,23 @@ def test_it_goes_on_where_it_was_after_a_restart(reader, log, world):
     assert again.follow(log)
     assert log.calls == [("checkpoint", 5), ("entries", 5, 1)]
     assert again.store.frontier().root() == log.root()
+
+
+def test_a_log_that_is_read_on_between_proof_and_judgement_refuses_nothing(reader, log):
+    plan = log.plan(reader.bench)
+    asyncio.run(reader.book.prepare(log, reader.world.federation, plan.signed, NEVER))
+    log.add("result", digest(b"r"), digest(b"p"))
+    reader.follow(log)
+    reader.book.check_plan(plan)
+
+
+def test_trouble_on_this_machine_is_no_finding_about_the_log(reader, log):
+    async def full(log_size, tree_size):
+        raise StoreError("store-write", "the disk is full")
+
+    log.get_plan_proof = full
+    with pytest.raises(StoreError):
+        asyncio.run(reader.book.prepare(log, reader.world.federation, log.plan(reader.bench).signed, NEVER))
 
 
 def test_a_proof_is_for_one_judgement_only(reader, log):

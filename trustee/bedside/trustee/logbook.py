@@ -17,12 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from nacl.signing import SigningKey
 
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError, MalformedError, RefusedError, TrustError, UnavailableError
+from bedside.core.errors import BedsideError, MalformedError, RefusedError, StoreError, TrustError, UnavailableError
 from bedside.core.log.entries import CHAINED, KINDS, NAMES, read_entry
 from bedside.core.log.messages import open_checkpoint, sign_cosignature
 from bedside.core.securesum.plans import CheckedPlan
@@ -39,6 +40,9 @@ from bedside.trustee.log_store import DueAudit, ForeignWord, LogStore, Reading
 PAGE_ENTRIES: Final = 1_000
 """Entries that are asked for at once: about 150 KB."""
 
+MAX_FOREIGN_WORDS: Final = 1_000
+"""Foreign words that are kept of one reading: the first is alarm enough, and a hostile log has no end."""
+
 _DRAW_BYTES: Final = 8
 _NS_PER_S: Final = 1_000_000_000
 _LOGGER = logging.getLogger(__name__)
@@ -54,6 +58,15 @@ class LogSource(Protocol):
     async def get_plan_proof(self, log_size: int, tree_size: int) -> PlanProof: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """A proof with the verified tree that it is to lead to; the log may be read on meanwhile."""
+
+    size: int
+    root: bytes
+    proof: PlanProof
+
+
 class LogBook:
     """One trustee's view of the log."""
 
@@ -66,7 +79,7 @@ class LogBook:
         self._clock = clock
         self._entropy = entropy
         self._turn = asyncio.Lock()
-        self._proofs: dict[bytes, PlanProof | BedsideError] = {}
+        self._proofs: dict[bytes, _Proven | BedsideError] = {}
         """What was found out about the plan that is about to be judged, by H."""
 
     async def follow(self, source: LogSource, federation: Federation, audit_one_in: int) -> bool:
@@ -94,15 +107,17 @@ class LogBook:
         """Find out what there is to know of the log before a plan is judged by `check_plan`.
 
         Raises:
-            UnavailableError: the coordinator is asked again later.
+            UnavailableError, StoreError: no word on the log; the coordinator asks again later.
         """
         name = digest(signed.payload)
         self._proofs.clear()
         try:
             await self.follow(source, federation, audit_one_in)
             claimed = parse_strict(Plan, signed.payload)
-            self._proofs[name] = await source.get_plan_proof(claimed.log_size, self.store.frontier().size)
-        except UnavailableError:
+            read = self.store.frontier()
+            proof = await source.get_plan_proof(claimed.log_size, read.size)
+            self._proofs[name] = _Proven(read.size, read.root(), proof)
+        except (UnavailableError, StoreError):
             raise
         except BedsideError as error:
             self._proofs[name] = error
@@ -115,17 +130,16 @@ class LogBook:
             TrustError: `log-fork` or `log-inconsistent`.
         """
         self.check_alarm()
-        proof = self._proofs.pop(plan.digest, None)
-        if isinstance(proof, TrustError):
-            raise proof
-        if proof is None or isinstance(proof, BedsideError):
-            why = proof.sentence if proof is not None else "nothing was asked"
+        proven = self._proofs.pop(plan.digest, None)
+        if isinstance(proven, TrustError):
+            raise proven
+        if proven is None or isinstance(proven, BedsideError):
+            why = proven.sentence if proven is not None else "nothing was asked"
             raise TrustError("log-inconsistent", f"the plan's place in the log was not proven: {why}")
-        read, told = self.store.frontier(), plan.plan
-        root = read.root()
-        if not verify_consistency(told.log_size, told.log_root, read.size, root, proof.consistency):
+        told, proof = plan.plan, proven.proof
+        if not verify_consistency(told.log_size, told.log_root, proven.size, proven.root, proof.consistency):
             raise TrustError("log-fork", "the log that the plan names is not the one that this trustee has read")
-        in_place = verify_inclusion(root, proof.leaf, told.log_size, read.size, proof.inclusion)
+        in_place = verify_inclusion(proven.root, proof.leaf, told.log_size, proven.size, proof.inclusion)
         if not in_place or not _is_plan(proof.leaf, plan.digest):
             raise TrustError("log-inconsistent", "the plan is not the entry that follows the log which it names")
 
@@ -152,7 +166,7 @@ class LogBook:
                 raise TrustError("log-inconsistent", f"the log ends before the {checkpoint.size} entries it claims")
             for leaf in leaves[:count]:
                 entry = _entry(leaf)
-                if self._is_foreign(entry):
+                if len(foreign) < MAX_FOREIGN_WORDS and self._is_foreign(entry):
                     foreign.append(_foreign(frontier.size, entry))
                 if self._is_drawn(entry, audit_one_in):
                     drawn.append(DueAudit(entry.plan_digest, entry.payload_digest))

@@ -25,10 +25,10 @@ from bedside.core.securesum.opening import MaskSum, added, check_opened, decode_
 from bedside.core.securesum.plans import CheckedPlan
 from bedside.core.securesum.trustee import leaves_of
 from bedside.core.signing.envelope import parse_strict
-from bedside.core.signing.trust import Trust, open_roster
+from bedside.core.signing.trust import Trust, authority_of, open_credential, open_roster
 from bedside.proto.v1.audit_pb2 import CohortRecord
 from bedside.proto.v1.common_pb2 import Signed
-from bedside.proto.v1.identity_pb2 import Federation, Role
+from bedside.proto.v1.identity_pb2 import Credential, Federation, Role
 from bedside.proto.v1.round_pb2 import COHORT_OUTCOME_OPENED, Answer, Closed, CohortResult, Refusal
 from bedside.proto.v1.trustee_pb2 import HeaderSet
 
@@ -86,8 +86,10 @@ class CohortAudit:
         self._openings = open_openings(self._record.openings, self._plan, self._record.cohort, self._trust)
 
     def _check_some_openings(self) -> None:
+        """Of a cohort that was left out: no set was sealed, so that no rosters of that time are kept."""
         for entry in self._record.openings:
-            credential = self._trust.credential(entry.credential, Role.ROLE_TRUSTEE)
+            site = parse_strict(Credential, entry.credential.payload).site
+            credential = open_credential(entry.credential, authority_of(self._federation, site))
             self._openings.append(open_opening(entry.opening, credential, self._plan, self._record.cohort))
 
     def _check_endings(self) -> None:
