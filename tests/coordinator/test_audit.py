@@ -21,7 +21,7 @@ from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.audit_pb2 import RoundRecordRequest
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.plan_pb2 import Plan
-from bedside.proto.v1.round_pb2 import Answer, Result
+from bedside.proto.v1.round_pb2 import Answer, Closed, Result
 
 FEDADAM = plan_pb2.ServerStep(
     optimiser=plan_pb2.SERVER_OPTIMISER_FEDADAM,
@@ -241,6 +241,39 @@ async def test_a_coordinator_that_signs_another_result_is_found_out(federation, 
         auditor = Auditor(desk, plan)
         report = audit_round(resigned(auditor, change), auditor.read, auditor.root_pk)
         assert report.failure.code == code
+
+
+async def test_a_coordinator_that_opens_a_sum_out_of_bounds_is_found_out(federation, bundle, monkeypatch):
+    async with federation.coordinator() as desk:
+        scope = type(desk).device.__globals__["Device"].make.__globals__
+        honest = scope["encode"]
+
+        def lie(*args, **kwargs):
+            words = honest(*args, **kwargs)
+            words[-1] = 10_000
+            return words
+
+        monkeypatch.setitem(scope, "encode", lie)
+        monkeypatch.setattr("bedside.coordinator.aggregation.opening.check_opened", lambda *_: None)
+        (plan,) = await play(desk, bundle)
+        assert Auditor(desk, plan).code() == "bounds"
+
+
+async def test_a_word_by_somebody_else_is_no_word_of_a_trustee(federation, bundle, monkeypatch):
+    monkeypatch.setattr("bedside.core.audit.round.check_log", lambda *_: None)
+    async with federation.coordinator() as desk:
+        (plan,) = await play(desk, bundle)
+        auditor = Auditor(desk, plan)
+        record = auditor.record()
+        told = Closed(suite=1, plan_digest=plan, reason=1, credential_digest=desk.devices()[0].member.own.digest)
+        record.cohorts[0].closings.append(sign_message("closed", told, desk.devices()[0].member.key))
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.code == "endings"
+        record = auditor.record()
+        record.cohorts[0].votes[0].CopyFrom(record.cohorts[0].votes[1])
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.code == "votes"
+        record = auditor.record()
+        del record.cohorts[0].answers[1]
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.code == "answers"
 
 
 async def test_a_coordinator_that_starts_from_another_checkpoint_is_found_out(federation, bundle):
