@@ -243,6 +243,19 @@ async def test_a_coordinator_that_signs_another_result_is_found_out(federation, 
         assert report.failure.code == code
 
 
+async def test_a_sum_that_is_well_stored_but_another_is_found_out(federation, bundle, monkeypatch):
+    monkeypatch.setattr("bedside.core.audit.round.check_log", lambda *_: None)
+    async with federation.coordinator() as desk:
+        (plan,) = await play(desk, bundle)
+        auditor = Auditor(desk, plan)
+        other = auditor.parts.blobs.put(flip(auditor.parts.blobs.read(_cohort(auditor).sum_digest, "blake3")), "blake3")
+
+        def lie(result):
+            result.cohorts[0].sum_digest = other
+
+        assert audit_round(resigned(auditor, lie), auditor.read, auditor.root_pk).failure.code == "sum"
+
+
 async def test_a_coordinator_that_opens_a_sum_out_of_bounds_is_found_out(federation, bundle, monkeypatch):
     async with federation.coordinator() as desk:
         scope = type(desk).device.__globals__["Device"].make.__globals__
