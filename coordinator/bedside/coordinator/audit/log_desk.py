@@ -80,7 +80,7 @@ class LogDesk:
 
         def work(tx: Connection) -> PlanProof:
             consistency = log.consistency(tx, request.log_size, request.tree_size)
-            inclusion = log.inclusion(tx, request.log_size, request.tree_size)
+            (inclusion,) = log.inclusions(tx, [request.log_size], request.tree_size)
             (leaf,) = log.leaves(tx, request.log_size, 1)
             return PlanProof(consistency=consistency, leaf=leaf, inclusion=inclusion)
 

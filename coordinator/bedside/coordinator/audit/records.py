@@ -161,12 +161,13 @@ class Records:
         size = _lenient(LogCheckpoint, signed.payload).size
         entries = log.entries_of(tx, row.plan_digest)
         entries += log.untyped_entries(tx, row.plan_digest, digest(record.result.payload))
+        paths = log.inclusions(tx, [one.position for one in entries], size)
         return LogEvidence(
             checkpoint=signed,
             consistency=log.consistency(tx, min(plan.log_size, size), size),
             entries=[
-                LoggedEntry(index=one.position, leaf=one.leaf, inclusion=log.inclusion(tx, one.position, size))
-                for one in entries
+                LoggedEntry(index=one.position, leaf=one.leaf, inclusion=path)
+                for one, path in zip(entries, paths, strict=True)
             ],
         )
 

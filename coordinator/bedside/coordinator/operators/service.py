@@ -181,7 +181,7 @@ class OperatorService(OperatorServiceServicer):
         self, request: RoundRecordRequest, context: Context
     ) -> AsyncIterator[Chunk]:
         """Send the record of a finished round."""
-        for chunk in record_chunks(self._records.record(request)):
+        for chunk in record_chunks(await asyncio.to_thread(self._records.record, request)):
             yield chunk
 
     async def GetLogStatus(self, request: Empty, context: Context) -> LogStatus:  # noqa: N802

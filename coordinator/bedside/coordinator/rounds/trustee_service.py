@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Final
@@ -153,7 +154,7 @@ class TrusteeService(TrusteeServiceServicer):
     ) -> AsyncIterator[Chunk]:
         """Send the record of a round of this trustee."""
         self._records.check_trustee(request.plan_digest, self._caller(context))
-        for chunk in record_chunks(self._records.record(request)):
+        for chunk in record_chunks(await asyncio.to_thread(self._records.record, request)):
             yield chunk
 
     async def GetRoundBlob(self, request: RoundBlobRequest, context: Context) -> AsyncIterator[Chunk]:  # noqa: N802

@@ -8,7 +8,9 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import Connection, desc, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -103,10 +105,12 @@ def consistency(tx: Connection, old: int, new: int) -> list[bytes]:
     return consistency_at(old, new, node(tx))
 
 
-def inclusion(tx: Connection, position: int, at_size: int) -> list[bytes]:
-    """The audit path of an entry in the log of `at_size` entries; raises as `consistency`."""
-    _check_range(tx, position + 1, at_size)
-    return inclusion_at(position, at_size, node(tx))
+def inclusions(tx: Connection, positions: Sequence[int], at_size: int) -> list[list[bytes]]:
+    """The audit paths of entries in the log of `at_size` entries; raises as `consistency`."""
+    for position in positions:
+        _check_range(tx, position + 1, at_size)
+    look_up = cache(node(tx))  # neighbours share most of their paths
+    return [inclusion_at(position, at_size, look_up) for position in positions]
 
 
 def leaves(tx: Connection, first: int, count: int) -> list[bytes]:
