@@ -148,7 +148,8 @@ def _of_sets(policy: SitePolicy) -> Iterator[str]:
     if not policy.guard_membership and not adds_noise(policy):
         yield (
             "guard_membership is off: when one device joins or leaves between two rounds of training, the two sums"
-            " together tell something about it. Over many rounds with changing devices that adds up."
+            " together tell something about it, most of all when a coordinator hardly moves the model between them."
+            " Over many rounds with changing devices that adds up."
         )
     elif not adds_noise(policy):
         yield (

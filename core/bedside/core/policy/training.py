@@ -66,7 +66,7 @@ def _hyper_parameters(case: Case) -> str:
     rate = asked.learning_rate_e9 / 1e9
     checks = (
         (asked.level in LEVELS, "the plan's quantisation level is not known here; Q0 and Q1 are allowed"),
-        (not asked.suffix, f"the plan trains only the layers from {asked.suffix[:64]!r}; all or none are allowed"),
+        (not asked.suffix, f"the plan trains only the layers from {asked.suffix!r:.64}; all or none are allowed"),
         (
             1 <= asked.epochs <= policy.max_epochs,
             f"the plan asks for {asked.epochs} epochs; site {site} allows 1 to {policy.max_epochs}",

@@ -160,7 +160,7 @@ class Plan(google.protobuf.message.Message):
     log_root: builtins.bytes
     purpose: Global___Purpose.ValueType
     statistic_template: builtins.str
-    """Catalogue id; set for PURPOSE_STATISTIC and PURPOSE_EVALUATE only."""
+    """Catalogue id; set for PURPOSE_STATISTIC only."""
     word_bits: builtins.int
     """w: the ring is Z_(2^w), 8..32."""
     min_contributors: builtins.int
