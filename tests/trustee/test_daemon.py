@@ -238,7 +238,9 @@ def bench(world, coordinator, make_bench, tmp_path):
     runtime = Path(tempfile.mkdtemp(dir=RAM, prefix="bedside-test-"))
     made = make_bench(world, tmp_path, mounts=Path("/proc/self/mounts"), runtime=runtime)
     plain = SimpleNamespace(plan=made.plan)
-    made.plan = lambda **changes: coordinator.log.plan(plain, **changes)
+    now_s = CLOCK.now_ns() // 10**9  # the daemon's clock is this machine's
+    times = {"issued_at_s": now_s, "close_at_s": now_s + 600}
+    made.plan = lambda **changes: coordinator.log.plan(plain, **times, **changes)
     yield made
     made.store.close()
     shutil.rmtree(runtime)
