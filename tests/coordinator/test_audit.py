@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 from nacl.signing import SigningKey
@@ -21,7 +22,7 @@ from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.audit_pb2 import RoundRecordRequest
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.plan_pb2 import Plan
-from bedside.proto.v1.round_pb2 import Answer, Closed, Result
+from bedside.proto.v1.round_pb2 import Answer, Closed, Opening, Result, Vote
 
 FEDADAM = plan_pb2.ServerStep(
     optimiser=plan_pb2.SERVER_OPTIMISER_FEDADAM,
@@ -241,6 +242,84 @@ async def test_a_coordinator_that_signs_another_result_is_found_out(federation, 
         auditor = Auditor(desk, plan)
         report = audit_round(resigned(auditor, change), auditor.read, auditor.root_pk)
         assert report.failure.code == code
+
+
+async def test_a_checkpoint_that_is_well_stored_but_another_is_found_out(federation, bundle, monkeypatch):
+    monkeypatch.setattr("bedside.core.audit.round.check_log", lambda *_: None)
+    async with federation.coordinator() as desk:
+        (plan,) = await play(desk, bundle)
+        auditor = Auditor(desk, plan)
+        before = Plan.FromString(auditor.record().plan.payload).checkpoint
+        record = resigned(auditor, lambda result: result.checkpoint.CopyFrom(before))
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.sentence.startswith(
+            "the step leads to another"
+        )
+
+
+def _bent(path):
+    path[0] = flip(path[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda log: _bent(log.consistency),
+        lambda log: _bent(log.entries[0].inclusion),
+        lambda log: setattr(log.entries[0], "index", 3),
+        lambda log: setattr(log.checkpoint, "signature", flip(log.checkpoint.signature)),
+        lambda log: log.entries.add().CopyFrom(log.entries[0]) or setattr(log.entries[-1], "leaf", b"d" * 32),
+    ],
+)
+async def test_evidence_that_does_not_lead_to_the_signed_log_is_named(federation, bundle, change):
+    async with federation.coordinator() as desk:
+        _, plan = await play(desk, bundle, rounds=2)
+        auditor = Auditor(desk, plan)
+        record = auditor.record()
+        change(record.log)
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.code == "log"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "change"),
+    [
+        ("vote", Vote, {"set_root": bytes(32)}),
+        ("vote", Vote, {"set_size": 3}),
+        ("vote", Vote, {"trusted_size": 1}),
+        ("answer", Answer, {"set_root": bytes(32)}),
+        ("answer", Answer, {"votes_digest": bytes(32)}),
+    ],
+)
+async def test_a_trustee_that_spoke_of_another_set_is_named(federation, bundle, monkeypatch, kind, message, change):
+    monkeypatch.setattr("bedside.core.audit.round.check_log", lambda *_: None)
+    async with federation.coordinator() as desk:
+        (plan,) = await play(desk, bundle)
+        auditor = Auditor(desk, plan)
+        record = auditor.record()
+        words = record.cohorts[0].votes if kind == "vote" else record.cohorts[0].answers
+        told = message.FromString(words[0].payload)
+        for name, value in change.items():
+            setattr(told, name, value)
+        words[0].CopyFrom(sign_message(kind, told, desk.trustees()[0].member.key))
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.code == f"{kind}s"
+
+
+async def test_a_trustee_that_broke_its_promise_is_named(federation, bundle, monkeypatch):
+    """Its opening promised nine trusted devices; it voted for a set of four all the same."""
+    async with federation.coordinator() as desk:
+        scope = type(desk).device.__globals__["Trustee"].do_open.__globals__
+        broken = dict(vars(scope["round_pb2"]))
+        broken["Opening"] = lambda **fields: Opening(**{**fields, "min_trusted": 9})
+        monkeypatch.setitem(scope, "round_pb2", SimpleNamespace(**broken))
+        honest = scope["judge_set"]
+
+        def lax(plan, cohort, openings, headers, trust, own, secret):
+            own.opening.min_trusted = 1
+            return honest(plan, cohort, openings, headers, trust, own, secret)
+
+        monkeypatch.setitem(scope, "judge_set", lax)
+        (plan,) = await play(desk, bundle)
+        failure = Auditor(desk, plan).report().failure
+        assert (failure.code, "promised" in failure.sentence) == ("votes", True)
 
 
 async def test_a_sum_that_is_well_stored_but_another_is_found_out(federation, bundle, monkeypatch):
