@@ -23,6 +23,7 @@ from bedside.proto.v1.audit_pb2 import RoundRecordRequest
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.plan_pb2 import Plan
 from bedside.proto.v1.round_pb2 import Answer, Closed, Opening, Result, Vote
+from bedside.proto.v1.trustee_pb2 import HeaderSet
 
 FEDADAM = plan_pb2.ServerStep(
     optimiser=plan_pb2.SERVER_OPTIMISER_FEDADAM,
@@ -320,6 +321,24 @@ async def test_a_trustee_that_broke_its_promise_is_named(federation, bundle, mon
         (plan,) = await play(desk, bundle)
         failure = Auditor(desk, plan).report().failure
         assert (failure.code, "promised" in failure.sentence) == ("votes", True)
+
+
+async def test_a_header_that_no_listed_device_signed_is_named(federation, bundle, monkeypatch):
+    monkeypatch.setattr("bedside.core.audit.round.check_log", lambda *_: None)
+    async with federation.coordinator() as desk:
+        (plan,) = await play(desk, bundle)
+        auditor = Auditor(desk, plan)
+        record = auditor.record()
+        headers = HeaderSet.FromString(auditor.parts.blobs.read(record.cohorts[0].headers.digest))
+        headers.entries[1].header.signature = flip(headers.entries[1].header.signature)
+        data = headers.SerializeToString(deterministic=True)
+        record.cohorts[0].headers.digest = auditor.parts.blobs.put(data)
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.code == "headers"
+        record = auditor.record()
+        site = desk.world.sites["alder"]
+        gone = next(device.member for device in desk.devices() if device.member.site == "alder")
+        record.cohorts[0].rosters[0].CopyFrom(site.roster(desk.world.name, without=gone))
+        assert audit_round(record, auditor.read, auditor.root_pk).failure.code == "headers"
 
 
 async def test_a_sum_that_is_well_stored_but_another_is_found_out(federation, bundle, monkeypatch):
