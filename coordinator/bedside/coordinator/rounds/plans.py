@@ -16,9 +16,9 @@ from bedside.coordinator.store.tasks import BundleRow, RoundRow, TaskRow
 from bedside.core.bundle.manifest import Manifest, decode_manifest
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import ProtocolError, RefusedError
+from bedside.core.learning.step import EXAMPLES
 from bedside.core.limits import MAX_TRUSTEES, MAX_WORD_BITS
 from bedside.core.privacy import noise_tails
-from bedside.core.securesum.merkle import tree_root
 from bedside.core.securesum.plans import READER_VERSION, layout_message
 from bedside.core.signing import digest, parse_strict
 from bedside.core.signing.envelope import SUITE
@@ -28,7 +28,6 @@ from bedside.proto.v1.operator_pb2 import StartTaskRequest
 from bedside.proto.v1.round_pb2 import Result
 
 PARAMETERS: Final = "parameters"
-EXAMPLES: Final = "examples"
 CORRECT: Final = "correct"
 ROTATION_BLOCK: Final = 1_024
 """Words of one rotation block: measured to be the cheapest (DESIGN section 5)."""
@@ -44,14 +43,16 @@ class PlanFacts:
         task: what the operator asked for.
         bundle: the model.
         previous: the task's last round, finished; None before the first.
-        log: digests of the log in their order.
+        log_size: entries of the log.
+        log_root: their root; the plan's own entry is the next.
         now_s: seconds since 1970.
     """
 
     task: TaskRow
     bundle: BundleRow
     previous: RoundRow | None
-    log: Sequence[bytes]
+    log_size: int
+    log_root: bytes
     now_s: int
 
 
@@ -75,8 +76,8 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
         task=facts.task.task,
         round_number=facts.previous.number + 1 if facts.previous else 1,
         previous_result_digest=digest(_result_envelope(facts.previous).payload) if facts.previous else b"",
-        log_size=len(facts.log),
-        log_root=tree_root(facts.log),
+        log_size=facts.log_size,
+        log_root=facts.log_root,
         purpose=plan_pb2.PURPOSE_TRAIN,
         bundle=BlobRef(digest=facts.bundle.digest, size_bytes=facts.bundle.tar_bytes),
         bundle_tar_digest=facts.bundle.tar_digest,

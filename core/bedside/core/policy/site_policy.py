@@ -72,6 +72,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             a sum without noise is refused: it costs infinitely much.
         delta: at which that epsilon is meant.
         heartbeat: `minimal` or `standard`: how much a device tells about itself.
+        audit_one_in: the trustee recomputes one in so many finished rounds, by its own draw; 0 means none.
     """
 
     bundle_signers: dict[str, str] = {}
@@ -104,6 +105,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_epsilon: float = 0.0
     delta: float = 1e-5
     heartbeat: str = "standard"
+    audit_one_in: int = 20
 
     @property
     def noise_multiplier_e6(self) -> int:
@@ -142,6 +144,7 @@ def _check_sets(policy: SitePolicy) -> None:
 
 
 def _check_ranges(policy: SitePolicy) -> None:
+    _require(0 <= policy.audit_one_in <= 1_000_000, "audit_one_in is 0 (never) to 1000000")
     for name in ("max_clip", "max_learning_rate", "max_step_ms"):
         value = getattr(policy, name)
         _require(math.isfinite(value) and value > 0, f"{name} is a number above 0, not {value}")

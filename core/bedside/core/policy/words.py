@@ -40,6 +40,7 @@ FIELD_WORDS: Final = {
     "max_evaluations_per_checkpoint": "How often one state of a model may be evaluated: many evaluations with changing"
     " devices tell how single ones score.",
     "heartbeat": "How much a device tells about itself. Sensor activity shows which beds are in use.",
+    "audit_one_in": "One in so many finished rounds is recomputed by the trustee, to find a wrong sum.",
     "noise_multiplier": "Noise that your trustee adds to every sum, in units of one device's largest contribution.",
     "max_epsilon": "Privacy that may be spent before your trustee refuses.",
     "delta": "The chance with which the promise of max_epsilon may fail.",

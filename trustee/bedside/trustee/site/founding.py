@@ -107,6 +107,11 @@ delta = 1e-5
 # "minimal" or "standard". Sensor activity shows who is in bed.
 heartbeat = "standard"
 
+# --- What the trustee looks at again
+
+# It recomputes one in so many finished rounds from what the coordinator stored, by its own draw; 0 means none.
+audit_one_in = 20
+
 # --- Who may sign models
 
 # name = "64 hexadecimal digits of an Ed25519 public key". Never the coordinator's key: whoever makes a model can make
