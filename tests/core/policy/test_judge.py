@@ -93,6 +93,15 @@ def test_a_plan_within_the_policy_is_allowed(case):
     assert verdict.allowed, verdict.sentence
 
 
+def test_a_share_of_the_coordinates_that_the_policy_allows_is_allowed(case):
+    assert case.judge(subsample_e32=1 << 28).allowed
+    assert case.judge(policy={"min_subsample": 0.5}, subsample_e32=1 << 31).allowed
+    assert case.judge(policy={"min_subsample": 1.0}).allowed
+    for beyond in (0.06, 1.01):
+        with pytest.raises(ValueError, match="min_subsample"):
+            case.judge(policy={"min_subsample": beyond})
+
+
 def test_a_model_by_an_unlisted_signer_is_refused(case):
     assert case.judge(policy={"bundle_signers": {}}).code == "unknown-signer"
     stranger = bytes(case.world.new_key().verify_key).hex()
@@ -118,6 +127,8 @@ def test_a_plan_for_another_bundle_than_the_signed_one_is_refused(case):
         ({"policy": {"min_trustees": 4}}, "too-few-trustees"),
         ({"policy": {"min_contributors": 4}}, "too-few-contributors"),
         ({"policy": {"word_bits": (20, 32)}}, "codec-out-of-range"),
+        ({"policy": {"min_subsample": 0.5}, "subsample_e32": (1 << 31) - 1}, "codec-out-of-range"),
+        ({"policy": {"min_subsample": 1.0}, "subsample_e32": (1 << 32) - 1}, "codec-out-of-range"),
         ({"policy": {"value_bits": (4, 6)}}, "codec-out-of-range"),
         ({"policy": {"max_clip": 0.5}}, "codec-out-of-range"),
         ({"policy": {"min_examples": 65}}, "training-out-of-range"),

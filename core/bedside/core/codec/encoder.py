@@ -1,7 +1,8 @@
-"""The device's half of the codec: clip, rotate, round, lay out.
+"""The device's half of the codec: clip, rotate, subsample, round, lay out.
 
 Law: for one rotation seed, `decode_sum(sum of encode(x_i) mod 2^w)` is the sum of the clipped x_i, within one step
-per device in every rotated coordinate, and exactly for counts.
+per device in every rotated coordinate, and exactly for counts. Where a share of the coordinates is sent, it is that
+sum on average over seeds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bedside.core.codec.rotation import (
     rotate_blocks,
 )
 from bedside.core.codec.rounding import FRACTION, Rounder
+from bedside.core.codec.subsample import Places, chosen_places
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.ring import Words, word_dtype
 
@@ -49,7 +51,7 @@ def encode(
         tensors: float32 arrays by name, in the shapes of the layout; longer segments are scaled down to the clip.
         counts: whole numbers 0..cap by name; arrays where the slot has a shape.
         layout: the plan's layout.
-        rotation_seed: 32 bytes, the same for every device of the round.
+        rotation_seed: 32 bytes, the same for every device of the cohort; the coordinates sent follow from it too.
         rounding_key: 32 secret bytes, fresh per update.
         word_bits: w of the ring.
 
@@ -69,12 +71,33 @@ def encode(
             flat = _flat_values(segment, tensors)
             factor = clip_factor(flat, segment) / segment.step * FRACTION
             rounder = Rounder(rounding_key, index, segment.half_levels)
+            places = chosen_places(segment, rotation_seed, index) if segment.subsample_e32 else None
+            sink = _Sink(rounder, words[place], places)
             if segment.rotation_block:
-                signs = Signs(rotation_seed, index)
-                _encode_rotated(flat, segment.rotation_block, factor, signs, rounder, words[place])
+                _encode_rotated(flat, segment.rotation_block, factor, Signs(rotation_seed, index), sink)
             else:
-                _encode_plain(flat, factor, rounder, words[place])
+                _encode_plain(flat, factor, sink)
     return words
+
+
+class _Sink:
+    """Rounds the coordinates of one segment as they come, in order; of a subsampled one, those that are sent."""
+
+    def __init__(self, rounder: Rounder, out: Words, places: Places | None) -> None:
+        self._rounder = rounder
+        self._out = out
+        self._places = places
+        self._seen = 0
+        self._written = 0
+
+    def take(self, parts: FloatArray) -> None:
+        """Round the next coordinates; `parts` may be overwritten."""
+        first, self._seen = self._seen, self._seen + parts.size
+        if self._places is not None:
+            end = int(np.searchsorted(self._places, self._seen))
+            parts = parts[self._places[self._written : end] - first]
+        start, self._written = self._written, self._written + parts.size
+        self._rounder.round(parts, self._out[start : self._written])
 
 
 def clip_factor(flat: FloatArray, segment: Segment) -> float:
@@ -97,7 +120,7 @@ def clip_factor(flat: FloatArray, segment: Segment) -> float:
     return 1.0 if norm <= segment.clip else segment.clip / norm * (1.0 - _CLIP_MARGIN)
 
 
-def _encode_rotated(flat: FloatArray, block: int, factor: float, signs: Signs, rounder: Rounder, out: Words) -> None:
+def _encode_rotated(flat: FloatArray, block: int, factor: float, signs: Signs, sink: _Sink) -> None:
     rows, columns = block_shape(block)
     runs = flat.reshape(rows, -1, columns)
     group = blocks_per_group(block)
@@ -109,14 +132,12 @@ def _encode_rotated(flat: FloatArray, block: int, factor: float, signs: Signs, r
         np.multiply(part, np.float32(factor), out=blocks)
         blocks *= signs.next(blocks.size).reshape(blocks.shape)
         rotate_blocks(blocks, spare[: len(part)])
-        first = start * block
-        rounder.round(blocks.reshape(-1), out[first : first + blocks.size])
+        sink.take(blocks.reshape(-1))
 
 
-def _encode_plain(flat: FloatArray, factor: float, rounder: Rounder, out: Words) -> None:
+def _encode_plain(flat: FloatArray, factor: float, sink: _Sink) -> None:
     for start in range(0, flat.size, GROUP_WORDS):
-        part = flat[start : start + GROUP_WORDS] * np.float32(factor)
-        rounder.round(part, out[start : start + part.size])
+        sink.take(flat[start : start + GROUP_WORDS] * np.float32(factor))
 
 
 def _check_names(given: set[str], layout: Layout) -> None:
@@ -137,9 +158,9 @@ def _flat_values(segment: Segment, tensors: Mapping[str, FloatArray]) -> FloatAr
             shape = "x".join(map(str, slot.shape)) or "scalar"
             raise ProtocolError("tensor-mismatch", f"tensor {slot.name!r} is not a float32 of shape {shape}")
         parts.append(tensor.reshape(-1))
-    if len(parts) == 1 and segment.words == segment.length:
+    if len(parts) == 1 and segment.full_words == segment.length:
         return parts[0]
-    flat = np.zeros(segment.words, np.float32)
+    flat = np.zeros(segment.full_words, np.float32)
     np.concatenate(parts, out=flat[: segment.length])
     return flat
 

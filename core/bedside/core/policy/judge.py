@@ -24,6 +24,7 @@ from bedside.proto.v1.common_pb2 import Signed
 COUNTS: Final = frozenset({"examples", "correct"})
 """The count words that a training plan may ask for."""
 
+_WHOLE_E32: Final = 1 << 32
 _PURPOSE_NAMES: Final = {
     plan_pb2.PURPOSE_TRAIN: "train",
     plan_pb2.PURPOSE_EVALUATE: "evaluate",
@@ -154,6 +155,9 @@ def _codec_out_of_range(case: _Case) -> str:
     values = [segment for segment in case.plan.layout.segments if segment.kind is SegmentKind.VALUE]
     if any(not low <= segment.bits <= high for segment in values):
         return f"a segment's bits are outside the site's {low} to {high}"
+    share = plan.subsample_e32 / _WHOLE_E32 or 1.0
+    if share < policy.min_subsample:
+        return f"the plan sends {share:.4g} of the coordinates; the site asks for at least {policy.min_subsample:.4g}"
     norm = math.sqrt(sum(segment.clip**2 for segment in values))
     if norm > policy.max_clip:
         return f"contributions of norm {norm:g} are above the site's limit of {policy.max_clip:g}"

@@ -29,6 +29,8 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_clip: largest L2 norm of one contribution.
         value_bits: least and most bits of one value.
         word_bits: least and most bits of one ring word.
+        min_subsample: least share of a model's coordinates that a round may ask for, from 1/16; 1 allows whole
+            updates only.
         min_examples: fewest windows with which a device trains.
         min_sessions: fewest distinct sessions in those windows.
         min_batch: smallest training batch; tiny batches tell more about single windows.
@@ -50,6 +52,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_clip: float = 10.0
     value_bits: tuple[int, int] = (4, 8)
     word_bits: tuple[int, int] = (8, 32)
+    min_subsample: float = 0.0625
     min_examples: int = 64
     min_sessions: int = 1
     min_batch: int = 8
@@ -63,6 +66,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         _require(self.min_trusted >= 3, "min_trusted is never under 3: a sum over fewer devices shows single ones")
         _require(1 <= self.min_trustees <= 5, "min_trustees is 1 to 5")
+        _require(0.0625 <= self.min_subsample <= 1, "min_subsample is 0.0625 (1/16) to 1 (whole updates only)")
         _require(set(self.purposes) <= set(PURPOSES), f"purposes are {', '.join(PURPOSES)}")
         _require(self.heartbeat in ("minimal", "standard"), "heartbeat is minimal or standard")
         _require(1 <= self.max_close_hours <= 168, "max_close_hours is 1 to 168 (seven days)")

@@ -28,7 +28,7 @@ from bedside.proto.v1 import plan_pb2 as bedside_dot_proto_dot_v1_dot_plan__pb2
 from bedside.proto.v1 import round_pb2 as bedside_dot_proto_dot_v1_dot_round__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65\x64side/proto/v1/operator.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a\x1b\x62\x65\x64side/proto/v1/plan.proto\x1a\x1c\x62\x65\x64side/proto/v1/round.proto\"V\n\x0eImportedBundle\x12\x15\n\rbundle_digest\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06signer\x18\x04 \x01(\t\"\xcd\x02\n\x10StartTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x15\n\rbundle_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12,\n\x08training\x18\x04 \x01(\x0b\x32\x1a.bedside.proto.v1.Training\x12,\n\x06server\x18\x05 \x01(\x0b\x32\x1c.bedside.proto.v1.ServerStep\x12\x0f\n\x07\x63lip_e6\x18\x06 \x01(\x04\x12\x12\n\nvalue_bits\x18\x07 \x01(\r\x12\x11\n\tword_bits\x18\x08 \x01(\r\x12\x18\n\x10min_contributors\x18\t \x01(\r\x12\x18\n\x10max_contributors\x18\n \x01(\r\x12\x11\n\tcollect_s\x18\x0b \x01(\r\x12)\n\x07\x63ohorts\x18\x0c \x03(\x0b\x32\x18.bedside.proto.v1.Cohort\"0\n\x0bTaskStarted\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_round\x18\x02 \x01(\x04\"0\n\x0fStopTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"0\n\x11ListRoundsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"E\n\nRoundQuery\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0b\x66ollow_task\x18\x03 \x01(\x08\"\xbb\x01\n\x0cRoundSummary\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x14\n\x0c\x63ontributors\x18\x05 \x01(\r\x12\x10\n\x08refusals\x18\x06 \x01(\r\x12\x14\n\x0cstarted_at_s\x18\x07 \x01(\x04\x12\x15\n\rfinished_at_s\x18\x08 \x01(\x04\x12\x0e\n\x06reason\x18\t \x01(\t\";\n\tRoundList\x12.\n\x06rounds\x18\x01 \x03(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\"\x8b\x01\n\x0bParticipant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12\x10\n\x08sentence\x18\x07 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x08 \x01(\x04\".\n\tPhaseTime\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x12\n\nelapsed_ms\x18\x02 \x01(\x04\"\xaf\x01\n\x0c\x43ohortDetail\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05phase\x18\x02 \x01(\t\x12/\n\x08trustees\x18\x03 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12.\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12\x10\n\x08set_size\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xf5\x02\n\x0bRoundDetail\x12/\n\x07summary\x18\x01 \x01(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\x12/\n\x07\x63ohorts\x18\x02 \x03(\x0b\x32\x1e.bedside.proto.v1.CohortDetail\x12+\n\x06phases\x18\x03 \x03(\x0b\x32\x1b.bedside.proto.v1.PhaseTime\x12*\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x1a.bedside.proto.v1.CountSum\x12-\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12(\n\x06result\x18\x07 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x12\n\nsum_digest\x18\x08 \x01(\x0c\x12\x16\n\x0eupload_digests\x18\t \x03(\x0c\"~\n\x0bSiteSummary\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x04 \x01(\r\x12\x16\n\x0etrustee_online\x18\x05 \x01(\x08\x12\x16\n\x0eroster_version\x18\x06 \x01(\x04\"m\n\x0c\x46leetSummary\x12,\n\x05sites\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.SiteSummary\x12\x18\n\x10pending_requests\x18\x02 \x01(\r\x12\x15\n\rserver_time_s\x18\x03 \x01(\x04\"\x8a\x01\n\x0b\x44\x65viceEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x13\n\x0blast_seen_s\x18\x05 \x01(\x04\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x1b.bedside.proto.v1.Heartbeat\"<\n\nDeviceList\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.DeviceEntry\"L\n\x10MintTokenRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\r\x12\r\n\x05hours\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\"\x1c\n\x0bMintedToken\x12\r\n\x05token\x18\x01 \x01(\t2\x80\x06\n\x0fOperatorService\x12K\n\x0cImportBundle\x12\x17.bedside.proto.v1.Chunk\x1a .bedside.proto.v1.ImportedBundle(\x01\x12N\n\tStartTask\x12\".bedside.proto.v1.StartTaskRequest\x1a\x1d.bedside.proto.v1.TaskStarted\x12\x46\n\x08StopTask\x12!.bedside.proto.v1.StopTaskRequest\x1a\x17.bedside.proto.v1.Empty\x12N\n\nListRounds\x12#.bedside.proto.v1.ListRoundsRequest\x1a\x1b.bedside.proto.v1.RoundList\x12H\n\tShowRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail\x12K\n\nWatchRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail0\x01\x12\x46\n\x0b\x46leetStatus\x12\x17.bedside.proto.v1.Empty\x1a\x1e.bedside.proto.v1.FleetSummary\x12\x44\n\x0bListDevices\x12\x17.bedside.proto.v1.Empty\x1a\x1c.bedside.proto.v1.DeviceList\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x12N\n\tMintToken\x12\".bedside.proto.v1.MintTokenRequest\x1a\x1d.bedside.proto.v1.MintedTokenb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65\x64side/proto/v1/operator.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a\x1b\x62\x65\x64side/proto/v1/plan.proto\x1a\x1c\x62\x65\x64side/proto/v1/round.proto\"V\n\x0eImportedBundle\x12\x15\n\rbundle_digest\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06signer\x18\x04 \x01(\t\"\xe4\x02\n\x10StartTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x15\n\rbundle_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12,\n\x08training\x18\x04 \x01(\x0b\x32\x1a.bedside.proto.v1.Training\x12,\n\x06server\x18\x05 \x01(\x0b\x32\x1c.bedside.proto.v1.ServerStep\x12\x0f\n\x07\x63lip_e6\x18\x06 \x01(\x04\x12\x12\n\nvalue_bits\x18\x07 \x01(\r\x12\x11\n\tword_bits\x18\x08 \x01(\r\x12\x18\n\x10min_contributors\x18\t \x01(\r\x12\x18\n\x10max_contributors\x18\n \x01(\r\x12\x11\n\tcollect_s\x18\x0b \x01(\r\x12)\n\x07\x63ohorts\x18\x0c \x03(\x0b\x32\x18.bedside.proto.v1.Cohort\x12\x15\n\rsubsample_e32\x18\r \x01(\r\"0\n\x0bTaskStarted\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_round\x18\x02 \x01(\x04\"0\n\x0fStopTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"0\n\x11ListRoundsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"E\n\nRoundQuery\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0b\x66ollow_task\x18\x03 \x01(\x08\"\xbb\x01\n\x0cRoundSummary\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x14\n\x0c\x63ontributors\x18\x05 \x01(\r\x12\x10\n\x08refusals\x18\x06 \x01(\r\x12\x14\n\x0cstarted_at_s\x18\x07 \x01(\x04\x12\x15\n\rfinished_at_s\x18\x08 \x01(\x04\x12\x0e\n\x06reason\x18\t \x01(\t\";\n\tRoundList\x12.\n\x06rounds\x18\x01 \x03(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\"\x8b\x01\n\x0bParticipant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12\x10\n\x08sentence\x18\x07 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x08 \x01(\x04\".\n\tPhaseTime\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x12\n\nelapsed_ms\x18\x02 \x01(\x04\"\xaf\x01\n\x0c\x43ohortDetail\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05phase\x18\x02 \x01(\t\x12/\n\x08trustees\x18\x03 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12.\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12\x10\n\x08set_size\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xf5\x02\n\x0bRoundDetail\x12/\n\x07summary\x18\x01 \x01(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\x12/\n\x07\x63ohorts\x18\x02 \x03(\x0b\x32\x1e.bedside.proto.v1.CohortDetail\x12+\n\x06phases\x18\x03 \x03(\x0b\x32\x1b.bedside.proto.v1.PhaseTime\x12*\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x1a.bedside.proto.v1.CountSum\x12-\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12(\n\x06result\x18\x07 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x12\n\nsum_digest\x18\x08 \x01(\x0c\x12\x16\n\x0eupload_digests\x18\t \x03(\x0c\"~\n\x0bSiteSummary\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x04 \x01(\r\x12\x16\n\x0etrustee_online\x18\x05 \x01(\x08\x12\x16\n\x0eroster_version\x18\x06 \x01(\x04\"m\n\x0c\x46leetSummary\x12,\n\x05sites\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.SiteSummary\x12\x18\n\x10pending_requests\x18\x02 \x01(\r\x12\x15\n\rserver_time_s\x18\x03 \x01(\x04\"\x8a\x01\n\x0b\x44\x65viceEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x13\n\x0blast_seen_s\x18\x05 \x01(\x04\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x1b.bedside.proto.v1.Heartbeat\"<\n\nDeviceList\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.DeviceEntry\"L\n\x10MintTokenRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\r\x12\r\n\x05hours\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\"\x1c\n\x0bMintedToken\x12\r\n\x05token\x18\x01 \x01(\t2\x80\x06\n\x0fOperatorService\x12K\n\x0cImportBundle\x12\x17.bedside.proto.v1.Chunk\x1a .bedside.proto.v1.ImportedBundle(\x01\x12N\n\tStartTask\x12\".bedside.proto.v1.StartTaskRequest\x1a\x1d.bedside.proto.v1.TaskStarted\x12\x46\n\x08StopTask\x12!.bedside.proto.v1.StopTaskRequest\x1a\x17.bedside.proto.v1.Empty\x12N\n\nListRounds\x12#.bedside.proto.v1.ListRoundsRequest\x1a\x1b.bedside.proto.v1.RoundList\x12H\n\tShowRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail\x12K\n\nWatchRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail0\x01\x12\x46\n\x0b\x46leetStatus\x12\x17.bedside.proto.v1.Empty\x1a\x1e.bedside.proto.v1.FleetSummary\x12\x44\n\x0bListDevices\x12\x17.bedside.proto.v1.Empty\x1a\x1c.bedside.proto.v1.DeviceList\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x12N\n\tMintToken\x12\".bedside.proto.v1.MintTokenRequest\x1a\x1d.bedside.proto.v1.MintedTokenb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,39 +38,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTEDBUNDLE']._serialized_start=174
   _globals['_IMPORTEDBUNDLE']._serialized_end=260
   _globals['_STARTTASKREQUEST']._serialized_start=263
-  _globals['_STARTTASKREQUEST']._serialized_end=596
-  _globals['_TASKSTARTED']._serialized_start=598
-  _globals['_TASKSTARTED']._serialized_end=646
-  _globals['_STOPTASKREQUEST']._serialized_start=648
-  _globals['_STOPTASKREQUEST']._serialized_end=696
-  _globals['_LISTROUNDSREQUEST']._serialized_start=698
-  _globals['_LISTROUNDSREQUEST']._serialized_end=746
-  _globals['_ROUNDQUERY']._serialized_start=748
-  _globals['_ROUNDQUERY']._serialized_end=817
-  _globals['_ROUNDSUMMARY']._serialized_start=820
-  _globals['_ROUNDSUMMARY']._serialized_end=1007
-  _globals['_ROUNDLIST']._serialized_start=1009
-  _globals['_ROUNDLIST']._serialized_end=1068
-  _globals['_PARTICIPANT']._serialized_start=1071
-  _globals['_PARTICIPANT']._serialized_end=1210
-  _globals['_PHASETIME']._serialized_start=1212
-  _globals['_PHASETIME']._serialized_end=1258
-  _globals['_COHORTDETAIL']._serialized_start=1261
-  _globals['_COHORTDETAIL']._serialized_end=1436
-  _globals['_ROUNDDETAIL']._serialized_start=1439
-  _globals['_ROUNDDETAIL']._serialized_end=1812
-  _globals['_SITESUMMARY']._serialized_start=1814
-  _globals['_SITESUMMARY']._serialized_end=1940
-  _globals['_FLEETSUMMARY']._serialized_start=1942
-  _globals['_FLEETSUMMARY']._serialized_end=2051
-  _globals['_DEVICEENTRY']._serialized_start=2054
-  _globals['_DEVICEENTRY']._serialized_end=2192
-  _globals['_DEVICELIST']._serialized_start=2194
-  _globals['_DEVICELIST']._serialized_end=2254
-  _globals['_MINTTOKENREQUEST']._serialized_start=2256
-  _globals['_MINTTOKENREQUEST']._serialized_end=2332
-  _globals['_MINTEDTOKEN']._serialized_start=2334
-  _globals['_MINTEDTOKEN']._serialized_end=2362
-  _globals['_OPERATORSERVICE']._serialized_start=2365
-  _globals['_OPERATORSERVICE']._serialized_end=3133
+  _globals['_STARTTASKREQUEST']._serialized_end=619
+  _globals['_TASKSTARTED']._serialized_start=621
+  _globals['_TASKSTARTED']._serialized_end=669
+  _globals['_STOPTASKREQUEST']._serialized_start=671
+  _globals['_STOPTASKREQUEST']._serialized_end=719
+  _globals['_LISTROUNDSREQUEST']._serialized_start=721
+  _globals['_LISTROUNDSREQUEST']._serialized_end=769
+  _globals['_ROUNDQUERY']._serialized_start=771
+  _globals['_ROUNDQUERY']._serialized_end=840
+  _globals['_ROUNDSUMMARY']._serialized_start=843
+  _globals['_ROUNDSUMMARY']._serialized_end=1030
+  _globals['_ROUNDLIST']._serialized_start=1032
+  _globals['_ROUNDLIST']._serialized_end=1091
+  _globals['_PARTICIPANT']._serialized_start=1094
+  _globals['_PARTICIPANT']._serialized_end=1233
+  _globals['_PHASETIME']._serialized_start=1235
+  _globals['_PHASETIME']._serialized_end=1281
+  _globals['_COHORTDETAIL']._serialized_start=1284
+  _globals['_COHORTDETAIL']._serialized_end=1459
+  _globals['_ROUNDDETAIL']._serialized_start=1462
+  _globals['_ROUNDDETAIL']._serialized_end=1835
+  _globals['_SITESUMMARY']._serialized_start=1837
+  _globals['_SITESUMMARY']._serialized_end=1963
+  _globals['_FLEETSUMMARY']._serialized_start=1965
+  _globals['_FLEETSUMMARY']._serialized_end=2074
+  _globals['_DEVICEENTRY']._serialized_start=2077
+  _globals['_DEVICEENTRY']._serialized_end=2215
+  _globals['_DEVICELIST']._serialized_start=2217
+  _globals['_DEVICELIST']._serialized_end=2277
+  _globals['_MINTTOKENREQUEST']._serialized_start=2279
+  _globals['_MINTTOKENREQUEST']._serialized_end=2355
+  _globals['_MINTEDTOKEN']._serialized_start=2357
+  _globals['_MINTEDTOKEN']._serialized_end=2385
+  _globals['_OPERATORSERVICE']._serialized_start=2388
+  _globals['_OPERATORSERVICE']._serialized_end=3156
 # @@protoc_insertion_point(module_scope)
