@@ -7,7 +7,6 @@ and result signs the identical result after its restart (Ed25519 is deterministi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,10 @@ from bedside.coordinator.rounds.state import RoundState, phase_of
 from bedside.coordinator.store.contributions import CohortRow
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.codec.decoder import DecodedSum, decode_sum
-from bedside.core.errors import MalformedError
+from bedside.core.errors import MalformedError, ProtocolError
+from bedside.core.learning.combiners import CohortSum, combiner_of
 from bedside.core.learning.optimisers import server_optimiser
-from bedside.core.learning.weighting import Weighting, mean_delta
+from bedside.core.learning.weighting import Weighting
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.securesum.messages import words_digest
 from bedside.core.securesum.plans import rotation_seed
@@ -40,15 +40,6 @@ from bedside.proto.v1.round_pb2 import (
 
 FloatArray = npt.NDArray[np.float32]
 _MS_PER_S = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Combined:
-    """Sums over all opened cohorts."""
-
-    tensors: dict[str, FloatArray]
-    counts: dict[str, int]
-    contributors: int
 
 
 def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobStore) -> Result:
@@ -78,21 +69,36 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         result.optimiser_state.CopyFrom(previous_state)
     opened = [row for row in state.cohorts if phase_of(row) is CohortPhase.OPENED]
     if opened:
-        combined = _combine([_decode(state, row, blobs) for row in opened], sum(row.set_size for row in opened))
-        result.counts.extend(CountSum(name=name, sum=max(0, value)) for name, value in combined.counts.items())
-        _step(state, combined, result, blobs)
+        sums = [(_decode(state, row, blobs), row.set_size) for row in opened]
+        counts = _sum_counts([decoded for decoded, _ in sums])
+        result.counts.extend(CountSum(name=name, sum=max(0, value)) for name, value in counts.items())
+        try:
+            mean = _combine(state, sums)
+        except ProtocolError as error:
+            if error.code != "too-few-cohorts":
+                raise
+            result.no_step_code, result.no_step_sentence = error.code, error.sentence
+        else:
+            _step(state, mean, result, blobs)
     return result
 
 
-def _step(state: RoundState, combined: Combined, result: Result, blobs: BlobStore) -> None:
+def took_step(result: Result) -> bool:
+    """Whether a round moved the model."""
+    opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
+    return opened and not result.no_step_code
+
+
+def _combine(state: RoundState, sums: list[tuple[DecodedSum, int]]) -> dict[str, FloatArray]:
+    """The mean delta over the opened cohorts, as the plan combines them."""
     plan = state.plan.plan
-    mean = mean_delta(
-        combined.tensors,
-        Weighting(plan.training.weighting),
-        combined.contributors,
-        combined.counts[EXAMPLES],
-        plan.training.max_examples,
-    )
+    cohorts = [CohortSum(one.tensors, size, int(one.counts[EXAMPLES].sum())) for one, size in sums]
+    combiner = combiner_of(plan.server.combiner, plan.server.trim_cohorts, len(plan.cohorts))
+    return combiner.combine(cohorts, Weighting(plan.training.weighting), plan.training.max_examples)
+
+
+def _step(state: RoundState, mean: dict[str, FloatArray], result: Result, blobs: BlobStore) -> None:
+    plan = state.plan.plan
     server = plan.server
     optimiser = server_optimiser(
         server.optimiser,
@@ -119,14 +125,9 @@ def _decode(state: RoundState, row: CohortRow, blobs: BlobStore) -> DecodedSum:
     return decode_sum(words, plan.layout, seed, row.set_size, word_bits=plan.plan.word_bits)
 
 
-def _combine(sums: list[DecodedSum], contributors: int) -> Combined:
-    """Add the cohorts in their order: one float32 addition per element and cohort."""
-    tensors = dict(sums[0].tensors)
-    counts = {name: int(value.sum()) for name, value in sums[0].counts.items()}
-    for later in sums[1:]:
-        tensors = {name: value + later.tensors[name] for name, value in tensors.items()}
-        counts = {name: value + int(later.counts[name].sum()) for name, value in counts.items()}
-    return Combined(tensors, counts, contributors)
+def _sum_counts(sums: list[DecodedSum]) -> dict[str, int]:
+    """Counts over all opened cohorts, also where a combiner leaves cohorts out."""
+    return {name: sum(int(one.counts[name].sum()) for one in sums) for name in sums[0].counts}
 
 
 def _cohort_result(state: RoundState, row: CohortRow) -> CohortResult:
