@@ -48,6 +48,7 @@ purposes = ["train"]
 
 # Ranges that protect a single device inside a sum.
 max_clip = 10.0          # largest norm of one contribution
+min_subsample = 0.0625   # least share of the coordinates that a round may ask for; 1 allows whole updates only
 min_examples = 64        # fewest windows that a device trains on
 min_sessions = 1         # fewest recordings in them
 min_batch = 8            # smallest batch
