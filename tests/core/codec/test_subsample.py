@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedside.core.codec import Layout, Segment, SegmentKind, TensorSlot, check_sum, decode_sum, encode
-from bedside.core.codec.subsample import chosen_places, spread
+from bedside.core.codec.rotation import GROUP_WORDS
+from bedside.core.codec.subsample import Chooser, spread
 from bedside.core.errors import MalformedError
 
 QUARTER, EIGHTH = 1 << 30, 1 << 29
@@ -26,6 +27,12 @@ def layout_of(count: int, share_e32: int, *, clip: float = 1.0, bits: int = 8, b
         "s", SegmentKind.VALUE, (TensorSlot("x", (count,)),), int(clip * 1e6), bits, block, subsample_e32=share_e32
     )
     return Layout((values, Segment("n", SegmentKind.COUNT, cap=9)))
+
+
+def chosen_places(segment: Segment, seed: bytes, index: int) -> np.ndarray:
+    chooser = Chooser(segment, seed, index)
+    ends = range(GROUP_WORDS, segment.full_words + GROUP_WORDS, GROUP_WORDS)
+    return np.concatenate([chooser.up_to(end) for end in ends])
 
 
 def opened(update: np.ndarray, layout: Layout, seed: bytes, devices: int = 1) -> np.ndarray:
@@ -62,6 +69,18 @@ def test_the_opened_update_is_right_on_average_over_seeds(share_e32: int, block:
     assert np.linalg.norm(mean - update) < 1.5 * spread_of_one
     alone = opened(update, layout, seed_of(0))
     assert np.linalg.norm(alone - update) > 5 * spread_of_one, "a single seed is far off, or nothing was averaged"
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 5_000), st.integers(1 << 28, (1 << 32) - 1), st.data())
+def test_the_steps_in_which_places_are_asked_for_do_not_matter(count: int, share_e32: int, data: st.DataObject) -> None:
+    segment = layout_of(count, share_e32, block=0).segments[0]
+    cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=5)))
+    chooser = Chooser(segment, SEED, 0)
+    pieces = [chooser.up_to(end) for end in [*cuts, count]]
+    for piece, end in zip(pieces, [*cuts, count], strict=True):
+        assert not piece.size or int(piece.max()) < end
+    np.testing.assert_array_equal(np.concatenate(pieces), chosen_places(segment, SEED, 0))
 
 
 def test_everybody_feeds_the_same_coordinates_and_another_seed_other_ones() -> None:
@@ -122,6 +141,6 @@ def test_the_chosen_coordinates_and_the_bits_of_an_opened_sum_are_pinned() -> No
 def test_what_was_sent_counts_as_often_as_its_stratum_is_long() -> None:
     segment = layout_of(10, 3 << 30, block=0).segments[0]  # 8 of 10
     places = chosen_places(segment, SEED, 0)
-    flat = spread(np.ones(8, np.float32), places, segment)
+    flat = spread(np.ones(8, np.float32), segment, Chooser(segment, SEED, 0))
     assert float(flat.sum()) == 10
     assert sorted(flat[places]) == [1, 1, 1, 1, 1, 1, 2, 2]

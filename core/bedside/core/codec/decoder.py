@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bedside.core.codec.encoder import CountArray
 from bedside.core.codec.layout import Layout, Segment, SegmentKind
 from bedside.core.codec.rotation import FloatArray, Signs, unrotate
-from bedside.core.codec.subsample import chosen_places, spread
+from bedside.core.codec.subsample import Chooser, spread
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.ring import Words, word_dtype, word_mask
 
@@ -65,7 +65,7 @@ def decode_sum(words: Words, layout: Layout, rotation_seed: bytes, contributors:
             flat = _steps(words[place], contributors * segment.half_levels, word_bits)
             flat *= np.float32(segment.step)
             if segment.subsample_e32:
-                flat = spread(flat, chosen_places(segment, rotation_seed, index), segment)
+                flat = spread(flat, segment, Chooser(segment, rotation_seed, index))
             if segment.rotation_block:
                 flat = unrotate(flat, segment.rotation_block, Signs(rotation_seed, index))
             _split(segment, flat, decoded.tensors)

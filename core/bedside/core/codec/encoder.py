@@ -24,7 +24,7 @@ from bedside.core.codec.rotation import (
     rotate_blocks,
 )
 from bedside.core.codec.rounding import FRACTION, Rounder
-from bedside.core.codec.subsample import Places, chosen_places
+from bedside.core.codec.subsample import Chooser
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.ring import Words, word_dtype
 
@@ -71,8 +71,8 @@ def encode(
             flat = _flat_values(segment, tensors)
             factor = clip_factor(flat, segment) / segment.step * FRACTION
             rounder = Rounder(rounding_key, index, segment.half_levels)
-            places = chosen_places(segment, rotation_seed, index) if segment.subsample_e32 else None
-            sink = _Sink(rounder, words[place], places)
+            chooser = Chooser(segment, rotation_seed, index) if segment.subsample_e32 else None
+            sink = _Sink(rounder, words[place], chooser)
             if segment.rotation_block:
                 _encode_rotated(flat, segment.rotation_block, factor, Signs(rotation_seed, index), sink)
             else:
@@ -83,19 +83,18 @@ def encode(
 class _Sink:
     """Rounds the coordinates of one segment as they come, in order; of a subsampled one, those that are sent."""
 
-    def __init__(self, rounder: Rounder, out: Words, places: Places | None) -> None:
+    def __init__(self, rounder: Rounder, out: Words, chooser: Chooser | None) -> None:
         self._rounder = rounder
         self._out = out
-        self._places = places
+        self._chooser = chooser
         self._seen = 0
         self._written = 0
 
     def take(self, parts: FloatArray) -> None:
-        """Round the next coordinates; `parts` may be overwritten."""
+        """Round the next coordinates, at most `GROUP_WORDS`; `parts` may be overwritten."""
         first, self._seen = self._seen, self._seen + parts.size
-        if self._places is not None:
-            end = int(np.searchsorted(self._places, self._seen))
-            parts = parts[self._places[self._written : end] - first]
+        if self._chooser is not None:
+            parts = parts[self._chooser.up_to(self._seen) - first]
         start, self._written = self._written, self._written + parts.size
         self._rounder.round(parts, self._out[start : self._written])
 

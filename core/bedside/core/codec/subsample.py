@@ -24,18 +24,17 @@ import numpy.typing as npt
 
 from bedside.core.codec.keystream import KeyStream
 from bedside.core.codec.layout import Segment
-from bedside.core.codec.rotation import FloatArray
+from bedside.core.codec.rotation import GROUP_WORDS, FloatArray
 
-Places = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
 
 _PURPOSE: Final = b"bedside-sample"
-_CHUNK_STRATA: Final = 1 << 14
 _DRAW_BYTES: Final = 4
 _DRAW_BITS: Final = 32
 
 
-def chosen_places(segment: Segment, rotation_seed: bytes, index: int) -> Places:
-    """The coordinates that a segment sends, ascending, shape (`segment.words`,).
+class Chooser:
+    """The coordinates that one segment sends, in order, a group of words at a time.
 
     A draw is 32 little-endian bits r of the stream; the place in a stratum of s words is r s >> 32, uniform within
     s / 2^32.
@@ -45,35 +44,45 @@ def chosen_places(segment: Segment, rotation_seed: bytes, index: int) -> Places:
         rotation_seed: 32 bytes, the same for every device of the cohort.
         index: of the segment in its layout.
     """
-    stream = KeyStream(rotation_seed, _PURPOSE, index, _CHUNK_STRATA * _DRAW_BYTES)
-    places = np.empty(segment.words, np.int32)
-    for start in range(0, places.size, _CHUNK_STRATA):
-        part = places[start : start + _CHUNK_STRATA]
-        edges = _edges(segment, start, part.size)
-        draws = stream.read(part.size * _DRAW_BYTES).view("<u4").astype(np.int64)
-        part[...] = edges[:-1] + (draws * np.diff(edges) >> _DRAW_BITS)
-    return places
+
+    def __init__(self, segment: Segment, rotation_seed: bytes, index: int) -> None:
+        self._full, self._kept = segment.full_words, segment.words
+        self._stream = KeyStream(rotation_seed, _PURPOSE, index, (GROUP_WORDS + 1) * _DRAW_BYTES)
+        self._drawn = 0
+        self._waiting: Places = np.empty(0, np.int64)
+
+    def up_to(self, end: int) -> Places:
+        """The places below `end` that were not given yet, ascending; `end` grows by at most `GROUP_WORDS` a call."""
+        count = -(-min(end, self._full) * self._kept // self._full) - self._drawn
+        edges = self.edges(self._drawn, count)
+        draws = self._stream.read(count * _DRAW_BYTES).view("<u4").astype(np.int64)
+        self._drawn += count
+        places = np.concatenate([self._waiting, edges[:-1] + (draws * np.diff(edges) >> _DRAW_BITS)])
+        split = int(np.searchsorted(places, end))
+        self._waiting = places[split:]
+        return places[:split]
+
+    def edges(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Edges of `count` strata from `first` on, one more than strata."""
+        return np.arange(first, first + count + 1, dtype=np.int64) * self._full // self._kept
 
 
-def spread(kept: FloatArray, places: Places, segment: Segment) -> FloatArray:
+def spread(kept: FloatArray, segment: Segment, chooser: Chooser) -> FloatArray:
     """Put what was sent in its places, each times the size of its stratum; zero elsewhere.
 
     Args:
         kept: float32, shape (`segment.words`,).
-        places: what `chosen_places` drew.
         segment: the segment.
+        chooser: a fresh one of this segment.
 
     Returns:
         float32, shape (`segment.full_words`,).
     """
     flat = np.zeros(segment.full_words, np.float32)
-    for start in range(0, places.size, _CHUNK_STRATA):
-        part = places[start : start + _CHUNK_STRATA]
-        sizes = np.diff(_edges(segment, start, part.size)).astype(np.float32)
-        flat[part] = kept[start : start + part.size] * sizes
+    done = 0
+    for end in range(GROUP_WORDS, flat.size + GROUP_WORDS, GROUP_WORDS):
+        places = chooser.up_to(end)
+        sizes = np.diff(chooser.edges(done, places.size)).astype(np.float32)
+        flat[places] = kept[done : done + places.size] * sizes
+        done += places.size
     return flat
-
-
-def _edges(segment: Segment, first: int, count: int) -> npt.NDArray[np.int64]:
-    """Edges of the strata `first` .. `first + count - 1`, one more than strata."""
-    return np.arange(first, first + count + 1, dtype=np.int64) * segment.full_words // segment.words
