@@ -9,6 +9,7 @@ import pytest
 
 from bedside.coordinator.cli.present import round_data
 from bedside.coordinator.cli.watch import plain_lines
+from bedside.coordinator.store import tasks
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.errors import BedsideError
 from bedside.core.securesum.plans import open_plan
@@ -116,6 +117,8 @@ async def test_a_round_with_too_few_opened_cohorts_takes_no_step_and_says_so(new
         assert f"  no step was taken (too-few-cohorts): {sentence}" in plain_lines(detail)
         assert round_data(detail)["no_step_code"] == "too-few-cohorts"
         assert {count.name: count.sum for count in detail.counts}["correct"] == 6, "counts are published all the same"
+        task = desk.alive.parts.store.run_tx("read", lambda tx: tasks.task(tx, "watch"))
+        assert (task.state, task.reason) == (tasks.FAILED, result.no_step_sentence)
 
 
 async def test_the_mean_goes_on_without_a_cohort_that_was_left_out(new_federation, bundle):
