@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import nacl.signing
 import numpy as np
@@ -19,8 +21,10 @@ from bedside.core.securesum.ring import Words, word_dtype
 from bedside.core.signing.envelope import SUITE, digest, sign_message
 from bedside.core.signing.trust import Trust, VerifiedCredential, open_credential, subject_of
 from bedside.proto.v1 import identity_pb2, plan_pb2, round_pb2
-from bedside.proto.v1.common_pb2 import BlobRef
+from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.proto.v1.trustee_pb2 import HeaderEntry, HeaderSet
+
+sys.path.insert(0, str(Path(__file__).parent))  # malicious_plans.py, tiny_manifest.py
 
 NOW_S = 1_800_000_000
 BOOT = b"b" * 16
@@ -61,6 +65,8 @@ class World:
         self.root = self.new_key()
         self.coordinator = self.new_key()
         self.author = self.new_key()
+        self.results: dict[bytes, Signed] = {}
+        self.planned: dict[tuple[str, int], bytes] = {}
         self.sites = {name: self._make_site(name, count) for name, count in devices.items()}
         self.federation = identity_pb2.Federation(
             suite=SUITE,
@@ -195,11 +201,36 @@ class World:
                 getattr(message, name).extend(value)
             else:
                 setattr(message, name, value)
+        if len(message.previous_result_digest) == 32 and message.previous_result_digest not in self.results:
+            # A stand-in such as b"r" * 32: another one names another result.
+            at_s = NOW_S + message.previous_result_digest[0]
+            message.previous_result_digest = digest(self.result_before(message, finished_at_s=at_s).payload)
         return message
 
+    def result_before(self, plan: plan_pb2.Plan, **changes: object) -> Signed:
+        """The signed result that `plan` goes on from, unless told otherwise; kept under its digest."""
+        told = {
+            "suite": SUITE,
+            "plan_digest": self.planned.get((plan.task, plan.round_number - 1), b"h" * 32),
+            "task": plan.task,
+            "round_number": plan.round_number - 1,
+            "checkpoint": plan.checkpoint,
+            "bundle_digest": plan.bundle.digest,
+            "cohorts": [round_pb2.CohortResult(outcome=round_pb2.COHORT_OUTCOME_OPENED)],
+            "finished_at_s": NOW_S,
+        }
+        signed = sign_message("result", round_pb2.Result(**(told | changes)), self.coordinator)
+        self.results[digest(signed.payload)] = signed
+        return signed
+
     def plan(self, **changes: object) -> CheckedPlan:
-        signed = sign_message("plan", self.plan_message(**changes), self.coordinator)
-        return open_plan(signed, bytes(self.coordinator.verify_key))
+        return self.sign_plan(self.plan_message(**changes))
+
+    def sign_plan(self, message: plan_pb2.Plan) -> CheckedPlan:
+        signed = sign_message("plan", message, self.coordinator)
+        plan = open_plan(signed, bytes(self.coordinator.verify_key))
+        self.planned.setdefault((plan.plan.task, plan.plan.round_number), plan.digest)
+        return plan
 
     def opening_message(
         self, plan: CheckedPlan, site: Site, secret: RoundSecret, **changes: object

@@ -643,6 +643,7 @@ def make_bundle(classes: int = 20, seed: int = 1) -> bytes:
         golden=Golden(1, 0.05, 0.9, 0.0, ()),
         cost=Cost(32, 1.0, 50.0),
         files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in COMMITTED),
+        checkpoint=file_digest(encode_tensors({name: parameters[name] for name in ("w0", "b0")})),
     )
     encoded = encode_manifest(manifest)
     signature = signature_of("bundle", encoded, SigningKey.generate())

@@ -50,6 +50,29 @@ async def test_a_refused_round_is_watched_with_its_sentence_and_exit_status_1(fe
         assert err.count("\n") == 1
 
 
+async def test_a_plan_is_written_to_a_file_that_a_site_judges(federation, bundle, tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(bundle)
+    (tmp_path / "policy.toml").write_text("")
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=1)
+        sock = str(federation.home.directory / "operator.sock")
+        start = ("round", "start", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch", "--socket", sock)
+        assert (await bedside(*start))[0] == 0
+        await desk.trustees()[0].items()
+        plan = str(tmp_path / "plan.bin")
+        status, out, err = await bedside("round", "plan", "--task", "watch", "--out", plan, "--json", "--socket", sock)
+        assert status == 0, err
+        told = json.loads(out)
+        status, _, err = await bedside("round", "plan", "--task", "other", "--out", plan, "--socket", sock)
+        assert (status != 0, "no-round" in err, err.count("\n")) == (True, True, 1)
+    status, out, err = await bedside(
+        "policy", "check", str(tmp_path / "policy.toml"), plan, "--site", "alder", "--json"
+    )
+    judged = json.loads(out)
+    assert (status, judged["allowed"], judged["plan_digest"]) == (1, False, told["plan_digest"])
+    assert judged["rules"][-1]["code"] == "unknown-signer"
+
+
 async def test_an_operator_chooses_the_combiner_and_sees_it_again(new_federation, bundle, tmp_path):
     (tmp_path / "bundle.tar").write_bytes(bundle)
     federation = new_federation("alder", "birch", "cedar")

@@ -77,6 +77,7 @@ def make_manifest() -> Manifest:
         golden=Golden(1, 0.05, 0.9, 0.0, ()),
         cost=Cost(32, 1.0, 50.0),
         files=tuple(FileEntry(name, 1, "0" * 64) for name in COMMITTED),
+        checkpoint=(b"k" * 32).hex(),
     )
 
 
@@ -201,6 +202,7 @@ class Bench:
             "federation": self.federation(),
             "rosters": self.rosters(),
             "manifest": self.manifest,
+            "previous_result": self.world.results.get(plan.plan.previous_result_digest),
         }
         return OpenRequest(**(told | changes))
 

@@ -42,11 +42,12 @@ from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
 from bedside.proto.v1.identity_pb2 import Role
-from bedside.service.config import config_digest, load_config
+from bedside.service.config import config_digest
 from bedside.service.health import Health, Level
 from bedside.service.identity import DIRECTORY_NAME, Identity, SequenceNumbers, open_identity
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
+from bedside.service.policy_file import read_policy
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class Agent:
             await asyncio.sleep(CERTIFICATE_INTERVAL_S if child.returncode == 0 else CERTIFICATE_INTERVAL_S / 72)
 
     def _policy(self) -> SitePolicy:
-        return load_config(self._config.policy, SitePolicy)
+        return read_policy(self._config.policy).policy
 
     def _detail(self) -> Detail:
         """What both the configuration and the policy allow to be told; a policy with a mistake allows the least."""

@@ -125,6 +125,9 @@ def _manifest(
         golden=golden.terms,
         cost=cost,
         files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in COMMITTED),
+        checkpoint=file_digest(
+            encode_tensors({spec.name: parts.parameters[spec.name] for spec in parts.specs if spec.shared})
+        ),
     )
 
 

@@ -31,6 +31,7 @@ MAX_CONFIG_BYTES: Final = 1 << 20
 
 _PROBLEM = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _INDEX = re.compile(r"\[[^\]]*\]")
 
 
@@ -60,7 +61,7 @@ def parse_config(text: str, kind: type[Config], file: Path) -> Config:
     values = _parse_toml(text, file)
     for keys, known in _unknown_keys(values, inspect.type_info(kind), ()):
         raise _unknown_key(file, keys, known, text)
-    return _convert(values, kind, file, {})
+    return _convert(values, kind, file, {}, text)
 
 
 def config_digest(config: msgspec.Struct) -> bytes:
@@ -155,7 +156,9 @@ def _line_of(key: str, text: str) -> str:
     return f":{lines[0]}" if len(lines) == 1 else ""
 
 
-def _convert(values: dict[str, object], kind: type[Config], path: Path, origins: dict[str, Path]) -> Config:
+def _convert(
+    values: dict[str, object], kind: type[Config], path: Path, origins: dict[str, Path], text: str = ""
+) -> Config:
     def decode(target: type, value: object) -> object:
         if target is not Path:
             raise NotImplementedError(f"{target} cannot be configured")
@@ -166,10 +169,10 @@ def _convert(values: dict[str, object], kind: type[Config], path: Path, origins:
     try:
         return msgspec.convert(values, kind, dec_hook=decode)
     except msgspec.ValidationError as error:
-        raise _type_error(str(error), path, origins) from error
+        raise _type_error(str(error), path, origins, text) from error
 
 
-def _type_error(problem: str, path: Path, origins: Mapping[str, Path]) -> ConfigError:
+def _type_error(problem: str, path: Path, origins: Mapping[str, Path], text: str = "") -> ConfigError:
     match = _PROBLEM.fullmatch(problem)
     what, at = (match["what"], match["path"] or "") if match else (problem, "")
     file = origins.get(_INDEX.sub("", at), path)
@@ -178,6 +181,10 @@ def _type_error(problem: str, path: Path, origins: Mapping[str, Path]) -> Config
     if missing:
         key = f"{at}.{missing['key']}".lstrip(".")
         return ConfigError("config-missing-key", f"{file}: the key {key!r} is missing", remedy=f"add {key} = ...")
+    # A rule over several values names the first of them at the beginning of its sentence.
+    key = _INDEX.sub("", at).rpartition(".")[2] if at else what.partition(" ")[0].partition(".")[0]
+    line = _line_of(key, text) if _KEY.fullmatch(key) else ""
+    place = f"{key!r}" if line and not at else place
     return ConfigError(
-        "config-type", f"{file}: {place} has a wrong value", remedy=bounded(what[:1].lower() + what[1:], 200)
+        "config-type", f"{file}{line}: {place} has a wrong value", remedy=bounded(what[:1].lower() + what[1:], 200)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 
 
 class SystemClock:
@@ -28,3 +29,9 @@ class SystemEntropy:
     def token_bytes(self, count: int) -> bytes:
         """Return `count` bytes of the kernel's entropy pool."""
         return os.urandom(count)
+
+
+def local_minute(now_s: int) -> int:
+    """Minutes after midnight at a moment, in the time zone that this machine is set to."""
+    local = datetime.fromtimestamp(now_s, UTC).astimezone()
+    return 60 * local.hour + local.minute

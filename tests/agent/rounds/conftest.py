@@ -16,8 +16,6 @@ from bedside.core.signing.envelope import sign_message
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.proto.v1.device_pb2 import Offer, OpeningEntry
 
-CHECKPOINT = b"k" * 32
-
 
 @dataclass
 class Offering:
@@ -44,11 +42,15 @@ class Offering:
         return Signed(suite=1, kind=SIGNED_KIND, payload=files[MANIFEST], signature=files[SIGNATURE])
 
     def plan(self, **changes):
+        return self.world.sign_plan(self.plan_message(**changes))
+
+    def plan_message(self, **changes):
         named = {
             "layout": layout_message(self.layout()),
             "bundle": BlobRef(digest=self.built.digest, size_bytes=len(self.built.files[MANIFEST])),
+            "checkpoint": BlobRef(digest=bytes.fromhex(self.built.manifest.checkpoint), size_bytes=10),
         }
-        return self.world.plan(**(named | self.plan_changes | changes))
+        return self.world.plan_message(**(named | self.plan_changes | changes))
 
     def open(self, **changes):
         """A plan, its openings and the trustees' secrets."""
@@ -64,6 +66,7 @@ class Offering:
             rosters=[sign_message("roster", world.roster(site), site.authority) for site in world.sites.values()],
             federation=sign_message("federation", world.federation, world.root),
             manifest=self.manifest(),
+            previous_result=world.results.get(plan.plan.previous_result_digest),
         )
 
     def make(self, **changes) -> Offer:

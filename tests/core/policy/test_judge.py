@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 
-from bedside.core.bundle.layers import Dense, Flatten
-from bedside.core.bundle.manifest import (
-    COMMITTED,
-    Cost,
-    FileEntry,
-    Golden,
-    Manifest,
-    Quantisation,
-    QuantisedLayer,
-    TensorSpec,
-    Training,
-    WindowSpec,
-    encode_manifest,
-)
+from bedside.core.bundle.manifest import encode_manifest
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
+from bedside.core.limits import MAX_TEXT_CHARS
 from bedside.core.policy import SitePolicy, judge_plan
 from bedside.core.policy.judge import RULES
 from bedside.core.securesum.plans import layout_message
 from bedside.core.signing.envelope import digest, sign
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
+from malicious_plans import MALICIOUS
 
-
-def make_manifest() -> Manifest:
-    return Manifest(
-        name="tiny",
-        version="1",
-        signer="author",
-        labels=("rest", "move"),
-        window=WindowSpec("motion", 1, 50.0, 4, 2, (0.0,), (1.0,)),
-        layers=(Flatten(), Dense(2)),
-        parameters=(
-            TensorSpec("w0", (4, 2)),
-            TensorSpec("b0", (2,)),
-            TensorSpec("amax", (1,), shared=False),
-        ),
-        optimiser=(),
-        quantisation=Quantisation("Q1", "amax", 63, (QuantisedLayer("w0", "b0", 0, True),)),
-        training=Training(0.05, 0.9, 32, 2),
-        golden=Golden(1, 0.05, 0.9, 0.0, ()),
-        cost=Cost(32, 1.0, 50.0),
-        files=tuple(FileEntry(name, 1, "0" * 64) for name in COMMITTED),
-    )
+NOW_S = 1_800_000_000
 
 
 class Case:
-    def __init__(self, world):
+    def __init__(self, world, tiny_manifest):
         self.world = world
-        manifest = encode_manifest(make_manifest())
+        manifest = encode_manifest(tiny_manifest())
         self.manifest = Signed.FromString(sign("bundle", manifest, world.author))
         self.policy = SitePolicy(
             bundle_signers={"author": bytes(world.author.verify_key).hex()},
@@ -70,10 +41,19 @@ class Case:
         values = Segment("parameters", SegmentKind.VALUE, slots, clip_e6=clip_e6, bits=8, rotation_block=4)
         return Layout((values, *(Segment(name, SegmentKind.COUNT, cap=400) for name in counts)))
 
-    def judge(self, *, policy=None, site="alder", now_s=None, manifest=None, **changes):
+    def judge(self, *, policy=None, site="alder", now_s=None, local_minute=None, manifest=None, **changes):
         plan = self.world.plan(**{**self.fields, **changes})
         rules = msgspec.structs.replace(self.policy, **(policy or {}))
-        return judge_plan(plan, rules, manifest or self.manifest, own_site=site, now_s=now_s)
+        previous = self.world.results.get(plan.plan.previous_result_digest)
+        return judge_plan(
+            plan,
+            rules,
+            manifest or self.manifest,
+            own_site=site,
+            previous=previous,
+            now_s=now_s,
+            local_minute=local_minute,
+        )
 
     def training(self, **changes):
         training = plan_pb2.Training()
@@ -84,22 +64,13 @@ class Case:
 
 
 @pytest.fixture
-def case(world):
-    return Case(world)
+def case(world, tiny_manifest):
+    return Case(world, tiny_manifest)
 
 
 def test_a_plan_within_the_policy_is_allowed(case):
     verdict = case.judge()
     assert verdict.allowed, verdict.sentence
-
-
-def test_a_share_of_the_coordinates_that_the_policy_allows_is_allowed(case):
-    assert case.judge(subsample_e32=1 << 28).allowed
-    assert case.judge(policy={"min_subsample": 0.5}, subsample_e32=1 << 31).allowed
-    assert case.judge(policy={"min_subsample": 1.0}).allowed
-    for beyond in (0.06, 1.01):
-        with pytest.raises(ValueError, match="min_subsample"):
-            case.judge(policy={"min_subsample": beyond})
 
 
 def test_a_model_by_an_unlisted_signer_is_refused(case):
@@ -117,33 +88,38 @@ def test_a_plan_for_another_bundle_than_the_signed_one_is_refused(case):
     assert case.judge(bundle=BlobRef(digest=b"o" * 32, size_bytes=1)).code == "other-bundle"
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "code"),
-    [
-        ({"policy": {"tasks": ("other",)}}, "task-not-allowed"),
-        ({"purpose": plan_pb2.PURPOSE_STATISTIC}, "purpose-not-allowed"),
-        ({"policy": {"purposes": ("evaluate",)}}, "purpose-not-allowed"),
-        ({"site": "oak"}, "site-not-in-plan"),
-        ({"policy": {"min_trustees": 4}}, "too-few-trustees"),
-        ({"policy": {"min_contributors": 4}}, "too-few-contributors"),
-        ({"policy": {"word_bits": (20, 32)}}, "codec-out-of-range"),
-        ({"policy": {"min_subsample": 0.5}, "subsample_e32": (1 << 31) - 1}, "codec-out-of-range"),
-        ({"policy": {"min_subsample": 1.0}, "subsample_e32": (1 << 32) - 1}, "codec-out-of-range"),
-        ({"policy": {"value_bits": (4, 6)}}, "codec-out-of-range"),
-        ({"policy": {"max_clip": 0.5}}, "codec-out-of-range"),
-        ({"policy": {"min_examples": 65}}, "training-out-of-range"),
-        ({"policy": {"min_batch": 33}}, "training-out-of-range"),
-        ({"policy": {"min_local_steps": 5}}, "training-out-of-range"),
-        ({"policy": {"min_sessions": 2}}, "training-out-of-range"),
-        ({"policy": {"max_epochs": 1}}, "training-out-of-range"),
-        ({"policy": {"max_learning_rate": 0.01}}, "training-out-of-range"),
-        ({"now_s": 1_800_000_000 + 601}, "closes-too-late"),
-    ],
-)
-def test_each_rule_refuses_with_its_code_and_a_sentence(case, kwargs, code):
-    verdict = case.judge(**kwargs)
-    assert (verdict.allowed, verdict.code) == (False, code)
-    assert verdict.sentence
+def test_a_share_of_the_coordinates_that_the_policy_allows_is_allowed(case):
+    assert case.judge(subsample_e32=1 << 28).allowed
+    assert case.judge(policy={"min_subsample": 0.5}, subsample_e32=1 << 31).allowed
+    assert case.judge(policy={"min_subsample": 1.0}).allowed
+
+
+@pytest.mark.parametrize("bad", MALICIOUS, ids=lambda bad: f"{bad.code}: {bad.name}")
+def test_each_rule_refuses_its_malicious_plan_with_its_code_and_what_both_sides_say(case, bad):
+    message = case.world.plan_message(**case.fields)
+    bad.change(message)
+    rules = msgspec.structs.replace(case.policy, **bad.rules)
+    verdict = judge_plan(case.world.sign_plan(message), rules, case.manifest, own_site="alder")
+    assert (verdict.allowed, verdict.code) == (False, bad.code)
+    assert all(words in verdict.sentence for words in bad.words), verdict.sentence
+    assert len(verdict.sentence) <= MAX_TEXT_CHARS
+
+
+def test_a_plan_without_the_own_sites_trustee_is_refused(case):
+    message = case.world.plan_message(**case.fields)
+    del message.cohorts[0].trustees[0]
+    verdict = judge_plan(case.world.sign_plan(message), case.policy, case.manifest, own_site="alder")
+    assert verdict.code == "too-few-trustees"
+
+
+def test_a_round_that_has_closed_is_refused(case):
+    assert case.judge(now_s=NOW_S + 601).code == "closes-too-late"
+
+
+def test_a_round_that_was_issued_in_the_future_does_not_stay_open_for_longer(case):
+    ahead = {"issued_at_s": NOW_S + 10 * 86_400, "close_at_s": NOW_S + 10 * 86_400 + 600}
+    assert case.judge(now_s=NOW_S, **ahead).code == "closes-too-late"
+    assert case.judge(now_s=None, **ahead).allowed
 
 
 def test_an_open_time_above_the_sites_limit_is_refused(case):
@@ -151,41 +127,53 @@ def test_an_open_time_above_the_sites_limit_is_refused(case):
     assert late.code == "closes-too-late"
 
 
-def test_a_local_tensor_can_never_be_declared_shared(case):
-    tensors = (("w0", (4, 2)), ("b0", (2,)), ("amax", (1,)))
-    assert case.judge(layout=layout_message(case.layout(tensors=tensors))).code == "layout-not-the-models"
+def test_every_rule_has_a_malicious_plan():
+    elsewhere = {"outside-hours"}
+    assert {rule.code for rule in RULES} - elsewhere <= {bad.code for bad in MALICIOUS}
 
 
-def test_a_count_outside_the_catalogue_is_refused(case):
-    counts = ("examples", "patients-with-label-move")
-    assert case.judge(layout=layout_message(case.layout(counts=counts))).code == "layout-not-the-models"
+@pytest.mark.parametrize(
+    ("minute", "allowed"), [(20 * 60, True), (5 * 60 + 59, True), (6 * 60, False), (19 * 60, False)]
+)
+def test_rounds_are_joined_in_the_sites_hours_only(case, minute, allowed):
+    verdict = case.judge(policy={"hours": "20:00-06:00"}, local_minute=minute)
+    assert verdict.allowed is allowed
+    assert allowed or (verdict.code == "outside-hours" and "20:00-06:00" in verdict.sentence)
 
 
-def test_a_plan_without_the_own_sites_trustee_is_refused(case):
-    cohort = plan_pb2.Cohort()
-    cohort.CopyFrom(case.world.plan_message().cohorts[0])
-    del cohort.trustees[0]
-    assert case.judge(cohorts=[cohort]).code == "too-few-trustees"
+def test_without_a_clock_the_hours_are_not_judged_and_that_is_said(case):
+    verdict = case.judge(policy={"hours": "20:00-06:00"})
+    assert verdict.allowed
+    assert "no clock to trust" in verdict.notes[0]
+    assert case.judge(local_minute=0).notes == ()
 
 
-@pytest.mark.parametrize("change", [{"level": 3}, {"suffix": "head"}, {"momentum_e6": 1_000_000}, {"weighting": 0}])
-def test_training_that_this_version_does_not_know_is_refused(case, change):
-    assert case.judge(training=case.training(**change)).code == "training-out-of-range"
+def test_a_policy_that_lets_the_coordinator_sign_models_takes_part_in_nothing(case):
+    key = bytes(case.world.coordinator.verify_key).hex().upper()
+    forged = Signed.FromString(sign("bundle", case.manifest.payload, case.world.coordinator))
+    for manifest in (forged, case.manifest):
+        signers = {"friend": key, **case.policy.bundle_signers}
+        verdict = case.judge(policy={"bundle_signers": signers}, manifest=manifest)
+        assert verdict.code == "coordinator-signs-models"
 
 
-def test_every_rule_has_a_plan_that_breaks_it():
-    tested = {
-        "site-not-in-plan",
-        "task-not-allowed",
-        "purpose-not-allowed",
-        "too-few-trustees",
-        "too-few-contributors",
-        "codec-out-of-range",
-        "layout-not-the-models",
-        "training-out-of-range",
-        "closes-too-late",
-    }
-    assert {rule.__name__.strip("_").replace("_", "-") for rule in RULES} == tested
+def noisy(case, **rules):
+    """A policy that adds noise, and plans that ask for it."""
+    if "noise_multiplier" in SitePolicy.__struct_fields__:
+        rules["noise_multiplier"] = 1.0
+    return {"policy": rules, "noise": plan_pb2.Noise(sigma_e6=10**9)}
+
+
+def test_a_single_step_is_taken_where_noise_covers_it(case):
+    assert case.judge(training=case.training(min_local_steps=1), **noisy(case, min_local_steps=1)).allowed
+
+
+def test_a_statistic_of_the_catalogue_is_summed_with_noise(case):
+    layout = Layout(tuple(Segment(name, SegmentKind.COUNT, cap=9) for name in ("windows", "windows-rejected")))
+    asked = {"purpose": plan_pb2.PURPOSE_STATISTIC, "statistic_template": "signal-quality"}
+    rules = {"purposes": ("statistic",), "statistics": ("signal-quality",)}
+    verdict = case.judge(layout=layout_message(layout), **asked, **noisy(case, **rules))
+    assert verdict.allowed, verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -196,10 +184,45 @@ def test_every_rule_has_a_plan_that_breaks_it():
         {"purposes": ("gossip",)},
         {"heartbeat": "chatty"},
         {"max_close_hours": 169},
-        {"min_local_steps": 1},
         {"bundle_signers": {"author": "zz"}},
+        {"min_trusted": 10_001},
+        {"min_trustees": 6},
+        {"min_contributors": 0},
+        {"max_share_one_site": 0.0},
+        {"max_share_one_site": 1.5},
+        {"max_share_one_site": math.nan},
+        {"max_clip": math.nan},
+        {"max_clip": math.inf},
+        {"max_clip": -1.0},
+        {"max_clip": 0.0},
+        {"max_learning_rate": math.nan},
+        {"max_step_ms": math.inf},
+        {"max_parameters": 0},
+        {"value_bits": (8, 4)},
+        {"value_bits": (1, 8)},
+        {"word_bits": (32, 8)},
+        {"word_bits": (8, 33)},
+        {"min_subsample": 0.06},
+        {"min_subsample": 1.01},
+        {"min_subsample": math.nan},
+        {"min_examples": -1},
+        {"min_sessions": 0},
+        {"min_batch": 0},
+        {"min_local_steps": 0},
+        {"max_epochs": 0},
+        {"max_close_hours": 0},
+        {"max_rounds_per_day": -1},
+        {"quotas": {"gossip": 1}},
+        {"quotas": {"train": -1}},
+        {"max_evaluations_per_checkpoint": -1},
+        {"hours": "always"},
+        {"hours": "20:00-20:00"},
+        {"hours": "24:00-06:00"},
+        {"statistics": ("patients-with-fever",)},
+        {"trusted_sites": ("Birch!",)},
+        {"tasks": ("",)},
     ],
 )
 def test_a_policy_that_protects_nothing_is_refused(rules):
-    with pytest.raises(ValueError, match=r"min_|purposes|heartbeat|max_|bundle_signers"):
+    with pytest.raises(ValueError, match=f"^{next(iter(rules))}"):
         SitePolicy(**rules)

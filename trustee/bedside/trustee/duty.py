@@ -4,7 +4,7 @@ Rules kept here on top of `core.securesum.trustee` (DESIGN section 5):
     * T1 a round is opened once, votes for one set, answers once; asked again, it sends the stored bytes.
     * T2 a round whose key, or whose boot id, is gone ends as `lost`. `burned` is said only by the process that held the
       key, after it destroyed it: a crash in between leaves `lost`, which claims less.
-    * T4 rounds of a task go forward, one open round per task.
+    * T4 rounds of a task go forward, one open round per task; no set that tells of a few by its difference.
     * T6 every word carries the next link of the chain.
     * T8 federation, rosters, log size and round numbers never go back.
 
@@ -27,12 +27,11 @@ from bedside.core.errors import (
     ConfigError,
     MalformedError,
     ProtocolError,
-    RefusedError,
     StoreError,
     TrustError,
     UnavailableError,
 )
-from bedside.core.policy.judge import judge_plan
+from bedside.core.policy.history import inputs_of
 from bedside.core.securesum.keys import RoundSecret
 from bedside.core.securesum.merkle import set_root
 from bedside.core.securesum.messages import CheckedOpening, open_openings
@@ -63,8 +62,9 @@ from bedside.service.identity import Identity
 from bedside.trustee.keys import RoundKeys, second_set
 from bedside.trustee.ledger import Charge
 from bedside.trustee.paths import SitePaths
-from bedside.trustee.policy_file import LoadedPolicy, PolicyFile
+from bedside.trustee.policy_file import PolicyFile
 from bedside.trustee.rosters import RosterBook
+from bedside.trustee.site_rules import SiteRules
 from bedside.trustee.store import UNFINISHED, Floor, RoundKey, StoredRound, TrusteeStore, Word, check_floor
 from bedside.trustee.voice import Promise, Voice
 
@@ -77,7 +77,6 @@ MAX_HEADERS_BYTES: Final = 64 << 20
 SIGMA_E6: Final = 0
 """This release adds no noise, and says so in openings, answers and ledger."""
 
-_DAY_S: Final = 86_400
 _NS_PER_S: Final = 1_000_000_000
 
 FetchBlob = Callable[[BlobRef], Awaitable[bytes]]
@@ -106,12 +105,11 @@ class Duty:
         self._identity = identity
         self._store = store
         self._keys = keys
-        self._policy = policy
         self._rosters = rosters
         self._clock = clock
         self._entropy = entropy
         self._own = identity.require_credential()
-        self._site = identity.pins.site
+        self._rules = SiteRules(policy, store, identity.pins.site)
         self._voice = Voice(identity.signing_key, self._own)
         self._root_pk = bytes.fromhex(identity.pins.root_pk)
         self._sequence = identity.sequence()
@@ -224,8 +222,7 @@ class Duty:
             if not view.trust.lists(site, credential_digest):
                 raise TrustError("not-on-roster", f"a trustee of cohort {key.cohort} is not on the roster of {site}")
         floors = [*view.floors, *self._progress(plan.plan, key)]
-        loaded = self._policy.current()
-        self._judge(plan, loaded, request.manifest, now_s)
+        loaded = self._rules.judge_opening(plan, request, now_s)
         fresh_key = self._keys.create(*key, self._entropy).public
         promise = Promise(
             loaded.policy.min_trusted,
@@ -240,7 +237,7 @@ class Duty:
         fresh = StoredRound(
             key, plan.plan.task, plan.plan.round_number, TrusteeState.OPEN, plan.signed, self._keys.boot_id
         )
-        return self._said(self._store.store_opening(fresh, floors, build, now_s))
+        return self._said(self._store.store_opening(fresh, inputs_of(plan), floors, build, now_s))
 
     def _progress(self, plan: Plan, key: RoundKey) -> list[Floor]:
         """Rules T4 and T8; returns what becomes the new floor."""
@@ -259,15 +256,6 @@ class Duty:
             check_floor(self._store.floor(floor.name), floor)
         return floors
 
-    def _judge(self, plan: CheckedPlan, loaded: LoadedPolicy, manifest: Signed, now_s: int) -> None:
-        verdict = judge_plan(plan, loaded.policy, manifest, own_site=self._site, now_s=now_s)
-        if not verdict.allowed:
-            raise RefusedError(verdict.code, verdict.sentence)
-        if self._store.opened_since(now_s - _DAY_S) >= loaded.policy.max_rounds_per_day:
-            raise RefusedError(
-                "too-many-rounds", f"site {self._site} allows {loaded.policy.max_rounds_per_day} rounds a day"
-            )
-
     async def _vote(self, stored: StoredRound, secret: RoundSecret, request: SealRequest, headers: HeaderSet) -> Word:
         now_s = self._now_s()
         plan = open_plan(stored.plan, self._federation_key(request.federation))
@@ -285,13 +273,14 @@ class Duty:
         checked = await asyncio.to_thread(
             judge_set, plan, stored.key.cohort, openings, headers, view.trust, own, secret, now_s=now_s
         )
+        members = self._rules.judge_vote(plan, checked, own)
         self._keys.lock(*stored.key, checked.root)
         size = len(checked.members)
         build = partial(self._voice.vote, stored.key, checked)
         entry = Charge(
             *stored.key, stored.task, stored.round_number, plan.plan.purpose, checked.root, size, SIGMA_E6, now_s
         )
-        return self._said(self._store.store_vote(stored, judged, entry, self._keys.boot_id, build, now_s))
+        return self._said(self._store.store_vote(stored, judged, members, entry, self._keys.boot_id, build, now_s))
 
     async def _answer(
         self, stored: StoredRound, secret: RoundSecret, request: RevealRequest, headers: HeaderSet

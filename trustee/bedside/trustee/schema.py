@@ -116,4 +116,31 @@ MIGRATIONS: Final = (
         )
         """,
     ),
+    Migration(
+        "0004 past",
+        """
+        CREATE TABLE openings (
+            plan_digest BLOB NOT NULL,
+            cohort INTEGER NOT NULL,
+            task TEXT NOT NULL,
+            round_number INTEGER NOT NULL,
+            purpose INTEGER NOT NULL,
+            inputs BLOB NOT NULL,
+            checkpoint BLOB NOT NULL,
+            opened_at_s INTEGER NOT NULL,
+            PRIMARY KEY (plan_digest, cohort)
+        );
+        CREATE INDEX openings_by_inputs ON openings (inputs);
+        CREATE INDEX openings_by_task ON openings (task, round_number);
+        CREATE INDEX openings_by_time ON openings (opened_at_s);
+        CREATE INDEX openings_by_checkpoint ON openings (checkpoint);
+        CREATE TABLE set_members (
+            plan_digest BLOB NOT NULL,
+            cohort INTEGER NOT NULL,
+            site TEXT NOT NULL,
+            devices BLOB NOT NULL,
+            PRIMARY KEY (plan_digest, cohort, site)
+        )
+        """,
+    ),
 )

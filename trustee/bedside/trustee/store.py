@@ -6,6 +6,7 @@ Invariants:
     * Each word's chain link, the ledger's charge and the round's new state are in the transaction that stores it.
     * Words are sent after their commit, and marked as delivered after that; what is not marked is sent again.
     * Floors only rise (rule T8).
+    * What a later set is compared with is in the transaction of the opening and of the vote (see `past`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bedside.core.errors import TrustError
+from bedside.core.policy.sets import Members
 from bedside.core.securesum.trustee import TrusteeInput, TrusteeState, advance
 from bedside.core.signing.envelope import digest, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
+from bedside.proto.v1.plan_pb2 import Plan
 from bedside.proto.v1.round_pb2 import Chain
 from bedside.proto.v1.trustee_pb2 import SealRequest
 from bedside.service.sqlite import Database, open_database
 from bedside.trustee.ledger import Charge, charge, ledger_head
+from bedside.trustee.past import note_members, note_opening
 from bedside.trustee.schema import MIGRATIONS
 
 UNFINISHED: Final = (TrusteeState.OPEN, TrusteeState.VOTED)
@@ -121,11 +125,6 @@ class TrusteeStore:
         rows = self.database.connection.execute(query, [state.value for state in states]).fetchall()
         return [_round_of(row) for row in rows]
 
-    def opened_since(self, since_s: int) -> int:
-        """How many rounds were opened since then (those that were refused do not count)."""
-        query = "SELECT count(*) FROM rounds WHERE state != ? AND changed_at_s >= ?"
-        return int(self.database.connection.execute(query, (TrusteeState.REFUSED.value, since_s)).fetchone()[0])
-
     def word(self, key: RoundKey, kind: str) -> Word | None:
         """The one word of that kind in that round."""
         query = "SELECT signed FROM words WHERE plan_digest = ? AND cohort = ? AND kind = ?"
@@ -167,12 +166,13 @@ class TrusteeStore:
         statement = "INSERT INTO chain (link, payload_digest, kind) VALUES (?, ?, 'lost')"
         self.database.run_tx("adopt chain", lambda tx: tx.execute(statement, (index, link_digest)))
 
-    def store_opening(self, opened: StoredRound, floors: list[Floor], build: Build, at_s: int) -> Word:
-        """Store a round that this trustee opens, with its opening."""
+    def store_opening(self, opened: StoredRound, inputs: bytes, floors: list[Floor], build: Build, at_s: int) -> Word:
+        """Store a round that this trustee opens, with its opening; `inputs` names what it computes."""
 
         def work(tx: sqlite3.Connection) -> Word:
             _raise_floors(tx, floors)
             _insert_round(tx, opened, at_s)
+            note_opening(tx, opened.key, parse_strict(Plan, opened.plan.payload), inputs, at_s)
             return _say(tx, opened.key, "opening", opened.boot_id, build)
 
         return self.database.run_tx("store opening", work)
@@ -188,9 +188,16 @@ class TrusteeStore:
         return self.database.run_tx("store refusal", work)
 
     def store_vote(
-        self, before: StoredRound, seal: SealRequest, entry: Charge, boot_id: bytes, build: Build, at_s: int
+        self,
+        before: StoredRound,
+        seal: SealRequest,
+        members: Members,
+        entry: Charge,
+        boot_id: bytes,
+        build: Build,
+        at_s: int,
     ) -> Word:
-        """Lock the round on one set: state, what was judged, the ledger's charge and the vote, all or nothing."""
+        """Lock the round on one set: state, what was judged, members, the ledger's charge and the vote, or nothing."""
         state = advance(before.state, TrusteeInput.VOTE)
         changes: dict[str, str | int | bytes] = {
             "seal": seal.SerializeToString(deterministic=True),
@@ -201,6 +208,7 @@ class TrusteeStore:
         def work(tx: sqlite3.Connection) -> Word:
             _move(tx, before, state, at_s, changes)
             charge(tx, entry)
+            note_members(tx, before.key, members)
             return _say(tx, before.key, "vote", boot_id, build)
 
         return self.database.run_tx("store vote", work)

@@ -14,18 +14,25 @@ Source: DESIGN section 5, step 3 and rules T3, T6, T7, T8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from bedside.agent.rounds.memory import Seen
-from bedside.core.errors import RefusedError, TrustError
+from bedside.core.errors import BedsideError, RefusedError, TrustError
 from bedside.core.policy import SitePolicy, judge_plan
+from bedside.core.policy.lineage import open_previous
 from bedside.core.securesum.messages import CheckedOpening, open_openings
 from bedside.core.securesum.plans import CheckedPlan, open_plan
 from bedside.core.signing import Trust, VerifiedCredential, open_federation, open_roster
 from bedside.core.signing.trust import authority_of
 from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.identity_pb2 import Federation, Role
+from bedside.proto.v1.plan_pb2 import PURPOSE_TRAIN
+
+CLOCK_LATE_S: Final = 86_400
+"""A device's clock that is so far behind the plan's issue is one that was never set: then no time is judged, and the
+trustee, which has a clock, judges alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,14 @@ class Standing:
         authority_pk: pinned key of the own site's authority, 32 bytes.
         credential: the device's own.
         policy: its site's rules.
+        local_minute: makes minutes after local midnight of seconds since 1970; without it, hours are not judged.
     """
 
     root_pk: bytes
     authority_pk: bytes
     credential: VerifiedCredential
     policy: SitePolicy
+    local_minute: Callable[[int], int] | None = None
 
     @property
     def site(self) -> str:
@@ -60,6 +69,7 @@ class CheckedOffer:
         openings: of all its trustees, in the plan's order.
         own: the opening of the own site's trustee.
         seen: what is remembered from now on.
+        notes: rules of the policy that this device could not judge, in sentences.
     """
 
     plan: CheckedPlan
@@ -67,6 +77,7 @@ class CheckedOffer:
     openings: Sequence[CheckedOpening]
     own: CheckedOpening
     seen: Seen
+    notes: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ def check_plan(offer: Offer, standing: Standing, seen: Seen, *, now_s: int | Non
 
     Raises:
         TrustError: `bad-signature`, `federation-rollback`, `other-authority`, `stranger-plan`, `other-federation`,
-            `round-rollback`, `round-fork`, `log-rollback` or `log-fork`.
+            `round-rollback`, `round-fork`, `log-rollback`, `log-fork` or `result-fork`.
         MalformedError, ProtocolError: when the plan is out of bounds.
     """
     federation = open_federation(offer.federation, standing.root_pk, min_version=seen.federation_version, now_s=now_s)
@@ -96,6 +107,7 @@ def check_plan(offer: Offer, standing: Standing, seen: Seen, *, now_s: int | Non
     plan = open_plan(offer.plan, federation.coordinator.sign_pk)
     if plan.plan.federation != federation.federation:
         raise TrustError("other-federation", "the plan is for another federation")
+    _check_previous(offer, plan, seen)
     stepped = seen.with_federation(federation.version).with_plan(plan.plan, plan.digest)
     return SignedPlan(federation, plan, stepped)
 
@@ -105,7 +117,7 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
 
     Raises:
         TrustError, MalformedError, ProtocolError: a roster, credential or opening does not hold.
-        RefusedError: `promise-too-small`, or the code of the policy's rule.
+        RefusedError: `promise-too-small`, `purpose-not-known`, or the code of the policy's rule.
     """
     plan, seen = signed_plan.plan, signed_plan.seen
     trust, seen = _check_rosters(offer, signed_plan.federation, seen, now_s)
@@ -113,14 +125,12 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
     cohort = plan.cohort_of(standing.site)
     if offer.cohort != cohort:
         raise TrustError("other-cohort", f"the offer is for cohort {offer.cohort}; this site is in cohort {cohort}")
-    verdict = judge_plan(plan, standing.policy, offer.manifest, own_site=standing.site, now_s=now_s)
-    if not verdict.allowed:
-        raise RefusedError(verdict.code, verdict.sentence)
+    notes = _judge(plan, offer, standing, now_s)
     openings = open_openings(offer.openings, plan, cohort, trust, now_s=now_s)
     own = own_opening(openings, standing.site)
     seen = seen.with_chain(own.opening.trustee, own.opening.chain, own.digest)
     _check_promise(own, standing)
-    return CheckedOffer(plan, cohort, openings, own, seen)
+    return CheckedOffer(plan, cohort, openings, own, seen, notes)
 
 
 def own_opening(openings: Sequence[CheckedOpening], site: str) -> CheckedOpening:
@@ -137,6 +147,45 @@ def own_opening(openings: Sequence[CheckedOpening], site: str) -> CheckedOpening
         f"no trustee of site {site} opened this round; trustees of other sites are not enough",
         remedy="the plan must name this site's trustee",
     )
+
+
+def _judge(plan: CheckedPlan, offer: Offer, standing: Standing, now_s: int | None) -> tuple[str, ...]:
+    """Rule T7, and what this version of a device can work for."""
+    trusted_s = now_s if now_s is not None and now_s >= plan.plan.issued_at_s - CLOCK_LATE_S else None
+    verdict = judge_plan(
+        plan,
+        standing.policy,
+        offer.manifest,
+        own_site=standing.site,
+        previous=offer.previous_result if offer.HasField("previous_result") else None,
+        now_s=trusted_s,
+        local_minute=standing.local_minute(trusted_s) if standing.local_minute and trusted_s is not None else None,
+    )
+    if not verdict.allowed:
+        raise RefusedError(verdict.code, verdict.sentence)
+    if plan.plan.purpose != PURPOSE_TRAIN:
+        raise RefusedError("purpose-not-known", "devices of this version take part in training rounds only")
+    return verdict.notes
+
+
+def _check_previous(offer: Offer, plan: CheckedPlan, seen: Seen) -> None:
+    """The coordinator's word on the last round is about the plan that this device saw in it.
+
+    A result that does not hold at all is refused with the lineage, by the policy's rules.
+    """
+    last = seen.rounds.get(plan.plan.task)
+    try:
+        result = open_previous(plan, offer.previous_result)
+    except BedsideError:
+        return
+    if last is None or result is None or result.round_number != last.round_number:
+        return
+    if result.plan_digest != last.plan_digest:
+        raise TrustError(
+            "result-fork",
+            f"the result of round {result.round_number} of {plan.plan.task} is of another plan than this device saw",
+            remedy="keep both as evidence and ask who runs the coordinator",
+        )
 
 
 def _check_rosters(offer: Offer, federation: Federation, seen: Seen, now_s: int | None) -> tuple[Trust, Seen]:

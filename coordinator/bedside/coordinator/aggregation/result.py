@@ -64,6 +64,7 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         cohorts=[_cohort_result(state, row) for row in state.cohorts],
         checkpoint=plan.checkpoint,
         finished_at_s=max(row.phase_since_ms for row in state.cohorts) // _MS_PER_S,
+        bundle_digest=plan.bundle.digest,
     )
     if previous_state is not None and previous_state.digest:
         result.optimiser_state.CopyFrom(previous_state)

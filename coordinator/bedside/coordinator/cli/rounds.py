@@ -13,8 +13,10 @@ from bedside.coordinator.cli.link import CALL_TIMEOUT_S, ask, socket_option
 from bedside.coordinator.cli.present import round_data, summary_data
 from bedside.coordinator.cli.task_options import TaskOptions, start_request, task_options
 from bedside.coordinator.cli.watch import drawing, news, plain_lines
+from bedside.core.signing import digest
 from bedside.proto.v1.operator_pb2 import (
     ListRoundsRequest,
+    PlanFile,
     RoundDetail,
     RoundList,
     RoundQuery,
@@ -22,12 +24,14 @@ from bedside.proto.v1.operator_pb2 import (
     StopTaskRequest,
     TaskStarted,
 )
+from bedside.service.files import write_durable
 from bedside.service.output import Table, emit, emit_line, human_duration, json_option
 
 if TYPE_CHECKING:
     from bedside.proto.v1.operator_pb2_grpc import OperatorServiceAsyncStub
 
 FAILED_STATUS = 1
+PLAN_FILE_MODE = 0o644
 
 
 @click.group(name="round")
@@ -107,6 +111,28 @@ def list_(task: str, limit: int, socket: str, as_json: bool) -> None:
     columns = ["task", "round", "phase", "devices", "refused", "took", "reason"]
     table = Table(columns, [_row(one) for one in rounds], right=frozenset(columns[3:6]), empty="no round yet")
     emit([summary_data(one) for one in rounds], as_json, table=table)
+
+
+@round_.command()
+@click.option("--task", required=True, help="Task.")
+@click.option("--round", "number", type=int, default=0, help="Number; default: the newest.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")
+@socket_option
+@json_option
+def plan(task: str, number: int, out: Path, socket: str, as_json: bool) -> None:
+    """Write a round's signed plan to a file that every site can judge with `bedside policy check`.
+
+    The file holds signed messages only: plan, federation, rosters, the model's manifest and the previous result. It
+    shows no contribution, and may be sent to anybody.
+    """
+
+    async def export(stub: OperatorServiceAsyncStub) -> PlanFile:
+        return await stub.ExportPlan(RoundQuery(task=task, round_number=number), timeout=CALL_TIMEOUT_S)
+
+    exported = ask(socket, export)
+    write_durable(out, exported.SerializeToString(deterministic=True), PLAN_FILE_MODE)
+    facts = {"task": task, "plan_digest": digest(exported.plan.payload), "file": str(out)}
+    emit(facts, as_json)
 
 
 @round_.command()

@@ -11,8 +11,7 @@ from bedside.coordinator.store import Store, tasks
 from bedside.coordinator.store.tasks import BundleRow
 from bedside.core.bundle.archive import unpack_bundle
 from bedside.core.bundle.manifest import MANIFEST, SIGNATURE, SIGNED_KIND
-from bedside.core.bundle.tensors import encode_tensors
-from bedside.core.bundle.verify import Bundle, verify_bundle
+from bedside.core.bundle.verify import first_checkpoint, verify_bundle
 from bedside.core.errors import MalformedError
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.common_pb2 import Signed
@@ -37,7 +36,7 @@ def import_bundle(data: bytes, store: Store, blobs: BlobStore) -> ImportedBundle
     signature = files.pop(SIGNATURE)
     bundle = verify_bundle(files.pop(MANIFEST), files, lambda _: _check_form(signature))
     manifest = Signed(suite=SUITE, kind=SIGNED_KIND, payload=bundle.manifest_bytes, signature=signature)
-    checkpoint = first_checkpoint(bundle)
+    checkpoint = first_checkpoint(bundle.manifest, bundle.parameters)
     row = BundleRow(
         digest=bundle.digest,
         name=bundle.manifest.name,
@@ -51,12 +50,6 @@ def import_bundle(data: bytes, store: Store, blobs: BlobStore) -> ImportedBundle
     )
     store.run_tx("import-bundle", lambda tx: tasks.put_bundle(tx, row))
     return ImportedBundle(bundle_digest=row.digest, name=row.name, version=row.version, signer=row.signer)
-
-
-def first_checkpoint(bundle: Bundle) -> bytes:
-    """The shared parameters that a bundle starts from; local ones never leave a device, nor come from here."""
-    shared = {tensor.name for tensor in bundle.manifest.shared()}
-    return encode_tensors({name: value for name, value in bundle.parameters.items() if name in shared})
 
 
 def _check_form(signature: bytes) -> None:

@@ -14,6 +14,7 @@ from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.detail import describe, summarise
 from bedside.coordinator.rounds.state import RoundState, read_round
 from bedside.coordinator.rounds.tasking import Tasks
+from bedside.coordinator.rounds.work import bundle_manifest, previous_envelope
 from bedside.coordinator.store import tasks
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.limits import MAX_BLOB_BYTES
@@ -28,6 +29,7 @@ from bedside.proto.v1.operator_pb2 import (
     ListRoundsRequest,
     MintedToken,
     MintTokenRequest,
+    PlanFile,
     RoundDetail,
     RoundList,
     RoundQuery,
@@ -93,6 +95,21 @@ class OperatorService(OperatorServiceServicer):
         if row is None:
             raise self._no_round(request)
         return describe(self._parts, self._read(row))
+
+    async def ExportPlan(self, request: RoundQuery, context: Context) -> PlanFile:  # noqa: N802
+        """Send a plan with everything that a site judges it by."""
+        row = self._find(request.task, request.round_number)
+        if row is None:
+            raise self._no_round(request)
+        state = self._read(row)
+        sites = sorted({site for cohort in state.plan.plan.cohorts for site in cohort.sites})
+        return PlanFile(
+            plan=state.plan.signed,
+            federation=self._parts.registry.signed_federation,
+            rosters=self._parts.registry.rosters(sites),
+            manifest=bundle_manifest(self._parts, state),
+            previous_result=previous_envelope(self._parts, state),
+        )
 
     async def WatchRound(self, request: RoundQuery, context: Context) -> AsyncIterator[RoundDetail]:  # noqa: N802
         """Send a round's detail whenever it changes, until it ends, or until its task has ended."""

@@ -8,7 +8,7 @@ from bedside.coordinator.fleet.pacing import next_call_ms
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.state import RoundState, checked_plan, find_round, phase_of, read_open_rounds
 from bedside.coordinator.rounds.words import read_header_set
-from bedside.coordinator.rounds.work import bundle_manifest, opening_entries
+from bedside.coordinator.rounds.work import bundle_manifest, opening_entries, previous_envelope
 from bedside.coordinator.store import tasks
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.aggregator import CohortPhase
@@ -61,6 +61,9 @@ class Offers:
         registry = self._parts.registry
         offer.plan.CopyFrom(state.plan.signed)
         offer.cohort = cohort
+        previous = previous_envelope(self._parts, state)
+        if previous is not None:
+            offer.previous_result.CopyFrom(previous)
         offer.openings.extend(opening_entries(self._parts, state, cohort))
         offer.rosters.extend(registry.rosters(list(state.plan.cohort(cohort).sites)))
         offer.federation.CopyFrom(registry.signed_federation)

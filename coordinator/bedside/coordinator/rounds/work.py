@@ -85,6 +85,7 @@ class WorkList:
             federation=registry.signed_federation,
             rosters=registry.rosters(list(state.plan.cohort(cohort).sites)),
             manifest=bundle_manifest(self._parts, state),
+            previous_result=previous_envelope(self._parts, state),
         )
 
     def _seal_request(self, state: RoundState, cohort: int) -> SealRequest:
@@ -113,3 +114,11 @@ def bundle_manifest(parts: Parts, state: RoundState) -> Signed:
     """The signed manifest of a plan's bundle."""
     row = parts.store.run_tx("read-bundle", lambda tx: tasks.bundle(tx, state.plan.plan.bundle.digest))
     return parse_strict(Signed, row.manifest) if row is not None else Signed()
+
+
+def previous_envelope(parts: Parts, state: RoundState) -> Signed | None:
+    """The signed result that a plan goes on from; None in a task's first round."""
+    if state.row.number <= 1:
+        return None
+    row = parts.store.run_tx("previous-round", lambda tx: tasks.round_of_task(tx, state.row.task, state.row.number - 1))
+    return parse_strict(Signed, row.result) if row is not None and row.result is not None else None

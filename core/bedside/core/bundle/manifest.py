@@ -161,7 +161,11 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The manifest. `optimiser` tensors start at zero, have no file, and never leave the device."""
+    """The manifest. `optimiser` tensors start at zero, have no file, and never leave the device.
+
+    `checkpoint` is the BLAKE2b-256, in hexadecimal, of the shared parameters that training starts from, as a
+    safetensors file: the first link of every lineage.
+    """
 
     name: str
     version: str
@@ -176,6 +180,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     golden: Golden
     cost: Cost
     files: tuple[FileEntry, ...]
+    checkpoint: str
     schema: int = SCHEMA
 
     def shared(self) -> tuple[TensorSpec, ...]:
@@ -240,6 +245,8 @@ def _check_names(manifest: Manifest) -> None:
         raise _bad(f"a bundle commits to exactly {', '.join(COMMITTED)}, in this order")
     if any(not 0 < entry.size <= bounds.MAX_BUNDLE_FILE_BYTES for entry in manifest.files):
         raise _bad("a file's size is outside its bounds")
+    if len(manifest.checkpoint) != 64 or not set(manifest.checkpoint) <= set("0123456789abcdef"):
+        raise _bad("the first checkpoint is not named by 64 hexadecimal digits")
 
 
 def _check_tensors(manifest: Manifest) -> None:

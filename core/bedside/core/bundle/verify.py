@@ -31,7 +31,7 @@ from bedside.core.bundle.manifest import (
     bundle_digest,
     decode_manifest,
 )
-from bedside.core.bundle.tensors import Array, decode_tensors
+from bedside.core.bundle.tensors import Array, decode_tensors, encode_tensors
 from bedside.core.errors import MalformedError, TrustError
 from bedside.core.signing.envelope import verify
 
@@ -79,12 +79,15 @@ def verify_bundle(manifest_bytes: bytes, files: Mapping[str, bytes], verify_sign
         raise _altered("the files are not those that the manifest names")
     for entry in manifest.files:
         _check_file(entry, files[entry.name])
+    parameters = check_parameters(manifest, decode_tensors(files[PARAMETERS]))
+    if file_digest(first_checkpoint(manifest, parameters)) != manifest.checkpoint:
+        raise _altered("the shared parameters are not the first checkpoint that the manifest names")
     return Bundle(
         manifest=manifest,
         manifest_bytes=manifest_bytes,
         digest=bundle_digest(manifest_bytes),
         files=dict(files),
-        parameters=check_parameters(manifest, decode_tensors(files[PARAMETERS])),
+        parameters=parameters,
         golden=decode_tensors(files[GOLDEN]),
     )
 
@@ -141,6 +144,11 @@ def check_parameters(manifest: Manifest, arrays: Mapping[str, Array]) -> Paramet
             raise _unfit(f"{spec.name} has values that are not finite")
         checked[spec.name] = array.astype(np.float32, copy=False)
     return checked
+
+
+def first_checkpoint(manifest: Manifest, parameters: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
+    """The shared parameters that a bundle starts from; local ones never leave a device, nor come from elsewhere."""
+    return encode_tensors({tensor.name: parameters[tensor.name] for tensor in manifest.shared()})
 
 
 def file_digest(data: bytes) -> str:

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bedside.core.codec.encoder import CountArray
 from bedside.core.codec.layout import Layout, Segment, SegmentKind
 from bedside.core.codec.rotation import FloatArray, Signs, unrotate
 from bedside.core.codec.subsample import Chooser, spread
+from bedside.core.codec.update import CountArray
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.ring import Words, word_dtype, word_mask
 

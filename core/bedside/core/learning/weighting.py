@@ -36,19 +36,14 @@ def counted_examples(examples: int, cap: int) -> int:
     return min(examples, cap)
 
 
-def weigh_delta(
-    delta: Mapping[str, FloatArray], weighting: Weighting, examples: int, cap: int
-) -> dict[str, FloatArray]:
-    """The device's half: the delta times its weight, at most 1, before the clip. Shapes and dtypes stay.
+def contribution_weight(weighting: Weighting, examples: int, cap: int) -> float:
+    """The device's half: the factor on its delta, at most 1, before the clip.
 
     Raises:
         ProtocolError: `no-examples`.
     """
     counted = counted_examples(examples, cap)
-    if weighting is Weighting.UNIFORM:
-        return dict(delta)
-    weight = np.float32(counted / cap)
-    return {name: part * weight for name, part in delta.items()}
+    return 1.0 if weighting is Weighting.UNIFORM else float(np.float32(counted / cap))
 
 
 def mean_delta(

@@ -1,60 +1,82 @@
-"""`judge_plan`: the one function by which device and trustee decide whether a plan is allowed (rule T7).
+"""`judge_plan`: the one function by which device and trustee decide whether a plan is allowed (rules T3, T4 and T7).
 
-Each rule is one function that returns nothing or a refusal; its code is stable, and its sentence says both what the
-plan asks and what the site allows, so that an operator can act on it. The rules see the plan, the policy and the
-signed manifest, never any data.
+Each rule is one function that returns nothing or a sentence; its code is stable, and its sentence says both what the
+plan asks and what the site allows, so that an operator can act on it. The rules see the plan, the policy, the signed
+manifest and the signed result before it, never any data. What needs a memory is judged by `history` and `sets`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bedside.core.bundle.manifest import SIGNED_KIND, Manifest, decode_manifest
-from bedside.core.codec.layout import SegmentKind
 from bedside.core.errors import BedsideError, TrustError
+from bedside.core.policy import lineage, participation, times, training, vector
+from bedside.core.policy.case import Case
 from bedside.core.policy.site_policy import SitePolicy
+from bedside.core.policy.vector import COUNTS
+from bedside.core.policy.verdict import ALLOWED, Verdict, refused
 from bedside.core.securesum.plans import CheckedPlan
 from bedside.core.signing.envelope import digest, open_signed
-from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.common_pb2 import Signed
 
-COUNTS: Final = frozenset({"examples", "correct"})
-"""The count words that a training plan may ask for."""
-
-_WHOLE_E32: Final = 1 << 32
-_PURPOSE_NAMES: Final = {
-    plan_pb2.PURPOSE_TRAIN: "train",
-    plan_pb2.PURPOSE_EVALUATE: "evaluate",
-    plan_pb2.PURPOSE_STATISTIC: "statistic",
-}
+__all__ = ["ALLOWED", "COUNTS", "RULES", "Judged", "Rule", "Verdict", "judge_each", "judge_plan", "signer_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Allowed, or refused with a stable code and a sentence for the operator."""
+class Rule(NamedTuple):
+    """One rule: its function's name is its code."""
 
+    check: Callable[[Case], str]
+    holds: str
+    """What is true of a plan that the rule allows."""
+
+    @property
+    def code(self) -> str:
+        """The stable code with which it refuses."""
+        return self.check.__name__.replace("_", "-")
+
+
+RULES: Final = (
+    Rule(participation.site_not_in_plan, "the plan names this site"),
+    Rule(participation.task_not_allowed, "the task is one that this site takes part in"),
+    Rule(participation.purpose_not_allowed, "the purpose is one that this site allows"),
+    Rule(participation.too_few_trustees, "this site's trustee opens, together with enough others"),
+    Rule(participation.too_few_contributors, "the smallest set is large enough"),
+    Rule(vector.codec_out_of_range, "clip, values and words are within this site's ranges"),
+    Rule(vector.layout_not_the_models, "the vector carries exactly what the model shares, and known counts"),
+    Rule(vector.statistic_not_in_catalogue, "no statistic is asked for but those this site allows"),
+    Rule(vector.statistic_without_noise, "no statistic is opened without noise"),
+    Rule(training.training_out_of_range, "examples, sessions, batches, steps and rates are within this site's ranges"),
+    Rule(training.single_step_gradient, "no single gradient step is asked for, unless noise covers it"),
+    Rule(training.model_too_large, "the model is small enough"),
+    Rule(training.model_too_slow, "a training step is cheap enough"),
+    Rule(lineage.checkpoint_outside_lineage, "the checkpoint is the model's first, or that of the result before"),
+    Rule(times.closes_too_late, "the round closes in time"),
+    Rule(times.outside_hours, "this is one of this site's hours"),
+)
+"""In the order in which they are asked."""
+
+SIGNER_HOLDS: Final = "the model is signed by somebody whom this site names, and not by the coordinator"
+
+
+class Judged(NamedTuple):
+    """One rule with its verdict, for a person; `sentence` says why it refuses, or what holds."""
+
+    code: str
     allowed: bool
-    code: str = ""
-    sentence: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    plan: CheckedPlan
-    policy: SitePolicy
-    manifest: Manifest
-    own_site: str
-    now_s: int | None
-
-
-ALLOWED: Final = Verdict(allowed=True)
+    sentence: str
 
 
 def judge_plan(
-    plan: CheckedPlan, policy: SitePolicy, manifest: Signed, *, own_site: str, now_s: int | None = None
+    plan: CheckedPlan,
+    policy: SitePolicy,
+    manifest: Signed,
+    *,
+    own_site: str,
+    previous: Signed | None = None,
+    now_s: int | None = None,
+    local_minute: int | None = None,
 ) -> Verdict:
     """Judge a verified plan by a site's policy.
 
@@ -63,21 +85,47 @@ def judge_plan(
         policy: the site's rules.
         manifest: kind "bundle"; the model's manifest with its author's signature.
         own_site: the site that judges.
+        previous: kind "result", which the plan goes on from; a plan of a later round is refused without it.
         now_s: this machine's clock; None where there is none to trust.
+        local_minute: the same moment in minutes after local midnight; None as `now_s`.
 
     Returns:
-        The first rule that says no, or `ALLOWED`. Never raises on bad input: that is a refusal too.
+        The first rule that says no, or allowed, with a note for each rule that could not be judged. Never raises on
+        bad input: that is a refusal too.
     """
     try:
         opened = _open_manifest(plan, policy, manifest)
     except BedsideError as error:
-        return Verdict(allowed=False, code=error.code, sentence=error.sentence)
-    case = _Case(plan, policy, opened, own_site, now_s)
+        return refused(error.code, error.sentence)
+    case = Case(plan, policy, opened, own_site, previous, now_s, local_minute)
     for rule in RULES:
-        sentence = rule(case)
+        sentence = rule.check(case)
         if sentence:
-            return Verdict(allowed=False, code=rule.__name__.strip("_").replace("_", "-"), sentence=sentence)
-    return ALLOWED
+            return refused(rule.code, sentence)
+    return Verdict(allowed=True, notes=_notes(case))
+
+
+def judge_each(
+    plan: CheckedPlan,
+    policy: SitePolicy,
+    manifest: Signed,
+    *,
+    own_site: str,
+    previous: Signed | None = None,
+    now_s: int | None = None,
+    local_minute: int | None = None,
+) -> tuple[Judged, ...]:
+    """As `judge_plan`, with the verdict of every rule; of the model's signature alone where that does not hold."""
+    try:
+        opened = _open_manifest(plan, policy, manifest)
+    except BedsideError as error:
+        return (Judged(error.code, allowed=False, sentence=error.sentence),)
+    case = Case(plan, policy, opened, own_site, previous, now_s, local_minute)
+    judged = [Judged("unknown-signer", allowed=True, sentence=SIGNER_HOLDS)]
+    for rule in RULES:
+        sentence = rule.check(case)
+        judged.append(Judged(rule.code, allowed=not sentence, sentence=sentence or rule.holds))
+    return tuple(judged)
 
 
 def signer_of(policy: SitePolicy, manifest: Signed) -> str:
@@ -99,129 +147,28 @@ def signer_of(policy: SitePolicy, manifest: Signed) -> str:
     )
 
 
+def check_signers(policy: SitePolicy, coordinator_pk: bytes) -> None:
+    """Refuse a policy that lets the coordinator sign models: who plans must not choose what is computed.
+
+    Raises:
+        TrustError: `coordinator-signs-models`.
+    """
+    for name, key in policy.bundle_signers.items():
+        if bytes.fromhex(key) == coordinator_pk:
+            raise TrustError(
+                "coordinator-signs-models",
+                f"bundle_signers.{name[:64]} is the coordinator's key; whoever plans rounds may not sign models",
+                remedy="replace it by the key of the model's author",
+            )
+
+
 def _open_manifest(plan: CheckedPlan, policy: SitePolicy, manifest: Signed) -> Manifest:
+    check_signers(policy, plan.coordinator_pk)
     signer_of(policy, manifest)
     if digest(manifest.payload) != plan.plan.bundle.digest:
         raise TrustError("other-bundle", "the manifest is not that of the plan's bundle")
     return decode_manifest(manifest.payload)
 
 
-def _task_not_allowed(case: _Case) -> str:
-    task = case.plan.plan.task
-    if case.policy.tasks and task not in case.policy.tasks:
-        return f"site {case.own_site} does not take part in task {task}"
-    return ""
-
-
-def _purpose_not_allowed(case: _Case) -> str:
-    purpose = _PURPOSE_NAMES.get(case.plan.plan.purpose, "unknown")
-    if purpose not in case.policy.purposes:
-        return f"site {case.own_site} does not allow sums for {purpose}"
-    if purpose != "train":
-        return f"this version takes part in training only, not in {purpose} rounds"
-    return ""
-
-
-def _site_not_in_plan(case: _Case) -> str:
-    if not any(case.own_site in cohort.sites for cohort in case.plan.plan.cohorts):
-        return f"the plan does not name site {case.own_site}"
-    return ""
-
-
-def _too_few_trustees(case: _Case) -> str:
-    cohort = _own_cohort(case)
-    sites = {trustee.site for trustee in cohort.trustees}
-    if case.own_site not in sites:
-        return f"the trustee of site {case.own_site} is not among the cohort's trustees"
-    if len(sites) < case.policy.min_trustees:
-        return f"site {case.own_site} asks for trustees of {case.policy.min_trustees} sites; the plan has {len(sites)}"
-    return ""
-
-
-def _too_few_contributors(case: _Case) -> str:
-    asked = case.plan.plan.min_contributors
-    if asked < case.policy.min_contributors:
-        wanted = case.policy.min_contributors
-        return f"site {case.own_site} asks for sets of at least {wanted} devices; the plan allows {asked}"
-    return ""
-
-
-def _codec_out_of_range(case: _Case) -> str:
-    plan, policy = case.plan.plan, case.policy
-    low, high = policy.word_bits
-    if not low <= plan.word_bits <= high:
-        return f"words of {plan.word_bits} bits are outside the site's {low} to {high}"
-    low, high = policy.value_bits
-    values = [segment for segment in case.plan.layout.segments if segment.kind is SegmentKind.VALUE]
-    if any(not low <= segment.bits <= high for segment in values):
-        return f"a segment's bits are outside the site's {low} to {high}"
-    share = plan.subsample_e32 / _WHOLE_E32 or 1.0
-    if share < policy.min_subsample:
-        return f"the plan sends {share:.4g} of the coordinates; the site asks for at least {policy.min_subsample:.4g}"
-    norm = math.sqrt(sum(segment.clip**2 for segment in values))
-    if norm > policy.max_clip:
-        return f"contributions of norm {norm:g} are above the site's limit of {policy.max_clip:g}"
-    return ""
-
-
-def _layout_not_the_models(case: _Case) -> str:
-    """The vector carries exactly the shared tensors and known counts: a local tensor is never declared shared."""
-    asked = [
-        (slot.name, slot.shape)
-        for segment in case.plan.layout.segments
-        if segment.kind is SegmentKind.VALUE
-        for slot in segment.tensors
-    ]
-    shared = [(tensor.name, tensor.shape) for tensor in case.manifest.shared()]
-    if asked != shared:
-        return "the plan's vector does not carry exactly the model's shared tensors"
-    counts = {segment.name for segment in case.plan.layout.segments if segment.kind is SegmentKind.COUNT}
-    if not counts <= COUNTS or any(s.tensors for s in case.plan.layout.segments if s.kind is SegmentKind.COUNT):
-        return f"the plan asks for counts other than {', '.join(sorted(COUNTS))}"
-    return ""
-
-
-def _training_out_of_range(case: _Case) -> str:
-    training, policy = case.plan.plan.training, case.policy
-    checks = (
-        (training.level in (plan_pb2.LEVEL_Q0, plan_pb2.LEVEL_Q1), "the plan's quantisation level is not known here"),
-        (not training.suffix, "training a suffix of the layers is not known to this version"),
-        (training.batch_size >= policy.min_batch, f"batches are smaller than the site's {policy.min_batch}"),
-        (training.min_local_steps >= policy.min_local_steps, f"fewer local steps than {policy.min_local_steps}"),
-        (training.min_examples >= policy.min_examples, f"fewer examples per device than {policy.min_examples}"),
-        (training.max_examples >= training.min_examples, "max_examples is below min_examples"),
-        (training.min_sessions >= policy.min_sessions, f"fewer sessions per device than {policy.min_sessions}"),
-        (1 <= training.epochs <= policy.max_epochs, f"more epochs than {policy.max_epochs}, or none"),
-        (0 < training.learning_rate_e9 <= policy.max_learning_rate * 1e9, "the learning rate is out of range"),
-        (training.momentum_e6 < 1_000_000, "the momentum is not below 1"),
-        (training.weighting != plan_pb2.WEIGHTING_UNSPECIFIED, "the weighting is missing"),
-    )
-    return next((sentence for holds, sentence in checks if not holds), "")
-
-
-def _closes_too_late(case: _Case) -> str:
-    plan = case.plan.plan
-    hours = (plan.close_at_s - plan.issued_at_s) / 3600
-    if hours > case.policy.max_close_hours:
-        return f"the round stays open for {hours:.0f} hours; the site allows {case.policy.max_close_hours}"
-    if case.now_s is not None and case.now_s > plan.close_at_s:
-        return "the round has already closed"
-    return ""
-
-
-def _own_cohort(case: _Case) -> plan_pb2.Cohort:
-    return case.plan.cohort(case.plan.cohort_of(case.own_site))
-
-
-RULES: Final[tuple[Callable[[_Case], str], ...]] = (
-    _site_not_in_plan,
-    _task_not_allowed,
-    _purpose_not_allowed,
-    _too_few_trustees,
-    _too_few_contributors,
-    _codec_out_of_range,
-    _layout_not_the_models,
-    _training_out_of_range,
-    _closes_too_late,
-)
-"""In the order in which they are asked; the function's name is the refusal's code."""
+def _notes(case: Case) -> tuple[str, ...]:
+    return (times.HOURS_SKIPPED,) if case.policy.hours and case.local_minute is None else ()

@@ -44,12 +44,14 @@ class CheckedPlan:
         plan: its fields.
         signed: the envelope it came in.
         layout: the vector's layout.
+        coordinator_pk: the key that signed it, 32 bytes.
     """
 
     digest: bytes
     plan: plan_pb2.Plan
     signed: Signed
     layout: Layout
+    coordinator_pk: bytes
 
     @property
     def vector_words(self) -> int:
@@ -103,7 +105,7 @@ def open_plan(signed: Signed, coordinator_pk: bytes) -> CheckedPlan:
     combiner_of(plan.server.combiner, plan.server.trim_cohorts, len(plan.cohorts), plan.subsample_e32)
     layout = layout_of(plan.layout, plan.subsample_e32)
     layout.check_fits(plan.max_contributors, plan.word_bits)
-    return CheckedPlan(digest(payload), plan, signed, layout)
+    return CheckedPlan(digest(payload), plan, signed, layout, coordinator_pk)
 
 
 def layout_of(message: plan_pb2.Layout, subsample_e32: int = 0) -> Layout:

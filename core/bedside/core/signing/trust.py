@@ -172,6 +172,8 @@ def _check_sites(federation: Federation) -> None:
     names = [entry.site for entry in federation.sites]
     if len(set(names)) != len(names):
         raise MalformedError("bad-federation", "a site stands twice in the federation")
+    if len({entry.authority_pk for entry in federation.sites}) != len(names):
+        raise MalformedError("bad-federation", "two sites of the federation share one authority")
     for entry in federation.sites:
         check_id(entry.site, "site")
         if len(entry.authority_pk) != DIGEST_BYTES:

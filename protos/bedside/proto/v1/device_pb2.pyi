@@ -107,6 +107,7 @@ class Offer(google.protobuf.message.Message):
     NEXT_CALL_MS_FIELD_NUMBER: builtins.int
     RESULT_FIELD_NUMBER: builtins.int
     BUNDLE_TAR_DIGEST_FIELD_NUMBER: builtins.int
+    PREVIOUS_RESULT_FIELD_NUMBER: builtins.int
     cohort: builtins.int
     next_call_ms: builtins.int
     bundle_tar_digest: builtins.bytes
@@ -139,6 +140,10 @@ class Offer(google.protobuf.message.Message):
         manifest of its bundle even where there is no plan.
         """
 
+    @property
+    def previous_result(self) -> bedside.proto.v1.common_pb2.Signed:
+        """Kind "result" of the round before the plan's, which the plan names by its digest; absent in the first round."""
+
     def __init__(
         self,
         *,
@@ -152,9 +157,10 @@ class Offer(google.protobuf.message.Message):
         next_call_ms: builtins.int = ...,
         result: bedside.proto.v1.common_pb2.Signed | None = ...,
         bundle_tar_digest: builtins.bytes = ...,
+        previous_result: bedside.proto.v1.common_pb2.Signed | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["federation", b"federation", "manifest", b"manifest", "plan", b"plan", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle_tar_digest", b"bundle_tar_digest", "cohort", b"cohort", "federation", b"federation", "manifest", b"manifest", "next_call_ms", b"next_call_ms", "openings", b"openings", "plan", b"plan", "receipts", b"receipts", "result", b"result", "rosters", b"rosters"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["federation", b"federation", "manifest", b"manifest", "plan", b"plan", "previous_result", b"previous_result", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bundle_tar_digest", b"bundle_tar_digest", "cohort", b"cohort", "federation", b"federation", "manifest", b"manifest", "next_call_ms", b"next_call_ms", "openings", b"openings", "plan", b"plan", "previous_result", b"previous_result", "receipts", b"receipts", "result", b"result", "rosters", b"rosters"]) -> None: ...
 
 Global___Offer: typing_extensions.TypeAlias = Offer
 

@@ -516,3 +516,50 @@ class MintedToken(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["token", b"token"]) -> None: ...
 
 Global___MintedToken: typing_extensions.TypeAlias = MintedToken
+
+@typing.final
+class PlanFile(google.protobuf.message.Message):
+    """What `bedside round plan` writes and `bedside policy check` reads: signed messages only, so that a site can judge a
+    plan on a machine that has never spoken to the coordinator.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: builtins.int
+    FEDERATION_FIELD_NUMBER: builtins.int
+    ROSTERS_FIELD_NUMBER: builtins.int
+    MANIFEST_FIELD_NUMBER: builtins.int
+    PREVIOUS_RESULT_FIELD_NUMBER: builtins.int
+    @property
+    def plan(self) -> bedside.proto.v1.common_pb2.Signed:
+        """Kind "plan"."""
+
+    @property
+    def federation(self) -> bedside.proto.v1.common_pb2.Signed:
+        """Kind "federation"."""
+
+    @property
+    def rosters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bedside.proto.v1.common_pb2.Signed]:
+        """Kind "roster", of the sites in the plan."""
+
+    @property
+    def manifest(self) -> bedside.proto.v1.common_pb2.Signed:
+        """Kind "bundle"."""
+
+    @property
+    def previous_result(self) -> bedside.proto.v1.common_pb2.Signed:
+        """Kind "result" of the round before; absent in the first round."""
+
+    def __init__(
+        self,
+        *,
+        plan: bedside.proto.v1.common_pb2.Signed | None = ...,
+        federation: bedside.proto.v1.common_pb2.Signed | None = ...,
+        rosters: collections.abc.Iterable[bedside.proto.v1.common_pb2.Signed] | None = ...,
+        manifest: bedside.proto.v1.common_pb2.Signed | None = ...,
+        previous_result: bedside.proto.v1.common_pb2.Signed | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["federation", b"federation", "manifest", b"manifest", "plan", b"plan", "previous_result", b"previous_result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["federation", b"federation", "manifest", b"manifest", "plan", b"plan", "previous_result", b"previous_result", "rosters", b"rosters"]) -> None: ...
+
+Global___PlanFile: typing_extensions.TypeAlias = PlanFile

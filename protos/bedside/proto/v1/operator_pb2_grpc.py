@@ -80,6 +80,11 @@ class OperatorServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.BlobRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.ExportPlan = channel.unary_unary(
+                '/bedside.proto.v1.OperatorService/ExportPlan',
+                request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.RoundQuery.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PlanFile.FromString,
+                _registered_method=True)
         self.MintToken = channel.unary_unary(
                 '/bedside.proto.v1.OperatorService/MintToken',
                 request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintTokenRequest.SerializeToString,
@@ -147,6 +152,13 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportPlan(self, request, context):
+        """The plan with everything that a site judges it by.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MintToken(self, request, context):
         """A token that gives PENDING until the site approves.
         """
@@ -201,6 +213,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.GetBlob,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.BlobRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.SerializeToString,
+            ),
+            'ExportPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportPlan,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.RoundQuery.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PlanFile.SerializeToString,
             ),
             'MintToken': grpc.unary_unary_rpc_method_handler(
                     servicer.MintToken,
@@ -451,6 +468,33 @@ class OperatorService(object):
             '/bedside.proto.v1.OperatorService/GetBlob',
             bedside_dot_proto_dot_v1_dot_common__pb2.BlobRequest.SerializeToString,
             bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.OperatorService/ExportPlan',
+            bedside_dot_proto_dot_v1_dot_operator__pb2.RoundQuery.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_operator__pb2.PlanFile.FromString,
             options,
             channel_credentials,
             insecure,

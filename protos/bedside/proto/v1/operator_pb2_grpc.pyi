@@ -170,6 +170,22 @@ _OperatorServiceGetBlobType = typing_extensions.TypeVar(
     ],
 )
 
+_OperatorServiceExportPlanType = typing_extensions.TypeVar(
+    '_OperatorServiceExportPlanType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.RoundQuery,
+        bedside.proto.v1.operator_pb2.PlanFile,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.RoundQuery,
+        bedside.proto.v1.operator_pb2.PlanFile,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.RoundQuery,
+        bedside.proto.v1.operator_pb2.PlanFile,
+    ],
+)
+
 _OperatorServiceMintTokenType = typing_extensions.TypeVar(
     '_OperatorServiceMintTokenType',
     grpc.UnaryUnaryMultiCallable[
@@ -186,7 +202,7 @@ _OperatorServiceMintTokenType = typing_extensions.TypeVar(
     ],
 )
 
-class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceMintTokenType]):
+class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType]):
     @typing.overload
     def __init__(self: OperatorServiceStub[
         grpc.StreamUnaryMultiCallable[
@@ -224,6 +240,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
         grpc.UnaryStreamMultiCallable[
             bedside.proto.v1.common_pb2.BlobRequest,
             bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.RoundQuery,
+            bedside.proto.v1.operator_pb2.PlanFile,
         ],
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.operator_pb2.MintTokenRequest,
@@ -270,6 +290,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
             bedside.proto.v1.common_pb2.Chunk,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.RoundQuery,
+            bedside.proto.v1.operator_pb2.PlanFile,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             bedside.proto.v1.operator_pb2.MintTokenRequest,
             bedside.proto.v1.operator_pb2.MintedToken,
         ],
@@ -295,6 +319,9 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
     ListDevices: _OperatorServiceListDevicesType
 
     GetBlob: _OperatorServiceGetBlobType
+
+    ExportPlan: _OperatorServiceExportPlanType
+    """The plan with everything that a site judges it by."""
 
     MintToken: _OperatorServiceMintTokenType
     """A token that gives PENDING until the site approves."""
@@ -335,6 +362,10 @@ OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         bedside.proto.v1.common_pb2.BlobRequest,
         bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.RoundQuery,
+        bedside.proto.v1.operator_pb2.PlanFile,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.operator_pb2.MintTokenRequest,
@@ -408,6 +439,14 @@ class OperatorServiceServicer(metaclass=abc.ABCMeta):
         request: bedside.proto.v1.common_pb2.BlobRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.common_pb2.Chunk], collections.abc.AsyncIterator[bedside.proto.v1.common_pb2.Chunk]]: ...
+
+    @abc.abstractmethod
+    def ExportPlan(
+        self,
+        request: bedside.proto.v1.operator_pb2.RoundQuery,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.operator_pb2.PlanFile, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.PlanFile]]:
+        """The plan with everything that a site judges it by."""
 
     @abc.abstractmethod
     def MintToken(

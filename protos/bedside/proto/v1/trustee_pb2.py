@@ -27,7 +27,7 @@ from bedside.proto.v1 import device_pb2 as bedside_dot_proto_dot_v1_dot_device__
 from bedside.proto.v1 import enrolment_pb2 as bedside_dot_proto_dot_v1_dot_enrolment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x65\x64side/proto/v1/trustee.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a bedside/proto/v1/enrolment.proto\"2\n\x0bWorkRequest\x12\x0f\n\x07wait_ms\x18\x01 \x01(\r\x12\x12\n\nknown_work\x18\x02 \x03(\x0c\"G\n\x04Work\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.bedside.proto.v1.WorkItem\x12\x14\n\x0cnext_call_ms\x18\x02 \x01(\r\"\x85\x02\n\x08WorkItem\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.bedside.proto.v1.OpenRequestH\x00\x12-\n\x04seal\x18\x02 \x01(\x0b\x32\x1d.bedside.proto.v1.SealRequestH\x00\x12\x31\n\x06reveal\x18\x03 \x01(\x0b\x32\x1f.bedside.proto.v1.RevealRequestH\x00\x12/\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x1e.bedside.proto.v1.CloseRequestH\x00\x12/\n\x05\x65nrol\x18\x05 \x01(\x0b\x32\x1e.bedside.proto.v1.EnrolRequestH\x00\x42\x06\n\x04item\"\xca\x01\n\x0bOpenRequest\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12,\n\nfederation\x18\x03 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x04 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x08manifest\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\xe9\x01\n\x0bSealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.bedside.proto.v1.OpeningEntry\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12,\n\nfederation\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x06 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\";\n\tHeaderSet\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.HeaderEntry\"e\n\x0bHeaderEntry\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\x89\x01\n\rRevealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\'\n\x05votes\x18\x03 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\"3\n\x0c\x43loseRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\"[\n\x0b\x41nswerChunk\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"z\n\x12\x43redentialDecision\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08sentence\x18\x04 \x01(\t2\xac\x04\n\x0eTrusteeService\x12@\n\x07GetWork\x12\x1d.bedside.proto.v1.WorkRequest\x1a\x16.bedside.proto.v1.Work\x12?\n\nPutOpening\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12?\n\nPutRefusal\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12<\n\x07PutVote\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12\x45\n\tPutAnswer\x12\x1d.bedside.proto.v1.AnswerChunk\x1a\x17.bedside.proto.v1.Empty(\x01\x12>\n\tPutClosed\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12L\n\x0bPutDecision\x12$.bedside.proto.v1.CredentialDecision\x1a\x17.bedside.proto.v1.Empty\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x65\x64side/proto/v1/trustee.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a bedside/proto/v1/enrolment.proto\"2\n\x0bWorkRequest\x12\x0f\n\x07wait_ms\x18\x01 \x01(\r\x12\x12\n\nknown_work\x18\x02 \x03(\x0c\"G\n\x04Work\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.bedside.proto.v1.WorkItem\x12\x14\n\x0cnext_call_ms\x18\x02 \x01(\r\"\x85\x02\n\x08WorkItem\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.bedside.proto.v1.OpenRequestH\x00\x12-\n\x04seal\x18\x02 \x01(\x0b\x32\x1d.bedside.proto.v1.SealRequestH\x00\x12\x31\n\x06reveal\x18\x03 \x01(\x0b\x32\x1f.bedside.proto.v1.RevealRequestH\x00\x12/\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x1e.bedside.proto.v1.CloseRequestH\x00\x12/\n\x05\x65nrol\x18\x05 \x01(\x0b\x32\x1e.bedside.proto.v1.EnrolRequestH\x00\x42\x06\n\x04item\"\xfd\x01\n\x0bOpenRequest\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12,\n\nfederation\x18\x03 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x04 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x08manifest\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x31\n\x0fprevious_result\x18\x10 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\xe9\x01\n\x0bSealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.bedside.proto.v1.OpeningEntry\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12,\n\nfederation\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x06 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\";\n\tHeaderSet\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.HeaderEntry\"e\n\x0bHeaderEntry\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\x89\x01\n\rRevealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\'\n\x05votes\x18\x03 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\"3\n\x0c\x43loseRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\"[\n\x0b\x41nswerChunk\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"z\n\x12\x43redentialDecision\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08sentence\x18\x04 \x01(\t2\xac\x04\n\x0eTrusteeService\x12@\n\x07GetWork\x12\x1d.bedside.proto.v1.WorkRequest\x1a\x16.bedside.proto.v1.Work\x12?\n\nPutOpening\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12?\n\nPutRefusal\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12<\n\x07PutVote\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12\x45\n\tPutAnswer\x12\x1d.bedside.proto.v1.AnswerChunk\x1a\x17.bedside.proto.v1.Empty(\x01\x12>\n\tPutClosed\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12L\n\x0bPutDecision\x12$.bedside.proto.v1.CredentialDecision\x1a\x17.bedside.proto.v1.Empty\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,21 +41,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKITEM']._serialized_start=274
   _globals['_WORKITEM']._serialized_end=535
   _globals['_OPENREQUEST']._serialized_start=538
-  _globals['_OPENREQUEST']._serialized_end=740
-  _globals['_SEALREQUEST']._serialized_start=743
-  _globals['_SEALREQUEST']._serialized_end=976
-  _globals['_HEADERSET']._serialized_start=978
-  _globals['_HEADERSET']._serialized_end=1037
-  _globals['_HEADERENTRY']._serialized_start=1039
-  _globals['_HEADERENTRY']._serialized_end=1140
-  _globals['_REVEALREQUEST']._serialized_start=1143
-  _globals['_REVEALREQUEST']._serialized_end=1280
-  _globals['_CLOSEREQUEST']._serialized_start=1282
-  _globals['_CLOSEREQUEST']._serialized_end=1333
-  _globals['_ANSWERCHUNK']._serialized_start=1335
-  _globals['_ANSWERCHUNK']._serialized_end=1426
-  _globals['_CREDENTIALDECISION']._serialized_start=1428
-  _globals['_CREDENTIALDECISION']._serialized_end=1550
-  _globals['_TRUSTEESERVICE']._serialized_start=1553
-  _globals['_TRUSTEESERVICE']._serialized_end=2109
+  _globals['_OPENREQUEST']._serialized_end=791
+  _globals['_SEALREQUEST']._serialized_start=794
+  _globals['_SEALREQUEST']._serialized_end=1027
+  _globals['_HEADERSET']._serialized_start=1029
+  _globals['_HEADERSET']._serialized_end=1088
+  _globals['_HEADERENTRY']._serialized_start=1090
+  _globals['_HEADERENTRY']._serialized_end=1191
+  _globals['_REVEALREQUEST']._serialized_start=1194
+  _globals['_REVEALREQUEST']._serialized_end=1331
+  _globals['_CLOSEREQUEST']._serialized_start=1333
+  _globals['_CLOSEREQUEST']._serialized_end=1384
+  _globals['_ANSWERCHUNK']._serialized_start=1386
+  _globals['_ANSWERCHUNK']._serialized_end=1477
+  _globals['_CREDENTIALDECISION']._serialized_start=1479
+  _globals['_CREDENTIALDECISION']._serialized_end=1601
+  _globals['_TRUSTEESERVICE']._serialized_start=1604
+  _globals['_TRUSTEESERVICE']._serialized_end=2160
 # @@protoc_insertion_point(module_scope)

@@ -109,6 +109,7 @@ class OpenRequest(google.protobuf.message.Message):
     FEDERATION_FIELD_NUMBER: builtins.int
     ROSTERS_FIELD_NUMBER: builtins.int
     MANIFEST_FIELD_NUMBER: builtins.int
+    PREVIOUS_RESULT_FIELD_NUMBER: builtins.int
     cohort: builtins.int
     @property
     def plan(self) -> bedside.proto.v1.common_pb2.Signed: ...
@@ -120,6 +121,10 @@ class OpenRequest(google.protobuf.message.Message):
     def manifest(self) -> bedside.proto.v1.common_pb2.Signed:
         """Kind "bundle"."""
 
+    @property
+    def previous_result(self) -> bedside.proto.v1.common_pb2.Signed:
+        """Kind "result" of the round before, which the plan names by its digest; absent in the first round."""
+
     def __init__(
         self,
         *,
@@ -128,9 +133,10 @@ class OpenRequest(google.protobuf.message.Message):
         federation: bedside.proto.v1.common_pb2.Signed | None = ...,
         rosters: collections.abc.Iterable[bedside.proto.v1.common_pb2.Signed] | None = ...,
         manifest: bedside.proto.v1.common_pb2.Signed | None = ...,
+        previous_result: bedside.proto.v1.common_pb2.Signed | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["federation", b"federation", "manifest", b"manifest", "plan", b"plan"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cohort", b"cohort", "federation", b"federation", "manifest", b"manifest", "plan", b"plan", "rosters", b"rosters"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["federation", b"federation", "manifest", b"manifest", "plan", b"plan", "previous_result", b"previous_result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cohort", b"cohort", "federation", b"federation", "manifest", b"manifest", "plan", b"plan", "previous_result", b"previous_result", "rosters", b"rosters"]) -> None: ...
 
 Global___OpenRequest: typing_extensions.TypeAlias = OpenRequest
 

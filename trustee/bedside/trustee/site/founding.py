@@ -27,41 +27,81 @@ PUBLIC_MODE: Final = 0o644
 POLICY_TEMPLATE: Final = """\
 # What the devices and the trustee of this site allow. The coordinator can ask for no more than this.
 # A running trustee takes a change up within a second; a file with a mistake is refused and the old rules hold.
+# What follows from these rules, in plain words: bedside policy explain policy.toml
 
-# Sites whose devices count towards min_trusted; the own site always does.
+# --- Who takes part, and in what
+
+# Tasks to take part in; empty means any whose model is signed by a key at the end of this file.
+tasks = []
+
+# What may be summed: "train", "evaluate", "statistic".
+purposes = ["train"]
+
+# Statistics of the catalogue that may be summed: "signal-quality", "labelled-windows". A free question could be about
+# one patient, so there is none; and a count of one is a patient, so statistics are opened with noise only.
+statistics = []
+
+# --- Who is in a sum together
+
+# Sites whose devices count towards min_trusted; the own site always does. Name those that you know to be real: a
+# coordinator can invent sites and devices as it likes.
 trusted_sites = []
 
 # A sum that holds one of our devices holds at least so many devices of trusted sites. Never under 3.
 min_trusted = 5
 
-# The trustees of so many different sites must open a round together.
+# The largest part of a set that one site may fill, above 0 to 1. 1 sets no limit.
+max_share_one_site = 1.0
+
+# The trustees of so many different sites must open a round together. 1 only in a federation of one site.
 min_trustees = 2
 
 # The smallest set that a plan may ask for.
 min_contributors = 3
 
-# Tasks to take part in; empty means any whose model is signed by a key below.
-tasks = []
+# Where the same is computed twice, two sets that differ by a few devices tell about these; that is always refused.
+# true refuses it for training that goes on as well, against the last eight sets of a task. Rounds then wait for a
+# steady fleet.
+guard_membership = false
 
-# What may be summed: "train".
-purposes = ["train"]
+# --- What protects a single device inside a sum
 
-# Ranges that protect a single device inside a sum.
-max_clip = 10.0          # largest norm of one contribution
-min_subsample = 0.0625   # least share of the coordinates that a round may ask for; 1 allows whole updates only
-min_examples = 64        # fewest windows that a device trains on
-min_sessions = 1         # fewest recordings in them
-min_batch = 8            # smallest batch
-min_local_steps = 4      # never a single gradient step
-max_epochs = 20
-max_learning_rate = 1.0
+max_clip = 10.0          # largest norm of one contribution: how far one device can move the sum
+value_bits = [4, 8]      # least and most bits of one value
+word_bits = [8, 32]      # least and most bits of one word of the sum
+min_subsample = 0.0625   # least share of a model's coordinates that a round may ask for; 1: whole updates only
+min_examples = 64        # fewest windows that a device takes part with: few windows stand out
+min_sessions = 1         # fewest recordings in them: with one, the contribution is about one person
+min_batch = 8            # smallest batch: tiny ones tell more about single windows
+min_local_steps = 4      # a single step is a gradient, from which windows can be computed back
+max_epochs = 20          # more passes learn single windows by heart
+max_learning_rate = 1.0  # a huge one writes the last batch into the model
+max_parameters = 10000000 # a larger model remembers more, and costs memory
+max_step_ms = 2000.0     # slowest training step that the model's author may have measured
+
+# --- When, and how often
+
+# Local hours in which new rounds are joined, such as "20:00-06:00"; empty means always.
+hours = ""
+
 max_close_hours = 168    # longest time that a round stays open
-max_rounds_per_day = 1000
+max_rounds_per_day = 1000 # of all tasks together: every sum tells something
 
-# How much a device tells about itself: "minimal" or "standard". Sensor activity shows who is in bed.
+# Most rounds a day of one purpose; a purpose that is not named has max_rounds_per_day only.
+quotas = { evaluate = 24, statistic = 4 }
+
+# How often one state of a model may be evaluated: with changing devices, many times tell how single ones score.
+max_evaluations_per_checkpoint = 3
+
+# --- What a device tells about itself
+
+# "minimal" or "standard". Sensor activity shows who is in bed.
 heartbeat = "standard"
 
-# Who may sign models: name = "64 hexadecimal digits of an Ed25519 public key". Never the coordinator's key.
+# --- Who may sign models
+
+# name = "64 hexadecimal digits of an Ed25519 public key". Never the coordinator's key: whoever makes a model can make
+# it tell about single windows, and whoever plans rounds must not be able to.
 [bundle_signers]
 """
 

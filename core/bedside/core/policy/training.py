@@ -1,0 +1,84 @@
+"""How a device would work for a plan: the rules about examples, steps, and the model's size and cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from bedside.core.policy.case import Case, noise_covers
+from bedside.proto.v1 import plan_pb2
+
+LEVELS: Final = (plan_pb2.LEVEL_Q0, plan_pb2.LEVEL_Q1)
+"""The quantisation levels that devices of this version train at."""
+
+
+def training_out_of_range(case: Case) -> str:
+    """Every number of the local work is within the site's ranges; a trained suffix is refused."""
+    asked, policy = case.plan.plan.training, case.policy
+    least = [
+        ("examples per device", asked.min_examples, policy.min_examples),
+        ("sessions per device", asked.min_sessions, policy.min_sessions),
+    ]
+    if case.trains:
+        least += [
+            ("examples per batch", asked.batch_size, policy.min_batch),
+            ("local steps", asked.min_local_steps, policy.min_local_steps),
+        ]
+    for what, plans, sites in least:
+        if plans < sites:
+            return f"the plan asks for {plans} {what}; site {case.own_site} asks for at least {sites}"
+    if asked.max_examples < asked.min_examples:
+        return f"the plan takes {asked.max_examples} examples at most, fewer than its minimum of {asked.min_examples}"
+    return _hyper_parameters(case) if case.trains else ""
+
+
+def single_step_gradient(case: Case) -> str:
+    """One step from a known checkpoint is a plain gradient, which tells most about single windows."""
+    if not case.trains or case.plan.plan.training.min_local_steps >= 2 or noise_covers(case.plan, case.policy):
+        return ""
+    steps = case.plan.plan.training.min_local_steps
+    return f"the plan asks for {steps} local steps without noise; without noise at least 2 are allowed"
+
+
+def model_too_large(case: Case) -> str:
+    """The model has no more parameters than the site's devices shall carry."""
+    parameters = sum(math.prod(tensor.shape) for tensor in case.manifest.parameters)
+    if parameters <= case.policy.max_parameters:
+        return ""
+    return f"the model has {parameters} parameters; site {case.own_site} allows {case.policy.max_parameters}"
+
+
+def model_too_slow(case: Case) -> str:
+    """A step costs no more, for the plan's batch, than the site's devices shall spend."""
+    cost = case.manifest.cost
+    batch = case.plan.plan.training.batch_size if case.trains else cost.batch
+    step_ms = cost.step_ms * batch / max(cost.batch, 1)
+    if step_ms <= case.policy.max_step_ms:
+        return ""
+    return (
+        f"a step of the plan takes {step_ms:.0f} ms on its author's machine;"
+        f" site {case.own_site} allows {case.policy.max_step_ms:g} ms"
+    )
+
+
+def _hyper_parameters(case: Case) -> str:
+    asked, policy, site = case.plan.plan.training, case.policy, case.own_site
+    rate = asked.learning_rate_e9 / 1e9
+    checks = (
+        (asked.level in LEVELS, "the plan's quantisation level is not known here; Q0 and Q1 are allowed"),
+        (not asked.suffix, f"the plan trains only the layers from {asked.suffix[:64]!r}; all or none are allowed"),
+        (
+            1 <= asked.epochs <= policy.max_epochs,
+            f"the plan asks for {asked.epochs} epochs; site {site} allows 1 to {policy.max_epochs}",
+        ),
+        (
+            0 < rate <= policy.max_learning_rate,
+            f"the plan's learning rate is {rate:g}; site {site} allows {policy.max_learning_rate:g}, and not 0",
+        ),
+        (asked.momentum_e6 < 1_000_000, f"the plan's momentum is {asked.momentum_e6 / 1e6:g}; it must be below 1"),
+        (
+            asked.weighting in (plan_pb2.WEIGHTING_UNIFORM, plan_pb2.WEIGHTING_EXAMPLES),
+            "the plan's weighting is not known here; uniform and by examples are allowed",
+        ),
+    )
+    return next((sentence for holds, sentence in checks if not holds), "")
