@@ -11,10 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bedside.core.codec import Layout, Segment, SegmentKind, TensorSlot, check_sum, decode_sum, encode
+from bedside.core.codec import (
+    Layout,
+    Segment,
+    SegmentKind,
+    TensorSlot,
+    TensorUpdate,
+    check_sum,
+    decode_sum,
+    encode_pieces,
+)
 from bedside.core.errors import ProtocolError
 from bedside.core.learning.combiners import CohortSum
-from bedside.core.learning.weighting import Weighting, counted_examples, weigh_delta
+from bedside.core.learning.weighting import Weighting, contribution_weight, counted_examples
 from bedside.core.limits import MAX_WORD_BITS, MIN_WORD_BITS
 from bedside.core.securesum.ring import packed_bytes, reduce_in_place, word_dtype
 
@@ -81,10 +90,13 @@ def open_cohort(cohort: Sequence[Contribution], layout: Layout, seed: bytes, cap
     word_bits = narrowest_ring(layout, len(cohort))
     total = np.zeros(layout.words, word_dtype(word_bits))
     for number, one in enumerate(cohort):
-        delta = one.delta if one.weighed else weigh_delta(one.delta, Weighting.EXAMPLES, one.examples, cap)
-        counts = {EXAMPLES: counted_examples(one.examples, cap)}
+        weight = 1.0 if one.weighed else contribution_weight(Weighting.EXAMPLES, one.examples, cap)
+        update = TensorUpdate(one.delta, {EXAMPLES: counted_examples(one.examples, cap)}, layout, weight)
         key = hashlib.blake2b(seed, digest_size=32, salt=number.to_bytes(4, "little")).digest()
-        total += encode(delta, counts, layout, seed, key, word_bits=word_bits)
+        at = 0
+        for piece in encode_pieces(update, layout, seed, key, word_bits=word_bits):
+            total[at : at + piece.size] += piece
+            at += piece.size
     reduce_in_place(total, word_bits)
     check_sum(total, layout, len(cohort), word_bits=word_bits)
     opened = decode_sum(total, layout, seed, len(cohort), word_bits=word_bits)
@@ -93,8 +105,11 @@ def open_cohort(cohort: Sequence[Contribution], layout: Layout, seed: bytes, cap
 
 def float_cohort(cohort: Sequence[Contribution], cap: int) -> CohortSum:
     """The same sum in float64 without a codec: no clip, no rounding."""
-    parts = [weigh_delta(one.delta, Weighting.EXAMPLES, one.examples, cap) for one in cohort]
-    total = {name: np.sum([part[name] for part in parts], axis=0, dtype=np.float64) for name in parts[0]}
+    weights = [contribution_weight(Weighting.EXAMPLES, one.examples, cap) for one in cohort]
+    parts = [(one.delta, weight) for one, weight in zip(cohort, weights, strict=True)]
+    total = {
+        name: np.sum([delta[name] * np.float64(weight) for delta, weight in parts], axis=0) for name in cohort[0].delta
+    }
     examples = sum(counted_examples(one.examples, cap) for one in cohort)
     return CohortSum({name: tensor.astype(np.float32) for name, tensor in total.items()}, len(cohort), examples)
 
