@@ -18,7 +18,7 @@ from bedside.coordinator.store.contributions import CohortRow
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.codec.decoder import DecodedSum, decode_sum
 from bedside.core.errors import MalformedError, ProtocolError
-from bedside.core.learning.combiners import CohortSum, combiner_of
+from bedside.core.learning.combiners import CohortSum, Combiner, combiner_of
 from bedside.core.learning.optimisers import server_optimiser
 from bedside.core.learning.weighting import Weighting
 from bedside.core.securesum.aggregator import CohortPhase
@@ -73,14 +73,13 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         sums = [(_decode(state, row, blobs), row.set_size) for row in opened]
         counts = _sum_counts([decoded for decoded, _ in sums])
         result.counts.extend(CountSum(name=name, sum=max(0, value)) for name, value in counts.items())
+        combiner = combiner_of(plan.server.combiner, plan.server.trim_cohorts, len(plan.cohorts), plan.subsample_e32)
         try:
-            mean = _combine(state, sums)
+            combiner.check_opened(len(sums))
         except ProtocolError as error:
-            if error.code != "too-few-cohorts":
-                raise
             result.no_step_code, result.no_step_sentence = error.code, error.sentence
         else:
-            _step(state, mean, result, blobs)
+            _step(state, _combine(state, combiner, sums), result, blobs)
     return result
 
 
@@ -90,12 +89,11 @@ def took_step(result: Result) -> bool:
     return opened and not result.no_step_code
 
 
-def _combine(state: RoundState, sums: list[tuple[DecodedSum, int]]) -> dict[str, FloatArray]:
+def _combine(state: RoundState, combiner: Combiner, sums: list[tuple[DecodedSum, int]]) -> dict[str, FloatArray]:
     """The mean delta over the opened cohorts, as the plan combines them."""
-    plan = state.plan.plan
+    training = state.plan.plan.training
     cohorts = [CohortSum(one.tensors, size, int(one.counts[EXAMPLES].sum())) for one, size in sums]
-    combiner = combiner_of(plan.server.combiner, plan.server.trim_cohorts, len(plan.cohorts))
-    return combiner.combine(cohorts, Weighting(plan.training.weighting), plan.training.max_examples)
+    return combiner.combine(cohorts, Weighting(training.weighting), training.max_examples)
 
 
 def _step(state: RoundState, mean: dict[str, FloatArray], result: Result, blobs: BlobStore) -> None:
