@@ -150,8 +150,9 @@ def _lie(kind: str, own: Contribution, mean: Tensors, clip: float) -> Contributi
 
 def _mean(sent: Sequence[Contribution]) -> Tensors:
     total = sum(one.examples for one in sent)
+    weights = [np.float32(one.examples / total) for one in sent]
     return {
-        name: sum((one.delta[name] * np.float32(one.examples / total) for one in sent), np.float32(0))
+        name: np.sum([one.delta[name] * weight for one, weight in zip(sent, weights, strict=True)], axis=0)
         for name in sent[0].delta
     }
 
@@ -303,7 +304,7 @@ def main() -> None:
     told: list[str] = []
     detail: list[dict[str, object]] = []
     for name, load in LOADERS.items():
-        setting = replace(SETTINGS[name], **({"rounds": 3, "runs_factor": 1} if asked.quick else {}))
+        setting = replace(SETTINGS[name], rounds=3, runs_factor=1) if asked.quick else SETTINGS[name]
         try:
             data = load(data_root(asked.data))
         except FileNotFoundError as error:

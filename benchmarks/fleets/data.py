@@ -51,7 +51,7 @@ class DataSet:
     @property
     def features(self) -> int:
         """Features of one example."""
-        return self.groups[0].train.x.shape[1]
+        return int(self.groups[0].train.x.shape[1])
 
     @property
     def pooled(self) -> Examples:

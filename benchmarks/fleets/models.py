@@ -41,7 +41,9 @@ class Net:
 
     def predict(self, tensors: Tensors, x: Floats) -> Labels:
         """The most likely class of each example."""
-        return _logits(tensors, x)[0].argmax(axis=1)
+        logits, _ = _logits(tensors, x)
+        found: Labels = logits.argmax(axis=1)
+        return found
 
     def accuracy(self, tensors: Tensors, examples: Examples) -> float:
         """Share of right predictions."""
