@@ -89,7 +89,7 @@ async def test_a_count_that_noise_has_drowned_divides_by_what_honest_devices_can
         assert detail.summary.phase == "opened", detail
         parts = desk.alive.parts
         state = parts.store.run_tx("read", find_round(detail.summary.plan_digest, parts.sign_pk))
-        decoded = _decode(state, state.cohorts[0], parts.blobs)
+        decoded = _decode(state, state.cohorts[0], parts.blobs).decoded
         counted = int(decoded.counts["examples"])
         cap = state.plan.plan.training.max_examples
         weight = np.float32(cap / min(max(counted, 4), 4 * cap))  # four devices with one example at least
