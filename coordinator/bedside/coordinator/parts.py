@@ -7,6 +7,7 @@ from typing import Final
 
 from nacl.signing import SigningKey
 
+from bedside.coordinator.aggregation.running import RunningSums
 from bedside.coordinator.blobs import BlobStore, Staging
 from bedside.coordinator.config import CoordinatorConfig
 from bedside.coordinator.enrolment.desk import EnrolmentDesk
@@ -34,6 +35,7 @@ class Parts:
     registry: Registry
     desk: EnrolmentDesk
     roll: Roll
+    running: RunningSums
     signals: Signals
 
     @property
@@ -69,5 +71,6 @@ def open_parts(home: Home, config: CoordinatorConfig, clock: Clock, entropy: Ent
         registry=registry,
         desk=EnrolmentDesk(store, registry, home.authority, clock),
         roll=Roll(store, registry, clock, config.heartbeat_s),
+        running=RunningSums(blobs),
         signals=Signals(),
     )

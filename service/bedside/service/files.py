@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from bedside.core.errors import ConfigError, StoreError
 
@@ -20,13 +22,20 @@ _TEMPORARY_SUFFIX: Final = ".new"
 
 
 def write_durable(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
-    """Replace the file at `path` by `data`, atomically, and return when it is on the disk.
+    """Replace the file at `path` by `data`: `durable_file` for bytes that lie in memory."""
+    with durable_file(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def durable_file(path: Path, mode: int = PRIVATE_MODE) -> Iterator[BinaryIO]:
+    """Replace the file at `path` by what is written, atomically; when this returns, it is on the disk.
 
     The temporary file has a fixed name beside `path`, so that an interrupted write leaves at most one of
     them and the next write clears it away. `mode` is set before the first byte, whatever the umask.
 
     Raises:
-        StoreError: `file-write`; the old file is untouched.
+        StoreError: `file-write`; the old file is untouched. It is untouched, too, when the writer itself raises.
     """
     temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
     try:
@@ -34,18 +43,20 @@ def write_durable(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(
             "file-write",
             f"{path} was not written: {error.strerror or error}",
             remedy="check free space and the permissions of its directory",
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

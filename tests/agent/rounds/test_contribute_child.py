@@ -72,18 +72,22 @@ class Member:
     model: ActiveModel
     offering: object
 
-    def job(self, offer, sequence: int = 1) -> ContributionJob:
+    def job(self, offer, sequence: int = 1, freed: str = "") -> ContributionJob:
         return ContributionJob(
             offer=offer.SerializeToString(deterministic=True),
             identity_dir=str(self.identity.directory),
             state_dir=str(self.state_dir),
             model=self.model,
             target=str(self.state_dir / "words"),
+            kept=str(self.state_dir / "kept"),
+            freed=freed,
             sequence=sequence,
         )
 
-    def contribute(self, offer):
-        return asyncio.run(make_contribution(self.job(offer), TrainingConfig(memory_mib=2048, timeout_s=60)))
+    def contribute(self, offer, freed: str = ""):
+        return asyncio.run(
+            make_contribution(self.job(offer, freed=freed), TrainingConfig(memory_mib=2048, timeout_s=60))
+        )
 
 
 @pytest.fixture
@@ -159,6 +163,33 @@ def test_the_opened_sum_of_one_device_counts_exactly_its_windows(member, offerin
     assert set(decoded.tensors) == {tensor.name for tensor in offering.built.manifest.shared()}
     norm = np.sqrt(sum(float(np.sum(tensor**2)) for tensor in decoded.tensors.values()))
     assert 0.01 < norm < 1.2
+
+
+def test_a_freed_delta_is_encoded_again_for_the_next_plan_without_training(member, offering) -> None:
+    first = member.contribute(offering.make(training=TRAINING))
+    freed = member.state_dir / "freed"
+    (member.state_dir / "kept").rename(freed)
+    again = offering.make(training=TRAINING, round_number=2, previous_result_digest=b"r" * 32)
+    second = member.contribute(again, freed=str(freed))
+    assert not first.reused
+    assert second.reused
+    assert second.examples == WINDOWS
+    assert not (member.state_dir / "kept").exists(), "nothing was trained"
+
+
+def test_a_freed_delta_of_another_training_is_left_and_the_device_trains(member, offering) -> None:
+    member.contribute(offering.make(training=TRAINING))
+    freed = member.state_dir / "freed"
+    (member.state_dir / "kept").rename(freed)
+    training = plan_pb2.Training()
+    training.CopyFrom(TRAINING)
+    training.epochs += 1
+    assert not member.contribute(offering.make(training=training), freed=str(freed)).reused
+
+
+def test_a_freed_delta_that_is_damaged_is_left_and_the_device_trains(member, offering) -> None:
+    (member.state_dir / "freed").write_bytes(b"no delta")
+    assert not member.contribute(offering.make(training=TRAINING), freed=str(member.state_dir / "freed")).reused
 
 
 def test_two_runs_of_the_child_never_share_a_mask(member, offering) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bedside.agent.rounds.journal import Contribution, Journal, OutboxRow
+from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
 from bedside.agent.rounds.outbox import Outbox
 from bedside.core.securesum.device import ContributionInput, ContributionState
@@ -12,6 +12,7 @@ from bedside.core.securesum.device import ContributionInput, ContributionState
 H, OTHER = b"h" * 32, b"o" * 32
 NAME = Outbox.name_for(H)
 ROW = OutboxRow(H, b"signed header", NAME, 5)
+KEPT = KeptRow(H, Outbox.kept_name_for(H))
 
 
 def plan(
@@ -55,21 +56,21 @@ def test_a_declined_plan_does_not_use_its_round_up(journal) -> None:
 
 def test_an_upload_is_committed_once(journal, refusal) -> None:
     journal.accept(plan(), Seen(), now_ns=1)
-    journal.commit_upload(ROW, now_ns=2)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
     again = OutboxRow(H, b"another header", NAME, 5)
-    assert refusal(lambda: journal.commit_upload(again, now_ns=3)) == "bad-transition"
+    assert refusal(lambda: journal.commit_upload(again, KEPT, None, now_ns=3)) == "bad-transition"
     assert journal.outbox(H) == ROW
 
 
 def test_an_upload_without_an_accepted_plan_is_refused(journal, refusal) -> None:
-    assert refusal(lambda: journal.commit_upload(ROW, now_ns=1)) == "no-contribution"
+    assert refusal(lambda: journal.commit_upload(ROW, KEPT, None, now_ns=1)) == "no-contribution"
 
 
 def test_header_and_bytes_are_the_same_after_a_restart(journal, tmp_path) -> None:
     outbox = Outbox(tmp_path)
     (outbox.directory / NAME).write_bytes(b"words")
     journal.accept(plan(), Seen(), now_ns=1)
-    journal.commit_upload(ROW, now_ns=2)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
     again, outbox = reopened(journal, tmp_path), Outbox(tmp_path)
     assert outbox.remove_orphans(again) == []
     assert again.outbox(H) == ROW
@@ -90,7 +91,7 @@ def test_the_file_of_an_acknowledged_upload_is_an_orphan_and_its_header_is_not(j
     outbox = Outbox(tmp_path)
     (outbox.directory / NAME).write_bytes(b"words")
     journal.accept(plan(), Seen(), now_ns=1)
-    journal.commit_upload(ROW, now_ns=2)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
     journal.mark_sent(H, now_ns=3)
     assert outbox.remove_orphans(journal) == [NAME]
     assert journal.outbox(H) == ROW  # the receipt is compared with it
@@ -98,13 +99,65 @@ def test_the_file_of_an_acknowledged_upload_is_an_orphan_and_its_header_is_not(j
 
 def test_a_receipt_ends_a_contribution_once_and_for_all(journal, refusal) -> None:
     journal.accept(plan(), Seen(), now_ns=1)
-    journal.commit_upload(ROW, now_ns=2)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
     journal.mark_sent(H, now_ns=3)
     journal.finish(H, ContributionInput.RECEIPT_IN, now_ns=4)
     assert (journal.outbox(H), journal.open_contributions()) == (None, [])
     assert journal.find(H).state is ContributionState.COUNTED
     assert refusal(lambda: journal.finish(H, ContributionInput.CLOSED, now_ns=5)) == "bad-transition"
     assert refusal(lambda: journal.accept(plan(OTHER), Seen(), now_ns=6)) == "contributed-before"
+
+
+@pytest.mark.parametrize("word", [ContributionInput.RECEIPT_OUT, ContributionInput.BURNED])
+def test_a_delta_that_was_given_back_is_used_once(journal, refusal, word) -> None:
+    journal.accept(plan(), Seen(), now_ns=1)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
+    assert journal.freed("watch") is None, "nobody gave it back"
+    journal.finish(H, word, now_ns=3)
+    freed = journal.freed("watch")
+    assert freed == KEPT
+    journal.accept(plan(OTHER, round_number=2), Seen(), now_ns=4)
+    row = OutboxRow(OTHER, b"header", Outbox.name_for(OTHER), 5)
+    journal.commit_upload(row, KeptRow(OTHER, freed.file), freed, now_ns=5)
+    assert journal.freed("watch") is None
+    assert journal.kept(H) is None
+    assert journal.kept(OTHER) == KeptRow(OTHER, freed.file)
+    assert journal.find(H).state is ContributionState.DROPPED
+    assert refusal(lambda: journal.finish(H, ContributionInput.REUSED, now_ns=6)) == "bad-transition"
+
+
+@pytest.mark.parametrize("word", [ContributionInput.RECEIPT_IN, ContributionInput.CLOSED])
+def test_a_delta_that_may_have_been_used_is_gone(journal, tmp_path, word) -> None:
+    outbox = Outbox(tmp_path)
+    (outbox.directory / KEPT.file).write_bytes(b"sealed")
+    journal.accept(plan(), Seen(), now_ns=1)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
+    assert outbox.remove_orphans(journal) == []
+    journal.finish(H, word, now_ns=3)
+    assert (journal.freed("watch"), journal.kept(H)) == (None, None)
+    assert outbox.remove_orphans(journal) == [KEPT.file]
+
+
+def test_the_coordinators_word_alone_frees_nothing(journal, refusal) -> None:
+    journal.accept(plan(), Seen(), now_ns=1)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
+    journal.turn_away(H, now_ns=3, code="round-closed", sentence="too late")
+    assert journal.freed("watch") is None
+    assert [item.state for item in journal.open_contributions()] == [ContributionState.AWAITING]
+    assert refusal(lambda: journal.finish(H, ContributionInput.REUSED, now_ns=4)) == "bad-transition"
+    journal.finish(H, ContributionInput.RECEIPT_OUT, now_ns=5)
+    assert journal.freed("watch") == KEPT
+
+
+def test_a_trained_delta_ends_the_freedom_of_an_older_one(journal) -> None:
+    journal.accept(plan(), Seen(), now_ns=1)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
+    journal.finish(H, ContributionInput.BURNED, now_ns=3)
+    journal.accept(plan(OTHER, round_number=2), Seen(), now_ns=4)
+    row = OutboxRow(OTHER, b"header", Outbox.name_for(OTHER), 5)
+    journal.commit_upload(row, KeptRow(OTHER, Outbox.kept_name_for(OTHER)), journal.freed("watch"), now_ns=5)
+    assert journal.freed("watch") is None
+    assert journal.outbox_files() == {row.file, Outbox.kept_name_for(OTHER)}
 
 
 def test_everything_seen_is_there_after_a_restart(journal, tmp_path) -> None:

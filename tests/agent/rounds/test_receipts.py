@@ -106,12 +106,16 @@ def test_only_the_own_trustee_is_believed(ended, refusal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "code"),
-    [(round_pb2.CLOSE_REASON_BURNED, "closed-burned"), (round_pb2.CLOSE_REASON_LOST, "closed-lost")],
+    ("reason", "event", "code"),
+    [
+        (round_pb2.CLOSE_REASON_BURNED, ContributionInput.BURNED, "closed-burned"),
+        (round_pb2.CLOSE_REASON_LOST, ContributionInput.CLOSED, "closed-lost"),
+        (round_pb2.CLOSE_REASON_RETIRED, ContributionInput.CLOSED, "closed-retired"),
+    ],
 )
-def test_a_closed_round_ends_with_its_reason(ended, reason, code) -> None:
+def test_a_closed_round_ends_with_its_reason_and_only_burned_frees_the_delta(ended, reason, event, code) -> None:
     outcome = ended.check(ended.closed(reason))
-    assert (outcome.event, outcome.code) == (ContributionInput.CLOSED, code)
+    assert (outcome.event, outcome.code) == (event, code)
 
 
 def test_an_older_link_is_fine_and_another_word_at_the_same_link_is_a_fork(ended, refusal) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedside.core.errors import ProtocolError
-from bedside.core.learning.weighting import Weighting, counted_examples, mean_delta, weigh_delta
+from bedside.core.learning.weighting import Weighting, contribution_weight, counted_examples, mean_delta
 
 F = np.float32
 devices = st.lists(st.tuples(st.integers(1, 2_000), st.floats(-10, 10, width=32)), min_size=1, max_size=10)
@@ -20,7 +20,7 @@ def test_examples_give_the_weighted_mean_with_examples_capped(fleet: list[tuple[
     summed = np.zeros(1, F)
     counted = 0
     for examples, value in fleet:
-        summed += weigh_delta({"w": np.array([value], F)}, Weighting.EXAMPLES, examples, cap)["w"]
+        summed += np.array([value], F) * F(contribution_weight(Weighting.EXAMPLES, examples, cap))
         counted += counted_examples(examples, cap)
     mean = mean_delta({"w": summed}, Weighting.EXAMPLES, len(fleet), counted, cap)["w"]
     weights = [min(examples, cap) for examples, _ in fleet]
@@ -32,7 +32,7 @@ def test_examples_give_the_weighted_mean_with_examples_capped(fleet: list[tuple[
 @settings(deadline=None)
 @given(devices)
 def test_uniform_gives_the_plain_mean_whatever_the_examples(fleet: list[tuple[int, float]]) -> None:
-    parts = [weigh_delta({"w": np.array([v], F)}, Weighting.UNIFORM, n, 7)["w"] for n, v in fleet]
+    parts = [np.array([v], F) * F(contribution_weight(Weighting.UNIFORM, n, 7)) for n, v in fleet]
     mean = mean_delta({"w": np.sum(parts, axis=0, dtype=F)}, Weighting.UNIFORM, len(fleet), 0, 0)["w"]
     assert float(mean[0]) == pytest.approx(np.mean([value for _, value in fleet]), abs=1e-5)
 
@@ -40,7 +40,7 @@ def test_uniform_gives_the_plain_mean_whatever_the_examples(fleet: list[tuple[in
 @settings(deadline=None)
 @given(st.integers(1, 10**6), st.integers(1, 10**4))
 def test_a_weight_never_makes_a_delta_longer(examples: int, cap: int) -> None:
-    weighed = weigh_delta({"w": np.ones(3, F)}, Weighting.EXAMPLES, examples, cap)["w"]
+    weighed = np.ones(3, F) * F(contribution_weight(Weighting.EXAMPLES, examples, cap))
     assert 0 < float(weighed.max()) <= 1
 
 
@@ -55,4 +55,4 @@ def test_nobody_or_nothing_has_no_mean() -> None:
             mean_delta(summed, weighting, contributors, examples, 10)
         assert caught.value.code == "no-examples"
     with pytest.raises(ProtocolError):
-        weigh_delta(summed, Weighting.EXAMPLES, 0, 10)
+        contribution_weight(Weighting.EXAMPLES, 0, 10)

@@ -30,9 +30,7 @@ TRUSTEE_CODES: Final = frozenset(
 )
 """Refusals that the own site's trustee is the reason of."""
 
-_JOINED: Final = frozenset(
-    {ContributionState.READY, ContributionState.ACCEPTED, ContributionState.COUNTED, ContributionState.DROPPED}
-)
+_NOT_JOINED: Final = frozenset({ContributionState.OFFERED, ContributionState.TRAINING, ContributionState.DECLINED})
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -162,7 +160,7 @@ class Observer:
         newest = self._parts.journal.newest()
         if newest is None:
             return RoundFacts()
-        joined = newest.state in _JOINED
+        joined = newest.state not in _NOT_JOINED
         return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.sentence)
 
     def _read_machine(self, now_s: float) -> MachineFacts:

@@ -17,23 +17,23 @@ from typing import Final
 
 from bedside.agent.config import TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
-from bedside.agent.rounds.journal import Contribution, Journal, OutboxRow
+from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
+from bedside.agent.rounds.kept import MAX_AGE_ROUNDS
 from bedside.agent.rounds.link import CoordinatorLink
 from bedside.agent.rounds.models import ActiveModel, ModelStore
 from bedside.agent.rounds.offer import SignedPlan, Standing, check_offer, check_plan
 from bedside.agent.rounds.outbox import Outbox
 from bedside.agent.rounds.receipts import check_receipt
+from bedside.agent.rounds.refusals import Refusals
 from bedside.agent.rounds.results import check_result
-from bedside.agent.rounds.upload import send_upload
+from bedside.agent.rounds.upload import send_upload, upload_holds
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
 from bedside.core.securesum.device import ContributionInput, ContributionState
-from bedside.core.signing import digest, parse_strict, sign_message
-from bedside.core.signing.envelope import SUITE
+from bedside.core.signing import digest, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer, OfferRequest
-from bedside.proto.v1.plan_pb2 import Plan
-from bedside.proto.v1.round_pb2 import Receipt, Refusal
+from bedside.proto.v1.round_pb2 import Receipt
 from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
 from bedside.service.logs import event
@@ -46,6 +46,10 @@ _LOGGER = logging.getLogger(__name__)
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 30.0
 _MAX_OPEN_RECEIPTS: Final = 64
+_AGAIN: Final = frozenset({"upload-gap", "unknown-upload"})
+"""Refusals of bytes, not of the upload: it begins again where the coordinator stands."""
+_TURNED_AWAY: Final = frozenset({"round-closed", "round-full"})
+"""Refusals of an upload that say nothing about whether the delta was used."""
 _NS_PER_S: Final = 1_000_000_000
 
 Report = Callable[[str, BedsideError | None], None]
@@ -108,6 +112,7 @@ class RoundClient:
         self._on_model = on_model
         self._report = report
         self._outbox = Outbox(settings.state_dir)
+        self._refusals = Refusals(identity, journal, sequence, clock)
         self._known_result = b""
 
     async def run(self) -> None:
@@ -133,10 +138,12 @@ class RoundClient:
             UnavailableError: the link broke; nothing is lost.
             BedsideError: the coordinator refuses this device for now, or the disk does.
         """
-        await self._send_refusals()
+        await self._refusals.send(self._link)
         for contribution in self._journal.open_contributions():
             await self._continue(contribution)
-        await self._send_refusals()  # a plan declined just now: the round waits for that word, not for the next poll
+        await self._refusals.send(
+            self._link
+        )  # a plan declined just now: the round waits for that word, not for the next poll
         newest = self._journal.newest()
         waiting = [item for item in self._journal.open_contributions() if item.state is not ContributionState.TRAINING]
         request = OfferRequest(
@@ -167,7 +174,7 @@ class RoundClient:
             signed_plan = check_plan(offer, standing, seen, now_s=now_s)
             checked = check_offer(offer, signed_plan, standing, now_s=now_s)
         except BedsideError as error:
-            self._refuse(offer, signed_plan, error)
+            self._refusals.refuse(offer, signed_plan, error)
             return True
         plan = checked.plan.plan
         contribution = Contribution(
@@ -199,12 +206,12 @@ class RoundClient:
             self._report("trainer", None)
         except (RefusedError, TrustError, MalformedError, ProtocolError) as error:
             self._report("trainer", None if isinstance(error, RefusedError) else error)
-            self._decline(contribution, offer, error)
+            self._refusals.decline(contribution, error)
         except UnavailableError as error:
             if error.code not in ("child-died", "child-timeout"):
                 raise
             self._report("trainer", error)
-            self._decline(contribution, offer, error)
+            self._refusals.decline(contribution, error)
 
     async def _contribute(self, contribution: Contribution, offer: Offer) -> None:
         """Fetch the model, serve it, train, and commit header and outbox row."""
@@ -219,35 +226,58 @@ class RoundClient:
             raise RefusedError("training-disabled", "this device only infers; its configuration says so")
         if self._clock.now_ns() // _NS_PER_S > plan.plan.close_at_s:
             raise RefusedError("round-closed", "the round had closed before this device could train")
-        name = Outbox.name_for(contribution.plan_digest)
+        name, directory = Outbox.name_for(contribution.plan_digest), self._outbox.directory
+        fresh = KeptRow(contribution.plan_digest, Outbox.kept_name_for(contribution.plan_digest))
+        freed = self._journal.freed(contribution.task)
         job = ContributionJob(
             offer=contribution.offer,
             identity_dir=str(self._identity.directory),
             state_dir=str(self._settings.state_dir),
             model=model,
-            target=str(self._outbox.directory / name),
+            target=str(directory / name),
+            kept=str(directory / fresh.file),
+            freed=str(directory / freed.file) if freed is not None else "",
             sequence=self._sequence.next(),
         )
         outcome = await make_contribution(job, self._settings.training)
         row = OutboxRow(contribution.plan_digest, outcome.header, name, outcome.size_bytes)
-        self._journal.commit_upload(row, now_ns=self._clock.now_ns())
-        event(_LOGGER, "contribution-ready", task=contribution.task, round=contribution.round_number)
+        reused = freed is not None and outcome.reused
+        kept = KeptRow(contribution.plan_digest, freed.file) if freed is not None and reused else fresh
+        self._journal.commit_upload(row, kept, freed, now_ns=self._clock.now_ns())
+        if freed is not None and not reused:
+            self._outbox.discard(freed.file)
+        event(_LOGGER, "contribution-ready", task=contribution.task, round=contribution.round_number, reused=reused)
 
     async def _upload(self, contribution: Contribution) -> None:
         row = self._journal.outbox(contribution.plan_digest)
         if row is None:
             raise ProtocolError("no-outbox-row", "a contribution that is ready has no row in the outbox")
         header = parse_strict(Signed, row.header)
+        path = self._outbox.path_of(row)
         try:
-            await send_upload(self._link, header, self._outbox.path_of(row), row.size_bytes)
+            await send_upload(self._link, header, path, row.size_bytes)
         except (ProtocolError, RefusedError, MalformedError) as error:
             if error.code.startswith("peer-"):
                 raise  # a proxy or another version spoke, not the round: the bytes go on waiting
+            if error.code in _AGAIN or (error.code == "upload-digest" and await upload_holds(path, header)):
+                raise UnavailableError("upload-again", error.sentence, remedy=error.remedy) from error
+            if error.code in _TURNED_AWAY:
+                self._turn_away(contribution, row, error)
+                return
             self._finish(contribution, ContributionInput.CLOSED, error.code, error.sentence)
             return
         self._journal.mark_sent(contribution.plan_digest, now_ns=self._clock.now_ns())
         self._outbox.discard(row.file)
         event(_LOGGER, "contribution-sent", task=contribution.task, round=contribution.round_number)
+
+    def _turn_away(self, contribution: Contribution, row: OutboxRow, error: BedsideError) -> None:
+        """Too late for this round, says the coordinator; whether the delta is free is for the own trustee to say."""
+        self._journal.turn_away(
+            contribution.plan_digest, now_ns=self._clock.now_ns(), code=error.code, sentence=bounded(error.sentence)
+        )
+        self._outbox.discard(row.file)
+        event(_LOGGER, "contribution-turned-away", task=contribution.task, round=contribution.round_number,
+              code=error.code)  # fmt: skip
 
     async def _take_result(self, offer: Offer) -> bool:
         """Serve the newest checkpoint of a task, also when no plan follows; after a broken link, with a later offer.
@@ -272,8 +302,16 @@ class RoundClient:
         )
         await self._on_model(model)
         self._journal.remember(checked.seen)
+        self._forget_stale(checked.result.task, checked.result.round_number)
         event(_LOGGER, "model-updated", task=checked.result.task, round=checked.result.round_number)
         return True
+
+    def _forget_stale(self, task: str, round_number: int) -> None:
+        """A freed delta that no plan after this result could take goes."""
+        freed = self._journal.freed(task)
+        contribution = self._journal.find(freed.plan_digest) if freed is not None else None
+        if contribution is not None and contribution.round_number + MAX_AGE_ROUNDS <= round_number:
+            self._finish(contribution, ContributionInput.SUPERSEDED, "superseded", "a newer model is here")
 
     def _take_receipt(self, receipt: Receipt) -> None:
         contribution = self._journal.find(receipt.plan_digest)
@@ -291,67 +329,17 @@ class RoundClient:
         self._finish(contribution, outcome.event, outcome.code, outcome.sentence)
 
     def _finish(self, contribution: Contribution, event_: ContributionInput, code: str, sentence: str) -> None:
-        row = self._journal.outbox(contribution.plan_digest)
+        row, kept = self._journal.outbox(contribution.plan_digest), self._journal.kept(contribution.plan_digest)
         self._journal.finish(
             contribution.plan_digest, event_, now_ns=self._clock.now_ns(), code=code, sentence=bounded(sentence)
         )
         if row is not None:
             self._outbox.discard(row.file)
+        if kept is not None and self._journal.kept(contribution.plan_digest) is None:
+            self._outbox.discard(kept.file)
         event(
             _LOGGER, "contribution-ended", task=contribution.task, round=contribution.round_number, outcome=code or "in"
         )
-
-    def _refuse(self, offer: Offer, signed_plan: SignedPlan | None, error: BedsideError) -> None:
-        """Remember and announce that a plan was not taken; what is remembered steps only to a plan that was signed."""
-        plan = signed_plan.plan.plan if signed_plan is not None else Plan()
-        contribution = Contribution(
-            plan_digest=digest(offer.plan.payload),
-            task=plan.task,
-            round_number=plan.round_number,
-            state=ContributionState.DECLINED,
-            offer=b"",
-            code=error.code,
-            sentence=bounded(error.sentence),
-        )
-        seen = signed_plan.seen if signed_plan is not None else None
-        signed = self._sign_refusal(contribution, offer.cohort)
-        self._journal.refuse(contribution, signed, seen, now_ns=self._clock.now_ns())
-        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
-
-    def _decline(self, contribution: Contribution, offer: Offer, error: BedsideError) -> None:
-        declined = Contribution(
-            contribution.plan_digest,
-            contribution.task,
-            contribution.round_number,
-            ContributionState.DECLINED,
-            b"",
-            error.code,
-            bounded(error.sentence),
-        )
-        signed = self._sign_refusal(declined, offer.cohort)
-        self._journal.refuse(declined, signed, None, now_ns=self._clock.now_ns())
-        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
-
-    def _sign_refusal(self, contribution: Contribution, cohort: int) -> bytes:
-        refusal = Refusal(
-            suite=SUITE,
-            plan_digest=contribution.plan_digest,
-            cohort=cohort,
-            credential_digest=self._identity.require_credential().digest,
-            code=contribution.code,
-            sentence=contribution.sentence,
-            sequence=self._sequence.next(),
-        )
-        signed = sign_message("refusal", refusal, self._identity.signing_key)
-        return signed.SerializeToString(deterministic=True)
-
-    async def _send_refusals(self) -> None:
-        for plan_digest, signed in self._journal.unsent_refusals():
-            try:
-                await self._link.decline(parse_strict(Signed, signed))
-            except (ProtocolError, RefusedError, MalformedError) as error:
-                event(_LOGGER, "refusal-not-taken", level=logging.WARNING, error=error)
-            self._journal.refusal_sent(plan_digest)
 
     def _standing(self) -> Standing:
         """Who we are and by what we judge, read again: a site may change its policy at any time."""

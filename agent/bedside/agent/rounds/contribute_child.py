@@ -1,7 +1,8 @@
 """`python -m bedside.agent.rounds.contribute_child`: train, encode, mask, sign, and write the words durably.
 
-The plain delta never leaves this process's memory: what reaches the disk is masked. The limits are applied before
-numpy and onnxruntime are loaded, and everything is given back when the process ends.
+The plain delta never leaves this process's memory: what reaches the disk is sealed or masked. The limits are applied
+before numpy and onnxruntime are loaded, onnxruntime only where there is something to train, and everything is given
+back when the process ends.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from bedside.core.errors import BedsideError
 
 if TYPE_CHECKING:
     from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome
+    from bedside.agent.rounds.kept import KeptUpdate
     from bedside.agent.rounds.offer import CheckedOffer
     from bedside.agent.training.train import Schedule, Trained, Windows
-    from bedside.core.bundle.verify import Bundle, Parameters
-    from bedside.core.securesum.ring import Words
+    from bedside.core.bundle.verify import Bundle
+    from bedside.core.codec import TensorUpdate, UpdateSource
+    from bedside.core.securesum.plans import CheckedPlan
     from bedside.proto.v1.plan_pb2 import Plan
     from bedside.service.identity import Identity
 
@@ -36,21 +39,18 @@ def _run(data: bytes) -> ContributionOutcome:
     import msgspec
 
     from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome
-    from bedside.agent.training.train import train
     from bedside.proto.v1.identity_pb2 import Role
     from bedside.service.identity import open_identity
 
     job = msgspec.json.decode(data, type=ContributionJob)
     identity = open_identity(Path(job.identity_dir), Role.ROLE_DEVICE)
     offer = _check(job, identity)
-    bundle, start = _load(job)
-    plan = offer.plan.plan
-    windows = _windows(job, identity, bundle, plan)
-    trained = train(bundle, start, windows, _schedule(offer.plan.digest, plan), report_progress)
-    words = _encode(offer, identity, trained)
-    header, size_bytes = _mask(job, offer, identity, words)
-    counts = trained.counts
-    return ContributionOutcome(header, size_bytes, counts.examples, counts.loss_before, counts.loss_after)
+    update, losses = _freed(job, identity, offer), None
+    if update is None:
+        update, losses = _train(job, identity, offer)
+    header, size_bytes = _mask(job, offer, identity, update)
+    before, after = losses or (None, None)
+    return ContributionOutcome(header, size_bytes, update.examples, before, after)
 
 
 def _check(job: ContributionJob, identity: Identity) -> CheckedOffer:
@@ -72,12 +72,38 @@ def _check(job: ContributionJob, identity: Identity) -> CheckedOffer:
     return CheckedOffer(plan, cohort, openings, own_opening(openings, pins.site), Seen())
 
 
-def _load(job: ContributionJob) -> tuple[Bundle, Parameters]:
-    from bedside.agent.rounds.models import ModelStore
+def _freed(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> KeptUpdate | None:
+    """The delta that the own trustee gave back, if this plan can take it."""
+    from bedside.agent.rounds.kept import KeptUpdate
+    from bedside.core.errors import StoreError
 
+    if not job.freed:
+        return None
+    try:
+        update = KeptUpdate(Path(job.freed), identity.buffer_key, offer.plan.layout)
+    except StoreError:
+        return None  # trained again
+    return update if update.serves(offer.plan) else None
+
+
+def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tuple[KeptUpdate, tuple[float, float]]:
+    """Train, and seal the delta; the losses of the first and the last epoch."""
+    from bedside.agent.rounds.kept import KeptUpdate, write_kept
+    from bedside.agent.rounds.models import ModelStore
+    from bedside.agent.training.train import train
+    from bedside.service.platform import SystemEntropy
+
+    plan = offer.plan
     store = ModelStore(Path(job.state_dir))
     bundle = store.read_bundle(job.model)
-    return bundle, store.parameters(job.model, bundle)
+    start = store.parameters(job.model, bundle)
+    windows = _windows(job, identity, bundle, plan.plan)
+    trained = train(bundle, start, windows, _schedule(plan.digest, plan.plan), report_progress)
+    counts = trained.counts
+    kept = Path(job.kept)
+    entropy = SystemEntropy()
+    write_kept(kept, identity.buffer_key, entropy, plan, _update(plan, trained), examples=counts.examples)
+    return KeptUpdate(kept, identity.buffer_key, plan.layout), (counts.loss_before, counts.loss_after)
 
 
 def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Plan) -> Windows:
@@ -125,55 +151,43 @@ def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
     )
 
 
-def _encode(offer: CheckedOffer, identity: Identity, trained: Trained) -> Words:
-    """Weigh, clip, rotate and round the delta, and lay the counts beside it."""
-    from bedside.core.codec import SegmentKind, encode
+def _update(plan: CheckedPlan, trained: Trained) -> TensorUpdate:
+    """The weighed delta with the counts that the plan asks for."""
+    from bedside.core.codec import SegmentKind, TensorUpdate
     from bedside.core.errors import ProtocolError
-    from bedside.core.learning.weighting import Weighting, counted_examples, weigh_delta
-    from bedside.core.securesum.device import rounding_key
-    from bedside.core.securesum.messages import openings_digest
-    from bedside.core.securesum.plans import rotation_seed
-    from bedside.service.platform import SystemEntropy
+    from bedside.core.learning.weighting import Weighting, contribution_weight, counted_examples
 
-    plan, training = offer.plan, offer.plan.plan.training
-    known = {
-        "examples": counted_examples(trained.counts.examples, training.max_examples),
-        "correct": trained.counts.correct_before,
-    }
+    training = plan.plan.training
+    examples, cap = trained.counts.examples, training.max_examples
+    known = {"examples": counted_examples(examples, cap), "correct": trained.counts.correct_before}
     names = [segment.name for segment in plan.layout.segments if segment.kind is SegmentKind.COUNT]
     if not set(names) <= set(known):
         raise ProtocolError("unknown-count", "the plan asks for a count that this version does not know")
-    weighting = Weighting(training.weighting)
-    return encode(
-        weigh_delta(trained.delta, weighting, trained.counts.examples, training.max_examples),
-        {name: known[name] for name in names},
-        plan.layout,
-        rotation_seed(plan.digest, openings_digest(offer.openings)),
-        rounding_key(identity.device_secret, SystemEntropy(), plan.digest),
-        word_bits=plan.plan.word_bits,
-    )
+    weight = contribution_weight(Weighting(training.weighting), examples, cap)
+    return TensorUpdate(trained.delta, {name: known[name] for name in names}, plan.layout, weight)
 
 
-def _mask(job: ContributionJob, offer: CheckedOffer, identity: Identity, words: Words) -> tuple[bytes, int]:
-    """Mask and sign; the words are on the disk when the header is returned."""
-    from bedside.core.securesum.device import contribute
+def _mask(job: ContributionJob, offer: CheckedOffer, identity: Identity, update: UpdateSource) -> tuple[bytes, int]:
+    """Encode, mask and sign, a piece at a time; the words are on the disk when the header is returned."""
+    from bedside.core.codec import encode_pieces
+    from bedside.core.securesum.device import Hedge, contribute_pieces, rounding_key, vector_digest
+    from bedside.core.securesum.messages import openings_digest
+    from bedside.core.securesum.plans import rotation_seed
     from bedside.core.signing import sign_message
-    from bedside.service.files import write_durable
+    from bedside.service.files import durable_file
     from bedside.service.platform import SystemEntropy
 
-    contribution = contribute(
-        offer.plan,
-        offer.cohort,
-        offer.openings,
-        identity.require_credential(),
-        words,
-        device_secret=identity.device_secret,
-        entropy=SystemEntropy(),
-        sequence=job.sequence,
-    )
-    write_durable(Path(job.target), contribution.packed)
-    signed = sign_message("header", contribution.header, identity.signing_key)
-    return signed.SerializeToString(deterministic=True), len(contribution.packed)
+    plan, entropy = offer.plan, SystemEntropy()
+    key = rounding_key(identity.device_secret, entropy, plan.digest)
+    seed = rotation_seed(plan.digest, openings_digest(offer.openings))
+    pieces = encode_pieces(update, plan.layout, seed, key, word_bits=plan.plan.word_bits)
+    hedge = Hedge(identity.device_secret, entropy, vector_digest(update.digest, key), job.sequence)
+    with durable_file(Path(job.target)) as file:
+        header = contribute_pieces(
+            plan, offer.cohort, offer.openings, identity.require_credential(), pieces, file.write, hedge
+        )
+    signed = sign_message("header", header, identity.signing_key)
+    return signed.SerializeToString(deterministic=True), header.upload_bytes
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         state_dir: models and the buffer with the labelled windows.
         model: bundle and checkpoint to start from.
         target: where the masked words are to be written.
+        kept: where the sealed delta is to be written.
+        freed: the sealed delta of an earlier round that its own trustee gave back; empty when there is none.
         sequence: of the header, durable already.
     """
 
@@ -40,6 +42,8 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_dir: str
     model: ActiveModel
     target: str
+    kept: str
+    freed: str
     sequence: int
 
 
@@ -50,15 +54,20 @@ class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
         header: serialised Signed of kind `header`.
         size_bytes: of the words.
         examples: windows trained on.
-        loss_before: mean loss of the first epoch.
-        loss_after: mean loss of the last epoch.
+        loss_before: mean loss of the first epoch; None when the freed delta was used.
+        loss_after: mean loss of the last epoch; None as well.
     """
 
     header: bytes
     size_bytes: int
     examples: int
-    loss_before: float
-    loss_after: float
+    loss_before: float | None
+    loss_after: float | None
+
+    @property
+    def reused(self) -> bool:
+        """Whether the freed delta was encoded, and nothing was trained."""
+        return self.loss_after is None
 
 
 async def make_contribution(job: ContributionJob, training: TrainingConfig) -> ContributionOutcome:

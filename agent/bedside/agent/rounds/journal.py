@@ -5,6 +5,7 @@ Invariants:
     * A contribution's new state, its header and its outbox row are one transaction; only then is a byte sent.
     * The bytes of an upload never change: the row names one file and the header that was signed over it.
     * What was seen (rule T8) is durable before a plan that it admitted has any effect.
+    * A freed delta is used once: the upload that it was encoded for and the end of its freedom are one transaction.
 
 Source: DESIGN sections 3 (journal rule) and 5 (rule T8).
 """
@@ -24,7 +25,7 @@ from bedside.service.sqlite import Database, Migration, open_database
 JOURNAL_NAME: Final = "journal.db"
 
 _S, _I = ContributionState, ContributionInput
-OPEN_STATES: Final = (_S.TRAINING, _S.READY, _S.ACCEPTED)
+OPEN_STATES: Final = (_S.TRAINING, _S.READY, _S.ACCEPTED, _S.AWAITING)
 """States that still wait for something."""
 
 _MIGRATIONS: Final = (
@@ -54,6 +55,15 @@ _MIGRATIONS: Final = (
         CREATE TABLE refusal (
             plan_digest BLOB PRIMARY KEY REFERENCES contribution (plan_digest),
             signed BLOB NOT NULL
+        )
+        """,
+    ),
+    Migration(
+        "0002-kept",
+        """
+        CREATE TABLE kept (
+            plan_digest BLOB PRIMARY KEY REFERENCES contribution (plan_digest),
+            file TEXT NOT NULL
         )
         """,
     ),
@@ -97,6 +107,19 @@ class OutboxRow:
     header: bytes
     file: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRow:
+    """The sealed delta that a contribution was encoded from.
+
+    Attributes:
+        plan_digest: of the contribution that it belongs to now.
+        file: name inside the outbox directory.
+    """
+
+    plan_digest: bytes
+    file: str
 
 
 class Journal:
@@ -175,8 +198,15 @@ class Journal:
         """Make a step of `seen` durable by itself."""
         self._database.run_tx("remember", lambda tx: _store_seen(tx, seen))
 
-    def commit_upload(self, row: OutboxRow, *, now_ns: int) -> None:
-        """The header and its bytes are final: from here on they are sent, and nothing else for this plan."""
+    def commit_upload(self, row: OutboxRow, kept: KeptRow, freed: KeptRow | None, *, now_ns: int) -> None:
+        """The header and its bytes are final: from here on they are sent, and nothing else for this plan.
+
+        Args:
+            row: what is sent.
+            kept: the delta that it was encoded from.
+            freed: the delta of this task that was free until now. It has become `kept`, or its time is over.
+            now_ns: nanoseconds since 1970.
+        """
 
         def work(tx: sqlite3.Connection) -> None:
             _move(tx, row.plan_digest, _I.TRAINED, now_ns)
@@ -184,6 +214,10 @@ class Journal:
                 "INSERT INTO outbox (plan_digest, header, file, size_bytes) VALUES (?, ?, ?, ?)",
                 (row.plan_digest, row.header, row.file, row.size_bytes),
             )
+            if freed is not None:
+                _move(tx, freed.plan_digest, _I.REUSED if freed.file == kept.file else _I.SUPERSEDED, now_ns)
+                tx.execute("DELETE FROM kept WHERE plan_digest = ?", (freed.plan_digest,))
+            tx.execute("INSERT INTO kept (plan_digest, file) VALUES (?, ?)", (kept.plan_digest, kept.file))
 
         self._database.run_tx("commit-upload", work)
 
@@ -194,14 +228,23 @@ class Journal:
     def finish(
         self, plan_digest: bytes, event: ContributionInput, *, now_ns: int, code: str = "", sentence: str = ""
     ) -> None:
-        """End a contribution by its receipt, or by its round's end; its offer and outbox row go."""
+        """Move a contribution on by its receipt, or by its round's end; its offer and outbox row go.
+
+        Its kept delta goes as well, unless the receipt freed it.
+        """
 
         def work(tx: sqlite3.Connection) -> None:
-            _move(tx, plan_digest, event, now_ns, code, sentence)
+            state = _move(tx, plan_digest, event, now_ns, code, sentence)
+            if state is not _S.FREED:
+                tx.execute("DELETE FROM kept WHERE plan_digest = ?", (plan_digest,))
             tx.execute("UPDATE contribution SET offer = NULL WHERE plan_digest = ?", (plan_digest,))
             tx.execute("DELETE FROM outbox WHERE plan_digest = ?", (plan_digest,))
 
         self._database.run_tx("finish-contribution", work)
+
+    def turn_away(self, plan_digest: bytes, *, now_ns: int, code: str, sentence: str) -> None:
+        """The coordinator wants no more bytes; the delta waits for the own trustee's word."""
+        self._database.run_tx("turn-away", lambda tx: _move(tx, plan_digest, _I.TURNED_AWAY, now_ns, code, sentence))
 
     def refusal_sent(self, plan_digest: bytes) -> None:
         """The coordinator has the refusal."""
@@ -232,8 +275,7 @@ class Journal:
     def last_joined(self) -> Contribution | None:
         """The newest plan that bytes were committed for."""
         row = self._database.connection.execute(
-            "SELECT * FROM contribution WHERE state IN ('ready', 'accepted', 'counted', 'dropped')"
-            " ORDER BY id DESC LIMIT 1"
+            "SELECT * FROM contribution WHERE state NOT IN ('offered', 'training', 'declined') ORDER BY id DESC LIMIT 1"
         ).fetchone()
         return None if row is None else _contribution(row)
 
@@ -243,11 +285,26 @@ class Journal:
         return None if row is None else OutboxRow(row["plan_digest"], row["header"], row["file"], row["size_bytes"])
 
     def outbox_files(self) -> set[str]:
-        """Names of the files that rows of unfinished uploads refer to."""
+        """Names of the files that rows of unfinished uploads, and kept deltas, refer to."""
         rows = self._database.connection.execute(
             "SELECT file FROM outbox JOIN contribution USING (plan_digest) WHERE state = 'ready'"
+            " UNION SELECT file FROM kept"
         )
         return {row["file"] for row in rows}
+
+    def kept(self, plan_digest: bytes) -> KeptRow | None:
+        """The delta that a contribution was encoded from, while it may still be given back."""
+        row = self._database.connection.execute("SELECT * FROM kept WHERE plan_digest = ?", (plan_digest,)).fetchone()
+        return None if row is None else KeptRow(row["plan_digest"], row["file"])
+
+    def freed(self, task: str) -> KeptRow | None:
+        """The delta of a task that the own trustee gave back."""
+        row = self._database.connection.execute(
+            "SELECT kept.* FROM kept JOIN contribution USING (plan_digest)"
+            " WHERE task = ? AND state = 'freed' ORDER BY id DESC LIMIT 1",
+            (task,),
+        ).fetchone()
+        return None if row is None else KeptRow(row["plan_digest"], row["file"])
 
     def unsent_refusals(self) -> list[tuple[bytes, bytes]]:
         """(plan digest, serialised Signed) of refusals that the coordinator has not confirmed."""
@@ -308,7 +365,7 @@ def _move(
     now_ns: int,
     code: str = "",
     sentence: str = "",
-) -> None:
+) -> ContributionState:
     row = tx.execute("SELECT state FROM contribution WHERE plan_digest = ?", (plan_digest,)).fetchone()
     if row is None:
         raise ProtocolError("no-contribution", "there is no contribution to this plan")
@@ -317,6 +374,7 @@ def _move(
         "UPDATE contribution SET state = ?, code = ?, sentence = ?, changed_at_ns = ? WHERE plan_digest = ?",
         (state.value, code, sentence, now_ns, plan_digest),
     )
+    return state
 
 
 def _store_seen(tx: sqlite3.Connection, seen: Seen) -> None:

@@ -1,4 +1,6 @@
-"""The files of unfinished uploads. A file that no row of the journal names is an orphan of a crash, and goes at start.
+"""The files of unfinished uploads: masked words, and the sealed deltas behind them.
+
+A file that no row of the journal names is an orphan of a crash, and goes at start.
 
 Source: DESIGN section 3 (journal rule).
 """
@@ -29,6 +31,11 @@ class Outbox:
     def name_for(plan_digest: bytes) -> str:
         """Name of the one file that a plan may have."""
         return f"{plan_digest.hex()}.words"
+
+    @staticmethod
+    def kept_name_for(plan_digest: bytes) -> str:
+        """Name of the sealed delta that a plan's training leaves."""
+        return f"{plan_digest.hex()}.kept"
 
     def discard(self, name: str) -> None:
         """Remove a file that is not needed any more, if it is there."""

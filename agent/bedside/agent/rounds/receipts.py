@@ -1,7 +1,7 @@
 """How a round ended for this device: its own trustee's signed word, believed only with its proof.
 
-A contribution that is not in the answered set, or whose round was closed, counts as used and is dropped; re-encoding
-is not part of this release.
+A proof that the answered set is without this device, and `burned` by a trustee that held its key without a break, free
+the delta. Any other end counts as used.
 
 Source: DESIGN section 5, step 7.
 """
@@ -22,7 +22,7 @@ from bedside.core.signing.trust import VerifiedCredential, open_credential
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.identity_pb2 import Federation
-from bedside.proto.v1.round_pb2 import CloseReason, Receipt
+from bedside.proto.v1.round_pb2 import CLOSE_REASON_BURNED, CloseReason, Receipt
 
 
 class Outcome(NamedTuple):
@@ -77,7 +77,9 @@ def _closed(signed: Signed, trustee: VerifiedCredential, plan: CheckedPlan, coho
     reason = CloseReason.Name(closed.reason).removeprefix("CLOSE_REASON_").lower()
     sentence = f"the site's trustee closed the round without an answer ({reason})"
     seen = _step(seen, trustee, signed, closed.chain.index)
-    return Outcome(ContributionInput.CLOSED, f"closed-{reason}", sentence, seen)
+    burned = closed.reason == CLOSE_REASON_BURNED
+    event = ContributionInput.BURNED if burned else ContributionInput.CLOSED
+    return Outcome(event, f"closed-{reason}", sentence, seen)
 
 
 def _step(seen: Seen, trustee: VerifiedCredential, signed: Signed, index: int) -> Seen:

@@ -5,15 +5,19 @@ Source: DESIGN section 5, step 3 (one upload), promise 6 (nothing is counted twi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol
 
+from blake3 import blake3
+
 from bedside.core.errors import ProtocolError, StoreError, UnavailableError
 from bedside.core.limits import MAX_CHUNK_BYTES
-from bedside.core.signing import digest
+from bedside.core.signing import digest, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import UploadChunk, UploadState
+from bedside.proto.v1.round_pb2 import Header
 
 UPLOAD_CHUNK_BYTES: Final = MAX_CHUNK_BYTES // 4
 """Bytes of one chunk: a quarter of the limit keeps the process small and a cut cheap."""
@@ -45,6 +49,22 @@ async def send_upload(link: UploadLink, header: Signed, path: Path, size_bytes: 
     state = await link.upload(_chunks(digest(header.payload), path, state.received_bytes, size_bytes))
     if not state.accepted:
         raise UnavailableError("upload-cut", f"the coordinator has {state.received_bytes} of {size_bytes} bytes")
+
+
+async def upload_holds(path: Path, header: Signed) -> bool:
+    """Whether the bytes on this disk are still those that the header was signed over."""
+    return await asyncio.to_thread(_holds, path, parse_strict(Header, header.payload).upload_digest)
+
+
+def _holds(path: Path, wanted: bytes) -> bool:
+    hasher = blake3()
+    try:
+        with path.open("rb") as file:
+            while data := file.read(UPLOAD_CHUNK_BYTES):
+                hasher.update(data)
+    except OSError:
+        return False
+    return hasher.digest() == wanted
 
 
 async def _chunks(header_digest: bytes, path: Path, offset_bytes: int, size_bytes: int) -> AsyncIterator[UploadChunk]:

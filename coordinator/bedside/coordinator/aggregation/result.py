@@ -20,7 +20,7 @@ from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.codec.decoder import DecodedSum, decode_sum
 from bedside.core.errors import MalformedError
 from bedside.core.learning.optimisers import server_optimiser
-from bedside.core.learning.weighting import Weighting, mean_delta
+from bedside.core.learning.weighting import Weighting, bounded_examples, mean_delta
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.securesum.messages import words_digest
 from bedside.core.securesum.plans import rotation_seed
@@ -49,6 +49,7 @@ class Combined:
     tensors: dict[str, FloatArray]
     counts: dict[str, int]
     contributors: int
+    is_noisy: bool
 
 
 def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobStore) -> Result:
@@ -79,7 +80,9 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         result.optimiser_state.CopyFrom(previous_state)
     opened = [row for row in state.cohorts if phase_of(row) is CohortPhase.OPENED]
     if opened:
-        combined = _combine([_decode(state, row, blobs) for row in opened], sum(row.set_size for row in opened))
+        sums = [_decode(state, row, blobs) for row in opened]
+        is_noisy = any(_has_noise(state, row) for row in opened)
+        combined = _combine(sums, sum(row.set_size for row in opened), is_noisy=is_noisy)
         result.counts.extend(CountSum(name=name, sum=max(0, value)) for name, value in combined.counts.items())
         _step(state, combined, result, blobs)
     return result
@@ -87,13 +90,12 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
 
 def _step(state: RoundState, combined: Combined, result: Result, blobs: BlobStore) -> None:
     plan = state.plan.plan
-    mean = mean_delta(
-        combined.tensors,
-        Weighting(plan.training.weighting),
-        combined.contributors,
-        combined.counts[EXAMPLES],
-        plan.training.max_examples,
-    )
+    training = plan.training
+    examples = combined.counts[EXAMPLES]
+    if combined.is_noisy:
+        examples = bounded_examples(examples, combined.contributors, training.min_examples, training.max_examples)
+    weighting = Weighting(training.weighting)
+    mean = mean_delta(combined.tensors, weighting, combined.contributors, examples, training.max_examples)
     server = plan.server
     optimiser = server_optimiser(
         server.optimiser,
@@ -120,14 +122,19 @@ def _decode(state: RoundState, row: CohortRow, blobs: BlobStore) -> DecodedSum:
     return decode_sum(words, plan.layout, seed, row.set_size, word_bits=plan.plan.word_bits)
 
 
-def _combine(sums: list[DecodedSum], contributors: int) -> Combined:
+def _has_noise(state: RoundState, row: CohortRow) -> bool:
+    answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(row.cohort, "answer")]
+    return any(answer.noise_multiplier_e6 for answer in answers)
+
+
+def _combine(sums: list[DecodedSum], contributors: int, *, is_noisy: bool) -> Combined:
     """Add the cohorts in their order: one float32 addition per element and cohort."""
     tensors = dict(sums[0].tensors)
     counts = {name: int(value.sum()) for name, value in sums[0].counts.items()}
     for later in sums[1:]:
         tensors = {name: value + later.tensors[name] for name, value in tensors.items()}
         counts = {name: value + int(later.counts[name].sum()) for name, value in counts.items()}
-    return Combined(tensors, counts, contributors)
+    return Combined(tensors, counts, contributors, is_noisy)
 
 
 def _cohort_result(state: RoundState, row: CohortRow) -> CohortResult:

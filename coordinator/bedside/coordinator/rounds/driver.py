@@ -112,7 +112,7 @@ class Driver:
 
     async def _open_sum(self, state: RoundState, row: CohortRow) -> None:
         try:
-            opened = await asyncio.to_thread(open_sum, state, row.cohort, self._parts.blobs)
+            opened = await asyncio.to_thread(open_sum, state, row.cohort, self._parts.blobs, self._parts.running)
         except BedsideError as error:
             self._move(row, CohortInput.SUM_FAILS, error.code, error.sentence)
             return
@@ -150,6 +150,8 @@ class Driver:
         for upload in state.uploads:
             if not upload.accepted:
                 self._parts.staging.drop(upload.header_digest)
+        for row in state.cohorts:
+            self._parts.running.forget(state.plan, row.cohort)
         event(_LOGGER, "round-finished", task=state.row.task, round=state.row.number,
               opened=sum(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts))  # fmt: skip
 

@@ -90,13 +90,22 @@ class Uploads:
         return row
 
     async def append(self, row: UploadRow, offset_bytes: int, data: bytes) -> int:
-        """Store a piece durably; returns how many bytes are here. Raises as `Staging.append`."""
+        """Store a piece durably; returns how many bytes are here.
+
+        Raises:
+            ProtocolError: `round-closed`, when the round ended while the bytes came, or as `Staging.append`.
+            MalformedError, StoreError: as `Staging.append`.
+        """
         if row.accepted:
             return row.upload_bytes
         async with self._turn(row):
-            return await asyncio.to_thread(
-                self._parts.staging.append, row.header_digest, offset_bytes, data, row.upload_bytes
-            )
+            try:
+                return await asyncio.to_thread(
+                    self._parts.staging.append, row.header_digest, offset_bytes, data, row.upload_bytes
+                )
+            except ProtocolError:
+                self._check_collecting(self._round(row.plan_digest), row.cohort, row)
+                raise
 
     async def finish(self, row: UploadRow) -> UploadState:
         """Accept the upload when all its bytes are here and match.
@@ -109,6 +118,9 @@ class Uploads:
             if not row.accepted and self._received(row) >= row.upload_bytes:
                 await asyncio.to_thread(self._parts.staging.finish, row.header_digest, row.upload_blake3)
                 self._parts.store.run_tx("accept-upload", _accept(row))
+                plan = self._round(row.plan_digest).plan
+                add = self._parts.running.add
+                await asyncio.to_thread(add, plan, row.cohort, row.header_digest, row.upload_blake3)
                 self._parts.signals.rounds.bump()
         current = self._parts.store.run_tx("find-upload", lambda tx: contributions.upload(tx, row.header_digest))
         return self._state(current or row)

@@ -6,30 +6,17 @@ per device in every rotated coordinate, and exactly for counts.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from bedside.core.codec.layout import Layout, Segment, SegmentKind
-from bedside.core.codec.rotation import (
-    GROUP_WORDS,
-    FloatArray,
-    Signs,
-    block_shape,
-    blocks_per_group,
-    rotate_blocks,
-)
+from bedside.core.codec.rotation import GROUP_WORDS, FloatArray, Signs, block_shape, rotate_blocks
 from bedside.core.codec.rounding import FRACTION, Rounder
-from bedside.core.errors import ProtocolError
+from bedside.core.codec.update import CountArray, TensorUpdate, UpdateSource
 from bedside.core.securesum.ring import Words, word_dtype
 
-CountArray = npt.NDArray[np.int64]
-
-_LARGEST_NORM: Final = 1e18
-"""An update beyond this has diverged, and its clip factor would leave the normal range of float32."""
 _CLIP_MARGIN: Final = 1e-6
 """Share by which a clipped vector stays inside its bound, so that float32 rounding cannot carry it out."""
 
@@ -43,114 +30,84 @@ def encode(
     *,
     word_bits: int,
 ) -> Words:
-    """Lay tensors and counts out as one vector of ring words.
-
-    Args:
-        tensors: float32 arrays by name, in the shapes of the layout; longer segments are scaled down to the clip.
-        counts: whole numbers 0..cap by name; arrays where the slot has a shape.
-        layout: the plan's layout.
-        rotation_seed: 32 bytes, the same for every device of the round.
-        rounding_key: 32 secret bytes, fresh per update.
-        word_bits: w of the ring.
+    """Lay tensors and counts out as one vector of ring words: `encode_pieces` of a `TensorUpdate`, joined.
 
     Returns:
         `layout.words` words, each at most `segment.largest_word`.
 
     Raises:
-        ProtocolError: `ring-overflow`, `tensor-mismatch`, `delta-not-finite` or `count-out-of-range`.
+        ProtocolError: `ring-overflow`, or as `TensorUpdate`.
     """
-    layout.check_fits(1, word_bits)
-    _check_names({*tensors, *counts}, layout)
+    update = TensorUpdate(tensors, counts, layout)
     words = np.empty(layout.words, word_dtype(word_bits))
-    for index, (segment, place) in enumerate(layout.placed()):
-        if segment.kind is SegmentKind.COUNT:
-            words[place] = _flat_counts(segment, counts)
-        else:
-            flat = _flat_values(segment, tensors)
-            factor = clip_factor(flat, segment) / segment.step * FRACTION
-            rounder = Rounder(rounding_key, index, segment.half_levels)
-            if segment.rotation_block:
-                signs = Signs(rotation_seed, index)
-                _encode_rotated(flat, segment.rotation_block, factor, signs, rounder, words[place])
-            else:
-                _encode_plain(flat, factor, rounder, words[place])
+    at = 0
+    for piece in encode_pieces(update, layout, rotation_seed, rounding_key, word_bits=word_bits):
+        words[at : at + piece.size] = piece
+        at += piece.size
     return words
 
 
-def clip_factor(flat: FloatArray, segment: Segment) -> float:
-    """The factor, at most 1, that brings a segment inside its L2 bound.
+def encode_pieces(
+    update: UpdateSource, layout: Layout, rotation_seed: bytes, rounding_key: bytes, *, word_bits: int
+) -> Iterator[Words]:
+    """The vector of an update from its first word to its last, in memory of one piece.
+
+    Args:
+        update: what to encode; longer segments are scaled down to the clip.
+        layout: the plan's layout.
+        rotation_seed: 32 bytes, the same for every device of the round.
+        rounding_key: 32 secret bytes, fresh per update.
+        word_bits: w of the ring.
+
+    Yields:
+        Consecutive words, at most `GROUP_WORDS`, in a buffer that the receiver may overwrite and that the next piece
+        uses again.
 
     Raises:
-        ProtocolError: `delta-not-finite` when a value is NaN or infinite, or the norm is above 1e18.
+        ProtocolError: `ring-overflow`.
     """
-    square = 0.0
-    for start in range(0, flat.size, GROUP_WORDS):
-        wide = flat[start : start + GROUP_WORDS].astype(np.float64)
-        square += float(np.dot(wide, wide))
-    norm = math.sqrt(square) if math.isfinite(square) else math.inf
-    if norm > _LARGEST_NORM:
-        raise ProtocolError(
-            "delta-not-finite",
-            f"segment {segment.name!r} has diverged: it is not a vector of finite norm",
-            remedy="lower the learning rate; the delta of this round is dropped",
-        )
+    layout.check_fits(1, word_bits)
+    words = np.empty(min(GROUP_WORDS, layout.words), word_dtype(word_bits))
+    for index, segment in enumerate(layout.segments):
+        if segment.kind is SegmentKind.COUNT:
+            yield from _count_pieces(update.counts(index), words)
+            continue
+        rounder = Rounder(rounding_key, index, segment.half_levels)
+        for part in _scaled_pieces(update, index, segment, rotation_seed):
+            out = words[: part.size]
+            rounder.round(part, out)
+            yield out
+
+
+def clip_factor(norm: float, segment: Segment) -> float:
+    """The factor, at most 1, that brings a segment of that norm inside its L2 bound."""
     return 1.0 if norm <= segment.clip else segment.clip / norm * (1.0 - _CLIP_MARGIN)
 
 
-def _encode_rotated(flat: FloatArray, block: int, factor: float, signs: Signs, rounder: Rounder, out: Words) -> None:
-    rows, columns = block_shape(block)
-    runs = flat.reshape(rows, -1, columns)
-    group = blocks_per_group(block)
-    work = np.empty((min(group, runs.shape[1]), rows, columns), np.float32)
-    spare = np.empty_like(work)
-    for start in range(0, runs.shape[1], group):
-        part = runs[:, start : start + group, :].transpose(1, 0, 2)
-        blocks = work[: len(part)]
-        np.multiply(part, np.float32(factor), out=blocks)
-        blocks *= signs.next(blocks.size).reshape(blocks.shape)
-        rotate_blocks(blocks, spare[: len(part)])
-        first = start * block
-        rounder.round(blocks.reshape(-1), out[first : first + blocks.size])
+def _scaled_pieces(update: UpdateSource, index: int, segment: Segment, rotation_seed: bytes) -> Iterator[FloatArray]:
+    """Clipped, in fixed-point parts of a step, and rotated where the segment asks for it."""
+    factor = np.float32(clip_factor(update.norm(index), segment) / segment.step * FRACTION)
+    if not segment.rotation_block:
+        for part in update.pieces(index):
+            part *= factor
+            yield part
+        return
+    rows, columns = block_shape(segment.rotation_block)
+    signs = Signs(rotation_seed, index)
+    spare = np.empty(0, np.float32)
+    for part in update.pieces(index):
+        part *= factor
+        part *= signs.next(part.size)
+        blocks = part.reshape(-1, rows, columns)
+        if spare.size < part.size:
+            spare = np.empty(part.size, np.float32)
+        rotate_blocks(blocks, spare[: part.size].reshape(blocks.shape))
+        yield part
 
 
-def _encode_plain(flat: FloatArray, factor: float, rounder: Rounder, out: Words) -> None:
-    for start in range(0, flat.size, GROUP_WORDS):
-        part = flat[start : start + GROUP_WORDS] * np.float32(factor)
-        rounder.round(part, out[start : start + part.size])
-
-
-def _check_names(given: set[str], layout: Layout) -> None:
-    wanted = {slot.name for segment in layout.segments for slot in segment.slots}
-    if given != wanted:
-        raise ProtocolError(
-            "tensor-mismatch",
-            f"the layout and the update differ in {len(given ^ wanted)} names, first {min(given ^ wanted)!r}",
-        )
-
-
-def _flat_values(segment: Segment, tensors: Mapping[str, FloatArray]) -> FloatArray:
-    """The segment's tensors in a row, padded with zeros to whole blocks; a view where nothing is to be joined."""
-    parts = []
-    for slot in segment.slots:
-        tensor = tensors.get(slot.name)
-        if tensor is None or tensor.shape != slot.shape or tensor.dtype != np.float32:
-            shape = "x".join(map(str, slot.shape)) or "scalar"
-            raise ProtocolError("tensor-mismatch", f"tensor {slot.name!r} is not a float32 of shape {shape}")
-        parts.append(tensor.reshape(-1))
-    if len(parts) == 1 and segment.words == segment.length:
-        return parts[0]
-    flat = np.zeros(segment.words, np.float32)
-    np.concatenate(parts, out=flat[: segment.length])
-    return flat
-
-
-def _flat_counts(segment: Segment, counts: Mapping[str, int | CountArray]) -> CountArray:
-    parts = []
-    for slot in segment.slots:
-        count = np.asarray(counts.get(slot.name))
-        if count.dtype.kind not in "iu" or count.shape != slot.shape:
-            raise ProtocolError("tensor-mismatch", f"count {slot.name!r} is not of whole numbers in its shape")
-        if count.min() < 0 or count.max() > segment.cap:
-            raise ProtocolError("count-out-of-range", f"count {slot.name!r} is not within 0 and {segment.cap}")
-        parts.append(count.reshape(-1).astype(np.int64))
-    return np.concatenate(parts)
+def _count_pieces(counts: CountArray, words: Words) -> Iterator[Words]:
+    for start in range(0, counts.size, words.size):
+        part = counts[start : start + words.size]
+        out = words[: part.size]
+        np.copyto(out, part, casting="unsafe")
+        yield out

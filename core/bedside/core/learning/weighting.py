@@ -36,19 +36,22 @@ def counted_examples(examples: int, cap: int) -> int:
     return min(examples, cap)
 
 
-def weigh_delta(
-    delta: Mapping[str, FloatArray], weighting: Weighting, examples: int, cap: int
-) -> dict[str, FloatArray]:
-    """The device's half: the delta times its weight, at most 1, before the clip. Shapes and dtypes stay.
+def contribution_weight(weighting: Weighting, examples: int, cap: int) -> float:
+    """The device's half: the factor on its delta, at most 1, before the clip.
 
     Raises:
         ProtocolError: `no-examples`.
     """
     counted = counted_examples(examples, cap)
-    if weighting is Weighting.UNIFORM:
-        return dict(delta)
-    weight = np.float32(counted / cap)
-    return {name: part * weight for name, part in delta.items()}
+    return 1.0 if weighting is Weighting.UNIFORM else float(np.float32(counted / cap))
+
+
+def bounded_examples(examples: int, contributors: int, least: int, cap: int) -> int:
+    """A noisy count of examples, brought to what honest devices can have counted together.
+
+    Each has `least` to `cap`, or declines. Noise alone could make the total zero or negative, and the mean boundless.
+    """
+    return min(max(examples, contributors * max(1, least)), contributors * cap)
 
 
 def mean_delta(

@@ -93,6 +93,11 @@ class Aggregate:
         np.add(self._words, self._unpack(packed), out=self._words)
         self.uploads += 1
 
+    def drop_upload(self, packed: bytes | memoryview) -> None:
+        """Take one masked vector that was added out again; raises as `add_upload`."""
+        np.subtract(self._words, self._unpack(packed), out=self._words)
+        self.uploads -= 1
+
     def subtract_answer(self, packed: bytes | memoryview) -> None:
         """Take one trustee's sum of masks away; raises as `add_upload`."""
         np.subtract(self._words, self._unpack(packed), out=self._words)

@@ -3,9 +3,11 @@
 Invariants:
     * One contribution per (device, plan): the shell stores header and words durably before it sends the first byte,
       and a resend sends the same bytes.
-    * The ephemeral key is hedged: derived from the device's secret, fresh randomness, H, the vector and the sequence,
-      so that neither a cloned image nor a weak generator alone repeats a mask over another vector.
-    * A delta whose round did not open is dropped in this release; re-encoding needs the trustee's receipt.
+    * The ephemeral key is hedged: derived from the device's secret, fresh randomness, H, the openings, the vector and
+      the sequence, so that neither a cloned image nor a weak generator alone repeats a mask over another vector.
+    * A delta is freed, to be encoded again for a later plan, by two words of the own trustee only: a proof that the
+      answered set is without this device, or `burned`. Whatever else happens, it counts as used. A freed delta is used
+      once.
 
 Source: DESIGN section 5, steps 3 and 7.
 """
@@ -13,7 +15,7 @@ Source: DESIGN section 5, steps 3 and 7.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -28,7 +30,7 @@ from bedside.core.securesum.machine import Machine
 from bedside.core.securesum.masks import MaskExpander
 from bedside.core.securesum.messages import CheckedOpening, openings_digest
 from bedside.core.securesum.plans import CheckedPlan
-from bedside.core.securesum.ring import Words, pack, reduce_in_place
+from bedside.core.securesum.ring import Packer, Words, reduce_in_place
 from bedside.core.signing.envelope import SUITE
 from bedside.core.signing.trust import VerifiedCredential
 from bedside.proto.v1.round_pb2 import Header
@@ -44,7 +46,9 @@ class ContributionState(Enum):
     TRAINING = "training"
     READY = "ready"
     ACCEPTED = "accepted"
+    AWAITING = "awaiting"
     COUNTED = "counted"
+    FREED = "freed"
     DROPPED = "dropped"
     DECLINED = "declined"
 
@@ -56,9 +60,12 @@ class ContributionInput(Enum):
     REFUSE = "refuse"
     TRAINED = "trained"
     ACKNOWLEDGED = "acknowledged"
+    TURNED_AWAY = "turned-away"
     RECEIPT_IN = "receipt-in"
     RECEIPT_OUT = "receipt-out"
+    BURNED = "burned"
     CLOSED = "closed"
+    REUSED = "reused"
     SUPERSEDED = "superseded"
 
 
@@ -76,17 +83,28 @@ CONTRIBUTION: Final = Machine(
         (_S.TRAINING, _I.CLOSED): _S.DROPPED,
         (_S.TRAINING, _I.TRAINED): _S.READY,
         (_S.READY, _I.ACKNOWLEDGED): _S.ACCEPTED,
-        (_S.READY, _I.RECEIPT_IN): _S.COUNTED,
-        (_S.READY, _I.RECEIPT_OUT): _S.DROPPED,
-        (_S.READY, _I.CLOSED): _S.DROPPED,
+        # The coordinator wants no more bytes. That is its word, not the trustee's: the delta stays locked.
+        (_S.READY, _I.TURNED_AWAY): _S.AWAITING,
         (_S.READY, _I.SUPERSEDED): _S.DROPPED,
         (_S.ACCEPTED, _I.ACKNOWLEDGED): _S.ACCEPTED,
-        (_S.ACCEPTED, _I.RECEIPT_IN): _S.COUNTED,
-        (_S.ACCEPTED, _I.RECEIPT_OUT): _S.DROPPED,
-        (_S.ACCEPTED, _I.CLOSED): _S.DROPPED,
+        **{
+            (state, word): after
+            for state in (_S.READY, _S.ACCEPTED, _S.AWAITING)
+            for word, after in (
+                (_I.RECEIPT_IN, _S.COUNTED),
+                (_I.RECEIPT_OUT, _S.FREED),
+                (_I.BURNED, _S.FREED),
+                (_I.CLOSED, _S.DROPPED),
+            )
+        },
         (_S.COUNTED, _I.RECEIPT_IN): _S.COUNTED,
+        (_S.FREED, _I.RECEIPT_OUT): _S.FREED,
+        (_S.FREED, _I.BURNED): _S.FREED,
+        (_S.FREED, _I.REUSED): _S.DROPPED,
+        (_S.FREED, _I.SUPERSEDED): _S.DROPPED,
         (_S.DROPPED, _I.RECEIPT_OUT): _S.DROPPED,
         (_S.DROPPED, _I.RECEIPT_IN): _S.DROPPED,
+        (_S.DROPPED, _I.BURNED): _S.DROPPED,
         (_S.DROPPED, _I.CLOSED): _S.DROPPED,
     },
 )
@@ -106,6 +124,23 @@ class Contribution:
     packed: bytes
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Hedge:
+    """What the ephemeral key is derived from beside H and cohort.
+
+    Attributes:
+        device_secret: 32 bytes that never leave the device.
+        entropy: fresh randomness.
+        vector_digest: 32 bytes that differ when the encoded vector differs: its own digest, or `vector_digest`.
+        sequence: persisted before, strictly increasing.
+    """
+
+    device_secret: bytes
+    entropy: Entropy
+    vector_digest: bytes
+    sequence: int
+
+
 def contribute(
     plan: CheckedPlan,
     cohort: int,
@@ -117,40 +152,54 @@ def contribute(
     entropy: Entropy,
     sequence: int,
 ) -> Contribution:
-    """Mask an encoded vector for all trustees of the cohort.
+    """`contribute_pieces` for a vector that lies in memory: shape (vector_words,), masked in place."""
+    hedge = Hedge(device_secret, entropy, blake3.blake3(words.view("u1").data).digest(), sequence)
+    packed: list[bytes] = []
+    header = contribute_pieces(plan, cohort, openings, credential, [words], packed.append, hedge)
+    return Contribution(header, b"".join(packed))
+
+
+def contribute_pieces(
+    plan: CheckedPlan,
+    cohort: int,
+    openings: Sequence[CheckedOpening],
+    credential: VerifiedCredential,
+    pieces: Iterable[Words],
+    sink: Callable[[bytes], object],
+    hedge: Hedge,
+) -> Header:
+    """Mask an encoded vector for all trustees of the cohort, in memory of one piece.
 
     Args:
         plan: the verified plan.
         cohort: the device's cohort.
         openings: of all the cohort's trustees, in the plan's order.
         credential: the device's own.
-        words: the encoded vector, shape (vector_words,), dtype of the ring; masked in place.
-        device_secret: 32 bytes that never leave the device.
-        entropy: fresh randomness.
-        sequence: persisted before this call, strictly increasing.
+        pieces: the encoded vector from its first word to its last, dtype of the ring; masked in place.
+        sink: takes the packed bytes in their order; what it took is worthless when this raises.
+        hedge: of the ephemeral key.
 
     Raises:
         ProtocolError: `wrong-vector`, when the vector does not fit the plan.
         TrustError: `bad-round-key`.
     """
-    if words.size != plan.vector_words or len(openings) != len(plan.cohort(cohort).trustees):
-        raise ProtocolError("wrong-vector", "the vector or the openings do not fit the plan")
+    if len(openings) != len(plan.cohort(cohort).trustees):
+        raise _wrong_vector()
     word_bits = plan.plan.word_bits
     all_openings = openings_digest(openings)
-    seed = b"".join((plan.digest, cohort.to_bytes(4, "big"), blake3.blake3(words.view("u1").data).digest()))
-    ephemeral_sk = hedged(device_secret, entropy, b"bedside-eph-v1", seed + sequence.to_bytes(8, "big"))
+    place = plan.digest + cohort.to_bytes(4, "big") + all_openings
+    seed = place + hedge.vector_digest + hedge.sequence.to_bytes(8, "big")
+    ephemeral_sk = hedged(hedge.device_secret, hedge.entropy, b"bedside-eph-v1", seed)
     ephemeral_pk = nacl.bindings.crypto_scalarmult_base(ephemeral_sk)
-    expander = MaskExpander()
-    ciphertexts, tags = [], []
+    masks = []
     for opening in openings:
         context = MaskContext(plan.digest, cohort, all_openings, credential.digest, opening.credential.digest)
-        mask = encapsulate(opening.public, ephemeral_sk, ephemeral_pk, context)
-        expander.apply(words, mask.key, word_bits, subtract=False)
-        ciphertexts.append(mask.ciphertext)
-        tags.append(mask.tag)
-    reduce_in_place(words, word_bits)
-    packed = pack(words, word_bits)
-    header = Header(
+        masks.append(encapsulate(opening.public, ephemeral_sk, ephemeral_pk, context))
+    masked = _Masked([mask.key for mask in masks], word_bits, sink)
+    for piece in pieces:
+        masked.add(piece)
+    upload_digest, upload_bytes = masked.finish(plan.vector_words)
+    return Header(
         suite=SUITE,
         plan_digest=plan.digest,
         cohort=cohort,
@@ -158,13 +207,49 @@ def contribute(
         site=credential.site,
         openings_digest=all_openings,
         x25519_pk=ephemeral_pk,
-        mlkem_ciphertexts=ciphertexts,
-        tags=tags,
-        upload_digest=blake3.blake3(packed).digest(),
-        upload_bytes=len(packed),
-        sequence=sequence,
+        mlkem_ciphertexts=[mask.ciphertext for mask in masks],
+        tags=[mask.tag for mask in masks],
+        upload_digest=upload_digest,
+        upload_bytes=upload_bytes,
+        sequence=hedge.sequence,
     )
-    return Contribution(header, packed)
+
+
+class _Masked:
+    """Masks, packs and hashes a vector as it comes."""
+
+    def __init__(self, keys: Sequence[bytes], word_bits: int, sink: Callable[[bytes], object]) -> None:
+        self._keys = keys
+        self._word_bits = word_bits
+        self._sink = sink
+        self._expander = MaskExpander()
+        self._packer = Packer(word_bits)
+        self._hasher = blake3.blake3()
+        self._words = 0
+        self._bytes = 0
+
+    def add(self, piece: Words) -> None:
+        for key in self._keys:
+            self._expander.apply(piece, key, self._word_bits, subtract=False, start_word=self._words)
+        reduce_in_place(piece, self._word_bits)
+        self._words += piece.size
+        self._put(self._packer.pack(piece))
+
+    def finish(self, wanted_words: int) -> tuple[bytes, int]:
+        """Digest and length of all bytes."""
+        if self._words != wanted_words:
+            raise _wrong_vector()
+        self._put(self._packer.finish())
+        return self._hasher.digest(), self._bytes
+
+    def _put(self, data: bytes) -> None:
+        self._hasher.update(data)
+        self._bytes += len(data)
+        self._sink(data)
+
+
+def _wrong_vector() -> ProtocolError:
+    return ProtocolError("wrong-vector", "the vector or the openings do not fit the plan")
 
 
 def hedged(device_secret: bytes, entropy: Entropy, person: bytes, context: bytes) -> bytes:
@@ -178,3 +263,12 @@ def hedged(device_secret: bytes, entropy: Entropy, person: bytes, context: bytes
 def rounding_key(device_secret: bytes, entropy: Entropy, plan_digest: bytes) -> bytes:
     """Key of the stochastic rounding's bits: secret and fresh, 32 bytes."""
     return hedged(device_secret, entropy, b"bedside-rnd-v1", plan_digest)
+
+
+def vector_digest(update_digest: bytes, rounding_key: bytes) -> bytes:
+    """What stands for a vector that is encoded piece by piece, 32 bytes.
+
+    Update and rounding key leave nothing of it open once plan and openings are given, and the ephemeral key is bound
+    to those by itself.
+    """
+    return hashlib.blake2b(update_digest, digest_size=32, key=rounding_key, person=b"bedside-vector-1").digest()

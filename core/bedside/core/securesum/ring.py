@@ -81,6 +81,28 @@ def pack(words: Words, word_bits: int) -> bytes:
     return out.tobytes()[: packed_bytes(words.size, word_bits)]
 
 
+class Packer:
+    """`pack` for a vector that comes in pieces: the bytes of all pieces and of `finish` are those of the whole."""
+
+    def __init__(self, word_bits: int) -> None:
+        self._word_bits = word_bits
+        self._rest: Words = np.empty(0, word_dtype(word_bits))
+
+    def pack(self, words: Words) -> bytes:
+        """The bytes that are complete with these words; a group that is not stays here."""
+        if _is_machine_word(self._word_bits):
+            return pack(words, self._word_bits)
+        joined = np.concatenate([self._rest, words]) if self._rest.size else words
+        whole = joined.size - joined.size % _GROUP_WORDS
+        self._rest = joined[whole:].copy()
+        return pack(joined[:whole], self._word_bits)
+
+    def finish(self) -> bytes:
+        """The last bytes."""
+        rest, self._rest = self._rest, self._rest[:0]
+        return pack(rest, self._word_bits)
+
+
 def unpack(data: bytes | bytearray | memoryview, count: int, word_bits: int) -> Words:
     """Read `count` packed words; a read-only view of `data` where w is 16 or 32 on a little-endian machine.
 
