@@ -211,12 +211,6 @@ async def command(*arguments):
     return process.returncode, out.decode(), err.decode()
 
 
-def plan_now(bench, **changes):
-    """A plan of this moment: the process under test has a real clock."""
-    now_s = CLOCK.now_ns() // 10**9
-    return bench.plan(issued_at_s=now_s, close_at_s=now_s + 600, **changes)
-
-
 @asynccontextmanager
 async def running(bench):
     process = await asyncio.create_subprocess_exec(
@@ -300,7 +294,7 @@ async def test_killed_between_vote_and_answer_it_gives_the_one_answer_after_a_re
     async with serving(coordinator, tmp_path) as ports:
         point(bench, ports)
         async with running(bench) as process:
-            begun, headers = await begin(bench, coordinator, plan_now(bench))
+            begun, headers = await begin(bench, coordinator, bench.plan())
             reveal = await vote(bench, coordinator, begun, headers)
             masks = expected_masks(bench, begun, headers)
             process.kill()
@@ -327,7 +321,7 @@ async def test_after_a_reboot_it_says_lost_by_itself_and_opens_the_next_round(be
     async with serving(coordinator, tmp_path) as ports:
         point(bench, ports)
         async with running(bench):
-            begun, headers = await begin(bench, coordinator, plan_now(bench))
+            begun, headers = await begin(bench, coordinator, bench.plan())
             reveal = await vote(bench, coordinator, begun, headers)
         for file in bench.runtime.iterdir():
             file.unlink()
@@ -335,9 +329,7 @@ async def test_after_a_reboot_it_says_lost_by_itself_and_opens_the_next_round(be
         async with running(bench):
             await coordinator.wait_for(lambda: coordinator.words.get("closed"))
             coordinator.words.pop("opening")
-            await coordinator.ask(
-                open=bench.open_request(plan_now(bench, round_number=2, previous_result_digest=b"r" * 32))
-            )
+            await coordinator.ask(open=bench.open_request(bench.plan(round_number=2, previous_result_digest=b"r" * 32)))
             await coordinator.wait_for(lambda: coordinator.words.get("opening"))
     (closed,) = {signed.payload for signed in coordinator.words["closed"]}
     assert round_pb2.Closed.FromString(closed).reason == round_pb2.CLOSE_REASON_LOST
@@ -387,7 +379,7 @@ async def test_refusals_reach_the_coordinator_with_code_and_sentence(bench, coor
     async with serving(coordinator, tmp_path) as ports:
         point(bench, ports)
         async with running(bench):
-            request = bench.open_request(plan_now(bench))
+            request = bench.open_request(bench.plan())
             request.plan.signature = bytes(64)
             await coordinator.ask(open=request)
             await coordinator.wait_for(lambda: coordinator.words.get("refusal"))
@@ -404,10 +396,10 @@ async def test_a_changed_policy_holds_for_the_next_plan_and_a_bad_one_changes_no
         point(bench, ports)
         async with running(bench):
             bench.write_policy(min_contributors="4")
-            await coordinator.ask(open=bench.open_request(plan_now(bench)))
+            await coordinator.ask(open=bench.open_request(bench.plan()))
             await coordinator.wait_for(lambda: coordinator.words.get("refusal"))
             bench.write_policy(min_contributors="4", min_trustd="3")
-            await coordinator.ask(open=bench.open_request(plan_now(bench, task="second")))
+            await coordinator.ask(open=bench.open_request(bench.plan(task="second")))
             await coordinator.wait_for(lambda: len(coordinator.words["refusal"]) > 1)
             status, out, _ = await command("trustee", "status", bench.paths.directory, "--json")
     codes = {round_pb2.Refusal.FromString(signed.payload).code for signed in coordinator.words["refusal"]}
@@ -424,10 +416,10 @@ async def test_it_comes_back_by_itself_when_the_coordinator_does(bench, coordina
     async with running(bench) as process:
         await wait_until(lambda: json_of(bench.paths.status).get("pid") == process.pid)
         async with serving(coordinator, tmp_path, ports):
-            await coordinator.ask(open=bench.open_request(plan_now(bench)))
+            await coordinator.ask(open=bench.open_request(bench.plan()))
             await coordinator.wait_for(lambda: coordinator.words.get("opening"))
         async with serving(coordinator, tmp_path, ports):
-            await coordinator.ask(open=bench.open_request(plan_now(bench, task="second")))
+            await coordinator.ask(open=bench.open_request(bench.plan(task="second")))
             await coordinator.wait_for(lambda: len(coordinator.words["opening"]) > 1)
     assert process.returncode == 0, "SIGTERM ends it cleanly"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from functools import partial
 
 import pytest
 
@@ -206,9 +207,11 @@ def test_training_that_goes_on_is_guarded_where_the_site_says_so(bench, guarded)
         assert bench.seal(second, without(bench, second, 0)).kind == "vote"
 
 
-def test_noise_that_only_the_plan_promises_does_not_lift_the_guard(bench):
+def test_noise_that_only_the_plan_promises_does_not_lift_the_guard(bench, monkeypatch):
     """A millionth of a multiplier covers nothing: only what the site itself asks for counts."""
     answer(bench, bench.begin())
+    opening = partial(bench.world.opening_message, noise_multiplier_e6=1)
+    monkeypatch.setattr(bench.world, "opening_message", opening)
     again = bench.begin(bench.plan(task="renamed", noise=plan_pb2.Noise(noise_multiplier_e6=1)))
     assert bench.code(bench.seal, again, without(bench, again, 0)) == "set-differs-too-little"
 
