@@ -159,9 +159,8 @@ def test_a_policy_that_lets_the_coordinator_sign_models_takes_part_in_nothing(ca
 
 def noisy(case, **rules):
     """A policy that adds noise, and plans that ask for it."""
-    if "noise_multiplier" in SitePolicy.__struct_fields__:
-        rules["noise_multiplier"] = 1.0
-    return {"policy": rules, "noise": plan_pb2.Noise(sigma_e6=10**9)}
+    noise = plan_pb2.Noise(noise_multiplier_e6=1_000_000)
+    return {"policy": {"noise_multiplier": 1.0, **rules}, "noise": noise, "word_bits": 32}
 
 
 def test_a_single_step_is_taken_where_noise_covers_it(case):

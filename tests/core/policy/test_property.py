@@ -88,7 +88,7 @@ def test_it_never_raises_and_always_has_a_code_and_a_sentence(world, tiny_manife
         word_bits=data.draw(st.integers(16, 32)),
         subsample_e32=data.draw(st.just(0) | st.integers(1 << 28, (1 << 32) - 1)),
         min_contributors=data.draw(st.integers(1, 5)),
-        noise=plan_pb2.Noise(sigma_e6=data.draw(LARGE)),
+        noise=plan_pb2.Noise(noise_multiplier_e6=data.draw(SMALL)),
         close_at_s=1_800_000_000 + data.draw(st.integers(1, 7 * 86_400)),
         checkpoint=BlobRef(digest=data.draw(st.sampled_from((b"k" * 32, b"z" * 32))), size_bytes=10),
     )

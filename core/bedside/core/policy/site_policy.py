@@ -97,7 +97,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_local_steps: int = 4
     max_epochs: int = 20
     max_learning_rate: float = 1.0
-    max_parameters: int = MAX_VECTOR_WORDS
+    max_parameters: int = 10_000_000
     max_step_ms: float = 2_000.0
     hours: str = ""
     max_close_hours: int = 168

@@ -101,7 +101,7 @@ noise_multiplier = 0.0
 # What all sums of this site together may cost, as epsilon at delta; 0 sets no bound. With a bound, a sum without noise
 # is refused. `bedside site privacy` shows what is spent.
 max_epsilon = 0.0
-delta = 1e-5
+delta = 1e-5             # the chance with which that bound may fail
 
 # --- What a device tells about itself
 
