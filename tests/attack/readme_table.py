@@ -1,0 +1,34 @@
+"""The catalogue's table in README.md. `python tests/attack/readme_table.py` prints it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import plans_cases
+import rounds_cases
+import sets_cases
+import vectors_cases
+from attack_cases import CASES, Case
+from guard_switch import Guard
+
+FILES = (sets_cases, rounds_cases, plans_cases, vectors_cases)
+
+
+def row(case: Case) -> str:
+    """One attack's row."""
+    guards = ", ".join(f"`{_name(guard)}`" for guard in case.guards) or "no single one"
+    return f"| {case.name.replace('_', ' ')} | {case.rule} | `{case.code}` | {guards} |"
+
+
+def _name(guard: object) -> str:
+    if isinstance(guard, Guard):
+        return guard.function.__qualname__
+    owner = getattr(guard.owner, "__qualname__", guard.owner.__name__.rpartition(".")[2])
+    return f"{owner}.{guard.name}"
+
+
+if __name__ == "__main__":
+    print("\n".join(row(case) for case in CASES))

@@ -1,0 +1,46 @@
+"""Each attack of the catalogue is refused with its stable code, and nothing comes out."""
+
+from __future__ import annotations
+
+import plans_cases
+import pytest
+import rounds_cases
+import sets_cases
+import vectors_cases
+from attack_cases import CASES
+from attack_field import code_of
+from guard_switch import rule_code
+
+from bedside.core.policy.judge import RULES
+
+CATALOGUE = (sets_cases, rounds_cases, plans_cases, vectors_cases)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_is_refused_and_nothing_is_released(field, case) -> None:
+    attempt = case.prepare(field)
+    before = field.released()
+    assert code_of(attempt) == case.code
+    after = field.released()
+    new_words = [word for site in before for word in _words(after, site)[len(_words(before, site)) :]]
+    assert {kind for kind, _ in new_words} <= _MAY_FOLLOW.get(case.name, set())
+
+
+def _words(released, site):
+    return released[site][0] if site != "offers" else released[site]
+
+
+_MAY_FOLLOW = {
+    # The attempt itself holds the honest answer that comes before the disk is copied back.
+    "a_restored_disk_answers_again": {"answer", "closed"},
+    # `closed: lost` is the refusal.
+    "a_restored_disk_votes_for_a_second_set": {"closed"},
+    "a_restored_disk_without_its_ram_signs_burned": {"closed"},
+    "burned_is_asked_for_after_a_reboot": {"closed"},
+}
+
+
+def test_names_are_unique_and_every_rule_of_judge_plan_has_a_malicious_plan() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) > 60
+    codes = {case.code for case in CASES if case.rule == "T7"}
+    assert {rule_code(rule) for rule in RULES} <= codes

@@ -1,0 +1,26 @@
+"""Each guard switched off: the attack that it stops then succeeds, so that its test would turn red."""
+
+from __future__ import annotations
+
+import pytest
+import test_attacks  # noqa: F401  # fills the catalogue
+from attack_cases import CASES
+from attack_field import code_of
+from guard_switch import switch_off
+
+GUARDED = [case for case in CASES if case.guards]
+LAYERED = [case for case in GUARDED if len(case.guards) > 1]
+
+
+@pytest.mark.parametrize("case", GUARDED, ids=lambda case: case.name)
+def test_without_its_guards_the_attack_succeeds(field, monkeypatch, case) -> None:
+    attempt = case.prepare(field)
+    switch_off(case.guards, monkeypatch.setattr)
+    assert code_of(attempt) == ""
+
+
+@pytest.mark.parametrize("case", LAYERED, ids=lambda case: case.name)
+def test_behind_the_first_guard_stands_another(field, monkeypatch, case) -> None:
+    attempt = case.prepare(field)
+    switch_off(case.guards[:1], monkeypatch.setattr)
+    assert code_of(attempt) not in {"", case.code}
