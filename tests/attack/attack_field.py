@@ -62,6 +62,8 @@ class Field:
             self._benches[site] = self._modules[site].Bench(self.world, home)
             if self.policy and site == "alder":
                 self._benches[site].write_policy(**self.policy)
+                self._benches[site].policy.current()
+                assert self._benches[site].policy.problem is None, "the field's policy is not in force"
         return self._benches[site]
 
     def close(self) -> None:
@@ -155,6 +157,7 @@ class Field:
             rosters=self.bench().rosters(),
             federation=self.bench().federation(),
             manifest=self.bench().manifest,
+            previous_result=self.world.results.get(plan.plan.previous_result_digest),
         )
         for name, value in changes.items():
             if isinstance(value, list):

@@ -88,11 +88,6 @@ def _names_of(error: ast.expr | None) -> Iterator[str]:
 
 def without(*codes: str) -> Instead:
     """`judge_plan` without these rules."""
-    kept = tuple(rule for rule in judge.RULES if rule_code(rule) not in codes)
+    kept = tuple(rule for rule in judge.RULES if rule.code not in codes)
     assert len(kept) == len(judge.RULES) - len(codes), codes
     return Instead(judge, "RULES", kept)
-
-
-def rule_code(rule: Callable[..., str]) -> str:
-    """The code under which a rule of `judge_plan` refuses."""
-    return rule.__name__.strip("_").replace("_", "-")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from attack_cases import Attempt, attack
 from attack_field import NOW_S, Field
 from guard_switch import Guard, Instead, without
@@ -13,101 +15,80 @@ from bedside.core.securesum.plans import layout_message
 from bedside.core.signing.envelope import digest, sign_message
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
+from bedside.service.platform import local_minute
+from bedside.trustee.site_rules import SiteRules
+from malicious_plans import MALICIOUS, MaliciousPlan
 
 W0, B0 = ("w0", (4, 2)), ("b0", (2,))
 
 
-def layout(*, tensors=(W0, B0), clip_e6=1_000_000, bits=8, counts=("examples", "correct")) -> plan_pb2.Layout:
+def layout(*, tensors=(W0, B0), bits=8, counts=("examples", "correct")) -> plan_pb2.Layout:
     slots = tuple(TensorSlot(name, shape) for name, shape in tensors)
-    values = Segment("parameters", SegmentKind.VALUE, slots, clip_e6=clip_e6, bits=bits, rotation_block=4)
+    values = Segment("parameters", SegmentKind.VALUE, slots, clip_e6=1_000_000, bits=bits, rotation_block=4)
     return layout_message(Layout((values, *(Segment(name, SegmentKind.COUNT, cap=400) for name in counts))))
 
 
-def training(field: Field, **changes: object) -> plan_pb2.Training:
-    told = plan_pb2.Training()
-    told.CopyFrom(field.world.plan_message().training)
-    for name, value in changes.items():
-        setattr(told, name, value)
-    return told
-
-
-def cohort(field: Field, *trustees: int) -> plan_pb2.Cohort:
-    """The plan's cohort with only these trustees."""
-    told, made = field.world.plan_message().cohorts[0], plan_pb2.Cohort()
-    made.CopyFrom(told)
-    del made.trustees[:]
-    made.trustees.extend(told.trustees[place] for place in trustees)
-    return made
-
-
-MALICIOUS = {
-    "a_site_that_is_not_in_the_plan": ("site-not-in-plan", lambda f: {"cohorts": [_sites(f, ["birch", "cedar"])]}),
-    "a_purpose_that_the_site_does_not_allow": (
-        "purpose-not-allowed",
-        lambda _: {"purpose": plan_pb2.PURPOSE_STATISTIC, "statistic_template": "age>80 and female"},
-    ),
-    "an_evaluation_that_the_site_does_not_allow": (
-        "purpose-not-allowed",
-        lambda _: {"purpose": plan_pb2.PURPOSE_EVALUATE},
-    ),
-    "one_trustee_only": ("too-few-trustees", lambda f: {"cohorts": [cohort(f, 0)]}),
-    "sets_of_two": ("too-few-contributors", lambda _: {"min_contributors": 2}),
-    "a_clip_beyond_the_policy": ("codec-out-of-range", lambda _: {"layout": layout(clip_e6=11_000_000)}),
-    "fewer_bits_than_the_policy": ("codec-out-of-range", lambda _: {"layout": layout(bits=3)}),
-    "a_local_tensor_declared_shared": (
-        "layout-not-the-models",
-        lambda _: {"layout": layout(tensors=(W0, B0, ("amax", (1,))))},
-    ),
-    "half_of_the_model": ("layout-not-the-models", lambda _: {"layout": layout(tensors=(B0,))}),
-    "a_count_of_ones_own": (
-        "layout-not-the-models",
-        lambda _: {"layout": layout(counts=("examples", "patients-in-bed-7"))},
-    ),
-    "a_gradient_of_a_single_step": ("training-out-of-range", lambda f: {"training": training(f, min_local_steps=1)}),
-    "a_batch_of_one": ("training-out-of-range", lambda f: {"training": training(f, batch_size=1)}),
-    "a_single_example": ("training-out-of-range", lambda f: {"training": training(f, min_examples=1)}),
-    "a_single_patient": ("training-out-of-range", lambda f: {"training": training(f, min_sessions=0)}),
-    "an_enormous_learning_rate": (
-        "training-out-of-range",
-        lambda f: {"training": training(f, learning_rate_e9=2_000_000_000)},
-    ),
-    "a_suffix_that_suits_one_device": ("training-out-of-range", lambda f: {"training": training(f, suffix="head")}),
-    "a_round_that_has_closed": (
-        "closes-too-late",
-        lambda _: {"issued_at_s": NOW_S - 600, "close_at_s": NOW_S - 1},
-    ),
+_BEHIND = {
+    "site-not-in-plan: leaves the site out": ("too-few-trustees",),
+    "purpose-not-allowed: unnamed purpose": ("layout-not-the-models",),
+    "layout-not-the-models: statistic of values": ("statistic-not-in-catalogue", "statistic-without-noise"),
+    "training-out-of-range: one step": ("single-step-gradient",),
 }
-"""Name to the rule's code and the changes of a plan."""
-
-
-_BEHIND = {"a_site_that_is_not_in_the_plan": ("too-few-trustees",)}
 """Rules that would refuse the same plan for another reason."""
 
 
-def _sites(field: Field, sites: list[str]) -> plan_pb2.Cohort:
-    made = cohort(field, 0, 1, 2)
-    del made.sites[:]
-    made.sites.extend(sites)
-    return made
-
-
-def _enter(name: str, code: str, changes) -> None:
+def _enter(bad: MaliciousPlan) -> None:
     def prepare(field: Field) -> Attempt:
-        plan = field.plan(**changes(field))
+        field.policy = {name: toml(value) for name, value in bad.rules.items()}
+        message = field.world.plan_message(**field.bench().fields)
+        bad.change(message)
+        plan = field.world.sign_plan(message)
         return lambda: field.open(plan)
 
-    prepare.__name__ = "a_plan_with_" + name
-    attack("T7", code, without(code, *_BEHIND.get(name, ())))(prepare)
+    prepare.__name__ = f"a plan, {bad.code}: {bad.name}"
+    if bad.code == "other-bundle":
+        guard = Guard(judge._open_manifest, "other-bundle")
+    else:
+        guard = without(bad.code, *_BEHIND.get(f"{bad.code}: {bad.name}", ()))
+    attack("T7", bad.code, guard)(prepare)
 
 
-for _name, (_code, _changes) in MALICIOUS.items():
-    _enter(_name, _code, _changes)
+def toml(value: object) -> str:
+    """A rule's value as a policy file has it."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {item}" for key, item in value.items()) + " }"
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
-@attack("T7", "task-not-allowed", without("task-not-allowed"))
-def a_plan_of_a_task_that_the_site_does_not_take_part_in(field: Field) -> Attempt:
-    field.policy = {"tasks": '["sepsis"]'}
+for _bad in MALICIOUS:
+    _enter(_bad)
+
+
+@attack("T7", "outside-hours", without("outside-hours"))
+def a_plan_outside_the_sites_hours(field: Field) -> Attempt:
+    minute = local_minute(NOW_S)
+    hours = [f"{(minute // 60 + ahead) % 24:02}:00" for ahead in (2, 3)]
+    field.policy = {"hours": toml("-".join(hours))}
     plan = field.plan()
+    return lambda: field.open(plan)
+
+
+@attack("T7", "coordinator-signs-models", Guard(judge.check_signers, "coordinator-signs-models"))
+def a_policy_that_was_talked_into_the_coordinators_key(field: Field) -> Attempt:
+    field.world.author = field.world.coordinator
+    plan = field.plan()
+    return lambda: field.open(plan)
+
+
+@attack("T7", "result-fork", Guard(SiteRules._check_previous, "result-fork"))
+def a_result_of_another_plan_than_the_one_that_was_opened(field: Field) -> Attempt:
+    """The checkpoint would come from a round that this trustee never saw."""
+    bench = field.bench()
+    bench.close(field.begin())
+    message = field.world.plan_message(**bench.fields, round_number=2)
+    forged = field.world.result_before(message, plan_digest=b"x" * 32)
+    message.previous_result_digest = digest(forged.payload)
+    plan = field.world.sign_plan(message)
     return lambda: field.open(plan)
 
 

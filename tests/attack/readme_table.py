@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import plans_cases
 import rounds_cases
@@ -25,7 +25,7 @@ def row(case: Case) -> str:
 
 def _name(guard: object) -> str:
     if isinstance(guard, Guard):
-        return guard.function.__qualname__
+        return f"{guard.function.__qualname__}: {guard.token}"
     owner = getattr(guard.owner, "__qualname__", guard.owner.__name__.rpartition(".")[2])
     return f"{owner}.{guard.name}"
 

@@ -6,6 +6,7 @@ from attack_cases import Attempt, attack
 from attack_field import NOW_S, Field
 from guard_switch import Guard, Instead
 
+from bedside.core.policy.verdict import ALLOWED
 from bedside.core.securesum import messages, trustee
 from bedside.core.securesum.merkle import _check_order
 from bedside.core.securesum.messages import words_digest
@@ -13,7 +14,7 @@ from bedside.core.signing import envelope, trust
 from bedside.core.signing.envelope import digest, sign_message
 from bedside.proto.v1 import round_pb2
 from bedside.proto.v1.trustee_pb2 import HeaderSet
-from bedside.trustee import duty
+from bedside.trustee import duty, site_rules
 from bedside.trustee.duty import Duty
 from bedside.trustee.keys import RoundKeys
 from bedside.trustee.store import check_floor
@@ -28,6 +29,8 @@ OPENINGS = Guard(messages.open_header, "other-openings")
 EXPIRY = Guard(trust._check_expiry, "-expired")
 VOTES = Guard(trustee.open_votes, "votes-differ")
 TRUSTED = Guard(trustee._trusted, "min-trusted")
+MEMBERS = Instead(site_rules, "judge_set_members", lambda *_: ALLOWED)
+DIFFERENCE = Instead(site_rules, "judge_difference", lambda *_: ALLOWED)
 
 
 @attack("T3", "bad-signature", SIGNATURE, ROSTER)
@@ -43,7 +46,7 @@ def a_device_that_its_site_never_listed(field: Field) -> Attempt:
     return lambda: field.seal(begun)
 
 
-@attack("T3", "min-trusted", TRUSTED)
+@attack("T3", "min-trusted", TRUSTED, MEMBERS)
 def fakes_of_a_bad_site_around_one_victim(field: Field) -> Attempt:
     """The site's own authority signs as many fakes as it likes; they are on its roster."""
     fakes = [field.enrol("cedar") for _ in range(6)]
@@ -54,7 +57,7 @@ def fakes_of_a_bad_site_around_one_victim(field: Field) -> Attempt:
     return lambda: field.seal(begun)
 
 
-@attack("T3", "min-trusted", TRUSTED)
+@attack("T3", "min-trusted", TRUSTED, MEMBERS)
 def a_set_below_min_trusted(field: Field) -> Attempt:
     field.policy = {"min_trusted": "5", "trusted_sites": '["birch"]'}
     mine, theirs = field.world.sites["alder"].devices, field.world.sites["birch"].devices
@@ -62,7 +65,7 @@ def a_set_below_min_trusted(field: Field) -> Attempt:
     return lambda: field.seal(begun)
 
 
-@attack("T3", "set-too-small", Guard(trustee._check_size, "set-too-small"), TRUSTED)
+@attack("T3", "set-too-small", Guard(trustee._check_size, "set-too-small"), TRUSTED, MEMBERS)
 def a_set_of_two(field: Field) -> Attempt:
     begun = field.begin()
     return lambda: field.seal(begun, begun.entries[:2])
@@ -180,6 +183,31 @@ def a_set_beside_openings_that_are_not_this_trustees(field: Field) -> Attempt:
     begun = field.begin()
     begun.openings, _ = field.world.open_round(begun.plan)
     return lambda: field.seal(begun)
+
+
+@attack("T4", "set-differs-too-little", DIFFERENCE)
+def the_same_inputs_again_without_one_device(field: Field) -> Attempt:
+    """Two sums without noise, one device apart: their difference is its update. The second plan has another name."""
+    bench, first = field.bench(), field.begin()
+    field.reveal(first, bench.others_vote(first, field.seal(first)))
+    again = field.begin(field.plan(task="renamed"))
+    return lambda: field.seal(again, again.entries[1:])
+
+
+@attack("T4", "set-differs-too-little", DIFFERENCE)
+def the_same_inputs_again_after_a_power_cut(field: Field) -> Attempt:
+    bench, first = field.bench(), field.begin()
+    field.reveal(first, bench.others_vote(first, field.seal(first)))
+    bench.restart(reboot=True)
+    again = field.begin(field.plan(task="renamed"))
+    return lambda: field.seal(again, again.entries[1:])
+
+
+@attack("T3", "one-site-dominates", MEMBERS)
+def a_set_that_one_site_fills(field: Field) -> Attempt:
+    field.policy = {"max_share_one_site": "0.5"}
+    begun = field.begin()
+    return lambda: field.seal(begun, begun.entries[:4])
 
 
 # Two sets
