@@ -10,7 +10,7 @@ from bedside.agent.rounds import memory, offer
 from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
 from bedside.agent.rounds.receipts import check_receipt
 from bedside.core.policy import judge
-from bedside.core.securesum import messages
+from bedside.core.securesum import keys, messages
 from bedside.core.securesum.merkle import check_membership, prove_membership
 from bedside.core.securesum.trustee import leaves_of
 from bedside.core.signing import envelope, trust
@@ -213,6 +213,17 @@ def a_trustee_that_publishes_another_ones_round_key(field: Field) -> Attempt:
     made = field.offer(plan, openings)
     made.openings[1].opening.CopyFrom(copied)
     return lambda: field.take(made)
+
+
+@attack("T1", "bad-round-key", Instead(keys, "_exchange", lambda *_: bytes(32)))
+def a_round_key_of_low_order(field: Field) -> Attempt:
+    """A trustee in league with the coordinator would make its half of every mask known; the device notices."""
+    plan, birch, device = field.plan(), field.world.sites["birch"], field.world.devices[0]
+    openings, secrets = field.world.open_round(plan)
+    told = field.world.opening_message(plan, birch, secrets["birch"], x25519_pk=bytes(32))
+    signed = sign_message("opening", told, birch.trustee.key)
+    openings[1] = messages.open_opening(signed, birch.trustee.credential, plan, 0)
+    return lambda: field.entry(plan, openings, device)
 
 
 @attack("T3", "bad-signature", SIGNATURE, ROSTER)

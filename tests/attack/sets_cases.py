@@ -7,7 +7,7 @@ from attack_field import NOW_S, Field
 from guard_switch import Guard, Instead
 
 from bedside.core.policy.verdict import ALLOWED
-from bedside.core.securesum import messages, trustee
+from bedside.core.securesum import keys, messages, trustee
 from bedside.core.securesum.merkle import _check_order
 from bedside.core.securesum.messages import words_digest
 from bedside.core.signing import envelope, trust
@@ -163,6 +163,23 @@ def a_copied_ephemeral_key(field: Field) -> Attempt:
         begun.entries[0], field.world.devices[4], credential_digest=attacker.digest, site=attacker.site
     )
     return lambda: field.seal(begun, [stray, *begun.entries[:4], *begun.entries[5:]])
+
+
+@attack("T1", "bad-tag", TAG)
+def a_ciphertext_that_was_made_up(field: Field) -> Attempt:
+    """ML-KEM decapsulates it to something all the same; only the tag shows that nobody holds the key."""
+    begun = field.begin()
+    header = round_pb2.Header.FromString(begun.entries[0].header.payload)
+    made_up = [b"c" * 1_088, *header.mlkem_ciphertexts[1:]]
+    stray = field.resigned(begun.entries[0], field.world.devices[0], mlkem_ciphertexts=made_up)
+    return lambda: field.seal(begun, [stray, *begun.entries[1:]])
+
+
+@attack("T1", "bad-round-key", Instead(keys, "_exchange", lambda *_: bytes(32)), TAG)
+def an_ephemeral_key_of_low_order(field: Field) -> Attempt:
+    begun = field.begin()
+    stray = field.resigned(begun.entries[0], field.world.devices[0], x25519_pk=bytes(32))
+    return lambda: field.seal(begun, [stray, *begun.entries[1:]])
 
 
 @attack("T1", "bad-header", Guard(messages.open_header, "bad-header"))
