@@ -9,6 +9,7 @@ from sim_coordinator import SimCoordinator
 from sim_device import SimDevice
 from sim_oracle import Violation
 from sim_run import Simulation
+from sim_shrink import shrink
 from sim_trustee import SimTrustee
 
 from bedside.core.securesum import aggregator, trustee
@@ -179,6 +180,24 @@ def test_a_bug_is_found(stage, monkeypatch, bug, sentence) -> None:
     bug(monkeypatch.setattr)
     with pytest.raises(Violation, match=sentence):
         run_seeds(stage)
+
+
+def test_a_schedule_that_fails_is_made_short_and_fails_alone(stage, monkeypatch) -> None:
+    counts_an_upload_twice(monkeypatch.setattr)
+    simulation = Simulation(stage, 0)
+    with pytest.raises(Violation):
+        simulation.run()
+
+    def fails(operations) -> bool:
+        try:
+            Simulation(stage, 0).run(operations)
+        except Violation:
+            return True
+        return False
+
+    short = shrink(simulation.done, fails, runs=40)
+    assert len(short) < len(simulation.done) / 8
+    assert fails(short)
 
 
 def test_every_bug_is_a_change_and_not_a_crash() -> None:

@@ -1,20 +1,26 @@
 """Thousands of schedules in which messages, processes and machines fail, and a coordinator that cheats.
 
-`make test` runs some hundred seeds. More of them, or one again:
+`make test` runs some hundred seeds. More of them, on two cores; one of them again; and that one as a short list of
+operations, to be kept in `schedules/`:
 
     BEDSIDE_SEEDS=2000 .venv/bin/pytest tests/simulation -k schedules
     BEDSIDE_SEED=17 .venv/bin/pytest tests/simulation -k one_schedule
+    BEDSIDE_SEED=17 BEDSIDE_SHRINK=1000 .venv/bin/pytest tests/simulation -k one_schedule
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from sim_run import Simulation
+from sim_run import Operation, Simulation
+from sim_shrink import shrink
 
 from bedside.core.securesum.aggregator import COHORT
 from bedside.core.securesum.device import CONTRIBUTION
@@ -22,6 +28,8 @@ from bedside.core.securesum.trustee import TRUSTEE
 
 ENOUGH_SEEDS = 150
 SEEDS = int(os.environ.get("BEDSIDE_SEEDS", "250"))
+SEEDS_WORTH_A_PROCESS = 1_000
+SHRINKING_RUNS = int(os.environ.get("BEDSIDE_SHRINK", "0"))
 ONE_SEED = os.environ.get("BEDSIDE_SEED")
 SCHEDULES = sorted((Path(__file__).parent / "schedules").glob("*.json"))
 
@@ -62,13 +70,42 @@ def run(stage, seed: int) -> Simulation:
         pytest.fail(f"seed {seed}: {type(error).__name__}: {error}\nreplay: {command}", pytrace=True)
 
 
+def run_all(stage, seeds: range) -> Counter:
+    total: Counter = Counter()
+    for seed in seeds:
+        total += run(stage, seed).oracle.seen
+    return total
+
+
 @pytest.fixture(scope="module")
 def seen(stage) -> Counter:
     """What happened in all the seeds together."""
-    total: Counter = Counter()
-    for seed in range(SEEDS):
-        total += run(stage, seed).oracle.seen
-    return total
+    if SEEDS < SEEDS_WORTH_A_PROCESS:
+        return run_all(stage, range(SEEDS))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _report_and_leave(writing, lambda: run_all(stage, range(1, SEEDS, 2)))
+    os.close(writing)
+    total = run_all(stage, range(0, SEEDS, 2))
+    with os.fdopen(reading, "rb") as pipe:
+        told = pickle.load(pipe)
+    os.waitpid(child, 0)
+    assert isinstance(told, Counter), told
+    return total + told
+
+
+def _report_and_leave(writing: int, work: Callable[[], Counter]) -> NoReturn:
+    """The second core's half: a forked process that tells its counts, or what failed, and ends at once."""
+    told: object = "the second process did not finish"
+    try:
+        told = work()
+    except BaseException as error:  # noqa: BLE001  # it is told to the parent
+        told = str(error)
+    finally:
+        with os.fdopen(writing, "wb") as pipe:
+            pickle.dump(told, pipe)
+        os._exit(0)
 
 
 @pytest.mark.timeout(1800)
@@ -105,7 +142,23 @@ def test_a_schedule_replays_from_its_seed_and_from_its_operations(stage) -> None
 
 @pytest.mark.skipif(ONE_SEED is None, reason="BEDSIDE_SEED names no seed to replay")
 def test_one_schedule(stage) -> None:
-    Simulation(stage, int(ONE_SEED or 0)).run()
+    seed = int(ONE_SEED or 0)
+    simulation = Simulation(stage, seed)
+    try:
+        simulation.run()
+    except AssertionError:
+        if SHRINKING_RUNS:
+            short = shrink(simulation.done, lambda operations: breaks(stage, seed, operations), SHRINKING_RUNS)
+            print(json.dumps({"seed": seed, "operations": short}))
+        raise
+
+
+def breaks(stage, seed: int, operations: Sequence[Operation]) -> bool:
+    try:
+        Simulation(stage, seed).run(operations)
+    except AssertionError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
