@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import sim_coordinator
 import sim_trustee
@@ -19,6 +22,7 @@ from bedside.core.securesum.trustee import TrusteeInput, TrusteeState
 from bedside.proto.v1 import round_pb2
 
 WITHIN_SEEDS = 40
+SCHEDULES = sorted((Path(__file__).parent / "schedules").glob("*.json"))
 
 
 def counts_an_upload_twice(patch) -> None:
@@ -198,6 +202,16 @@ def test_a_schedule_that_fails_is_made_short_and_fails_alone(stage, monkeypatch)
     short = shrink(simulation.done, fails, runs=40)
     assert len(short) < len(simulation.done) / 8
     assert fails(short)
+
+
+@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
+def test_a_schedule_that_broke_a_promise_holds_now_and_breaks_it_with_the_bug(stage, monkeypatch, path) -> None:
+    kept = json.loads(path.read_text())
+    Simulation(stage, kept["seed"]).run(kept["operations"])
+    bug, sentence = next((bug, sentence) for bug, sentence in BUGS if bug.__name__ == kept["breaks"])
+    bug(monkeypatch.setattr)
+    with pytest.raises(Violation, match=sentence):
+        Simulation(stage, kept["seed"]).run(kept["operations"])
 
 
 def test_every_bug_is_a_change_and_not_a_crash() -> None:

@@ -15,7 +15,6 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -31,7 +30,6 @@ SEEDS = int(os.environ.get("BEDSIDE_SEEDS", "250"))
 SEEDS_WORTH_A_PROCESS = 1_000
 SHRINKING_RUNS = int(os.environ.get("BEDSIDE_SHRINK", "0"))
 ONE_SEED = os.environ.get("BEDSIDE_SEED")
-SCHEDULES = sorted((Path(__file__).parent / "schedules").glob("*.json"))
 
 OUT_OF_THE_SIMULATORS_REACH = {
     # Policy refuses before a device starts; a newer plan is offered only after the last one has ended.
@@ -159,9 +157,3 @@ def breaks(stage, seed: int, operations: Sequence[Operation]) -> bool:
     except AssertionError:
         return True
     return False
-
-
-@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
-def test_a_schedule_that_once_failed_holds(stage, path) -> None:
-    kept = json.loads(path.read_text())
-    Simulation(stage, kept["seed"]).run(kept["operations"])
