@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import disks_cases
 import plans_cases
 import rounds_cases
 import sets_cases
@@ -15,7 +16,7 @@ import vectors_cases
 from attack_cases import CASES, Case
 from guard_switch import Guard
 
-FILES = (sets_cases, rounds_cases, plans_cases, vectors_cases)
+FILES = (disks_cases, plans_cases, rounds_cases, sets_cases, vectors_cases)
 
 
 def row(case: Case) -> str:

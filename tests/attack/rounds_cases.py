@@ -5,6 +5,7 @@ from __future__ import annotations
 from attack_cases import Attempt, attack
 from attack_field import NOW_S, Field
 from guard_switch import Guard, Instead, without
+from known_guards import EXPIRY, ROSTER, SIGNATURE
 
 from bedside.agent.rounds import memory, offer
 from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
@@ -17,13 +18,11 @@ from bedside.core.signing import envelope, trust
 from bedside.core.signing.envelope import digest, sign_message
 from bedside.proto.v1 import plan_pb2, round_pb2
 from bedside.proto.v1.common_pb2 import Signed
+from bedside.proto.v1.identity_pb2 import ROLE_TRUSTEE
 from bedside.trustee.duty import Duty
 from bedside.trustee.store import check_floor
 
-SIGNATURE = Guard(envelope.verify, "bad-signature")
 ROLLBACK, FORK = Guard(check_floor, "-rollback"), Guard(check_floor, "-fork")
-ROSTER = Guard(trust.Trust.credential, "not-on-roster")
-EXPIRY = Guard(trust._check_expiry, "-expired")
 VERSION = Guard(trust._check_version, "-rollback")
 STILL_OPEN = Guard(Duty._progress, "round-still-open")
 BEHIND = b"d" * 32
@@ -231,7 +230,7 @@ def a_trustee_that_the_coordinator_made_up(field: Field) -> Attempt:
     """The one attack that would open everything: an own trustee whose key the coordinator holds."""
     alder, plan = field.world.sites["alder"], field.plan()
     _openings, _ = field.world.open_round(plan)
-    fake = field.enrol("alder", authority=field.world.coordinator, role=1 + 1)
+    fake = field.enrol("alder", authority=field.world.coordinator, role=ROLE_TRUSTEE)
     real, alder.trustee = alder.trustee, fake
     forged_plan = field.world.plan(**field.bench().fields)
     forged, _ = field.world.open_round(forged_plan)
@@ -250,7 +249,26 @@ def an_offer_with_a_revoked_trustee(field: Field) -> Attempt:
 @attack("T6", "credential-expired", EXPIRY)
 def an_offer_with_an_expired_trustee(field: Field) -> Attempt:
     birch = field.world.sites["birch"]
-    birch.trustee = field.enrol("birch", role=2, not_after_s=NOW_S + 50)
+    birch.trustee = field.enrol("birch", role=ROLE_TRUSTEE, not_after_s=NOW_S + 50)
+    plan = field.plan()
+    openings, _ = field.world.open_round(plan)
+    return lambda: field.take(field.offer(plan, openings))
+
+
+@attack("T6", "not-on-roster", ROSTER)
+def an_offer_to_a_device_that_was_revoked(field: Field) -> Attempt:
+    """Rosters reach a device through the coordinator; it believes its own site's signature on them."""
+    plan = field.plan()
+    openings, _ = field.world.open_round(plan)
+    alder = field.world.sites["alder"]
+    revoked = sign_message("roster", field.world.roster(alder, without=alder.devices[:1], version=2), alder.authority)
+    rosters = [revoked, *field.rosters()[1:]]
+    return lambda: field.take(field.offer(plan, openings, rosters=rosters))
+
+
+@attack("T6", "credential-expired", EXPIRY)
+def an_offer_to_a_device_whose_credential_ran_out(field: Field) -> Attempt:
+    field.world.sites["alder"].devices[0] = field.enrol("alder", not_after_s=NOW_S + 50)
     plan = field.plan()
     openings, _ = field.world.open_round(plan)
     return lambda: field.take(field.offer(plan, openings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import disks_cases
 import plans_cases
 import pytest
 import rounds_cases
@@ -12,7 +13,7 @@ from attack_field import code_of
 
 from bedside.core.policy.judge import RULES
 
-CATALOGUE = (sets_cases, rounds_cases, plans_cases, vectors_cases)
+CATALOGUE = (disks_cases, plans_cases, rounds_cases, sets_cases, vectors_cases)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from sim_coordinator import ENDED, SimCoordinator
 from sim_device import WAITING, SimDevice
-from sim_network import Crash, Network, Party
+from sim_network import Network, Party
 from sim_oracle import Oracle, require
 from sim_stage import COHORT_SITES, DEVICES, DEVICES_OF, ROUNDS, WORD_BITS, Stage
 from sim_trustee import SimTrustee
 
 from bedside.core.securesum.aggregator import CohortInput, CohortPhase
+from bedside.trustee.store import RoundKey
 
 Operation = Sequence[str | int | None]
 _MAX_STEPS = 420
@@ -56,6 +57,7 @@ class Simulation:
         self.clients: list[Party] = [*self.devices, *self.trustees.values()]
         self.parties: dict[str, Party] = {party.name: party for party in (self.coordinator, *self.clients)}
         self.done: list[Operation] = []
+        self._progress: dict[RoundKey, tuple[object, ...]] = {}
 
     def run(self, operations: Iterable[Operation] | None = None) -> Simulation:
         """Run drawn operations, or given ones; then a tail without faults; then judge."""
@@ -134,8 +136,9 @@ class Simulation:
                 client.poll()
             while self.network.in_flight:
                 self.do_deliver(next(iter(self.network.in_flight)))
-            if not self._waiting() or not self._hurry():
+            if not self._waiting():
                 break
+            self._hurry()
         require(not self._waiting(), "the tail without faults does not come to rest")
 
     def _waiting(self) -> bool:
@@ -143,7 +146,7 @@ class Simulation:
         keys = any(trustee.ram.secrets for trustee in self.trustees.values())
         return owed or keys or not all(round_.ended for round_ in self.coordinator.rounds)
 
-    def _hurry(self) -> bool:
+    def _hurry(self) -> None:
         """Deadlines pass: seal what collects when all have called, give up what makes no progress."""
         round_ = self.coordinator.rounds[-1]
         for cohort in round_.cohorts:
@@ -154,11 +157,6 @@ class Simulation:
                 self.coordinator.seal(round_, cohort)
             elif cohort.phase not in ENDED:
                 self.coordinator.stop(cohort, CohortInput.TIMED_OUT)
-        return True
-
-    @property
-    def _progress(self) -> dict[object, object]:
-        return self.__dict__.setdefault("_progress_of", {})
 
     def _drawn(self) -> Iterator[Operation]:
         draw = random.Random(self.seed)
@@ -225,6 +223,3 @@ class Simulation:
 
     def _a_trustee(self, draw: random.Random) -> str:
         return f"trustee {draw.choice(list(self.trustees))}"
-
-
-__all__ = ["Crash", "Simulation"]
