@@ -9,7 +9,7 @@ import rounds_cases
 import sets_cases
 import vectors_cases
 from attack_cases import CASES
-from attack_field import code_of
+from attack_field import SITES, code_of
 
 from bedside.core.policy.judge import RULES
 
@@ -22,12 +22,20 @@ def test_it_is_refused_and_nothing_is_released(field, case) -> None:
     before = field.released()
     assert code_of(attempt) == case.code
     after = field.released()
-    new_words = [word for site in before for word in _words(after, site)[len(_words(before, site)) :]]
-    assert {kind for kind, _ in new_words} <= _MAY_FOLLOW.get(case.name, set())
+    assert after["offers"] == before["offers"]
+    said = {word for site in SITES for word in _words(after, site) - _words(before, site)}
+    allowed = _MAY_FOLLOW.get(case.name, set())
+    assert {kind for kind, _ in said} <= allowed
+    if "answer" not in allowed:
+        assert not {name for site in SITES for name in _sums(after, site) - _sums(before, site)}
+
+
+def _sums(released, site):
+    return set(released[site][1]) if site in released else set()
 
 
 def _words(released, site):
-    return released[site][0] if site != "offers" else released[site]
+    return set(released[site][0]) if site in released else set()
 
 
 _MAY_FOLLOW = {

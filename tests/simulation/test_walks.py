@@ -14,6 +14,7 @@ from bedside.core.securesum.aggregator import COHORT, CohortInput, CohortPhase
 from bedside.core.securesum.device import CONTRIBUTION, ContributionInput, ContributionState
 from bedside.core.securesum.trustee import TRUSTEE, TrusteeInput, TrusteeState
 
+CHECKED = settings(max_examples=300, deadline=None)
 DEVICE, HELPER, GROUP = (
     (CONTRIBUTION, ContributionState, ContributionInput, ContributionState.OFFERED),
     (TRUSTEE, TrusteeState, TrusteeInput, TrusteeState.ASKED),
@@ -39,7 +40,7 @@ def walks(machine_of, max_size=40):
 
 
 @pytest.mark.parametrize("machine_of", [DEVICE, HELPER, GROUP], ids=lambda m: m[0].name)
-@settings(max_examples=300)
+@CHECKED
 @given(data=st.data())
 def test_any_pair_is_a_row_or_a_bad_transition(machine_of, data) -> None:
     machine, states, inputs, _ = machine_of
@@ -55,6 +56,7 @@ def test_any_pair_is_a_row_or_a_bad_transition(machine_of, data) -> None:
 
 
 @pytest.mark.parametrize("machine_of", [DEVICE, HELPER, GROUP], ids=lambda m: m[0].name)
+@CHECKED
 @given(data=st.data())
 def test_an_input_of_another_machine_is_a_bad_transition(machine_of, data) -> None:
     machine, states, _, _ = machine_of
@@ -63,7 +65,7 @@ def test_an_input_of_another_machine_is_a_bad_transition(machine_of, data) -> No
         machine.advance(data.draw(st.sampled_from(states)), data.draw(st.sampled_from(others)))
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(HELPER))
 def test_a_trustee_votes_once_and_answers_only_what_it_voted_for(path) -> None:
     events = [event for event, _ in path]
@@ -73,7 +75,7 @@ def test_a_trustee_votes_once_and_answers_only_what_it_voted_for(path) -> None:
         assert _T.VOTED in states[: states.index(_T.ANSWERED)]
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(HELPER))
 def test_a_trustee_never_answers_after_it_burned_lost_or_refused_and_never_closes_after_it_answered(path) -> None:
     states = [state for _, state in path]
@@ -82,7 +84,7 @@ def test_a_trustee_never_answers_after_it_burned_lost_or_refused_and_never_close
             assert set(states[states.index(end) :]) == {end}
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(HELPER))
 def test_a_trustee_that_lost_its_key_never_says_burned(path) -> None:
     events = [event for event, _ in path]
@@ -90,7 +92,7 @@ def test_a_trustee_that_lost_its_key_never_says_burned(path) -> None:
         assert path[-1][1] is _T.LOST
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(DEVICE))
 def test_a_contribution_is_counted_or_dropped_for_good_and_never_without_having_been_made(path) -> None:
     states = [state for _, state in path]
@@ -101,7 +103,7 @@ def test_a_contribution_is_counted_or_dropped_for_good_and_never_without_having_
         assert _D.READY in states[: states.index(_D.COUNTED)]
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(DEVICE))
 def test_a_device_trains_into_one_upload_per_plan(path) -> None:
     assert [event for event, _ in path].count(_DI.TRAINED) <= 1
@@ -110,7 +112,7 @@ def test_a_device_trains_into_one_upload_per_plan(path) -> None:
         assert _D.TRAINING not in states[states.index(_D.READY) :]
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(DEVICE))
 def test_a_delta_is_freed_by_words_of_the_own_trustee_only_and_used_again_once(path) -> None:
     events, states = [event for event, _ in path], [state for _, state in path]
@@ -120,7 +122,7 @@ def test_a_delta_is_freed_by_words_of_the_own_trustee_only_and_used_again_once(p
     assert events.count(_DI.REUSED) <= 1
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(GROUP))
 def test_a_cohort_is_opened_only_through_every_step_and_sealed_once(path) -> None:
     events = [event for event, _ in path]
@@ -134,7 +136,7 @@ def test_a_cohort_is_opened_only_through_every_step_and_sealed_once(path) -> Non
             assert states[-1] is end
 
 
-@settings(max_examples=300)
+@CHECKED
 @given(path=walks(GROUP))
 def test_once_all_have_answered_a_cohort_cannot_be_given_up_except_by_its_sum(path) -> None:
     for (_, before), (event, after) in itertools.pairwise(path):
