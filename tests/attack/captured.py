@@ -84,7 +84,7 @@ def _round(world, plan: CheckedPlan) -> list[Captured]:
     alder, device = world.sites["alder"], world.devices[0]
     openings, _ = world.open_round(plan)
     header, _ = world.contribute(plan, openings, device, world.random_words(plan, 1))
-    opening = world.opening_message(plan, alder, RoundSecret.create(world.entropy), sigma_e6=5)
+    opening = world.opening_message(plan, alder, RoundSecret.create(world.entropy), noise_multiplier_e6=5)
     opening.chain.CopyFrom(CHAIN)
     opening.roster_versions.add(site="alder", version=3)
     common = {"suite": SUITE, "plan_digest": plan.digest, "credential_digest": alder.trustee.credential.digest}
@@ -101,7 +101,7 @@ def _round(world, plan: CheckedPlan) -> list[Captured]:
                 votes_digest=D,
                 mask_sum_digest=D,
                 mask_sum_bytes=2 * plan.vector_words,
-                sigma_e6=7,
+                noise_multiplier_e6=7,
                 chain=CHAIN,
             ),
             messages.open_answer,
