@@ -32,6 +32,9 @@ _BEHIND = {
     "site-not-in-plan: leaves the site out": ("too-few-trustees",),
     "purpose-not-allowed: unnamed purpose": ("layout-not-the-models",),
     "layout-not-the-models: statistic of values": ("statistic-not-in-catalogue", "statistic-without-noise"),
+    "statistic-not-in-catalogue: free predicate": ("statistic-without-noise",),
+    "statistic-not-in-catalogue: template that the site does not name": ("statistic-without-noise",),
+    "statistic-not-in-catalogue: other words than the template's": ("statistic-without-noise",),
     "training-out-of-range: one step": ("single-step-gradient",),
 }
 """Rules that would refuse the same plan for another reason."""
