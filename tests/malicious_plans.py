@@ -79,13 +79,14 @@ def one_count_more(plan: plan_pb2.Plan) -> None:
     plan.layout.segments.append(plan_pb2.Segment(name="patients-with-fever", kind=plan_pb2.SEGMENT_KIND_COUNT, cap=1))
 
 
-def counts(purpose: plan_pb2.Purpose.ValueType, template: str, *names: str):
+def counts(purpose: plan_pb2.Purpose.ValueType, template: str, *names: str, noise_multiplier_e6: int = 0):
     def change(plan: plan_pb2.Plan) -> None:
         plan.purpose = purpose
         plan.statistic_template = template
         del plan.layout.segments[:]
         for name in names:
             plan.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=100))
+        plan.noise.noise_multiplier_e6 = noise_multiplier_e6
 
     return change
 
@@ -137,21 +138,21 @@ MALICIOUS = (
     MaliciousPlan(
         "statistic-not-in-catalogue",
         "free predicate",
-        counts(STATISTIC, "patients-with-fever", *QUALITY),
+        counts(STATISTIC, "patients-with-fever", *QUALITY, noise_multiplier_e6=10**6),
         ALLOWS_STATISTICS,
         ("patients-with-fever", "signal-quality"),
     ),
     MaliciousPlan(
         "statistic-not-in-catalogue",
         "template that the site does not name",
-        counts(STATISTIC, "labelled-windows", "windows", "windows-labelled"),
+        counts(STATISTIC, "labelled-windows", "windows", "windows-labelled", noise_multiplier_e6=10**6),
         ALLOWS_STATISTICS,
         ("labelled-windows", "signal-quality"),
     ),
     MaliciousPlan(
         "statistic-not-in-catalogue",
         "other words than the template's",
-        counts(STATISTIC, "signal-quality", "windows", "patients-with-fever"),
+        counts(STATISTIC, "signal-quality", "windows", "patients-with-fever", noise_multiplier_e6=10**6),
         ALLOWS_STATISTICS,
         ("windows-rejected",),
     ),
