@@ -206,6 +206,14 @@ async def test_a_round_holds_and_every_altered_byte_is_named_as_what_it_is(feder
         assert auditor.report(root_pk=bytes(32)).failure.code == "federation"
 
 
+async def test_a_round_with_noise_is_recomputed_bit_for_bit_too(federation, bundle):
+    async with federation.coordinator() as desk:
+        (plan,) = await play(desk, bundle, noise_multiplier_e6=500_000)
+        report = Auditor(desk, plan).report()
+        assert report.holds, report.failure
+        assert "bounds" in [line.code for line in report.lines]
+
+
 def resigned(auditor, change):
     """A result that the coordinator signed anew after changing it, with a log entry for it: its own lie."""
     result = auditor.result()
@@ -288,6 +296,7 @@ async def test_evidence_that_does_not_lead_to_the_signed_log_is_named(federation
         ("vote", Vote, {"trusted_size": 1}),
         ("answer", Answer, {"set_root": bytes(32)}),
         ("answer", Answer, {"votes_digest": bytes(32)}),
+        ("answer", Answer, {"noise_multiplier_e6": 1}),
     ],
 )
 async def test_a_trustee_that_spoke_of_another_set_is_named(federation, bundle, monkeypatch, kind, message, change):

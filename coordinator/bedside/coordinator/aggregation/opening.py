@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from bedside.coordinator.aggregation.running import RunningSums, verified
 from bedside.coordinator.blobs import BlobStore
 from bedside.coordinator.rounds.state import RoundState
-from bedside.core.learning.step import check_weight
+from bedside.core.learning.step import CohortSum, check_weight
 from bedside.core.securesum.opening import MaskSum, check_opened, decode_opened, open_sum
 from bedside.core.signing import parse_strict
 from bedside.proto.v1.round_pb2 import Answer
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedSum:
+class StoredSum:
     """An opened sum, packed, and stored under its BLAKE3 digest."""
 
     digest: bytes
     size_bytes: int
 
 
-def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: RunningSums) -> OpenedSum:
+def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: RunningSums) -> StoredSum:
     """Add what a sealed cohort's running sum lacks, take the answers away, check the bounds, and store the sum.
 
     Raises:
@@ -38,12 +38,13 @@ def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: R
     plan = state.plan
     counted = [upload for upload in state.uploads if upload.cohort == cohort and upload.counted]
     answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(cohort, "answer")]
-    packed, tail = open_sum(
+    opened = open_sum(
         running.take(plan, cohort, {upload.header_digest: upload.upload_blake3 for upload in counted}),
         (MaskSum(answer, verified(blobs, answer.mask_sum_digest)) for answer in answers),
         contributors=len(counted),
         trustees=len(answers),
     )
-    check_opened(plan, packed, len(counted), tail)
-    check_weight(plan.plan, decode_opened(plan, packed, state.openings_digest(cohort), len(counted)))
-    return OpenedSum(blobs.put(packed, "blake3"), len(packed))
+    check_opened(plan, opened)
+    decoded = decode_opened(plan, opened.packed, state.openings_digest(cohort), len(counted))
+    check_weight(plan.plan, CohortSum(decoded, len(counted), opened.is_noisy))
+    return StoredSum(blobs.put(opened.packed, "blake3"), len(opened.packed))

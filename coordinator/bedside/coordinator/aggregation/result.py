@@ -79,7 +79,9 @@ def _step(state: RoundState, sums: list[CohortSum], result: Result, blobs: BlobS
 
 def _decode(state: RoundState, row: CohortRow, blobs: BlobStore) -> CohortSum:
     packed = blobs.read(row.sum_digest or b"", "blake3")
-    return CohortSum(decode_opened(state.plan, packed, state.openings_digest(row.cohort), row.set_size), row.set_size)
+    decoded = decode_opened(state.plan, packed, state.openings_digest(row.cohort), row.set_size)
+    answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(row.cohort, "answer")]
+    return CohortSum(decoded, row.set_size, any(answer.noise_multiplier_e6 for answer in answers))
 
 
 def _cohort_result(state: RoundState, row: CohortRow) -> CohortResult:

@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from bedside.coordinator.aggregation.opening import OpenedSum, open_stored_sum
+from bedside.coordinator.aggregation.opening import StoredSum, open_stored_sum
 from bedside.coordinator.aggregation.result import make_result
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.judge import Crowd, Next, Patience, judge_cohort
@@ -119,7 +119,7 @@ class Driver:
         self._move(row, CohortInput.SUM_HOLDS, opened=opened)
 
     def _move(
-        self, row: CohortRow, entered: CohortInput, code: str = "", sentence: str = "", opened: OpenedSum | None = None
+        self, row: CohortRow, entered: CohortInput, code: str = "", sentence: str = "", opened: StoredSum | None = None
     ) -> None:
         phase = advance(phase_of(row), entered).value
         now_ms = self._parts.now_ms()

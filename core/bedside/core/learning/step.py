@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bedside.core.codec.decoder import DecodedSum
 from bedside.core.errors import ProtocolError
 from bedside.core.learning.optimisers import server_optimiser
-from bedside.core.learning.weighting import Weighting, mean_delta
+from bedside.core.learning.weighting import Weighting, bounded_examples, mean_delta
 from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, WEIGHTING_EXAMPLES, Plan
 from bedside.proto.v1.round_pb2 import CountSum
 
@@ -31,10 +31,12 @@ class CohortSum(NamedTuple):
     Attributes:
         decoded: sums of tensors and counts.
         contributors: |S|, devices in it.
+        is_noisy: whether its trustees added noise.
     """
 
     decoded: DecodedSum
     contributors: int
+    is_noisy: bool
 
 
 class NextModel(NamedTuple):
@@ -70,13 +72,11 @@ def next_checkpoint(
         MalformedError: `bad-optimiser`.
     """
     tensors, counts = _combined(sums)
-    mean = mean_delta(
-        tensors,
-        Weighting(plan.training.weighting),
-        sum(one.contributors for one in sums),
-        counts.get(EXAMPLES, 0),
-        plan.training.max_examples,
-    )
+    training, contributors = plan.training, sum(one.contributors for one in sums)
+    examples = counts.get(EXAMPLES, 0)
+    if any(one.is_noisy for one in sums):
+        examples = bounded_examples(examples, contributors, training.min_examples, training.max_examples)
+    mean = mean_delta(tensors, Weighting(training.weighting), contributors, examples, training.max_examples)
     server = plan.server
     optimiser = server_optimiser(
         server.optimiser,
@@ -95,14 +95,16 @@ def count_sums(counts: Mapping[str, int]) -> list[CountSum]:
     return [CountSum(name=name, sum=max(0, value)) for name, value in counts.items()]
 
 
-def check_weight(plan: Plan, decoded: DecodedSum) -> None:
+def check_weight(plan: Plan, opened: CohortSum) -> None:
     """A sum without any examples has no mean; its cohort is left out rather than the round lost.
+
+    With noise the count says nothing of the kind: `bounded_examples` keeps it within what honest devices count.
 
     Raises:
         ProtocolError: `no-examples`.
     """
-    weighted = plan.training.weighting == WEIGHTING_EXAMPLES
-    if weighted and int(decoded.counts[EXAMPLES].sum()) < 1:
+    weighted = plan.training.weighting == WEIGHTING_EXAMPLES and not opened.is_noisy
+    if weighted and int(opened.decoded.counts[EXAMPLES].sum()) < 1:
         raise ProtocolError("no-examples", "the devices of this cohort counted no examples")
 
 
@@ -111,7 +113,7 @@ def _combined(sums: Sequence[CohortSum]) -> tuple[dict[str, FloatArray], dict[st
     first = sums[0].decoded
     tensors = dict(first.tensors)
     counts = {name: int(value.sum()) for name, value in first.counts.items()}
-    for later, _ in sums[1:]:
+    for later, _, _ in sums[1:]:
         tensors = {name: value + later.tensors[name] for name, value in tensors.items()}
         counts = {name: value + int(later.counts[name].sum()) for name, value in counts.items()}
     return tensors, counts

@@ -34,7 +34,7 @@ def training_out_of_range(case: Case) -> str:
 
 def single_step_gradient(case: Case) -> str:
     """One step from a known checkpoint is a plain gradient, which tells most about single windows."""
-    if not case.trains or case.plan.plan.training.min_local_steps >= 2 or noise_covers(case.plan, case.policy):
+    if not case.trains or case.plan.plan.training.min_local_steps >= 2 or noise_covers(case.policy):
         return ""
     steps = case.plan.plan.training.min_local_steps
     return f"the plan asks for {steps} local steps without noise; without noise at least 2 are allowed"

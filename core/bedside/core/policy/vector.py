@@ -73,6 +73,6 @@ def statistic_not_in_catalogue(case: Case) -> str:
 
 def statistic_without_noise(case: Case) -> str:
     """A count of one is a patient: statistics are never opened without noise."""
-    if case.plan.plan.purpose != plan_pb2.PURPOSE_STATISTIC or noise_covers(case.plan, case.policy):
+    if case.plan.plan.purpose != plan_pb2.PURPOSE_STATISTIC or noise_covers(case.policy):
         return ""
     return f"the plan sums a statistic without noise; site {case.own_site} allows statistics with noise only"

@@ -7,16 +7,33 @@ coordinator opens with this, and an auditor opens again.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from bedside.core.codec.decoder import DecodedSum, check_sum, decode_sum
+from bedside.core.privacy import noise_tails
 from bedside.core.securesum.aggregator import Aggregate
 from bedside.core.securesum.plans import CheckedPlan, rotation_seed
 from bedside.core.securesum.ring import unpack
 from bedside.proto.v1.round_pb2 import Answer
 
-_NOISE_TAIL_SIGMAS: Final = 12
-"""How far, in standard deviations, the noise of one trustee can reach."""
+
+class OpenedSum(NamedTuple):
+    """An opened sum.
+
+    Attributes:
+        packed: its words.
+        contributors: devices in it.
+        noise_multipliers_e6: noise that each trustee's answer says it has added.
+    """
+
+    packed: bytes
+    contributors: int
+    noise_multipliers_e6: tuple[int, ...]
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether any trustee added noise."""
+        return any(self.noise_multipliers_e6)
 
 
 class MaskSum(NamedTuple):
@@ -34,9 +51,7 @@ def added(plan: CheckedPlan, uploads: Iterable[bytes]) -> Aggregate:
     return aggregate
 
 
-def open_sum(
-    aggregate: Aggregate, answers: Iterable[MaskSum], *, contributors: int, trustees: int
-) -> tuple[bytes, int]:
+def open_sum(aggregate: Aggregate, answers: Iterable[MaskSum], *, contributors: int, trustees: int) -> OpenedSum:
     """Take all answers away from the sum of a sealed set's uploads.
 
     Args:
@@ -46,24 +61,25 @@ def open_sum(
         trustees: of the cohort.
 
     Returns:
-        The packed opened sum, and the distance between lowest and highest noise in it.
+        The packed sum, and whose noise is in it.
 
     Raises:
         ProtocolError: `sum-incomplete`.
         MalformedError: `wrong-length` or `padding-not-zero`.
     """
-    tail = 0
+    noise = []
     for answer, packed in answers:
         aggregate.subtract_answer(packed)
-        tail += 2 * _NOISE_TAIL_SIGMAS * answer.sigma_e6
+        noise.append(answer.noise_multiplier_e6)
     aggregate.opened(contributors, trustees)
-    return aggregate.packed(), tail // 1_000_000
+    return OpenedSum(aggregate.packed(), contributors, tuple(noise))
 
 
-def check_opened(plan: CheckedPlan, packed: bytes, contributors: int, noise_tail: int) -> None:
-    """Refuse a sum that no set of honest devices can have made; raises as `check_sum`."""
-    words = unpack(packed, plan.vector_words, plan.plan.word_bits)
-    check_sum(words, plan.layout, contributors, word_bits=plan.plan.word_bits, noise_tail=noise_tail)
+def check_opened(plan: CheckedPlan, opened: OpenedSum) -> None:
+    """Refuse a sum that no set of honest devices, with that noise, can have made; raises as `check_sum`."""
+    words = unpack(opened.packed, plan.vector_words, plan.plan.word_bits)
+    tails = noise_tails(plan.layout, opened.noise_multipliers_e6)
+    check_sum(words, plan.layout, opened.contributors, word_bits=plan.plan.word_bits, noise_tails=tails)
 
 
 def decode_opened(plan: CheckedPlan, packed: bytes, openings_digest: bytes, contributors: int) -> DecodedSum:

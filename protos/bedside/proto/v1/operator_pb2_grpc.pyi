@@ -235,7 +235,23 @@ _OperatorServiceGetLogStatusType = typing_extensions.TypeVar(
     ],
 )
 
-class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType, _OperatorServiceGetRoundRecordType, _OperatorServiceGetLogStatusType]):
+_OperatorServicePrivacySpentType = typing_extensions.TypeVar(
+    '_OperatorServicePrivacySpentType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+)
+
+class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType, _OperatorServiceGetRoundRecordType, _OperatorServiceGetLogStatusType, _OperatorServicePrivacySpentType]):
     @typing.overload
     def __init__(self: OperatorServiceStub[
         grpc.StreamUnaryMultiCallable[
@@ -289,6 +305,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.common_pb2.Empty,
             bedside.proto.v1.audit_pb2.LogStatus,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.PrivacyQuery,
+            bedside.proto.v1.operator_pb2.PrivacyReport,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -346,6 +366,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
             bedside.proto.v1.common_pb2.Empty,
             bedside.proto.v1.audit_pb2.LogStatus,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.PrivacyQuery,
+            bedside.proto.v1.operator_pb2.PrivacyReport,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ImportBundle: _OperatorServiceImportBundleType
@@ -379,6 +403,9 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
     """A serialised RoundRecord of a finished round; its blobs come through GetBlob."""
 
     GetLogStatus: _OperatorServiceGetLogStatusType
+
+    PrivacySpent: _OperatorServicePrivacySpentType
+    """What was charged, by task, site and noise multiplier."""
 
 OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.StreamUnaryMultiCallable[
@@ -432,6 +459,10 @@ OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.common_pb2.Empty,
         bedside.proto.v1.audit_pb2.LogStatus,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
     ],
 ]
 
@@ -532,5 +563,13 @@ class OperatorServiceServicer(metaclass=abc.ABCMeta):
         request: bedside.proto.v1.common_pb2.Empty,
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.audit_pb2.LogStatus, collections.abc.Awaitable[bedside.proto.v1.audit_pb2.LogStatus]]: ...
+
+    @abc.abstractmethod
+    def PrivacySpent(
+        self,
+        request: bedside.proto.v1.operator_pb2.PrivacyQuery,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.operator_pb2.PrivacyReport, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.PrivacyReport]]:
+        """What was charged, by task, site and noise multiplier."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
