@@ -122,6 +122,13 @@ MALICIOUS = (
     MaliciousPlan("codec-out-of-range", "clip", segment(clip_e6=11_000_000), words=("11", "10")),
     MaliciousPlan("codec-out-of-range", "coarse values", segment(bits=2), words=("2 bits", "4 to 8")),
     MaliciousPlan("codec-out-of-range", "narrow words", keep, {"word_bits": (20, 32)}, ("16 bits", "20 to 32")),
+    MaliciousPlan(
+        "codec-out-of-range",
+        "few coordinates",
+        set_fields(subsample_e32=1 << 29),
+        {"min_subsample": 0.5},
+        ("0.125", "0.5"),
+    ),
     MaliciousPlan("layout-not-the-models", "local tensor", one_tensor_more, words=("personal-head",)),
     MaliciousPlan("layout-not-the-models", "part of the model", one_tensor_less, words=("exactly",)),
     MaliciousPlan("layout-not-the-models", "free count", one_count_more, words=("patients-with-fever", "examples")),

@@ -372,8 +372,8 @@ class Device:
                 return await self.offer(known=known, open_plans=open_plans, wait_ms=wait_ms)
         return offer
 
-    def make(self, offer: Offer, scale: float = 0.1) -> None:
-        """Encode and mask a delta that depends on the device."""
+    def make(self, offer: Offer, scale: float = 0.1, everywhere: float | None = None) -> None:
+        """Encode and mask a delta that depends on the device, or one that is the same `everywhere`."""
         plan = open_plan(offer.plan, coordinator_pk(offer.federation))
         trust = trust_of(offer.federation, offer.rosters)
         openings = open_openings(offer.openings, plan, offer.cohort, trust)
@@ -383,6 +383,8 @@ class Device:
             for segment in plan.layout.segments
             for slot in segment.tensors
         }
+        if everywhere is not None:
+            tensors = {name: np.full_like(tensor, everywhere) for name, tensor in tensors.items()}
         seed = rotation_seed(plan.digest, openings_digest(openings))
         key = rounding_key(self.member.secret, ENTROPY, plan.digest)
         counts = {"examples": int(generator.integers(1, CAP)), "correct": 1}
@@ -613,6 +615,8 @@ def task_request(bundle_digest: bytes, **changes: object) -> StartTaskRequest:
     for name, value in changes.items():
         if hasattr(getattr(request, name), "CopyFrom"):
             getattr(request, name).CopyFrom(value)
+        elif isinstance(value, list):
+            getattr(request, name).extend(value)
         else:
             setattr(request, name, value)
     return request

@@ -224,6 +224,10 @@ def resigned(auditor, change):
     return record
 
 
+def _other_bundle(result):
+    result.bundle_digest = bytes(32)
+
+
 def _other_size(result):
     result.cohorts[0].set_size -= 1
 
@@ -242,7 +246,13 @@ def _other_count(result):
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [(_other_size, "outcome"), (_other_sum, "sum"), (_other_checkpoint, "checkpoint"), (_other_count, "checkpoint")],
+    [
+        (_other_bundle, "result"),
+        (_other_size, "outcome"),
+        (_other_sum, "sum"),
+        (_other_checkpoint, "checkpoint"),
+        (_other_count, "checkpoint"),
+    ],
 )
 async def test_a_coordinator_that_signs_another_result_is_found_out(federation, bundle, change, code, monkeypatch):
     monkeypatch.setattr("bedside.core.audit.round.check_log", lambda *_: None)  # it would name the result first

@@ -88,6 +88,12 @@ def test_a_plan_for_another_bundle_than_the_signed_one_is_refused(case):
     assert case.judge(bundle=BlobRef(digest=b"o" * 32, size_bytes=1)).code == "other-bundle"
 
 
+def test_a_share_of_the_coordinates_that_the_policy_allows_is_allowed(case):
+    assert case.judge(subsample_e32=1 << 28).allowed
+    assert case.judge(policy={"min_subsample": 0.5}, subsample_e32=1 << 31).allowed
+    assert case.judge(policy={"min_subsample": 1.0}).allowed
+
+
 @pytest.mark.parametrize("bad", MALICIOUS, ids=lambda bad: f"{bad.code}: {bad.name}")
 def test_each_rule_refuses_its_malicious_plan_with_its_code_and_what_both_sides_say(case, bad):
     message = case.world.plan_message(**case.fields)
@@ -196,6 +202,9 @@ def test_a_statistic_of_the_catalogue_is_summed_with_noise(case):
         {"value_bits": (1, 8)},
         {"word_bits": (32, 8)},
         {"word_bits": (8, 33)},
+        {"min_subsample": 0.06},
+        {"min_subsample": 1.01},
+        {"min_subsample": math.nan},
         {"min_examples": -1},
         {"min_sessions": 0},
         {"min_batch": 0},

@@ -20,14 +20,14 @@ from bedside.proto.v1.round_pb2 import Answer
 
 
 @dataclass(frozen=True, slots=True)
-class StoredSum:
+class OpenedSum:
     """An opened sum, packed, and stored under its BLAKE3 digest."""
 
     digest: bytes
     size_bytes: int
 
 
-def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: RunningSums) -> StoredSum:
+def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: RunningSums) -> OpenedSum:
     """Add what a sealed cohort's running sum lacks, take the answers away, check the bounds, and store the sum.
 
     Raises:
@@ -38,13 +38,13 @@ def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: R
     plan = state.plan
     counted = [upload for upload in state.uploads if upload.cohort == cohort and upload.counted]
     answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(cohort, "answer")]
-    opened = open_sum(
+    packed, multipliers_e6 = open_sum(
         running.take(plan, cohort, {upload.header_digest: upload.upload_blake3 for upload in counted}),
         (MaskSum(answer, verified(blobs, answer.mask_sum_digest)) for answer in answers),
         contributors=len(counted),
         trustees=len(answers),
     )
-    check_opened(plan, opened)
-    decoded = decode_opened(plan, opened.packed, state.openings_digest(cohort), len(counted))
-    check_weight(plan.plan, CohortSum(decoded, len(counted), opened.is_noisy))
-    return StoredSum(blobs.put(opened.packed, "blake3"), len(opened.packed))
+    check_opened(plan, packed, len(counted), multipliers_e6)
+    decoded = decode_opened(plan, packed, state.openings_digest(cohort), len(counted))
+    check_weight(plan.plan, CohortSum(decoded, len(counted), any(multipliers_e6)))
+    return OpenedSum(blobs.put(packed, "blake3"), len(packed))

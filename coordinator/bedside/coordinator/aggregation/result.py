@@ -71,10 +71,19 @@ def _step(state: RoundState, sums: list[CohortSum], result: Result, blobs: BlobS
     before = float_tensors(blobs.read(result.optimiser_state.digest)) if result.HasField("optimiser_state") else None
     stepped = next_checkpoint(plan, sums, float_tensors(blobs.read(plan.checkpoint.digest)), before)
     result.counts.extend(count_sums(stepped.counts))
+    if stepped.no_step is not None:
+        result.no_step_code, result.no_step_sentence = stepped.no_step.code, stepped.no_step.sentence
+        return
     result.checkpoint.CopyFrom(_store(stepped.parameters, blobs))
     result.ClearField("optimiser_state")
     if stepped.state:
         result.optimiser_state.CopyFrom(_store(stepped.state, blobs))
+
+
+def took_step(result: Result) -> bool:
+    """Whether a round moved the model."""
+    opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
+    return opened and not result.no_step_code
 
 
 def _decode(state: RoundState, row: CohortRow, blobs: BlobStore) -> CohortSum:

@@ -12,8 +12,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from bedside.coordinator.aggregation.opening import StoredSum, open_stored_sum
-from bedside.coordinator.aggregation.result import make_result
+from bedside.coordinator.aggregation.opening import OpenedSum, open_stored_sum
+from bedside.coordinator.aggregation.result import make_result, took_step
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.judge import Crowd, Next, Patience, judge_cohort
 from bedside.coordinator.rounds.plans import PlanFacts, continues_model, make_plan, previous_result
@@ -119,7 +119,7 @@ class Driver:
         self._move(row, CohortInput.SUM_HOLDS, opened=opened)
 
     def _move(
-        self, row: CohortRow, entered: CohortInput, code: str = "", sentence: str = "", opened: StoredSum | None = None
+        self, row: CohortRow, entered: CohortInput, code: str = "", sentence: str = "", opened: OpenedSum | None = None
     ) -> None:
         phase = advance(phase_of(row), entered).value
         now_ms = self._parts.now_ms()
@@ -166,12 +166,13 @@ class Driver:
             return None
         if task.state == tasks.STOPPING:
             return tasks.STOPPED, task.reason
-        opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
+        stepped = took_step(result)
         refused = [row for row in state.cohorts if self._was_refused(state, row)]
-        if not opened and (refused or self._failures_before(task, state.row.number) + 1 >= MAX_FAILURES_IN_A_ROW):
-            return tasks.FAILED, (refused or list(state.cohorts))[0].sentence
+        reason = result.no_step_sentence or (refused or list(state.cohorts))[0].sentence
+        if not stepped and (refused or self._failures_before(task, state.row.number) + 1 >= MAX_FAILURES_IN_A_ROW):
+            return tasks.FAILED, reason
         if state.row.number >= task.last_round:
-            return (tasks.FINISHED, "") if opened else (tasks.FAILED, state.cohorts[0].sentence)
+            return (tasks.FINISHED, "") if stepped else (tasks.FAILED, reason)
         return None
 
     @staticmethod
@@ -187,7 +188,7 @@ class Driver:
             result = previous_result(row) if row.number < number and row.result else None
             if result is None:
                 continue
-            if any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts):
+            if took_step(result):
                 break
             count += 1
         return count

@@ -92,6 +92,7 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
         issued_at_s=facts.now_s,
         close_at_s=facts.now_s + request.collect_s,
         server=request.server,
+        subsample_e32=request.subsample_e32,
     )
 
 
@@ -106,6 +107,7 @@ def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:
         clip_e6=request.clip_e6,
         bits=request.value_bits,
         rotation_block=ROTATION_BLOCK,
+        subsample_e32=request.subsample_e32,
     )
     counts = (Segment(name, SegmentKind.COUNT, cap=cap) for name in (EXAMPLES, CORRECT))
     return Layout((values, *counts))
@@ -119,7 +121,7 @@ def plan_cohorts(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[p
     """
     if not registry.sites:
         raise RefusedError("no-site", "the federation names no site", remedy="bedside federation sign --site ...")
-    groups = [list(cohort.sites) for cohort in asked] or _even_groups(registry.sites)
+    groups = cohort_groups(asked, registry)
     return [
         plan_pb2.Cohort(index=index, sites=sites, trustees=[_trustee(site, registry) for site in sites[:MAX_TRUSTEES]])
         for index, sites in enumerate(groups)
@@ -129,6 +131,11 @@ def plan_cohorts(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[p
 def _noise_tails(layout: Layout, cohorts: Sequence[plan_pb2.Cohort], request: StartTaskRequest) -> list[int]:
     """Of the cohort with the most trustees; noise that sites add beyond what is asked is not known here."""
     return noise_tails(layout, [request.noise_multiplier_e6] * max(len(cohort.trustees) for cohort in cohorts))
+
+
+def cohort_groups(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[list[str]]:
+    """The sites of each cohort: as asked for, or all sites in groups of up to five."""
+    return [list(cohort.sites) for cohort in asked] or _even_groups(registry.sites)
 
 
 def narrowest_ring(layout: Layout, contributors: int, tails: Sequence[int] = ()) -> int:

@@ -21,7 +21,7 @@ from bedside.core.securesum.messages import (
     openings_digest,
     words_digest,
 )
-from bedside.core.securesum.opening import MaskSum, OpenedSum, added, check_opened, decode_opened, open_sum
+from bedside.core.securesum.opening import MaskSum, added, check_opened, decode_opened, open_sum
 from bedside.core.securesum.plans import CheckedPlan
 from bedside.core.securesum.trustee import leaves_of
 from bedside.core.signing.envelope import parse_strict
@@ -51,7 +51,8 @@ class CohortAudit:
         self._headers: list[CheckedHeader] = []
         self._answers: list[Answer] = []
         self._root = b""
-        self._opened = OpenedSum(b"", 0, ())
+        self._packed = b""
+        self._multipliers_e6: list[int] = []
 
     def steps(self) -> Iterator[Step]:
         """The checks of this cohort; one that was left out has those for what was said before."""
@@ -72,9 +73,9 @@ class CohortAudit:
 
     def opened_sum(self) -> CohortSum:
         """What was opened, after all steps."""
-        opened = self._opened
-        decoded = decode_opened(self._plan, opened.packed, openings_digest(self._openings), opened.contributors)
-        return CohortSum(decoded, opened.contributors, opened.is_noisy)
+        opened = self._decoded()
+        self._packed = b""
+        return opened
 
     def _check_rosters(self) -> None:
         rosters = [open_roster(signed, self._federation) for signed in self._record.rosters]
@@ -141,7 +142,7 @@ class CohortAudit:
             if answer.set_root != self._root or answer.votes_digest != votes:
                 raise BrokenError("answers", f"{opening.opening.trustee} answered for another set or other votes")
             if answer.noise_multiplier_e6 != opening.opening.noise_multiplier_e6:
-                raise BrokenError("answers", f"{opening.opening.trustee} states other noise than it promised")
+                raise BrokenError("answers", f"{opening.opening.trustee} added other noise than its opening promised")
             self._answers.append(answer)
 
     def _check_outcome(self) -> None:
@@ -151,7 +152,7 @@ class CohortAudit:
 
     def _add(self) -> None:
         """One pass over uploads and answers, one of them in memory at a time."""
-        self._opened = open_sum(
+        self._packed, self._multipliers_e6 = open_sum(
             added(self._plan, self._uploads()),
             self._mask_sums(),
             contributors=len(self._headers),
@@ -171,12 +172,17 @@ class CohortAudit:
 
     def _check_sum(self) -> None:
         stored = checked_blob(self._read, BlobName("blake3", self._outcome.sum_digest), "sum", "the opened sum")
-        if stored != self._opened.packed or self._outcome.sum_bytes != len(stored):
+        if stored != self._packed or self._outcome.sum_bytes != len(self._packed):
             raise BrokenError("sum", "masked uploads minus answers give another sum than the result's")
 
     def _check_bounds(self) -> None:
-        check_opened(self._plan, self._opened)
-        check_weight(self._plan.plan, self.opened_sum())
+        check_opened(self._plan, self._packed, len(self._headers), self._multipliers_e6)
+        check_weight(self._plan.plan, self._decoded())
+
+    def _decoded(self) -> CohortSum:
+        size = len(self._headers)
+        decoded = decode_opened(self._plan, self._packed, openings_digest(self._openings), size)
+        return CohortSum(decoded, size, any(self._multipliers_e6))
 
     def _words(self, code: str, signed: Sequence[Signed]) -> Iterator[tuple[Signed, CheckedOpening]]:
         if len(signed) != len(self._openings):

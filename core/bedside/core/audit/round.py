@@ -130,11 +130,18 @@ class _Audit:
         parameters = float_tensors(self._blob(told.checkpoint, "the plan's checkpoint"))
         before = float_tensors(self._blob(state, "the optimiser's state")) if state.digest else None
         made = next_checkpoint(told, sums, parameters, before)
+        stated = made.no_step.code if made.no_step is not None else ""
+        if result.no_step_code != stated:
+            raise BrokenError("checkpoint", "the result and the plan's combiner differ in whether there was a step")
+        if made.no_step is not None and (result.checkpoint != told.checkpoint or result.optimiser_state != state):
+            raise BrokenError("checkpoint", "there was no step, but the result changes the model")
         self._compare(made, result)
 
     def _compare(self, made: NextModel, result: Result) -> None:
         if list(result.counts) != count_sums(made.counts):
             raise BrokenError("checkpoint", "the result's counts are not those of the opened sums")
+        if made.no_step is not None:
+            return
         kept = ((made.parameters, result.checkpoint, "checkpoint"), (made.state, result.optimiser_state, "state"))
         for tensors, ref, what in kept:
             data = encode_tensors(tensors) if tensors else b""
@@ -178,4 +185,6 @@ def _open_result(signed: Signed, plan: CheckedPlan, coordinator_pk: bytes) -> Re
     named = (result.suite, result.plan_digest, result.task, result.round_number, result.previous_result_digest)
     if named != (SUITE, plan.digest, told.task, told.round_number, told.previous_result_digest):
         raise BrokenError("result", "the result is of another plan than the record's")
+    if result.bundle_digest != told.bundle.digest:
+        raise BrokenError("result", "the result names another bundle than the plan")
     return result

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from bedside.core.codec.decoder import DecodedSum
 from bedside.core.errors import ProtocolError
+from bedside.core.learning.combiners import CohortPart, combiner_of
 from bedside.core.learning.optimisers import server_optimiser
-from bedside.core.learning.weighting import Weighting, bounded_examples, mean_delta
+from bedside.core.learning.weighting import Weighting, bounded_examples
 from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, WEIGHTING_EXAMPLES, Plan
 from bedside.proto.v1.round_pb2 import CountSum
 
@@ -31,26 +32,28 @@ class CohortSum(NamedTuple):
     Attributes:
         decoded: sums of tensors and counts.
         contributors: |S|, devices in it.
-        is_noisy: whether its trustees added noise.
+        is_noisy: whether a trustee added noise.
     """
 
     decoded: DecodedSum
     contributors: int
-    is_noisy: bool
+    is_noisy: bool = False
 
 
 class NextModel(NamedTuple):
     """What a round led to.
 
     Attributes:
-        parameters: of the next checkpoint.
+        parameters: of the next checkpoint; empty when there is no step.
         state: of the server optimiser after the step; empty for FedAvg.
-        counts: sums over all cohorts, by name.
+        counts: sums over all opened cohorts, by name, also of those that a combiner leaves out.
+        no_step: why the model stays as it was; None when it moved.
     """
 
     parameters: dict[str, FloatArray]
     state: dict[str, FloatArray]
     counts: dict[str, int]
+    no_step: ProtocolError | None = None
 
 
 def next_checkpoint(
@@ -62,22 +65,24 @@ def next_checkpoint(
     """Combine the cohorts' sums and step the server optimiser.
 
     Args:
-        plan: names weighting and optimiser.
+        plan: names combiner, weighting and optimiser.
         sums: of the opened cohorts, in the plan's order; at least one.
         parameters: of the plan's checkpoint.
         state: of the optimiser before the step; None when it begins anew.
 
     Raises:
-        ProtocolError: `no-examples`, `tensor-mismatch`.
-        MalformedError: `bad-optimiser`.
+        ProtocolError: `no-examples`, `tensor-mismatch`, `delta-not-finite`.
+        MalformedError: `bad-optimiser`, `bad-combiner`.
     """
-    tensors, counts = _combined(sums)
-    training, contributors = plan.training, sum(one.contributors for one in sums)
-    examples = counts.get(EXAMPLES, 0)
-    if any(one.is_noisy for one in sums):
-        examples = bounded_examples(examples, contributors, training.min_examples, training.max_examples)
-    mean = mean_delta(tensors, Weighting(training.weighting), contributors, examples, training.max_examples)
+    counts = {name: sum(int(one.decoded.counts[name].sum()) for one in sums) for name in sums[0].decoded.counts}
     server = plan.server
+    combiner = combiner_of(server.combiner, server.trim_cohorts, len(plan.cohorts), plan.subsample_e32)
+    try:
+        combiner.check_opened(len(sums))
+    except ProtocolError as error:
+        return NextModel({}, {}, counts, error)
+    weighting = Weighting(plan.training.weighting)
+    mean = combiner.combine([_part(plan, one) for one in sums], weighting, plan.training.max_examples)
     optimiser = server_optimiser(
         server.optimiser,
         learning_rate_e6=server.learning_rate_e6,
@@ -90,12 +95,21 @@ def next_checkpoint(
     return NextModel(stepped.parameters, stepped.state, counts)
 
 
+def _part(plan: Plan, one: CohortSum) -> CohortPart:
+    """What the combiner takes; a noisy count of examples is brought to what honest devices can have counted."""
+    training = plan.training
+    examples = int(one.decoded.counts[EXAMPLES].sum()) if EXAMPLES in one.decoded.counts else 0
+    if one.is_noisy:
+        examples = bounded_examples(examples, one.contributors, training.min_examples, training.max_examples)
+    return CohortPart(one.decoded.tensors, one.contributors, examples)
+
+
 def count_sums(counts: Mapping[str, int]) -> list[CountSum]:
     """Counts as a result states them: noise may carry one below zero, a result never says so."""
     return [CountSum(name=name, sum=max(0, value)) for name, value in counts.items()]
 
 
-def check_weight(plan: Plan, opened: CohortSum) -> None:
+def check_weight(plan: Plan, one: CohortSum) -> None:
     """A sum without any examples has no mean; its cohort is left out rather than the round lost.
 
     With noise the count says nothing of the kind: `bounded_examples` keeps it within what honest devices count.
@@ -103,17 +117,6 @@ def check_weight(plan: Plan, opened: CohortSum) -> None:
     Raises:
         ProtocolError: `no-examples`.
     """
-    weighted = plan.training.weighting == WEIGHTING_EXAMPLES and not opened.is_noisy
-    if weighted and int(opened.decoded.counts[EXAMPLES].sum()) < 1:
+    weighted = plan.training.weighting == WEIGHTING_EXAMPLES
+    if weighted and not one.is_noisy and int(one.decoded.counts[EXAMPLES].sum()) < 1:
         raise ProtocolError("no-examples", "the devices of this cohort counted no examples")
-
-
-def _combined(sums: Sequence[CohortSum]) -> tuple[dict[str, FloatArray], dict[str, int]]:
-    """Add the cohorts in their order: one float32 addition per element and cohort."""
-    first = sums[0].decoded
-    tensors = dict(first.tensors)
-    counts = {name: int(value.sum()) for name, value in first.counts.items()}
-    for later, _, _ in sums[1:]:
-        tensors = {name: value + later.tensors[name] for name, value in tensors.items()}
-        counts = {name: value + int(later.counts[name].sum()) for name, value in counts.items()}
-    return tensors, counts

@@ -53,6 +53,8 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_clip: largest L2 norm of one contribution.
         value_bits: least and most bits of one value.
         word_bits: least and most bits of one ring word.
+        min_subsample: least share of a model's coordinates that a round may ask for, from 1/16; 1 allows whole
+            updates only.
         min_examples: fewest windows with which a device takes part.
         min_sessions: fewest distinct sessions in those windows.
         min_batch: smallest training batch; tiny batches tell more about single windows.
@@ -88,6 +90,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_clip: float = 10.0
     value_bits: tuple[int, int] = (4, 8)
     word_bits: tuple[int, int] = (8, 32)
+    min_subsample: float = 0.0625
     min_examples: int = 64
     min_sessions: int = 1
     min_batch: int = 8
@@ -150,6 +153,7 @@ def _check_ranges(policy: SitePolicy) -> None:
         _require(math.isfinite(value) and value > 0, f"{name} is a number above 0, not {value}")
     for name in ("min_examples", "min_sessions", "min_batch", "min_local_steps", "max_epochs"):
         _require(getattr(policy, name) >= 1, f"{name} is at least 1, not {getattr(policy, name)}")
+    _require(0.0625 <= policy.min_subsample <= 1, "min_subsample is 0.0625 (1/16) to 1 (whole updates only)")
     _require(1 <= policy.max_parameters <= MAX_VECTOR_WORDS, f"max_parameters is 1 to {MAX_VECTOR_WORDS}")
     low, high = policy.value_bits
     sane = MIN_VALUE_BITS <= low <= high <= MAX_VALUE_BITS

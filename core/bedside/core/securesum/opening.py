@@ -6,7 +6,7 @@ coordinator opens with this, and an auditor opens again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from bedside.core.codec.decoder import DecodedSum, check_sum, decode_sum
@@ -15,25 +15,6 @@ from bedside.core.securesum.aggregator import Aggregate
 from bedside.core.securesum.plans import CheckedPlan, rotation_seed
 from bedside.core.securesum.ring import unpack
 from bedside.proto.v1.round_pb2 import Answer
-
-
-class OpenedSum(NamedTuple):
-    """An opened sum.
-
-    Attributes:
-        packed: its words.
-        contributors: devices in it.
-        noise_multipliers_e6: noise that each trustee's answer says it has added.
-    """
-
-    packed: bytes
-    contributors: int
-    noise_multipliers_e6: tuple[int, ...]
-
-    @property
-    def is_noisy(self) -> bool:
-        """Whether any trustee added noise."""
-        return any(self.noise_multipliers_e6)
 
 
 class MaskSum(NamedTuple):
@@ -51,7 +32,9 @@ def added(plan: CheckedPlan, uploads: Iterable[bytes]) -> Aggregate:
     return aggregate
 
 
-def open_sum(aggregate: Aggregate, answers: Iterable[MaskSum], *, contributors: int, trustees: int) -> OpenedSum:
+def open_sum(
+    aggregate: Aggregate, answers: Iterable[MaskSum], *, contributors: int, trustees: int
+) -> tuple[bytes, list[int]]:
     """Take all answers away from the sum of a sealed set's uploads.
 
     Args:
@@ -61,25 +44,25 @@ def open_sum(aggregate: Aggregate, answers: Iterable[MaskSum], *, contributors: 
         trustees: of the cohort.
 
     Returns:
-        The packed sum, and whose noise is in it.
+        The packed opened sum, and the noise multiplier of each answer in it, in millionths.
 
     Raises:
         ProtocolError: `sum-incomplete`.
         MalformedError: `wrong-length` or `padding-not-zero`.
     """
-    noise = []
+    multipliers_e6 = []
     for answer, packed in answers:
         aggregate.subtract_answer(packed)
-        noise.append(answer.noise_multiplier_e6)
+        multipliers_e6.append(answer.noise_multiplier_e6)
     aggregate.opened(contributors, trustees)
-    return OpenedSum(aggregate.packed(), contributors, tuple(noise))
+    return aggregate.packed(), multipliers_e6
 
 
-def check_opened(plan: CheckedPlan, opened: OpenedSum) -> None:
+def check_opened(plan: CheckedPlan, packed: bytes, contributors: int, multipliers_e6: Sequence[int]) -> None:
     """Refuse a sum that no set of honest devices, with that noise, can have made; raises as `check_sum`."""
-    words = unpack(opened.packed, plan.vector_words, plan.plan.word_bits)
-    tails = noise_tails(plan.layout, opened.noise_multipliers_e6)
-    check_sum(words, plan.layout, opened.contributors, word_bits=plan.plan.word_bits, noise_tails=tails)
+    words = unpack(packed, plan.vector_words, plan.plan.word_bits)
+    tails = noise_tails(plan.layout, multipliers_e6)
+    check_sum(words, plan.layout, contributors, word_bits=plan.plan.word_bits, noise_tails=tails)
 
 
 def decode_opened(plan: CheckedPlan, packed: bytes, openings_digest: bytes, contributors: int) -> DecodedSum:

@@ -91,6 +91,11 @@ class OperatorServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintTokenRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintedToken.FromString,
                 _registered_method=True)
+        self.PrivacySpent = channel.unary_unary(
+                '/bedside.proto.v1.OperatorService/PrivacySpent',
+                request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
+                _registered_method=True)
         self.GetRoundRecord = channel.unary_stream(
                 '/bedside.proto.v1.OperatorService/GetRoundRecord',
                 request_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.SerializeToString,
@@ -100,11 +105,6 @@ class OperatorServiceStub(object):
                 '/bedside.proto.v1.OperatorService/GetLogStatus',
                 request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.LogStatus.FromString,
-                _registered_method=True)
-        self.PrivacySpent = channel.unary_unary(
-                '/bedside.proto.v1.OperatorService/PrivacySpent',
-                request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
-                response_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
                 _registered_method=True)
 
 
@@ -182,6 +182,13 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrivacySpent(self, request, context):
+        """What was charged, by task, site and noise multiplier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRoundRecord(self, request, context):
         """A serialised RoundRecord of a finished round; its blobs come through GetBlob.
         """
@@ -191,13 +198,6 @@ class OperatorServiceServicer(object):
 
     def GetLogStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def PrivacySpent(self, request, context):
-        """What was charged, by task, site and noise multiplier.
-        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -260,6 +260,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     request_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintTokenRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintedToken.SerializeToString,
             ),
+            'PrivacySpent': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrivacySpent,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.SerializeToString,
+            ),
             'GetRoundRecord': grpc.unary_stream_rpc_method_handler(
                     servicer.GetRoundRecord,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.FromString,
@@ -269,11 +274,6 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.GetLogStatus,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.LogStatus.SerializeToString,
-            ),
-            'PrivacySpent': grpc.unary_unary_rpc_method_handler(
-                    servicer.PrivacySpent,
-                    request_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.FromString,
-                    response_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -584,6 +584,33 @@ class OperatorService(object):
             _registered_method=True)
 
     @staticmethod
+    def PrivacySpent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.OperatorService/PrivacySpent',
+            bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetRoundRecord(request,
             target,
             options=(),
@@ -627,33 +654,6 @@ class OperatorService(object):
             '/bedside.proto.v1.OperatorService/GetLogStatus',
             bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
             bedside_dot_proto_dot_v1_dot_audit__pb2.LogStatus.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def PrivacySpent(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/bedside.proto.v1.OperatorService/PrivacySpent',
-            bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
-            bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -203,6 +203,22 @@ _OperatorServiceMintTokenType = typing_extensions.TypeVar(
     ],
 )
 
+_OperatorServicePrivacySpentType = typing_extensions.TypeVar(
+    '_OperatorServicePrivacySpentType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+)
+
 _OperatorServiceGetRoundRecordType = typing_extensions.TypeVar(
     '_OperatorServiceGetRoundRecordType',
     grpc.UnaryStreamMultiCallable[
@@ -235,23 +251,7 @@ _OperatorServiceGetLogStatusType = typing_extensions.TypeVar(
     ],
 )
 
-_OperatorServicePrivacySpentType = typing_extensions.TypeVar(
-    '_OperatorServicePrivacySpentType',
-    grpc.UnaryUnaryMultiCallable[
-        bedside.proto.v1.operator_pb2.PrivacyQuery,
-        bedside.proto.v1.operator_pb2.PrivacyReport,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        bedside.proto.v1.operator_pb2.PrivacyQuery,
-        bedside.proto.v1.operator_pb2.PrivacyReport,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        bedside.proto.v1.operator_pb2.PrivacyQuery,
-        bedside.proto.v1.operator_pb2.PrivacyReport,
-    ],
-)
-
-class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType, _OperatorServiceGetRoundRecordType, _OperatorServiceGetLogStatusType, _OperatorServicePrivacySpentType]):
+class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType, _OperatorServicePrivacySpentType, _OperatorServiceGetRoundRecordType, _OperatorServiceGetLogStatusType]):
     @typing.overload
     def __init__(self: OperatorServiceStub[
         grpc.StreamUnaryMultiCallable[
@@ -298,6 +298,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
             bedside.proto.v1.operator_pb2.MintTokenRequest,
             bedside.proto.v1.operator_pb2.MintedToken,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.PrivacyQuery,
+            bedside.proto.v1.operator_pb2.PrivacyReport,
+        ],
         grpc.UnaryStreamMultiCallable[
             bedside.proto.v1.audit_pb2.RoundRecordRequest,
             bedside.proto.v1.common_pb2.Chunk,
@@ -305,10 +309,6 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.common_pb2.Empty,
             bedside.proto.v1.audit_pb2.LogStatus,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            bedside.proto.v1.operator_pb2.PrivacyQuery,
-            bedside.proto.v1.operator_pb2.PrivacyReport,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -358,6 +358,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
             bedside.proto.v1.operator_pb2.MintTokenRequest,
             bedside.proto.v1.operator_pb2.MintedToken,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.PrivacyQuery,
+            bedside.proto.v1.operator_pb2.PrivacyReport,
+        ],
         grpc.aio.UnaryStreamMultiCallable[
             bedside.proto.v1.audit_pb2.RoundRecordRequest,
             bedside.proto.v1.common_pb2.Chunk,
@@ -365,10 +369,6 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
         grpc.aio.UnaryUnaryMultiCallable[
             bedside.proto.v1.common_pb2.Empty,
             bedside.proto.v1.audit_pb2.LogStatus,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            bedside.proto.v1.operator_pb2.PrivacyQuery,
-            bedside.proto.v1.operator_pb2.PrivacyReport,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -399,13 +399,13 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
     MintToken: _OperatorServiceMintTokenType
     """A token that gives PENDING until the site approves."""
 
+    PrivacySpent: _OperatorServicePrivacySpentType
+    """What was charged, by task, site and noise multiplier."""
+
     GetRoundRecord: _OperatorServiceGetRoundRecordType
     """A serialised RoundRecord of a finished round; its blobs come through GetBlob."""
 
     GetLogStatus: _OperatorServiceGetLogStatusType
-
-    PrivacySpent: _OperatorServicePrivacySpentType
-    """What was charged, by task, site and noise multiplier."""
 
 OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.StreamUnaryMultiCallable[
@@ -452,6 +452,10 @@ OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
         bedside.proto.v1.operator_pb2.MintTokenRequest,
         bedside.proto.v1.operator_pb2.MintedToken,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
     grpc.aio.UnaryStreamMultiCallable[
         bedside.proto.v1.audit_pb2.RoundRecordRequest,
         bedside.proto.v1.common_pb2.Chunk,
@@ -459,10 +463,6 @@ OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.common_pb2.Empty,
         bedside.proto.v1.audit_pb2.LogStatus,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        bedside.proto.v1.operator_pb2.PrivacyQuery,
-        bedside.proto.v1.operator_pb2.PrivacyReport,
     ],
 ]
 
@@ -550,6 +550,14 @@ class OperatorServiceServicer(metaclass=abc.ABCMeta):
         """A token that gives PENDING until the site approves."""
 
     @abc.abstractmethod
+    def PrivacySpent(
+        self,
+        request: bedside.proto.v1.operator_pb2.PrivacyQuery,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.operator_pb2.PrivacyReport, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.PrivacyReport]]:
+        """What was charged, by task, site and noise multiplier."""
+
+    @abc.abstractmethod
     def GetRoundRecord(
         self,
         request: bedside.proto.v1.audit_pb2.RoundRecordRequest,
@@ -563,13 +571,5 @@ class OperatorServiceServicer(metaclass=abc.ABCMeta):
         request: bedside.proto.v1.common_pb2.Empty,
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.audit_pb2.LogStatus, collections.abc.Awaitable[bedside.proto.v1.audit_pb2.LogStatus]]: ...
-
-    @abc.abstractmethod
-    def PrivacySpent(
-        self,
-        request: bedside.proto.v1.operator_pb2.PrivacyQuery,
-        context: _ServicerContext,
-    ) -> typing.Union[bedside.proto.v1.operator_pb2.PrivacyReport, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.PrivacyReport]]:
-        """What was charged, by task, site and noise multiplier."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

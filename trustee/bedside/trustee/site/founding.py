@@ -69,6 +69,7 @@ guard_membership = false
 max_clip = 10.0          # largest norm of one contribution: how far one device can move the sum
 value_bits = [4, 8]      # least and most bits of one value
 word_bits = [8, 32]      # least and most bits of one word of the sum
+min_subsample = 0.0625   # least share of a model's coordinates that a round may ask for; 1: whole updates only
 min_examples = 64        # fewest windows that a device takes part with: few windows stand out
 min_sessions = 1         # fewest recordings in them: with one, the contribution is about one person
 min_batch = 8            # smallest batch: tiny ones tell more about single windows
