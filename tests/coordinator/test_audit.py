@@ -214,6 +214,32 @@ async def test_a_round_with_noise_is_recomputed_bit_for_bit_too(federation, bund
         assert "bounds" in [line.code for line in report.lines]
 
 
+async def test_a_median_over_cohorts_with_one_left_out_is_recomputed_bit_for_bit_too(new_federation, bundle):
+    sites = ("alder", "birch", "cedar", "dogwood")
+    async with new_federation(*sites).coordinator() as desk:
+        await desk.populate(devices=2)
+        cohorts = [plan_pb2.Cohort(index=index, sites=[site]) for index, site in enumerate(sites)]
+        server = plan_pb2.ServerStep(
+            optimiser=plan_pb2.SERVER_OPTIMISER_FEDAVG, learning_rate_e6=1_000_000, combiner=plan_pb2.COMBINER_MEDIAN
+        )
+        await desk.start(bundle, cohorts=cohorts, server=server, min_contributors=2)
+        *honest, last = desk.trustees()
+        (item,) = await last.items()
+        await last.refuse(item.open, "min-trusted", "the set is too small")
+        serving = [asyncio.create_task(trustee.serve()) for trustee in honest]
+        devices = [device for device in desk.devices() if device.member.site != last.member.site]
+        for device in devices:
+            await device.beat()
+        for device in devices:
+            await device.take_part()
+        detail = await desk.ended()
+        for task in serving:
+            task.cancel()
+        report = Auditor(desk, detail.summary.plan_digest).report()
+        assert report.holds, report.failure
+        assert [line.cohort for line in report.lines if line.code == "bounds"] == [0, 1, 2]
+
+
 def resigned(auditor, change):
     """A result that the coordinator signed anew after changing it, with a log entry for it: its own lie."""
     result = auditor.result()
