@@ -206,6 +206,40 @@ async def test_a_round_holds_and_every_altered_byte_is_named_as_what_it_is(feder
         assert auditor.report(root_pk=bytes(32)).failure.code == "federation"
 
 
+async def test_a_round_with_noise_is_recomputed_bit_for_bit_too(federation, bundle):
+    async with federation.coordinator() as desk:
+        (plan,) = await play(desk, bundle, noise_multiplier_e6=500_000)
+        report = Auditor(desk, plan).report()
+        assert report.holds, report.failure
+        assert "bounds" in [line.code for line in report.lines]
+
+
+async def test_a_median_over_cohorts_with_one_left_out_is_recomputed_bit_for_bit_too(new_federation, bundle):
+    sites = ("alder", "birch", "cedar", "dogwood")
+    async with new_federation(*sites).coordinator() as desk:
+        await desk.populate(devices=2)
+        cohorts = [plan_pb2.Cohort(index=index, sites=[site]) for index, site in enumerate(sites)]
+        server = plan_pb2.ServerStep(
+            optimiser=plan_pb2.SERVER_OPTIMISER_FEDAVG, learning_rate_e6=1_000_000, combiner=plan_pb2.COMBINER_MEDIAN
+        )
+        await desk.start(bundle, cohorts=cohorts, server=server, min_contributors=2)
+        *honest, last = desk.trustees()
+        (item,) = await last.items()
+        await last.refuse(item.open, "min-trusted", "the set is too small")
+        serving = [asyncio.create_task(trustee.serve()) for trustee in honest]
+        devices = [device for device in desk.devices() if device.member.site != last.member.site]
+        for device in devices:
+            await device.beat()
+        for device in devices:
+            await device.take_part()
+        detail = await desk.ended()
+        for task in serving:
+            task.cancel()
+        report = Auditor(desk, detail.summary.plan_digest).report()
+        assert report.holds, report.failure
+        assert [line.cohort for line in report.lines if line.code == "bounds"] == [0, 1, 2]
+
+
 def resigned(auditor, change):
     """A result that the coordinator signed anew after changing it, with a log entry for it: its own lie."""
     result = auditor.result()
@@ -214,6 +248,10 @@ def resigned(auditor, change):
     record = auditor.record()
     record.result.CopyFrom(signed)
     return record
+
+
+def _other_bundle(result):
+    result.bundle_digest = bytes(32)
 
 
 def _other_size(result):
@@ -234,7 +272,13 @@ def _other_count(result):
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [(_other_size, "outcome"), (_other_sum, "sum"), (_other_checkpoint, "checkpoint"), (_other_count, "checkpoint")],
+    [
+        (_other_bundle, "result"),
+        (_other_size, "outcome"),
+        (_other_sum, "sum"),
+        (_other_checkpoint, "checkpoint"),
+        (_other_count, "checkpoint"),
+    ],
 )
 async def test_a_coordinator_that_signs_another_result_is_found_out(federation, bundle, change, code, monkeypatch):
     monkeypatch.setattr("bedside.core.audit.round.check_log", lambda *_: None)  # it would name the result first
@@ -288,6 +332,7 @@ async def test_evidence_that_does_not_lead_to_the_signed_log_is_named(federation
         ("vote", Vote, {"trusted_size": 1}),
         ("answer", Answer, {"set_root": bytes(32)}),
         ("answer", Answer, {"votes_digest": bytes(32)}),
+        ("answer", Answer, {"noise_multiplier_e6": 1}),
     ],
 )
 async def test_a_trustee_that_spoke_of_another_set_is_named(federation, bundle, monkeypatch, kind, message, change):

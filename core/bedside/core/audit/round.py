@@ -185,4 +185,6 @@ def _open_result(signed: Signed, plan: CheckedPlan, coordinator_pk: bytes) -> Re
     named = (result.suite, result.plan_digest, result.task, result.round_number, result.previous_result_digest)
     if named != (SUITE, plan.digest, told.task, told.round_number, told.previous_result_digest):
         raise BrokenError("result", "the result is of another plan than the record's")
+    if result.bundle_digest != told.bundle.digest:
+        raise BrokenError("result", "the result names another bundle than the plan")
     return result
