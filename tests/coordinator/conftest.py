@@ -47,7 +47,7 @@ from bedside.core.securesum.device import contribute, rounding_key
 from bedside.core.securesum.keys import RoundSecret
 from bedside.core.securesum.messages import CheckedOpening, open_opening, open_openings, openings_digest
 from bedside.core.securesum.plans import CheckedPlan, open_plan, rotation_seed
-from bedside.core.securesum.trustee import CheckedSet, judge_set, mask_sum, open_votes
+from bedside.core.securesum.trustee import AnswerNoise, CheckedSet, judge_set, mask_sum, open_votes
 from bedside.core.signing import Trust, VerifiedCredential, digest, open_roster, sign_message
 from bedside.core.signing.envelope import SUITE, signature_of
 from bedside.core.signing.tokens import mint_token, read_token, use_token
@@ -457,6 +457,8 @@ class Trustee:
         self.sets: dict[bytes, tuple[CheckedSet, list[CheckedOpening]]] = {}
         self.roots: list[bytes] = []
         self.said: list[str] = []
+        self.noise_multiplier_e6 = 0
+        self.claims_e6: int | None = None
 
     async def items(self, wait_ms: int = 20_000) -> list[WorkItem]:
         with remote_errors("coordinator"):
@@ -491,6 +493,7 @@ class Trustee:
             mlkem_pk=secret.public.mlkem_pk,
             min_trusted=1,
             trusted_sites=list(self.world.sites),
+            noise_multiplier_e6=max(self.noise_multiplier_e6, plan.noise_multiplier_e6),
             policy_digest=b"p" * 32,
             issued_at_s=now_s(),
             not_after_s=now_s() + 600,
@@ -526,7 +529,8 @@ class Trustee:
         plan = self.plans[request.plan_digest]
         checked, openings = self.sets[plan.digest]
         votes = open_votes(request.votes, plan, request.cohort, openings, checked.root)
-        packed = mask_sum(plan, checked)
+        noise = AnswerNoise.of(self.openings[plan.digest], self.secrets[plan.digest], checked.root)
+        packed = mask_sum(plan, checked, noise)
         from blake3 import blake3
 
         told = round_pb2.Answer(
@@ -538,6 +542,7 @@ class Trustee:
             votes_digest=votes,
             mask_sum_digest=blake3(packed).digest(),
             mask_sum_bytes=len(packed),
+            noise_multiplier_e6=noise.multiplier_e6 if self.claims_e6 is None else self.claims_e6,
             chain=round_pb2.Chain(boot_id=b"b" * 16, index=1),
         )
         signed = sign_message("answer", told, self.member.key)

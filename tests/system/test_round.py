@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import blake3
@@ -121,6 +122,28 @@ def test_trustees_report_the_round_as_answered(federation: Federation, opened: A
         states = {one["plan_digest"]: one["state"] for one in report["recent_rounds"]}
         assert states[opened["plan_digest"]] == "answered"
         assert report["exit_status"] == 0
+
+
+def test_every_site_and_device_judges_the_plan_as_it_did_in_the_round(
+    federation: Federation, opened: Any, tmp_path: Path
+) -> None:
+    number, plan = str(opened["round_number"]), tmp_path / "plan.bin"
+    told = federation.ask("round", "plan", "--task", TASK, "--round", number, "--out", plan)
+    assert told["plan_digest"] == opened["plan_digest"]
+    homes = [site.directory for site in federation.sites.values()]
+    homes += [agent.directory for agent in federation.agents.values()]
+    for home in homes:
+        done = run_bedside("policy", "check", home / "policy.toml", plan, "--as-issued", "--json")
+        verdict = json.loads(done.stdout)
+        assert (done.returncode, verdict["allowed"]) == (0, True), done.stdout
+        assert not any("nobody has checked" in note for note in verdict["notes"]), "the root is pinned here"
+    stricter = tmp_path / "policy.toml"
+    stricter.write_text("min_trustees = 5\n" + (homes[0] / "policy.toml").read_text().replace("min_trustees", "# "))
+    done = run_bedside(
+        "policy", "check", stricter, plan, "--as-issued", "--json", "--site", next(iter(federation.sites))
+    )
+    refused = [rule["code"] for rule in json.loads(done.stdout)["rules"] if not rule["allowed"]]
+    assert (done.returncode, refused) == (1, ["too-few-trustees"])
 
 
 # What the coordinator holds

@@ -7,11 +7,14 @@ import stat
 import pytest
 from nacl.signing import SigningKey
 
+from bedside.core.privacy import Spending
 from bedside.core.signing.envelope import sign_message
 from bedside.core.signing.tokens import open_token, read_token
 from bedside.proto.v1.identity_pb2 import Federation, SiteAuthority
 from bedside.service.cli import run
+from bedside.trustee.ledger import Charge, charge
 from bedside.trustee.paths import SitePaths, default_runtime_directory
+from bedside.trustee.store import TrusteeStore
 
 ROOT, COORDINATOR = SigningKey(b"r" * 32), SigningKey(b"c" * 32)
 ROOT_PK = bytes(ROOT.verify_key).hex()
@@ -160,3 +163,28 @@ def test_the_runtime_directory_is_systemds_where_there_is_one(tmp_path):
     two = {str(default_runtime_directory(tmp_path / name, {})) for name in ("a", "b")}
     assert len(two) == 2
     assert all(name.startswith("/dev/shm/") for name in two)
+
+
+def test_what_a_site_has_spent_is_shown_and_an_altered_ledger_is_not_believed(call, joined):
+    status, out, _ = call("site", "privacy", joined)
+    assert status == 0
+    assert "site north: epsilon at a delta of 1e-05, no bound in the policy" in out
+    assert "no sum was voted for yet" in out
+    store = TrusteeStore.open(SitePaths(joined).database)
+    for round_number, multiplier_e6 in ((1, 2_000_000), (2, 0)):
+        spent = Charge(bytes([round_number]) * 32, 0, "watch", round_number, 1, b"r" * 32, 5, multiplier_e6, 7)
+        store.database.run_tx("charge", lambda tx, spent=spent: charge(tx, spent))
+        _, out, _ = call("site", "privacy", joined, "--json")
+        told = json.loads(out)
+        assert told["tasks"] == [told["total"] | {"task": "watch"}]
+        assert told["total"]["sums"] == round_number
+        expected = Spending.of([2_000_000]).epsilon(1e-5) if round_number == 1 else None
+        assert told["total"]["epsilon"] == expected
+    assert told["total"]["without_noise"] == 1
+    _, out, _ = call("site", "privacy", joined)
+    assert "no bound" in out.splitlines()[-1]
+    store.database.connection.execute("UPDATE ledger SET noise_multiplier_e6 = 9000000 WHERE entry = 2")
+    store.close()
+    status, out, err = call("site", "privacy", joined)
+    assert (status, out) == (74, "")
+    assert "ledger-broken" in err

@@ -51,7 +51,7 @@ def test_the_ledger_is_charged_at_the_vote_and_every_later_word_names_its_head(b
     assert entries(bench.store.database.connection) == []
     vote = bench.seal(begun)
     ((charged, head),) = entries(bench.store.database.connection)
-    assert (charged.set_size, charged.sigma_e6, charged.set_root) == (8, 0, bench.root(begun.entries))
+    assert (charged.set_size, charged.noise_multiplier_e6, charged.set_root) == (8, 0, bench.root(begun.entries))
     assert bench.said(vote).chain.ledger_head == head == check_ledger([(charged, head)])
 
 

@@ -57,3 +57,9 @@ mask at once is slower by far, for page faults dominate (0.3 against 7 GB/s meas
 
 MAX_WAVEFORM_BLOCK_S: Final = 0.040
 """Seconds of one waveform block: bounds the latency from sensor to decision."""
+
+MAX_NOISE_SIGMA: Final = 1 << 20
+"""Largest standard deviation of one trustee's noise, in ring steps: above it a ring of 32 bits holds few sums."""
+
+MAX_NOISE_MULTIPLIER: Final = 1_000
+"""Largest noise multiplier of a policy or plan: a round at it costs an epsilon of about 0.005 at a delta of 1e-5."""

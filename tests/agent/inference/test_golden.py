@@ -40,7 +40,9 @@ def altered(built, author, file, change):
         msgspec.structs.replace(entry, size=len(data), blake2b=file_digest(data)) if entry.name == file else entry
         for entry in built.manifest.files
     )
-    manifest = encode_manifest(msgspec.structs.replace(built.manifest, files=entries))
+    named = {spec.name: tensors[spec.name] for spec in built.manifest.shared()} if file == PARAMETERS else None
+    checkpoint = file_digest(encode_tensors(named)) if named else built.manifest.checkpoint
+    manifest = encode_manifest(msgspec.structs.replace(built.manifest, files=entries, checkpoint=checkpoint))
     signature = signature_of(SIGNED_KIND, manifest, author)
     return pack_bundle(built.files | {file: data, MANIFEST: manifest, SIGNATURE: signature})
 

@@ -148,3 +148,18 @@ def test_a_closed_round_is_refused_where_there_is_a_clock(offering, refusal) -> 
     late_s = 1_800_000_601
     assert refusal(lambda: judge(offer, offering.standing(), now_s=late_s)) == "closes-too-late"
     judge(offer, offering.standing(), now_s=None)
+
+
+def test_an_own_trustee_that_promises_less_noise_than_the_sites_policy_is_refused(offering, refusal) -> None:
+    wide = {"word_bits": 32}
+    quiet = offering.with_changes(plan_changes=wide, opening_changes={"noise_multiplier_e6": 999_999})
+    assert refusal(lambda: judge(quiet.make(), offering.standing(noise_multiplier=1.0))) == "noise-too-small"
+    loud = offering.with_changes(plan_changes=wide, opening_changes={"noise_multiplier_e6": 1_000_000})
+    judge(loud.make(), offering.standing(noise_multiplier=1.0))
+    judge(quiet.make(), offering.standing())
+
+
+def test_openings_whose_noise_does_not_fit_the_ring_are_refused(offering, refusal) -> None:
+    loud = offering.with_changes(opening_changes={"noise_multiplier_e6": 1_000_000})
+    assert refusal(lambda: judge(loud.make(), offering.standing())) == "ring-overflow"
+    judge(loud.make(word_bits=32), offering.standing())

@@ -16,7 +16,7 @@ def offer(offering):
 
 
 def make_offer(offering, key, **changes) -> Offer:
-    fields = {"checkpoint": BlobRef(digest=b"c" * 32, size_bytes=9), **changes}
+    fields = {"checkpoint": BlobRef(digest=b"c" * 32, size_bytes=9), "bundle_digest": offering.built.digest, **changes}
     result = Result(suite=1, plan_digest=b"h" * 32, task="watch", round_number=3, **fields)
     return Offer(
         result=sign_message("result", result, key),
@@ -49,6 +49,17 @@ def test_a_strangers_result_is_refused(offering, refusal) -> None:
 def test_a_model_by_an_unlisted_author_is_refused(offering, offer, refusal) -> None:
     signers = {"other": bytes(offering.world.new_key().verify_key).hex()}
     assert refusal(lambda: check_result(offer, offering.standing(bundle_signers=signers), Seen())) == "unknown-signer"
+
+
+def test_a_policy_that_names_the_coordinators_key_serves_nothing(offering, offer, refusal) -> None:
+    signers = {"friend": bytes(offering.world.coordinator.verify_key).hex()}
+    standing = offering.standing(bundle_signers=signers)
+    assert refusal(lambda: check_result(offer, standing, Seen())) == "coordinator-signs-models"
+
+
+def test_a_checkpoint_of_another_bundle_is_refused(offering, refusal) -> None:
+    offer = make_offer(offering, offering.world.coordinator, bundle_digest=b"o" * 32)
+    assert refusal(lambda: check_result(offer, offering.standing(), Seen())) == "other-bundle"
 
 
 def test_a_federation_that_went_back_is_refused(offering, offer, refusal) -> None:

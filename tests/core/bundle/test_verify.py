@@ -76,6 +76,13 @@ def test_a_parameter_that_is_not_finite_is_refused(built, author, bundle):
     assert refused(pack_bundle(files), author, MalformedError) == "bad-parameters"
 
 
+def test_a_first_checkpoint_that_is_not_the_bundles_own_is_refused_though_it_is_signed(built, author):
+    assert refused(pack_bundle(resigned(built, author, checkpoint="ab" * 32)), author) == "bundle-file"
+    for nonsense in ("", "ab" * 31, "AB" * 32):
+        files = resigned(built, author, checkpoint=nonsense)
+        assert refused(pack_bundle(files), author, MalformedError) == "bad-manifest"
+
+
 def test_a_checkpoint_of_another_shape_or_dtype_is_no_state_of_the_model(bundle):
     for wrong in (np.zeros((1,), np.float32), np.zeros(bundle.parameters["w0"].shape, np.int32)):
         with pytest.raises(MalformedError, match="w0"):

@@ -181,7 +181,7 @@ def test_noise_that_carries_a_sum_below_zero_opens_to_negative_numbers(word_bits
     step = layout.segments[0].step
     np.testing.assert_allclose(opened.tensors["x"], [-147 * step, -20 * step], rtol=1e-5)
     assert int(opened.counts["n"]) == -20
-    check_sum(sums, layout, 1, word_bits=word_bits, noise_tail=40)
+    check_sum(sums, layout, 1, word_bits=word_bits, noise_tails=[40, 40])
     with pytest.raises(ProtocolError) as caught:
         check_sum(sums, layout, 1, word_bits=word_bits)
     assert caught.value.code == "sum-out-of-bounds"

@@ -113,5 +113,5 @@ def test_a_ring_too_small_for_values_or_for_counts_is_refused() -> None:
         layout.check_fits(132, 16)
     assert caught.value.code == "ring-overflow"
     with pytest.raises(ProtocolError):
-        layout.check_fits(131, 16, noise_tail=100)
+        layout.check_fits(131, 16, noise_tails=[0, 100])
     layout.check_fits(132, 20)

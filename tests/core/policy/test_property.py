@@ -120,6 +120,7 @@ def test_it_never_raises_and_always_has_a_code_and_a_sentence(world, tiny_manife
     manifest = Signed.FromString(sign("bundle", encoded, signers))
     verdict = judge_plan(plan, policy, manifest, **told)
     judged = judge_each(plan, policy, manifest, **told)
+    assert all(0 < len(one.sentence) <= MAX_TEXT_CHARS for one in judged)
     assert verdict.allowed == all(one.allowed for one in judged)
     if not verdict.allowed:
         assert verdict.code == next(one.code for one in judged if not one.allowed)

@@ -27,6 +27,13 @@ def test_a_federation_never_goes_back_and_expires_where_there_is_a_clock(world):
     assert code(open_federation, signed, root, now_s=world.federation.not_after_s + 1) == "federation-expired"
 
 
+def test_two_sites_under_one_authority_are_no_federation(world):
+    """Trustees of different sites are trustees of different owners: a plan's K counts sites."""
+    world.federation.sites[1].authority_pk = world.federation.sites[0].authority_pk
+    signed = sign_message("federation", world.federation, world.root)
+    assert code(open_federation, signed, bytes(world.root.verify_key)) == "bad-federation"
+
+
 def test_only_the_sites_own_authority_signs_its_roster(world):
     alder, birch = world.sites["alder"], world.sites["birch"]
     roster = world.roster(alder)

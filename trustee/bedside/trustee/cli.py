@@ -167,6 +167,29 @@ def show(directory: Path, as_json: bool) -> None:
     emit(data, as_json, table=Table(("subject", "label", "roster"), rows, title=title, empty="nobody has joined yet"))
 
 
+@site.command()
+@click.argument("directory", type=_DIRECTORY)
+@json_option
+def privacy(directory: Path, as_json: bool) -> None:
+    """Show what this site's sums have cost, from its trustee's own ledger, once every link of that has held.
+
+    The unit is one device's contributions to all sums: present, or saying nothing. Epsilon is the trustee's own bound
+    at the policy's delta.
+    """
+    from bedside.trustee.policy_file import read_policy
+    from bedside.trustee.spending import read_spending
+
+    paths = SitePaths(directory)
+    identity = _identity(paths)
+    policy = read_policy(paths.policy).policy
+    store = TrusteeStore.open(paths.database)
+    try:
+        report = read_spending(store, policy, identity.pins.site)
+    finally:
+        store.close()
+    emit(report, as_json, table=report.table())
+
+
 @trustee.command()
 @click.argument("directory", type=_DIRECTORY)
 @click.option("--runtime-dir", type=_DIRECTORY, help="RAM-backed directory of the round keys.")

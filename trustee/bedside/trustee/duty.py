@@ -5,6 +5,7 @@ Rules kept here on top of `core.securesum.trustee` (DESIGN section 5):
     * T2 a round whose key, or whose boot id, is gone ends as `lost`. `burned` is said only by the process that held the
       key, after it destroyed it: a crash in between leaves `lost`, which claims less.
     * T4 rounds of a task go forward, one open round per task; no set that tells of a few by its difference.
+    * T5 the opening promises the larger noise of policy and plan; that is charged at the vote and added to the answer.
     * T6 every word carries the next link of the chain.
     * T8 federation, rosters, log size and round numbers never go back.
 
@@ -37,6 +38,7 @@ from bedside.core.securesum.merkle import set_root
 from bedside.core.securesum.messages import CheckedOpening, open_openings
 from bedside.core.securesum.plans import CheckedPlan, open_plan
 from bedside.core.securesum.trustee import (
+    AnswerNoise,
     CheckedSet,
     TrusteeInput,
     TrusteeState,
@@ -59,6 +61,7 @@ from bedside.proto.v1.trustee_pb2 import (
 )
 from bedside.service.files import write_durable
 from bedside.service.identity import Identity
+from bedside.trustee.budget import affordable_noise, check_budget
 from bedside.trustee.keys import RoundKeys, second_set
 from bedside.trustee.ledger import Charge
 from bedside.trustee.paths import SitePaths
@@ -73,9 +76,6 @@ ANSWER_GRACE_S: Final = 86_400
 
 MAX_HEADERS_BYTES: Final = 64 << 20
 """Bytes of one set of headers: 10,000 devices at five trustees stay below."""
-
-SIGMA_E6: Final = 0
-"""This release adds no noise, and says so in openings, answers and ledger."""
 
 _NS_PER_S: Final = 1_000_000_000
 
@@ -223,11 +223,12 @@ class Duty:
                 raise TrustError("not-on-roster", f"a trustee of cohort {key.cohort} is not on the roster of {site}")
         floors = [*view.floors, *self._progress(plan.plan, key)]
         loaded = self._rules.judge_opening(plan, request, now_s)
+        multiplier_e6 = affordable_noise(self._store, plan, loaded.policy, len(cohort.trustees))
         fresh_key = self._keys.create(*key, self._entropy).public
         promise = Promise(
             loaded.policy.min_trusted,
             tuple(sorted(loaded.policy.trusted_sites)),
-            SIGMA_E6,
+            multiplier_e6,
             {site: roster.version for site, roster in view.trust.rosters.items()},
             loaded.digest,
             now_s,
@@ -274,32 +275,35 @@ class Duty:
             judge_set, plan, stored.key.cohort, openings, headers, view.trust, own, secret, now_s=now_s
         )
         members = self._rules.judge_vote(plan, checked, own)
+        multiplier_e6 = own.opening.noise_multiplier_e6
+        check_budget(self._store, self._rules.policy, multiplier_e6, besides=stored.key)
         self._keys.lock(*stored.key, checked.root)
         size = len(checked.members)
         build = partial(self._voice.vote, stored.key, checked)
         entry = Charge(
-            *stored.key, stored.task, stored.round_number, plan.plan.purpose, checked.root, size, SIGMA_E6, now_s
+            *stored.key, stored.task, stored.round_number, plan.plan.purpose, checked.root, size, multiplier_e6, now_s
         )
         return self._said(self._store.store_vote(stored, judged, members, entry, self._keys.boot_id, build, now_s))
 
     async def _answer(
         self, stored: StoredRound, secret: RoundSecret, request: RevealRequest, headers: HeaderSet
     ) -> Word:
-        plan, openings, checked = await self._judged_again(stored, secret, headers)
+        plan, openings, own, checked = await self._judged_again(stored, secret, headers)
         votes_digest = open_votes(request.votes, plan, stored.key.cohort, openings, checked.root)
-        packed = await asyncio.to_thread(mask_sum, plan, checked)
+        noise = AnswerNoise.of(own, secret, checked.root)
+        packed = await asyncio.to_thread(mask_sum, plan, checked, noise)
         sum_digest = blake3.blake3(packed).digest()
         write_durable(self._answer_path(sum_digest), packed)
 
         mask_words = BlobRef(digest=sum_digest, size_bytes=len(packed))
-        build = partial(self._voice.answer, stored.key, checked.root, votes_digest, mask_words, SIGMA_E6)
+        build = partial(self._voice.answer, stored.key, checked.root, votes_digest, mask_words, noise.multiplier_e6)
         word = self._store.store_answer(stored, self._keys.boot_id, build, self._now_s())
         self._keys.destroy(*stored.key)
         return self._said(word)
 
     async def _judged_again(
         self, stored: StoredRound, secret: RoundSecret, headers: HeaderSet
-    ) -> tuple[CheckedPlan, list[CheckedOpening], CheckedSet]:
+    ) -> tuple[CheckedPlan, list[CheckedOpening], CheckedOpening, CheckedSet]:
         """Derive the masks anew from exactly what was judged at the vote: the lock holds, whatever changed since."""
         seal = stored.seal
         if seal is None:
@@ -313,7 +317,7 @@ class Duty:
         )
         if checked.root != stored.set_root:
             raise second_set()
-        return plan, openings, checked
+        return plan, openings, own, checked
 
     def _openings(
         self, seal: SealRequest, plan: CheckedPlan, trust: Trust, now_s: int

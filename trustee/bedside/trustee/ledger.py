@@ -1,7 +1,8 @@
 """The privacy ledger: what this trustee let be opened, one entry per vote, each bound to all before it.
 
 An entry is charged in the transaction that stores the vote, because the vote is the last word that can be withheld.
-This release adds no noise: sigma 0 is recorded as such, so that a later accountant sees those sums as unprotected.
+What is closed after its vote stays charged. One ledger serves all tasks and purposes. A sum without noise is recorded
+as such, and makes what is spent infinite.
 
 Source: DESIGN section 5, rules T4 and T5.
 """
@@ -28,7 +29,7 @@ class Charge:
         purpose: value of the wire's enum `Purpose`.
         set_root: root of the set that was voted for.
         set_size: devices in it.
-        sigma_e6: noise that this trustee adds, millionths of a ring step.
+        noise_multiplier_e6: z of the noise that this trustee adds, millionths; 0 means none.
         charged_at_s: seconds since 1970.
     """
 
@@ -39,12 +40,12 @@ class Charge:
     purpose: int
     set_root: bytes
     set_size: int
-    sigma_e6: int
+    noise_multiplier_e6: int
     charged_at_s: int
 
     def link(self, previous: bytes) -> bytes:
         """Digest of this entry after `previous` (32 bytes, or nothing before the first entry)."""
-        numbers = (self.cohort, self.purpose, self.set_size, self.sigma_e6, self.charged_at_s)
+        numbers = (self.cohort, self.purpose, self.set_size, self.noise_multiplier_e6, self.charged_at_s)
         encoded = b"".join(number.to_bytes(8, "big") for number in numbers)
         return digest(b"".join((b"bedside/v1/ledger\0", previous, self.plan_digest, self.set_root, encoded)))
 
@@ -62,7 +63,7 @@ def charge(transaction: sqlite3.Connection, entry: Charge) -> bytes:
     """
     head = entry.link(ledger_head(transaction))
     transaction.execute(
-        "INSERT INTO ledger (plan_digest, cohort, task, round_number, purpose, set_root, set_size, sigma_e6,"
+        "INSERT INTO ledger (plan_digest, cohort, task, round_number, purpose, set_root, set_size, noise_multiplier_e6,"
         " charged_at_s, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.plan_digest,
@@ -72,7 +73,7 @@ def charge(transaction: sqlite3.Connection, entry: Charge) -> bytes:
             entry.purpose,
             entry.set_root,
             entry.set_size,
-            entry.sigma_e6,
+            entry.noise_multiplier_e6,
             entry.charged_at_s,
             head,
         ),
@@ -109,6 +110,6 @@ def _charge_of(row: sqlite3.Row) -> Charge:
         purpose=row["purpose"],
         set_root=bytes(row["set_root"]),
         set_size=row["set_size"],
-        sigma_e6=row["sigma_e6"],
+        noise_multiplier_e6=row["noise_multiplier_e6"],
         charged_at_s=row["charged_at_s"],
     )

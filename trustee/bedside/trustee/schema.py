@@ -61,7 +61,7 @@ MIGRATIONS: Final = (
             purpose INTEGER NOT NULL,
             set_root BLOB NOT NULL,
             set_size INTEGER NOT NULL,
-            sigma_e6 INTEGER NOT NULL,
+            noise_multiplier_e6 INTEGER NOT NULL,
             charged_at_s INTEGER NOT NULL,
             digest BLOB NOT NULL,
             UNIQUE (plan_digest, cohort)

@@ -44,6 +44,11 @@ class SiteRules:
         self._connection = store.database.connection
         self._site = site
 
+    @property
+    def policy(self) -> SitePolicy:
+        """As the file stands now."""
+        return self._policy.current().policy
+
     def judge_opening(self, plan: CheckedPlan, request: OpenRequest, now_s: int) -> LoadedPolicy:
         """Step 2: whether this plan may be opened; returns the policy by which it may.
 
@@ -74,11 +79,11 @@ class SiteRules:
         Raises:
             RefusedError: `min-trusted`, `one-site-dominates` or `set-differs-too-little`.
         """
-        policy = self._policy.current().policy
+        policy = self.policy
         listed = [(m.header.credential.site, m.header.credential.digest[:DEVICE_NAME_BYTES]) for m in checked.members]
         members = members_by_site(listed)
         _enforce(judge_set_members(members, policy, self._site))
-        if not (noise_covers(plan, policy) and own.opening.sigma_e6 > 0):
+        if not (noise_covers(policy) and own.opening.noise_multiplier_e6 > 0):
             _enforce(judge_difference(members, self._earlier(plan, policy), policy, self._site))
         return members
 

@@ -52,7 +52,7 @@ class LedgerReport:
     round_number: int
     purpose: int
     set_size: int
-    sigma_e6: int
+    noise_multiplier_e6: int
     charged_at_s: int
 
 
@@ -110,7 +110,7 @@ def read_report(paths: SitePaths, site: str, subject: str, store: TrusteeStore, 
         ledger_entries=len(listed),
         ledger_head=check_ledger(listed).hex(),
         ledger=[
-            LedgerReport(c.task, c.round_number, c.purpose, c.set_size, c.sigma_e6, c.charged_at_s)
+            LedgerReport(c.task, c.round_number, c.purpose, c.set_size, c.noise_multiplier_e6, c.charged_at_s)
             for c, _ in listed[-recent:]
         ],
     )

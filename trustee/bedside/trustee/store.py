@@ -23,7 +23,7 @@ from bedside.core.securesum.trustee import TrusteeInput, TrusteeState, advance
 from bedside.core.signing.envelope import digest, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.plan_pb2 import Plan
-from bedside.proto.v1.round_pb2 import Chain
+from bedside.proto.v1.round_pb2 import Answer, Chain, Closed, Opening, Vote
 from bedside.proto.v1.trustee_pb2 import SealRequest
 from bedside.service.sqlite import Database, open_database
 from bedside.trustee.ledger import Charge, charge, ledger_head
@@ -31,6 +31,13 @@ from bedside.trustee.past import note_members, note_opening
 from bedside.trustee.schema import MIGRATIONS
 
 UNFINISHED: Final = (TrusteeState.OPEN, TrusteeState.VOTED)
+
+_LINKED: Final[dict[str, type[Opening | Vote | Answer | Closed]]] = {
+    "opening": Opening,
+    "vote": Vote,
+    "answer": Answer,
+    "closed": Closed,
+}
 
 Build = Callable[[Chain], Signed]
 """Makes and signs a message around its chain link; must not send anything."""
@@ -160,6 +167,19 @@ class TrusteeStore:
     def chain_head(self) -> tuple[int, bytes]:
         """Index and payload digest of the last link; (0, nothing) before the first."""
         return _chain_head(self.database.connection)
+
+    def last_link(self) -> Chain | None:
+        """The chain link inside the newest word that has one."""
+        query = "SELECT kind, signed FROM words WHERE kind != 'refusal' ORDER BY rowid DESC LIMIT 1"
+        row = self.database.connection.execute(query).fetchone()
+        if row is None:
+            return None
+        return parse_strict(_LINKED[row["kind"]], parse_strict(Signed, row["signed"]).payload).chain
+
+    def has_forgotten(self) -> bool:
+        """Whether this file was once older than the trustee's own chain, so that charges may be missing from it."""
+        query = "SELECT 1 FROM chain WHERE kind = 'lost' LIMIT 1"
+        return self.database.connection.execute(query).fetchone() is not None
 
     def adopt_chain(self, index: int, link_digest: bytes) -> None:
         """Go on after a link that this file has lost: it was restored under a running machine."""

@@ -26,7 +26,7 @@ class Promise:
     Attributes:
         min_trusted: devices of trusted sites that a set must hold.
         trusted_sites: in order, as the policy names them.
-        sigma_e6: noise, millionths of a ring step.
+        noise_multiplier_e6: z of the noise that it will add, millionths.
         roster_versions: by site.
         policy_digest: of the policy that allowed the plan.
         issued_at_s: seconds since 1970.
@@ -35,7 +35,7 @@ class Promise:
 
     min_trusted: int
     trusted_sites: tuple[str, ...]
-    sigma_e6: int
+    noise_multiplier_e6: int
     roster_versions: Mapping[str, int]
     policy_digest: bytes
     issued_at_s: int
@@ -63,7 +63,7 @@ class Voice:
             mlkem_pk=public.mlkem_pk,
             min_trusted=promise.min_trusted,
             trusted_sites=promise.trusted_sites,
-            sigma_e6=promise.sigma_e6,
+            noise_multiplier_e6=promise.noise_multiplier_e6,
             roster_versions=[round_pb2.RosterVersion(site=site, version=version) for site, version in versions],
             policy_digest=promise.policy_digest,
             issued_at_s=promise.issued_at_s,
@@ -92,7 +92,7 @@ class Voice:
         set_root: bytes,
         votes_digest: bytes,
         mask_words: BlobRef,
-        sigma_e6: int,
+        noise_multiplier_e6: int,
         chain: round_pb2.Chain,
     ) -> Signed:
         """Step 5: the sum of masks, named by its BLAKE3 digest."""
@@ -105,7 +105,7 @@ class Voice:
             votes_digest=votes_digest,
             mask_sum_digest=mask_words.digest,
             mask_sum_bytes=mask_words.size_bytes,
-            sigma_e6=sigma_e6,
+            noise_multiplier_e6=noise_multiplier_e6,
             chain=chain,
         )
         return self._sign("answer", told)

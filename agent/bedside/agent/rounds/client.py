@@ -24,17 +24,16 @@ from bedside.agent.rounds.models import ActiveModel, ModelStore
 from bedside.agent.rounds.offer import SignedPlan, Standing, check_offer, check_plan
 from bedside.agent.rounds.outbox import Outbox
 from bedside.agent.rounds.receipts import check_receipt
+from bedside.agent.rounds.refusals import Refusals
 from bedside.agent.rounds.results import check_result
 from bedside.agent.rounds.upload import send_upload, upload_holds
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
 from bedside.core.securesum.device import ContributionInput, ContributionState
-from bedside.core.signing import digest, parse_strict, sign_message
-from bedside.core.signing.envelope import SUITE
+from bedside.core.signing import digest, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer, OfferRequest
-from bedside.proto.v1.plan_pb2 import Plan
-from bedside.proto.v1.round_pb2 import Receipt, Refusal
+from bedside.proto.v1.round_pb2 import Receipt
 from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
 from bedside.service.logs import event
@@ -113,6 +112,7 @@ class RoundClient:
         self._on_model = on_model
         self._report = report
         self._outbox = Outbox(settings.state_dir)
+        self._refusals = Refusals(identity, journal, sequence, clock)
         self._known_result = b""
 
     async def run(self) -> None:
@@ -138,10 +138,12 @@ class RoundClient:
             UnavailableError: the link broke; nothing is lost.
             BedsideError: the coordinator refuses this device for now, or the disk does.
         """
-        await self._send_refusals()
+        await self._refusals.send(self._link)
         for contribution in self._journal.open_contributions():
             await self._continue(contribution)
-        await self._send_refusals()  # a plan declined just now: the round waits for that word, not for the next poll
+        await self._refusals.send(
+            self._link
+        )  # a plan declined just now: the round waits for that word, not for the next poll
         newest = self._journal.newest()
         waiting = [item for item in self._journal.open_contributions() if item.state is not ContributionState.TRAINING]
         request = OfferRequest(
@@ -172,7 +174,7 @@ class RoundClient:
             signed_plan = check_plan(offer, standing, seen, now_s=now_s)
             checked = check_offer(offer, signed_plan, standing, now_s=now_s)
         except BedsideError as error:
-            self._refuse(offer, signed_plan, error)
+            self._refusals.refuse(offer, signed_plan, error)
             return True
         plan = checked.plan.plan
         contribution = Contribution(
@@ -204,12 +206,12 @@ class RoundClient:
             self._report("trainer", None)
         except (RefusedError, TrustError, MalformedError, ProtocolError) as error:
             self._report("trainer", None if isinstance(error, RefusedError) else error)
-            self._decline(contribution, offer, error)
+            self._refusals.decline(contribution, error)
         except UnavailableError as error:
             if error.code not in ("child-died", "child-timeout"):
                 raise
             self._report("trainer", error)
-            self._decline(contribution, offer, error)
+            self._refusals.decline(contribution, error)
 
     async def _contribute(self, contribution: Contribution, offer: Offer) -> None:
         """Fetch the model, serve it, train, and commit header and outbox row."""
@@ -338,58 +340,6 @@ class RoundClient:
         event(
             _LOGGER, "contribution-ended", task=contribution.task, round=contribution.round_number, outcome=code or "in"
         )
-
-    def _refuse(self, offer: Offer, signed_plan: SignedPlan | None, error: BedsideError) -> None:
-        """Remember and announce that a plan was not taken; what is remembered steps only to a plan that was signed."""
-        plan = signed_plan.plan.plan if signed_plan is not None else Plan()
-        contribution = Contribution(
-            plan_digest=digest(offer.plan.payload),
-            task=plan.task,
-            round_number=plan.round_number,
-            state=ContributionState.DECLINED,
-            offer=b"",
-            code=error.code,
-            sentence=bounded(error.sentence),
-        )
-        seen = signed_plan.seen if signed_plan is not None else None
-        signed = self._sign_refusal(contribution, offer.cohort)
-        self._journal.refuse(contribution, signed, seen, now_ns=self._clock.now_ns())
-        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
-
-    def _decline(self, contribution: Contribution, offer: Offer, error: BedsideError) -> None:
-        declined = Contribution(
-            contribution.plan_digest,
-            contribution.task,
-            contribution.round_number,
-            ContributionState.DECLINED,
-            b"",
-            error.code,
-            bounded(error.sentence),
-        )
-        signed = self._sign_refusal(declined, offer.cohort)
-        self._journal.refuse(declined, signed, None, now_ns=self._clock.now_ns())
-        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
-
-    def _sign_refusal(self, contribution: Contribution, cohort: int) -> bytes:
-        refusal = Refusal(
-            suite=SUITE,
-            plan_digest=contribution.plan_digest,
-            cohort=cohort,
-            credential_digest=self._identity.require_credential().digest,
-            code=contribution.code,
-            sentence=contribution.sentence,
-            sequence=self._sequence.next(),
-        )
-        signed = sign_message("refusal", refusal, self._identity.signing_key)
-        return signed.SerializeToString(deterministic=True)
-
-    async def _send_refusals(self) -> None:
-        for plan_digest, signed in self._journal.unsent_refusals():
-            try:
-                await self._link.decline(parse_strict(Signed, signed))
-            except (ProtocolError, RefusedError, MalformedError) as error:
-                event(_LOGGER, "refusal-not-taken", level=logging.WARNING, error=error)
-            self._journal.refusal_sent(plan_digest)
 
     def _standing(self) -> Standing:
         """Who we are and by what we judge, read again: a site may change its policy at any time."""

@@ -4,7 +4,9 @@ Invariants of a `CheckedOffer`:
     * the federation is signed by the pinned root and names this site with the pinned authority;
     * this device, and every trustee of its cohort, is on a roster that its own site authority signed;
     * the plan is signed by the coordinator that the federation names, and nothing in the offer goes back (rule T8);
-    * all trustees of the cohort opened it, the own site's among them, which promises at least the site's `min_trusted`;
+    * all trustees of the cohort opened it, the own site's among them, which promises at least the site's `min_trusted`
+      and `noise_multiplier`;
+    * the noise of all of them together fits the plan's ring;
     * the site's policy allows the plan.
 
 No IO and no clock: the reference time is a parameter, None where there is none to trust.
@@ -22,6 +24,7 @@ from bedside.agent.rounds.memory import Seen
 from bedside.core.errors import BedsideError, RefusedError, TrustError
 from bedside.core.policy import SitePolicy, judge_plan
 from bedside.core.policy.lineage import open_previous
+from bedside.core.privacy.gaussian import ONE_E6
 from bedside.core.securesum.messages import CheckedOpening, open_openings
 from bedside.core.securesum.plans import CheckedPlan, open_plan
 from bedside.core.signing import Trust, VerifiedCredential, open_federation, open_roster
@@ -117,7 +120,8 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
 
     Raises:
         TrustError, MalformedError, ProtocolError: a roster, credential or opening does not hold.
-        RefusedError: `promise-too-small`, `purpose-not-known`, or the code of the policy's rule.
+        RefusedError: `promise-too-small`, `noise-too-small`, `trusts-others`, `purpose-not-known`, or the code of the
+            policy's rule.
     """
     plan, seen = signed_plan.plan, signed_plan.seen
     trust, seen = _check_rosters(offer, signed_plan.federation, seen, now_s)
@@ -210,6 +214,14 @@ def _check_promise(own: CheckedOpening, standing: Standing) -> None:
             "promise-too-small",
             f"the trustee of site {standing.site} promises sets with {opening.min_trusted} trusted devices;"
             f" this device asks for {policy.min_trusted}",
+            remedy="give the trustee and the devices of a site the same policy",
+        )
+    if opening.noise_multiplier_e6 < policy.noise_multiplier_e6:
+        promised = opening.noise_multiplier_e6 / ONE_E6
+        raise RefusedError(
+            "noise-too-small",
+            f"the trustee of site {standing.site} promises a noise multiplier of {promised:g};"
+            f" this device asks for {policy.noise_multiplier:g}",
             remedy="give the trustee and the devices of a site the same policy",
         )
     strangers = set(opening.trusted_sites) - {standing.site, *policy.trusted_sites}

@@ -14,7 +14,7 @@ from bedside.core.bundle.manifest import decode_manifest
 from bedside.core.errors import MalformedError, TrustError
 from bedside.core.ids import check_id
 from bedside.core.limits import MAX_BLOB_BYTES
-from bedside.core.policy.judge import signer_of
+from bedside.core.policy.judge import check_signers, signer_of
 from bedside.core.signing import digest, open_federation, open_signed, parse_strict
 from bedside.core.signing.envelope import DIGEST_BYTES
 from bedside.core.signing.trust import authority_of
@@ -45,7 +45,8 @@ def check_result(offer: Offer, standing: Standing, seen: Seen) -> CheckedResult 
     """Verify the result of an offer; None when this device knows it, or knows a newer round of the task.
 
     Raises:
-        TrustError: `bad-signature`, `federation-rollback`, `other-authority` or `unknown-signer`.
+        TrustError: `bad-signature`, `federation-rollback`, `other-authority`, `unknown-signer`, `other-bundle` or
+            `coordinator-signs-models`.
         MalformedError: the result or the manifest is not well-formed.
     """
     federation = open_federation(offer.federation, standing.root_pk, min_version=seen.federation_version)
@@ -59,7 +60,10 @@ def check_result(offer: Offer, standing: Standing, seen: Seen) -> CheckedResult 
     round_seen = seen.rounds[result.task].round_number if result.task in seen.rounds else 0
     if result.round_number <= seen.results.get(result.task, 0) or result.round_number < round_seen:
         return None
+    check_signers(standing.policy, federation.coordinator.sign_pk)
     signer_of(standing.policy, offer.manifest)
+    if digest(offer.manifest.payload) != result.bundle_digest:
+        raise TrustError("other-bundle", "the manifest is not that of the result's bundle")
     decode_manifest(offer.manifest.payload)
     return CheckedResult(
         digest(offer.result.payload),

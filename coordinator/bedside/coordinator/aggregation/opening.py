@@ -9,7 +9,6 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from bedside.coordinator.aggregation.running import RunningSums, verified
 from bedside.coordinator.blobs import BlobStore
@@ -17,14 +16,12 @@ from bedside.coordinator.rounds.plans import EXAMPLES
 from bedside.coordinator.rounds.state import RoundState
 from bedside.core.codec.decoder import check_sum, decode_sum
 from bedside.core.errors import ProtocolError
+from bedside.core.privacy import noise_tails
 from bedside.core.securesum.plans import rotation_seed
 from bedside.core.securesum.ring import Words
 from bedside.core.signing import parse_strict
 from bedside.proto.v1.plan_pb2 import WEIGHTING_EXAMPLES
 from bedside.proto.v1.round_pb2 import Answer
-
-_NOISE_TAIL_SIGMAS: Final = 12
-"""How far, in standard deviations, the noise of one trustee can reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +47,19 @@ def open_sum(state: RoundState, cohort: int, blobs: BlobStore, running: RunningS
     for answer in answers:
         aggregate.subtract_answer(verified(blobs, answer.mask_sum_digest))
     words = aggregate.opened(len(counted), len(answers))
-    tail = sum(2 * _NOISE_TAIL_SIGMAS * answer.sigma_e6 for answer in answers) // 1_000_000
-    check_sum(words, plan.layout, len(counted), word_bits=plan.plan.word_bits, noise_tail=tail)
-    _check_weight(state, cohort, words, len(counted))
+    tails = noise_tails(plan.layout, [answer.noise_multiplier_e6 for answer in answers])
+    check_sum(words, plan.layout, len(counted), word_bits=plan.plan.word_bits, noise_tails=tails)
+    if not any(answer.noise_multiplier_e6 for answer in answers):
+        _check_weight(state, cohort, words, len(counted))
     packed = aggregate.packed()
     return OpenedSum(blobs.put(packed, "blake3"), len(packed))
 
 
 def _check_weight(state: RoundState, cohort: int, words: Words, contributors: int) -> None:
-    """A sum without any examples has no mean; its cohort is left out rather than the round lost."""
+    """A sum without any examples has no mean; its cohort is left out rather than the round lost.
+
+    With noise the count says nothing of the kind: `bounded_examples` keeps it within what honest devices count.
+    """
     plan = state.plan
     seed = rotation_seed(plan.digest, state.openings_digest(cohort))
     decoded = decode_sum(words, plan.layout, seed, contributors, word_bits=plan.plan.word_bits)

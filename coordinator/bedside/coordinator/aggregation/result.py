@@ -18,9 +18,9 @@ from bedside.coordinator.store.contributions import CohortRow
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.codec.decoder import DecodedSum, decode_sum
 from bedside.core.errors import MalformedError, ProtocolError
-from bedside.core.learning.combiners import CohortSum, Combiner, combiner_of
+from bedside.core.learning.combiners import CohortSum, combiner_of
 from bedside.core.learning.optimisers import server_optimiser
-from bedside.core.learning.weighting import Weighting
+from bedside.core.learning.weighting import Weighting, bounded_examples
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.securesum.messages import words_digest
 from bedside.core.securesum.plans import rotation_seed
@@ -70,8 +70,8 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         result.optimiser_state.CopyFrom(previous_state)
     opened = [row for row in state.cohorts if phase_of(row) is CohortPhase.OPENED]
     if opened:
-        sums = [(_decode(state, row, blobs), row.set_size) for row in opened]
-        counts = _sum_counts([decoded for decoded, _ in sums])
+        sums = [_decode(state, row, blobs) for row in opened]
+        counts = _sum_counts(sums)
         result.counts.extend(CountSum(name=name, sum=max(0, value)) for name, value in counts.items())
         combiner = combiner_of(plan.server.combiner, plan.server.trim_cohorts, len(plan.cohorts), plan.subsample_e32)
         try:
@@ -79,7 +79,10 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         except ProtocolError as error:
             result.no_step_code, result.no_step_sentence = error.code, error.sentence
         else:
-            _step(state, _combine(state, combiner, sums), result, blobs)
+            cohorts = [_cohort_sum(state, row, decoded) for row, decoded in zip(opened, sums, strict=True)]
+            training = plan.training
+            mean = combiner.combine(cohorts, Weighting(training.weighting), training.max_examples)
+            _step(state, mean, result, blobs)
     return result
 
 
@@ -87,13 +90,6 @@ def took_step(result: Result) -> bool:
     """Whether a round moved the model."""
     opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
     return opened and not result.no_step_code
-
-
-def _combine(state: RoundState, combiner: Combiner, sums: list[tuple[DecodedSum, int]]) -> dict[str, FloatArray]:
-    """The mean delta over the opened cohorts, as the plan combines them."""
-    training = state.plan.plan.training
-    cohorts = [CohortSum(one.tensors, size, int(one.counts[EXAMPLES].sum())) for one, size in sums]
-    return combiner.combine(cohorts, Weighting(training.weighting), training.max_examples)
 
 
 def _step(state: RoundState, mean: dict[str, FloatArray], result: Result, blobs: BlobStore) -> None:
@@ -127,6 +123,20 @@ def _decode(state: RoundState, row: CohortRow, blobs: BlobStore) -> DecodedSum:
 def _sum_counts(sums: list[DecodedSum]) -> dict[str, int]:
     """Counts over all opened cohorts, also where a combiner leaves cohorts out."""
     return {name: sum(int(one.counts[name].sum()) for one in sums) for name in sums[0].counts}
+
+
+def _cohort_sum(state: RoundState, row: CohortRow, decoded: DecodedSum) -> CohortSum:
+    """One cohort for the combiner; a count that noise has moved is brought back to what its devices can have had."""
+    training = state.plan.plan.training
+    examples = int(decoded.counts[EXAMPLES].sum())
+    if _has_noise(state, row):
+        examples = bounded_examples(examples, row.set_size, training.min_examples, training.max_examples)
+    return CohortSum(decoded.tensors, row.set_size, examples)
+
+
+def _has_noise(state: RoundState, row: CohortRow) -> bool:
+    answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(row.cohort, "answer")]
+    return any(answer.noise_multiplier_e6 for answer in answers)
 
 
 def _cohort_result(state: RoundState, row: CohortRow) -> CohortResult:

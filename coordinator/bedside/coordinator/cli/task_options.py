@@ -12,6 +12,8 @@ import click
 
 from bedside.coordinator.cli.present import COMBINERS
 from bedside.core.bundle.manifest import Manifest
+from bedside.core.limits import MAX_NOISE_MULTIPLIER
+from bedside.core.privacy import multiplier_e6
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.operator_pb2 import StartTaskRequest
 
@@ -49,6 +51,7 @@ class TaskOptions:
     beta1: float
     beta2: float
     tau: float
+    noise_multiplier: float
 
 
 _OPTIONS = (
@@ -100,6 +103,14 @@ _OPTIONS = (
     click.option("--beta1", type=float, default=0.9, show_default=True, help="FedAdam."),
     click.option("--beta2", type=float, default=0.99, show_default=True, help="FedAdam."),
     click.option("--tau", type=float, default=0.001, show_default=True, help="FedAdam."),
+    click.option(
+        "--noise-multiplier",
+        type=click.FloatRange(0, MAX_NOISE_MULTIPLIER),
+        default=0.0,
+        show_default=True,
+        help="Gaussian noise that every trustee adds in full, as a multiple of what one device can change. A site's"
+        " policy may ask for more. For small vectors; see `bedside privacy show`.",
+    ),
 )
 
 
@@ -130,6 +141,7 @@ def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
         min_contributors=options.min_contributors,
         max_contributors=options.max_contributors,
         collect_s=options.collect_seconds,
+        noise_multiplier_e6=multiplier_e6(options.noise_multiplier),
         cohorts=[plan_pb2.Cohort(index=at, sites=text.split(",")) for at, text in enumerate(options.cohort)],
         subsample_e32=int(options.subsample * (1 << 32)) if options.subsample < 1 else 0,
     )

@@ -11,6 +11,7 @@ from bedside.coordinator.blobs.stream import stream_blob
 from bedside.coordinator.calls import Context
 from bedside.coordinator.models.bundles import import_bundle
 from bedside.coordinator.parts import Parts
+from bedside.coordinator.privacy.charges import report_charges
 from bedside.coordinator.rounds.detail import describe, summarise
 from bedside.coordinator.rounds.state import RoundState, read_round
 from bedside.coordinator.rounds.tasking import Tasks
@@ -30,6 +31,8 @@ from bedside.proto.v1.operator_pb2 import (
     MintedToken,
     MintTokenRequest,
     PlanFile,
+    PrivacyQuery,
+    PrivacyReport,
     RoundDetail,
     RoundList,
     RoundQuery,
@@ -149,6 +152,10 @@ class OperatorService(OperatorServiceServicer):
         """Send any blob, masked uploads and opened sums included: they are what the coordinator sees."""
         async for chunk in stream_blob(self._parts.blobs, request):
             yield chunk
+
+    async def PrivacySpent(self, request: PrivacyQuery, context: Context) -> PrivacyReport:  # noqa: N802
+        """Count what was charged."""
+        return self._parts.store.run_tx("privacy-spent", lambda tx: report_charges(tx, request.task))
 
     async def MintToken(self, request: MintTokenRequest, context: Context) -> MintedToken:  # noqa: N802
         """Make a token whose bearers wait for their site's approval."""

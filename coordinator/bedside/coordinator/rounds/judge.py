@@ -11,6 +11,7 @@ from typing import Final
 
 from bedside.coordinator.rounds.state import RoundState, phase_of
 from bedside.coordinator.store.contributions import CohortRow, WordRow
+from bedside.core.errors import ProtocolError
 from bedside.core.securesum.aggregator import CohortInput, CohortPhase
 from bedside.core.signing import VerifiedCredential, parse_strict
 from bedside.proto.v1 import round_pb2
@@ -75,7 +76,8 @@ def judge_cohort(state: RoundState, row: CohortRow, crowd: Crowd, patience: Pati
         CohortPhase.REVEALING: ("answer", CohortInput.ALL_ANSWERED, patience.answer_ms),
     }[phase]
     if state.is_complete(row.cohort, kind):
-        return Next(event)
+        overflow = _overflow(state, row.cohort) if phase is CohortPhase.OPENING else None
+        return overflow or Next(event)
     deadline_ms = row.phase_since_ms + wait_ms
     if phase is CohortPhase.OPENING:
         deadline_ms = min(deadline_ms, state.plan.plan.close_at_s * _MS_PER_S)
@@ -100,6 +102,18 @@ def _ended_by_trustee(state: RoundState, cohort: int) -> Next | None:
         if closed is not None:
             reason = close_reason(closed)
             return Next(CohortInput.TRUSTEE_CLOSED, f"closed-{reason}", _CLOSINGS[reason].format(site=trustee.site))
+    return None
+
+
+def _overflow(state: RoundState, cohort: int) -> Next | None:
+    """Noise that sites add of their own may be more than the plan's ring was made for: nobody shall train for that."""
+    openings = [state.opening(cohort, trustee) for trustee in state.trustees(cohort)]
+    try:
+        state.plan.check_ring(opening.noise_multiplier_e6 for opening in openings if opening is not None)
+    except ProtocolError as error:
+        return Next(
+            CohortInput.TRUSTEE_REFUSED, error.code, f"the trustees' noise does not fit the ring: {error.sentence}"
+        )
     return None
 
 

@@ -17,6 +17,7 @@ from bedside.core.bundle.manifest import Manifest, decode_manifest
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import ProtocolError, RefusedError
 from bedside.core.limits import MAX_TRUSTEES, MAX_WORD_BITS
+from bedside.core.privacy import noise_tails
 from bedside.core.securesum.merkle import tree_root
 from bedside.core.securesum.plans import READER_VERSION, layout_message
 from bedside.core.signing import digest, parse_strict
@@ -59,7 +60,7 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
 
     Raises:
         RefusedError: `no-trustee` when a site has none, or `no-site`.
-        ProtocolError: `ring-overflow` when no ring holds the sum.
+        ProtocolError: `ring-overflow` or `noise-too-large` when no ring holds the sum.
     """
     request = parse_strict(StartTaskRequest, facts.task.request)
     manifest = decode_manifest(parse_strict(Signed, facts.bundle.manifest).payload)
@@ -82,11 +83,11 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
         checkpoint=_checkpoint(facts, previous),
         training=request.training,
         layout=layout_message(layout),
-        word_bits=request.word_bits or narrowest_ring(layout, most),
+        word_bits=request.word_bits or narrowest_ring(layout, most, _noise_tails(layout, cohorts, request)),
         cohorts=cohorts,
         min_contributors=request.min_contributors,
         max_contributors=most,
-        noise=plan_pb2.Noise(),
+        noise=plan_pb2.Noise(noise_multiplier_e6=request.noise_multiplier_e6),
         issued_at_s=facts.now_s,
         close_at_s=facts.now_s + request.collect_s,
         server=request.server,
@@ -131,19 +132,24 @@ def cohort_groups(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[
     return [list(cohort.sites) for cohort in asked] or _even_groups(registry.sites)
 
 
-def narrowest_ring(layout: Layout, contributors: int) -> int:
-    """The least number of bits, from 16, that holds a sum of so many vectors.
+def _noise_tails(layout: Layout, cohorts: Sequence[plan_pb2.Cohort], request: StartTaskRequest) -> list[int]:
+    """Of the cohort with the most trustees; noise that sites add beyond what is asked is not known here."""
+    return noise_tails(layout, [request.noise_multiplier_e6] * max(len(cohort.trustees) for cohort in cohorts))
+
+
+def narrowest_ring(layout: Layout, contributors: int, tails: Sequence[int] = ()) -> int:
+    """The least number of bits, from 16, that holds a sum of so many vectors, and noise that reaches so far.
 
     Raises:
         ProtocolError: `ring-overflow` when 32 do not.
     """
     for word_bits in range(_FIRST_WORD_BITS, MAX_WORD_BITS):
         try:
-            layout.check_fits(contributors, word_bits)
+            layout.check_fits(contributors, word_bits, tails)
         except ProtocolError:
             continue
         return word_bits
-    layout.check_fits(contributors, MAX_WORD_BITS)
+    layout.check_fits(contributors, MAX_WORD_BITS, tails)
     return MAX_WORD_BITS
 
 

@@ -18,6 +18,7 @@ from bedside.core.securesum.messages import words_digest
 from bedside.core.securesum.plans import CheckedPlan, open_plan
 from bedside.core.signing import parse_strict
 from bedside.proto.v1.common_pb2 import Signed
+from bedside.proto.v1.round_pb2 import Opening
 
 _CACHED_PLANS: Final = 64
 FINAL_PHASES: Final = frozenset({CohortPhase.OPENED, CohortPhase.LEFT_OUT})
@@ -69,6 +70,11 @@ class RoundState:
         """The words of a cohort's trustees that are here, in the plan's order."""
         found = (self.word(cohort, kind, trustee) for trustee in self.trustees(cohort))
         return [parse_strict(Signed, word.signed) for word in found if word is not None]
+
+    def opening(self, cohort: int, credential_digest: bytes) -> Opening | None:
+        """What one trustee has promised."""
+        word = self.word(cohort, "opening", credential_digest)
+        return parse_strict(Opening, parse_strict(Signed, word.signed).payload) if word is not None else None
 
     def is_complete(self, cohort: int, kind: str) -> bool:
         """Whether all trustees of a cohort have said this."""

@@ -16,7 +16,8 @@ from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.ids import check_id
 from bedside.core.learning.combiners import combiner_of
 from bedside.core.learning.optimisers import server_optimiser
-from bedside.core.limits import MAX_CLOSE_AHEAD_S, MAX_CONTRIBUTORS
+from bedside.core.limits import MAX_CLOSE_AHEAD_S, MAX_CONTRIBUTORS, MAX_NOISE_MULTIPLIER
+from bedside.core.privacy import ONE_E6
 from bedside.core.securesum.aggregator import COHORT, CohortInput, advance
 from bedside.core.signing import parse_strict
 from bedside.proto.v1.common_pb2 import Signed
@@ -105,6 +106,8 @@ def _check(request: StartTaskRequest, bundle: BundleRow, cohorts: int) -> None:
     _require(1 <= least <= most <= MAX_CONTRIBUTORS, "the numbers of contributors are out of bounds")
     _require(training.epochs >= 1 and training.batch_size >= 1, "training needs at least one epoch and one example")
     _require(training.max_examples >= max(1, training.min_examples), "max_examples is below min_examples")
+    most_e6 = MAX_NOISE_MULTIPLIER * ONE_E6
+    _require(request.noise_multiplier_e6 <= most_e6, f"the noise multiplier is 0 to {MAX_NOISE_MULTIPLIER}")
     _require(training.level != 0 and training.weighting != 0, "training names no level or no weighting")
     manifest = decode_manifest(parse_strict(Signed, bundle.manifest).payload)
     plan_layout(manifest, request)

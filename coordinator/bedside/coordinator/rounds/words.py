@@ -57,10 +57,11 @@ class TrusteeWords:
         self._keep(state, claimed.cohort, "vote", signed, trustee, CohortPhase.SEALED)
 
     def check_answer(self, signed: Signed, trustee: VerifiedCredential) -> Answer:
-        """Verify an answer before its words are read; raises as `open_answer`, or `other-votes`."""
+        """Verify an answer before its words are read; raises as `open_answer`, `other-votes` or `other-noise`."""
         claimed = parse_strict(Answer, signed.payload)
         state = self._round(claimed.plan_digest, claimed.cohort, trustee)
         answer = open_answer(signed, trustee, state.plan, claimed.cohort)
+        self._check_noise(state, answer, trustee)
         votes = state.signed_words(claimed.cohort, "vote")
         if answer.set_root != self.root(state, claimed.cohort) or answer.votes_digest != words_digest(votes):
             raise ProtocolError("other-votes", "this answer is for other votes or another set")
@@ -112,6 +113,12 @@ class TrusteeWords:
             ProtocolError: `not-sealed`.
         """
         return set_root(leaves_of(read_header_set(self._parts, state, cohort)))
+
+    @staticmethod
+    def _check_noise(state: RoundState, answer: Answer, trustee: VerifiedCredential) -> None:
+        promised = state.opening(answer.cohort, trustee.digest)
+        if promised is None or answer.noise_multiplier_e6 != promised.noise_multiplier_e6:
+            raise ProtocolError("other-noise", "this answer has another noise multiplier than its trustee's opening")
 
     def _round(self, plan_digest: bytes, cohort: int, trustee: VerifiedCredential) -> RoundState:
         state = self._parts.store.run_tx("find-round", find_round(plan_digest, self._parts.sign_pk))

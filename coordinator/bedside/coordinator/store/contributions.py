@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, update
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from bedside.coordinator.store.rows import fetch, fetch_one
-from bedside.coordinator.store.schema import COHORTS, PHASES, REFUSALS, TRUSTEE_WORDS, UPLOADS
+from bedside.coordinator.store.schema import COHORTS, PHASES, REFUSALS, ROUNDS, TRUSTEE_WORDS, UPLOADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,21 @@ def words(tx: Connection, plan_digest: bytes, cohort: int | None = None, kind: s
     if kind is not None:
         where.append(TRUSTEE_WORDS.c.kind == kind)
     return fetch(tx, WordRow, TRUSTEE_WORDS, *where)
+
+
+def charged_openings(tx: Connection, task: str = "") -> list[tuple[str, bytes]]:
+    """Task and signed opening of each round and trustee that has voted; of one task when it is named."""
+    opening, vote = TRUSTEE_WORDS.alias("opening"), TRUSTEE_WORDS.alias("vote")
+    same = [opening.c[name] == vote.c[name] for name in ("plan_digest", "cohort", "credential_digest")]
+    query = (
+        select(ROUNDS.c.task, opening.c.signed)
+        .join(opening, opening.c.plan_digest == ROUNDS.c.plan_digest)
+        .join(vote, and_(*same))
+        .where(opening.c.kind == "opening", vote.c.kind == "vote")
+    )
+    if task:
+        query = query.where(ROUNDS.c.task == task)
+    return [(str(row[0]), bytes(row[1])) for row in tx.execute(query)]
 
 
 def unclosed_plans(tx: Connection, credential_digest: bytes) -> list[tuple[bytes, int]]:

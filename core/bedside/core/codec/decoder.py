@@ -10,6 +10,7 @@ bits on every machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -72,7 +73,9 @@ def decode_sum(words: Words, layout: Layout, rotation_seed: bytes, contributors:
     return decoded
 
 
-def check_sum(words: Words, layout: Layout, contributors: int, *, word_bits: int, noise_tail: int = 0) -> None:
+def check_sum(
+    words: Words, layout: Layout, contributors: int, *, word_bits: int, noise_tails: Sequence[int] = ()
+) -> None:
     """Refuse a sum that no set of honest devices, with that noise, can have made.
 
     Per VALUE segment: ||X|| <= n C + (n + noise) sqrt(words) steps, since every device is clipped to C and rounding
@@ -84,14 +87,16 @@ def check_sum(words: Words, layout: Layout, contributors: int, *, word_bits: int
         layout: the plan's layout.
         contributors: n, devices in the sum.
         word_bits: w of the ring.
-        noise_tail: distance between the lowest and the highest noise of all trustees together on one word.
+        noise_tails: per segment, the distance between the lowest and the highest noise of all trustees together on one
+            word; empty without noise.
 
     Raises:
         ProtocolError: `sum-out-of-bounds`, `ring-overflow` or `wrong-vector-length`.
     """
-    _check_words(words, layout, contributors, word_bits, noise_tail)
-    noise = noise_tail // 2
-    for segment, place in layout.placed():
+    _check_words(words, layout, contributors, word_bits, noise_tails)
+    tails = noise_tails or [0] * len(layout.segments)
+    for (segment, place), noise_tail in zip(layout.placed(), tails, strict=True):
+        noise = noise_tail // 2
         if segment.kind is SegmentKind.COUNT:
             middle = _count_middle(segment, contributors)
             counts = _centred(words[place], middle, word_bits) + middle
@@ -105,8 +110,10 @@ def check_sum(words: Words, layout: Layout, contributors: int, *, word_bits: int
             raise _out_of_bounds(segment, f"its norm is {math.isqrt(square)} steps, over {limit}")
 
 
-def _check_words(words: Words, layout: Layout, contributors: int, word_bits: int, noise_tail: int = 0) -> None:
-    layout.check_fits(contributors, word_bits, noise_tail)
+def _check_words(
+    words: Words, layout: Layout, contributors: int, word_bits: int, noise_tails: Sequence[int] = ()
+) -> None:
+    layout.check_fits(contributors, word_bits, noise_tails)
     if contributors < 1 or words.shape != (layout.words,) or words.dtype != word_dtype(word_bits):
         raise ProtocolError(
             "wrong-vector-length",

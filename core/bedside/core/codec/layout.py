@@ -8,6 +8,7 @@ device or a coordinator to choose later. The wire form is `bedside.proto.v1.Layo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -196,13 +197,19 @@ class Layout:
             start += segment.words
         return tuple(placed)
 
-    def check_fits(self, contributors: int, word_bits: int, noise_tail: int = 0) -> None:
+    def check_fits(self, contributors: int, word_bits: int, noise_tails: Sequence[int] = ()) -> None:
         """Refuse a ring in which a sum of `contributors` vectors and the noise could wrap.
+
+        Args:
+            contributors: n, the most devices in one sum.
+            word_bits: w.
+            noise_tails: per segment, the distance between the lowest and the highest noise that all trustees together
+                can add to one word; empty without noise.
 
         Raises:
             ProtocolError: `ring-overflow`.
         """
-        for segment in self.segments:
+        for segment, noise_tail in zip(self.segments, noise_tails or [0] * len(self.segments), strict=True):
             if segment.kind is SegmentKind.VALUE:
                 check_no_overflow(contributors, segment.bits, word_bits, noise_tail)
             else:

@@ -46,6 +46,14 @@ def contribution_weight(weighting: Weighting, examples: int, cap: int) -> float:
     return 1.0 if weighting is Weighting.UNIFORM else float(np.float32(counted / cap))
 
 
+def bounded_examples(examples: int, contributors: int, least: int, cap: int) -> int:
+    """A noisy count of examples, brought to what honest devices can have counted together.
+
+    Each has `least` to `cap`, or declines. Noise alone could make the total zero or negative, and the mean boundless.
+    """
+    return min(max(examples, contributors * max(1, least)), contributors * cap)
+
+
 def mean_delta(
     summed: Mapping[str, FloatArray], weighting: Weighting, contributors: int, examples: int, cap: int
 ) -> dict[str, FloatArray]:

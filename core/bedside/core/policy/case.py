@@ -61,12 +61,9 @@ class Case:
         return [segment for segment in self.plan.layout.segments if segment.kind is kind]
 
 
-def noise_covers(plan: CheckedPlan, policy: SitePolicy) -> bool:
-    """Whether the own trustee adds noise to what this plan sums.
+def noise_covers(policy: SitePolicy) -> bool:
+    """Whether the own trustee adds noise by its own site's choice.
 
-    Once a policy can state its own noise, only that counts: what a plan asks for is the coordinator's word.
+    What a plan asks for does not count: it is the coordinator's word, and may be too little to cover anything.
     """
-    multiplier = getattr(policy, "noise_multiplier", None)
-    if multiplier is None:
-        return plan.plan.noise.sigma_e6 > 0
-    return float(multiplier) > 0
+    return policy.noise_multiplier > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bedside.core.policy.case import noise_covers
 from bedside.core.policy.site_policy import SitePolicy
 
 
@@ -29,11 +30,6 @@ class Explanation:
 def explain(policy: SitePolicy) -> Explanation:
     """Say what `policy` means for its site."""
     return Explanation(tuple(_takes_part(policy)), tuple(_protected(policy)), tuple(_not_protected(policy)))
-
-
-def adds_noise(policy: SitePolicy) -> bool:
-    """Whether the policy has its trustee add noise of its own."""
-    return float(getattr(policy, "noise_multiplier", 0.0) or 0.0) > 0
 
 
 def _takes_part(policy: SitePolicy) -> Iterator[str]:
@@ -92,7 +88,7 @@ def _protected(policy: SitePolicy) -> Iterator[str]:
         f"One device contributes at most a length of {policy.max_clip:g}, learned in at least {policy.min_local_steps}"
         f" steps from at least {policy.min_examples} windows of {policy.min_sessions} recordings or more."
     )
-    if adds_noise(policy):
+    if noise_covers(policy):
         yield "Your trustee adds noise of its own to every sum; what one device sent is blurred by it in every sum."
 
 
@@ -102,7 +98,7 @@ def _not_protected(policy: SitePolicy) -> Iterator[str]:
     yield (
         "Whoever signs models can build one that writes windows into its update, even within a sum, and nobody can"
         " see it in the result. Name signers only whose work you would run on your own machines."
-        + ("" if adds_noise(policy) else " Enough noise would prevent it; this policy adds none.")
+        + ("" if noise_covers(policy) else " Enough noise would prevent it; this policy adds none.")
     )
     if policy.min_local_steps < 2:
         yield "Single training steps are allowed where noise covers them; without it they would be refused."
@@ -145,12 +141,13 @@ def _of_sets(policy: SitePolicy) -> Iterator[str]:
         )
     else:
         yield "Every trustee of a round can stop it by keeping silent. That costs the round, not your data."
-    if not policy.guard_membership and not adds_noise(policy):
+    if not policy.guard_membership and not noise_covers(policy):
         yield (
             "guard_membership is off: when one device joins or leaves between two rounds of training, the two sums"
-            " together tell something about it. Over many rounds with changing devices that adds up."
+            " together tell something about it, most of all when a coordinator hardly moves the model between them."
+            " Over many rounds with changing devices that adds up."
         )
-    elif not adds_noise(policy):
+    elif not noise_covers(policy):
         yield (
             "Sets are compared in pairs. Three or more sums with cleverly chosen sets can still tell of a few devices"
             " in which they differ together; only noise prevents that."
@@ -158,7 +155,7 @@ def _of_sets(policy: SitePolicy) -> Iterator[str]:
 
 
 def _of_sums(policy: SitePolicy) -> Iterator[str]:
-    if adds_noise(policy):
+    if noise_covers(policy):
         yield (
             "Noise covers one device's contribution to one round, not one patient: who has been in many rounds, or on"
             " many devices, is covered less."

@@ -16,6 +16,7 @@ from bedside.core.errors import MalformedError
 from bedside.core.ids import check_id
 from bedside.core.limits import (
     MAX_CONTRIBUTORS,
+    MAX_NOISE_MULTIPLIER,
     MAX_TRUSTEES,
     MAX_VALUE_BITS,
     MAX_VECTOR_WORDS,
@@ -25,6 +26,7 @@ from bedside.core.limits import (
 )
 from bedside.core.policy.hours import parse_hours
 from bedside.core.policy.templates import TEMPLATES
+from bedside.core.privacy.mechanism import multiplier_e6
 from bedside.core.signing.envelope import digest
 
 PURPOSES: Final = ("train", "evaluate", "statistic")
@@ -66,6 +68,11 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_rounds_per_day: most rounds of all tasks and purposes together.
         quotas: most rounds of one purpose per day; a purpose that is not named has `max_rounds_per_day` only.
         max_evaluations_per_checkpoint: R. Times that one checkpoint may be evaluated.
+        noise_multiplier: z of the noise that this site's trustee adds to every sum at the least; 0 for none. See
+            `core.privacy.mechanism`.
+        max_epsilon: what all sums together may cost a device, by the trustee's own bound; 0 for no bound. With a bound,
+            a sum without noise is refused: it costs infinitely much.
+        delta: at which that epsilon is meant.
         heartbeat: `minimal` or `standard`: how much a device tells about itself.
     """
 
@@ -96,13 +103,22 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_rounds_per_day: int = 1_000
     quotas: dict[str, int] = msgspec.field(default_factory=_default_quotas)
     max_evaluations_per_checkpoint: int = 3
+    noise_multiplier: float = 0.0
+    max_epsilon: float = 0.0
+    delta: float = 1e-5
     heartbeat: str = "standard"
+
+    @property
+    def noise_multiplier_e6(self) -> int:
+        """As on the wire, rounded up."""
+        return multiplier_e6(self.noise_multiplier)
 
     def __post_init__(self) -> None:
         _check_participation(self)
         _check_sets(self)
         _check_ranges(self)
         _check_times(self)
+        _check_noise(self)
 
 
 def policy_digest(data: bytes) -> bytes:
@@ -151,6 +167,13 @@ def _check_times(policy: SitePolicy) -> None:
     _require(set(policy.quotas) <= set(PURPOSES), f"quotas are per purpose: {', '.join(PURPOSES)}")
     _require(all(most >= 0 for most in policy.quotas.values()), "quotas are not negative")
     _require(policy.max_evaluations_per_checkpoint >= 0, "max_evaluations_per_checkpoint is not negative")
+
+
+def _check_noise(policy: SitePolicy) -> None:
+    sane = 0 <= policy.noise_multiplier <= MAX_NOISE_MULTIPLIER
+    _require(sane, f"noise_multiplier is 0 to {MAX_NOISE_MULTIPLIER}")
+    _require(0 <= policy.max_epsilon < math.inf, "max_epsilon is 0 or more, and finite")
+    _require(0 < policy.delta < 1, "delta is between 0 and 1")
 
 
 def _are_ids(names: tuple[str, ...]) -> bool:

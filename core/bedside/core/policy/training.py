@@ -34,7 +34,7 @@ def training_out_of_range(case: Case) -> str:
 
 def single_step_gradient(case: Case) -> str:
     """One step from a known checkpoint is a plain gradient, which tells most about single windows."""
-    if not case.trains or case.plan.plan.training.min_local_steps >= 2 or noise_covers(case.plan, case.policy):
+    if not case.trains or case.plan.plan.training.min_local_steps >= 2 or noise_covers(case.policy):
         return ""
     steps = case.plan.plan.training.min_local_steps
     return f"the plan asks for {steps} local steps without noise; without noise at least 2 are allowed"
@@ -66,7 +66,7 @@ def _hyper_parameters(case: Case) -> str:
     rate = asked.learning_rate_e9 / 1e9
     checks = (
         (asked.level in LEVELS, "the plan's quantisation level is not known here; Q0 and Q1 are allowed"),
-        (not asked.suffix, f"the plan trains only the layers from {asked.suffix[:64]!r}; all or none are allowed"),
+        (not asked.suffix, f"the plan trains only the layers from {asked.suffix!r:.64}; all or none are allowed"),
         (
             1 <= asked.epochs <= policy.max_epochs,
             f"the plan asks for {asked.epochs} epochs; site {site} allows 1 to {policy.max_epochs}",

@@ -49,7 +49,7 @@ def layout_not_the_models(case: Case) -> str:
     shared = [(tensor.name, tensor.shape) for tensor in case.manifest.shared()] if case.trains else []
     if asked != shared:
         stray = next((name for name, shape in asked if (name, shape) not in shared), "")
-        what = f"tensor {stray[:64]!r}, which the model does not share" if stray else "not all that the model shares"
+        what = f"tensor {stray!r:.64}, which the model does not share" if stray else "not all that the model shares"
         if not case.trains:
             what = f"tensors, although it sums for {case.purpose}"
         return f"the plan's vector carries {what}; exactly the shared tensors are allowed, and only in training"
@@ -60,7 +60,7 @@ def layout_not_the_models(case: Case) -> str:
         return ""
     stray = next((segment.name for segment in counts if segment.name not in COUNTS), "")
     if stray:
-        return f"the plan asks for the count {stray[:64]!r}; only {', '.join(sorted(COUNTS))} are allowed"
+        return f"the plan asks for the count {stray!r:.64}; only {', '.join(sorted(COUNTS))} are allowed"
     return ""
 
 
@@ -71,7 +71,7 @@ def statistic_not_in_catalogue(case: Case) -> str:
         return f"the plan names a statistic, but sums for {case.purpose}" if name else ""
     if name not in case.policy.statistics or name not in TEMPLATES:
         allowed = ", ".join(case.policy.statistics) or "none"
-        return f"the plan asks for the statistic {name[:64]!r}; site {case.own_site} allows {allowed}"
+        return f"the plan asks for the statistic {name!r:.64}; site {case.own_site} allows {allowed}"
     counts = tuple(segment.name for segment in case.plan.layout.segments)
     if counts != TEMPLATES[name].counts:
         return f"the plan's vector is not that of the statistic {name}; it carries {', '.join(TEMPLATES[name].counts)}"
@@ -80,6 +80,6 @@ def statistic_not_in_catalogue(case: Case) -> str:
 
 def statistic_without_noise(case: Case) -> str:
     """A count of one is a patient: statistics are never opened without noise."""
-    if case.plan.plan.purpose != plan_pb2.PURPOSE_STATISTIC or noise_covers(case.plan, case.policy):
+    if case.plan.plan.purpose != plan_pb2.PURPOSE_STATISTIC or noise_covers(case.policy):
         return ""
     return f"the plan sums a statistic without noise; site {case.own_site} allows statistics with noise only"

@@ -15,7 +15,8 @@ from typing import Final, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from bedside.core.errors import MalformedError, ProtocolError, TrustError
-from bedside.core.limits import MAX_TEXT_CHARS
+from bedside.core.limits import MAX_NOISE_MULTIPLIER, MAX_TEXT_CHARS
+from bedside.core.privacy.gaussian import ONE_E6
 from bedside.core.securesum.keys import (
     MLKEM_CIPHERTEXT_BYTES,
     MLKEM_PK_BYTES,
@@ -76,7 +77,8 @@ def open_opening(signed: Signed, credential: VerifiedCredential, plan: CheckedPl
     """Verify one trustee's opening.
 
     Raises:
-        TrustError, MalformedError, ProtocolError: see `_open`; `not-a-trustee` when the plan does not name it.
+        TrustError, MalformedError, ProtocolError: see `_open`; `not-a-trustee` when the plan does not name it;
+            `noise-too-small` when it promises less noise than the plan asks for.
     """
     opening = _open(round_pb2.Opening, "opening", signed, credential, plan, cohort)
     if credential.digest not in [trustee.credential_digest for trustee in plan.cohort(cohort).trustees]:
@@ -86,6 +88,7 @@ def open_opening(signed: Signed, credential: VerifiedCredential, plan: CheckedPl
     lengths_hold = len(opening.x25519_pk) == X25519_BYTES and len(opening.mlkem_pk) == MLKEM_PK_BYTES
     if not lengths_hold or opening.min_trusted < 1:
         raise MalformedError("bad-opening", "an opening's keys or promise are out of bounds")
+    _check_noise(opening, plan)
     _check_chain(opening.chain)
     return CheckedOpening(digest(signed.payload), opening, credential, signed)
 
@@ -96,7 +99,8 @@ def open_openings(
     """Verify the openings of all the cohort's trustees, in the plan's order.
 
     Raises:
-        ProtocolError: `openings-incomplete`, when one is missing, repeated or out of order.
+        ProtocolError: `openings-incomplete`, when one is missing, repeated or out of order; `ring-overflow`, when the
+            noise that they promise together does not fit the ring.
         TrustError, MalformedError: as `open_opening` and `Trust.credential`.
     """
     wanted = [trustee.credential_digest for trustee in plan.cohort(cohort).trustees]
@@ -109,6 +113,7 @@ def open_openings(
     keys = {opening.opening.x25519_pk for opening in openings} | {o.opening.mlkem_pk for o in openings}
     if len(keys) != 2 * len(openings):
         raise TrustError("repeated-round-key", "two trustees published the same round key")
+    plan.check_ring(opening.opening.noise_multiplier_e6 for opening in openings)
     return openings
 
 
@@ -210,6 +215,18 @@ def _open(
     if common.credential_digest != credential.digest:
         raise TrustError("wrong-sender", f"this {kind} names another credential than its sender's")
     return message
+
+
+def _check_noise(opening: round_pb2.Opening, plan: CheckedPlan) -> None:
+    promised_e6 = opening.noise_multiplier_e6
+    if promised_e6 > MAX_NOISE_MULTIPLIER * ONE_E6:
+        raise MalformedError("bad-opening", "an opening's noise multiplier is out of bounds")
+    if promised_e6 < plan.noise_multiplier_e6:
+        raise ProtocolError(
+            "noise-too-small",
+            f"the trustee of site {opening.site} promises a noise multiplier of {promised_e6 / ONE_E6:g};"
+            f" the plan asks for {plan.noise_multiplier_e6 / ONE_E6:g}",
+        )
 
 
 def _check_chain(chain: round_pb2.Chain) -> None:

@@ -21,11 +21,14 @@ from bedside.core.limits import (
     MAX_CLOSE_AHEAD_S,
     MAX_COHORTS,
     MAX_CONTRIBUTORS,
+    MAX_NOISE_MULTIPLIER,
     MAX_PLAN_BYTES,
     MAX_SEGMENTS,
     MAX_TRUSTEES,
     MIN_SUBSAMPLE_E32,
 )
+from bedside.core.privacy.gaussian import ONE_E6
+from bedside.core.privacy.mechanism import check_ring
 from bedside.core.securesum.ring import word_dtype
 from bedside.core.signing.envelope import DIGEST_BYTES, SUITE, digest, open_signed, parse_strict
 from bedside.proto.v1 import plan_pb2
@@ -58,6 +61,19 @@ class CheckedPlan:
         """Words of every vector of this plan."""
         return self.layout.words
 
+    @property
+    def noise_multiplier_e6(self) -> int:
+        """What the plan asks of every trustee; each keeps its own policy's if that is more."""
+        return self.plan.noise.noise_multiplier_e6
+
+    def check_ring(self, multipliers_e6: Iterable[int]) -> None:
+        """The overflow rule for the largest set and trustees with these noise multipliers.
+
+        Raises:
+            ProtocolError: `ring-overflow` or `noise-too-large`.
+        """
+        check_ring(self.layout, self.plan.max_contributors, self.plan.word_bits, multipliers_e6)
+
     def cohort(self, index: int) -> plan_pb2.Cohort:
         """The cohort with that index.
 
@@ -87,7 +103,7 @@ def open_plan(signed: Signed, coordinator_pk: bytes) -> CheckedPlan:
     Raises:
         TrustError: `stranger-plan` when the coordinator that the federation names did not sign it.
         MalformedError: `bad-plan`, `bad-layout`, `bad-combiner` or `bad-id`.
-        ProtocolError: `ring-overflow` or `reader-too-old`.
+        ProtocolError: `ring-overflow` (with the noise that the plan asks for), `noise-too-large` or `reader-too-old`.
     """
     try:
         payload = open_signed("plan", signed, coordinator_pk)
@@ -104,7 +120,8 @@ def open_plan(signed: Signed, coordinator_pk: bytes) -> CheckedPlan:
     _check_cohorts(plan)
     combiner_of(plan.server.combiner, plan.server.trim_cohorts, len(plan.cohorts), plan.subsample_e32)
     layout = layout_of(plan.layout, plan.subsample_e32)
-    layout.check_fits(plan.max_contributors, plan.word_bits)
+    most_trustees = max(len(cohort.trustees) for cohort in plan.cohorts)
+    check_ring(layout, plan.max_contributors, plan.word_bits, [plan.noise.noise_multiplier_e6] * most_trustees)
     return CheckedPlan(digest(payload), plan, signed, layout, coordinator_pk)
 
 
@@ -176,6 +193,7 @@ def _check_header(plan: plan_pb2.Plan) -> None:
     _require(len(plan.bundle_tar_digest) == DIGEST_BYTES, "the bundle's tar is not named")
     share = plan.subsample_e32 == 0 or plan.subsample_e32 >= MIN_SUBSAMPLE_E32
     _require(share, "the plan sends less than 1/16 of the coordinates")
+    _require(plan.noise.noise_multiplier_e6 <= MAX_NOISE_MULTIPLIER * ONE_E6, "the noise multiplier is out of bounds")
     bounds = 1 <= plan.min_contributors <= plan.max_contributors <= MAX_CONTRIBUTORS
     _require(bounds, "the numbers of contributors are out of bounds")
     ahead_s = plan.close_at_s - plan.issued_at_s

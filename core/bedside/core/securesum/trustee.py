@@ -5,6 +5,7 @@ Rules enforced here (each with its code; the durable half of T1, T2 and T6 is th
       set; all votes are on one root.
     * T2 a lost key is `lost`, never `burned`.
     * T3 own devices in the set are none, or the set holds at least `min_trusted` devices of `trusted_sites`.
+    * T5 the answer carries the full noise that the opening promised, the same whenever it is made for that set.
     * T6 votes and answers link to the chain (the shell supplies the link).
 
 Source: DESIGN section 5, steps 2, 4 and 5.
@@ -21,6 +22,7 @@ from typing import Final
 import numpy as np
 
 from bedside.core.errors import ProtocolError, RefusedError, TrustError
+from bedside.core.privacy.noise import add_noise, noise_key
 from bedside.core.securesum.keys import MaskContext, RoundOpener, RoundSecret
 from bedside.core.securesum.machine import Machine
 from bedside.core.securesum.masks import MaskExpander
@@ -193,13 +195,39 @@ def open_votes(
     return words_digest(votes)
 
 
-def mask_sum(plan: CheckedPlan, checked: CheckedSet) -> bytes:
-    """The packed sum of this trustee's masks over the set: n expansions into one vector."""
+@dataclass(frozen=True, slots=True, repr=False)
+class AnswerNoise:
+    """The noise of one answer (rule T5).
+
+    Attributes:
+        multiplier_e6: what the opening promised.
+        key: of `core.privacy.noise_key`: this round key, this set.
+    """
+
+    multiplier_e6: int
+    key: bytes
+
+    @classmethod
+    def of(cls, own: CheckedOpening, secret: RoundSecret, root: bytes) -> AnswerNoise:
+        """The noise that `own` promised, for the set under `root`."""
+        told = own.opening
+        key = noise_key(secret.to_bytes(), told.plan_digest, told.cohort, root)
+        return cls(told.noise_multiplier_e6, key)
+
+
+def mask_sum(plan: CheckedPlan, checked: CheckedSet, noise: AnswerNoise | None = None) -> bytes:
+    """The packed sum of this trustee's masks over the set: n expansions into one vector, less the noise.
+
+    The coordinator subtracts the answer, so that the opened sum carries the noise with its own sign. Without `noise`
+    the sum is exact.
+    """
     word_bits = plan.plan.word_bits
     total = np.zeros(plan.vector_words, word_dtype(word_bits))
     expander = MaskExpander()
     for member in checked.members:
         expander.apply(total, member.mask_key, word_bits, subtract=False)
+    if noise is not None:
+        add_noise(total, plan.layout, noise.multiplier_e6, noise.key, word_bits, subtract=True)
     reduce_in_place(total, word_bits)
     return pack(total, word_bits)
 

@@ -172,6 +172,7 @@ def _check_sites(federation: Federation) -> None:
     names = [entry.site for entry in federation.sites]
     if len(set(names)) != len(names):
         raise MalformedError("bad-federation", "a site stands twice in the federation")
+    # A plan's K counts sites: two of them under one owner would be one trustee that votes twice.
     if len({entry.authority_pk for entry in federation.sites}) != len(names):
         raise MalformedError("bad-federation", "two sites of the federation share one authority")
     for entry in federation.sites:

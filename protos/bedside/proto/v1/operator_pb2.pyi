@@ -63,6 +63,7 @@ class StartTaskRequest(google.protobuf.message.Message):
     COLLECT_S_FIELD_NUMBER: builtins.int
     COHORTS_FIELD_NUMBER: builtins.int
     SUBSAMPLE_E32_FIELD_NUMBER: builtins.int
+    NOISE_MULTIPLIER_E6_FIELD_NUMBER: builtins.int
     task: builtins.str
     bundle_digest: builtins.bytes
     rounds: builtins.int
@@ -75,6 +76,8 @@ class StartTaskRequest(google.protobuf.message.Message):
     """Seconds that a round stays open for uploads; it is sealed earlier when every expected device has answered."""
     subsample_e32: builtins.int
     """As in the plan; 0 = all coordinates."""
+    noise_multiplier_e6: builtins.int
+    """Noise multiplier asked of every trustee, millionths; 0 = none but what sites ask for themselves."""
     @property
     def training(self) -> bedside.proto.v1.plan_pb2.Training: ...
     @property
@@ -99,9 +102,10 @@ class StartTaskRequest(google.protobuf.message.Message):
         collect_s: builtins.int = ...,
         cohorts: collections.abc.Iterable[bedside.proto.v1.plan_pb2.Cohort] | None = ...,
         subsample_e32: builtins.int = ...,
+        noise_multiplier_e6: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["server", b"server", "training", b"training"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "clip_e6", b"clip_e6", "cohorts", b"cohorts", "collect_s", b"collect_s", "max_contributors", b"max_contributors", "min_contributors", b"min_contributors", "rounds", b"rounds", "server", b"server", "subsample_e32", b"subsample_e32", "task", b"task", "training", b"training", "value_bits", b"value_bits", "word_bits", b"word_bits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "clip_e6", b"clip_e6", "cohorts", b"cohorts", "collect_s", b"collect_s", "max_contributors", b"max_contributors", "min_contributors", b"min_contributors", "noise_multiplier_e6", b"noise_multiplier_e6", "rounds", b"rounds", "server", b"server", "subsample_e32", b"subsample_e32", "task", b"task", "training", b"training", "value_bits", b"value_bits", "word_bits", b"word_bits"]) -> None: ...
 
 Global___StartTaskRequest: typing_extensions.TypeAlias = StartTaskRequest
 
@@ -563,3 +567,62 @@ class PlanFile(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["federation", b"federation", "manifest", b"manifest", "plan", b"plan", "previous_result", b"previous_result", "rosters", b"rosters"]) -> None: ...
 
 Global___PlanFile: typing_extensions.TypeAlias = PlanFile
+
+@typing.final
+class PrivacyQuery(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: builtins.int
+    task: builtins.str
+    """Only this task; empty = all."""
+    def __init__(
+        self,
+        *,
+        task: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["task", b"task"]) -> None: ...
+
+Global___PrivacyQuery: typing_extensions.TypeAlias = PrivacyQuery
+
+@typing.final
+class PrivacyReport(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHARGES_FIELD_NUMBER: builtins.int
+    @property
+    def charges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PrivacyCharge]: ...
+    def __init__(
+        self,
+        *,
+        charges: collections.abc.Iterable[Global___PrivacyCharge] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["charges", b"charges"]) -> None: ...
+
+Global___PrivacyReport: typing_extensions.TypeAlias = PrivacyReport
+
+@typing.final
+class PrivacyCharge(google.protobuf.message.Message):
+    """Rounds of one task that a site's trustee voted in with one noise multiplier: charged, whether they were opened or not."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: builtins.int
+    SITE_FIELD_NUMBER: builtins.int
+    NOISE_MULTIPLIER_E6_FIELD_NUMBER: builtins.int
+    ROUNDS_FIELD_NUMBER: builtins.int
+    task: builtins.str
+    site: builtins.str
+    noise_multiplier_e6: builtins.int
+    """Millionths; 0 = no noise."""
+    rounds: builtins.int
+    def __init__(
+        self,
+        *,
+        task: builtins.str = ...,
+        site: builtins.str = ...,
+        noise_multiplier_e6: builtins.int = ...,
+        rounds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["noise_multiplier_e6", b"noise_multiplier_e6", "rounds", b"rounds", "site", b"site", "task", b"task"]) -> None: ...
+
+Global___PrivacyCharge: typing_extensions.TypeAlias = PrivacyCharge

@@ -90,6 +90,11 @@ class OperatorServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintTokenRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintedToken.FromString,
                 _registered_method=True)
+        self.PrivacySpent = channel.unary_unary(
+                '/bedside.proto.v1.OperatorService/PrivacySpent',
+                request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer(object):
@@ -166,6 +171,13 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrivacySpent(self, request, context):
+        """What was charged, by task, site and noise multiplier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -223,6 +235,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.MintToken,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintTokenRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.MintedToken.SerializeToString,
+            ),
+            'PrivacySpent': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrivacySpent,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -522,6 +539,33 @@ class OperatorService(object):
             '/bedside.proto.v1.OperatorService/MintToken',
             bedside_dot_proto_dot_v1_dot_operator__pb2.MintTokenRequest.SerializeToString,
             bedside_dot_proto_dot_v1_dot_operator__pb2.MintedToken.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrivacySpent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.OperatorService/PrivacySpent',
+            bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -202,7 +202,23 @@ _OperatorServiceMintTokenType = typing_extensions.TypeVar(
     ],
 )
 
-class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType]):
+_OperatorServicePrivacySpentType = typing_extensions.TypeVar(
+    '_OperatorServicePrivacySpentType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+)
+
+class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType, _OperatorServicePrivacySpentType]):
     @typing.overload
     def __init__(self: OperatorServiceStub[
         grpc.StreamUnaryMultiCallable[
@@ -248,6 +264,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.operator_pb2.MintTokenRequest,
             bedside.proto.v1.operator_pb2.MintedToken,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.PrivacyQuery,
+            bedside.proto.v1.operator_pb2.PrivacyReport,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -297,6 +317,10 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
             bedside.proto.v1.operator_pb2.MintTokenRequest,
             bedside.proto.v1.operator_pb2.MintedToken,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.operator_pb2.PrivacyQuery,
+            bedside.proto.v1.operator_pb2.PrivacyReport,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ImportBundle: _OperatorServiceImportBundleType
@@ -325,6 +349,9 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
 
     MintToken: _OperatorServiceMintTokenType
     """A token that gives PENDING until the site approves."""
+
+    PrivacySpent: _OperatorServicePrivacySpentType
+    """What was charged, by task, site and noise multiplier."""
 
 OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.StreamUnaryMultiCallable[
@@ -370,6 +397,10 @@ OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.operator_pb2.MintTokenRequest,
         bedside.proto.v1.operator_pb2.MintedToken,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.operator_pb2.PrivacyQuery,
+        bedside.proto.v1.operator_pb2.PrivacyReport,
     ],
 ]
 
@@ -455,5 +486,13 @@ class OperatorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.operator_pb2.MintedToken, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.MintedToken]]:
         """A token that gives PENDING until the site approves."""
+
+    @abc.abstractmethod
+    def PrivacySpent(
+        self,
+        request: bedside.proto.v1.operator_pb2.PrivacyQuery,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.operator_pb2.PrivacyReport, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.PrivacyReport]]:
+        """What was charged, by task, site and noise multiplier."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -188,7 +188,7 @@ class Plan(google.protobuf.message.Message):
     log_root: builtins.bytes
     purpose: Global___Purpose.ValueType
     statistic_template: builtins.str
-    """Catalogue id; set for PURPOSE_STATISTIC and PURPOSE_EVALUATE only."""
+    """Catalogue id; set for PURPOSE_STATISTIC only."""
     word_bits: builtins.int
     """w: the ring is Z_(2^w), 8..32."""
     min_contributors: builtins.int
@@ -435,17 +435,19 @@ Global___CohortTrustee: typing_extensions.TypeAlias = CohortTrustee
 class Noise(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    SIGMA_E6_FIELD_NUMBER: builtins.int
-    sigma_e6: builtins.int
-    """Standard deviation that the coordinator asks every trustee to add, millionths of a ring step. A trustee adds the
-    full sigma of its own policy if that is more. 0 = none.
+    NOISE_MULTIPLIER_E6_FIELD_NUMBER: builtins.int
+    noise_multiplier_e6: builtins.int
+    """Noise multiplier z that the coordinator asks every trustee to keep, millionths. A trustee keeps its own policy's if that is
+    more, and adds the full noise, never a share. Segment s of m gets discrete Gaussian noise of standard deviation
+    z sensitivity_s sqrt(m) ring steps, so that the whole vector is one Gaussian mechanism of multiplier z;
+    sensitivity_s is clip / step + sqrt(words) for values and cap sqrt(words) for counts. 0 = none.
     """
     def __init__(
         self,
         *,
-        sigma_e6: builtins.int = ...,
+        noise_multiplier_e6: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["sigma_e6", b"sigma_e6"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["noise_multiplier_e6", b"noise_multiplier_e6"]) -> None: ...
 
 Global___Noise: typing_extensions.TypeAlias = Noise
 

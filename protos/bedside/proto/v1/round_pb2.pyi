@@ -126,7 +126,7 @@ class Opening(google.protobuf.message.Message):
     MLKEM_PK_FIELD_NUMBER: builtins.int
     MIN_TRUSTED_FIELD_NUMBER: builtins.int
     TRUSTED_SITES_FIELD_NUMBER: builtins.int
-    SIGMA_E6_FIELD_NUMBER: builtins.int
+    NOISE_MULTIPLIER_E6_FIELD_NUMBER: builtins.int
     ROSTER_VERSIONS_FIELD_NUMBER: builtins.int
     POLICY_DIGEST_FIELD_NUMBER: builtins.int
     ISSUED_AT_S_FIELD_NUMBER: builtins.int
@@ -144,8 +144,8 @@ class Opening(google.protobuf.message.Message):
     mlkem_pk: builtins.bytes
     min_trusted: builtins.int
     """Devices of its trusted sites that the set must hold, unless it holds none of its own."""
-    sigma_e6: builtins.int
-    """Noise it will add, millionths of a ring step."""
+    noise_multiplier_e6: builtins.int
+    """Noise multiplier that it will keep, millionths: the larger of its policy's and the plan's (see Noise in plan.proto)."""
     policy_digest: builtins.bytes
     issued_at_s: builtins.int
     not_after_s: builtins.int
@@ -170,7 +170,7 @@ class Opening(google.protobuf.message.Message):
         mlkem_pk: builtins.bytes = ...,
         min_trusted: builtins.int = ...,
         trusted_sites: collections.abc.Iterable[builtins.str] | None = ...,
-        sigma_e6: builtins.int = ...,
+        noise_multiplier_e6: builtins.int = ...,
         roster_versions: collections.abc.Iterable[Global___RosterVersion] | None = ...,
         policy_digest: builtins.bytes = ...,
         issued_at_s: builtins.int = ...,
@@ -178,7 +178,7 @@ class Opening(google.protobuf.message.Message):
         chain: Global___Chain | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chain", b"chain"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chain", b"chain", "cohort", b"cohort", "credential_digest", b"credential_digest", "issued_at_s", b"issued_at_s", "min_trusted", b"min_trusted", "mlkem_pk", b"mlkem_pk", "not_after_s", b"not_after_s", "plan_digest", b"plan_digest", "policy_digest", b"policy_digest", "roster_versions", b"roster_versions", "sigma_e6", b"sigma_e6", "site", b"site", "suite", b"suite", "trusted_sites", b"trusted_sites", "trustee", b"trustee", "x25519_pk", b"x25519_pk"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chain", b"chain", "cohort", b"cohort", "credential_digest", b"credential_digest", "issued_at_s", b"issued_at_s", "min_trusted", b"min_trusted", "mlkem_pk", b"mlkem_pk", "noise_multiplier_e6", b"noise_multiplier_e6", "not_after_s", b"not_after_s", "plan_digest", b"plan_digest", "policy_digest", b"policy_digest", "roster_versions", b"roster_versions", "site", b"site", "suite", b"suite", "trusted_sites", b"trusted_sites", "trustee", b"trustee", "x25519_pk", b"x25519_pk"]) -> None: ...
 
 Global___Opening: typing_extensions.TypeAlias = Opening
 
@@ -301,7 +301,7 @@ class Answer(google.protobuf.message.Message):
     VOTES_DIGEST_FIELD_NUMBER: builtins.int
     MASK_SUM_DIGEST_FIELD_NUMBER: builtins.int
     MASK_SUM_BYTES_FIELD_NUMBER: builtins.int
-    SIGMA_E6_FIELD_NUMBER: builtins.int
+    NOISE_MULTIPLIER_E6_FIELD_NUMBER: builtins.int
     CHAIN_FIELD_NUMBER: builtins.int
     suite: builtins.int
     plan_digest: builtins.bytes
@@ -313,7 +313,8 @@ class Answer(google.protobuf.message.Message):
     mask_sum_digest: builtins.bytes
     """BLAKE3 of the packed sum of masks (32 bytes); the words follow as a blob."""
     mask_sum_bytes: builtins.int
-    sigma_e6: builtins.int
+    noise_multiplier_e6: builtins.int
+    """Of the noise in these words, millionths: what the opening promised."""
     @property
     def chain(self) -> Global___Chain: ...
     def __init__(
@@ -327,11 +328,11 @@ class Answer(google.protobuf.message.Message):
         votes_digest: builtins.bytes = ...,
         mask_sum_digest: builtins.bytes = ...,
         mask_sum_bytes: builtins.int = ...,
-        sigma_e6: builtins.int = ...,
+        noise_multiplier_e6: builtins.int = ...,
         chain: Global___Chain | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chain", b"chain"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chain", b"chain", "cohort", b"cohort", "credential_digest", b"credential_digest", "mask_sum_bytes", b"mask_sum_bytes", "mask_sum_digest", b"mask_sum_digest", "plan_digest", b"plan_digest", "set_root", b"set_root", "sigma_e6", b"sigma_e6", "suite", b"suite", "votes_digest", b"votes_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chain", b"chain", "cohort", b"cohort", "credential_digest", b"credential_digest", "mask_sum_bytes", b"mask_sum_bytes", "mask_sum_digest", b"mask_sum_digest", "noise_multiplier_e6", b"noise_multiplier_e6", "plan_digest", b"plan_digest", "set_root", b"set_root", "suite", b"suite", "votes_digest", b"votes_digest"]) -> None: ...
 
 Global___Answer: typing_extensions.TypeAlias = Answer
 

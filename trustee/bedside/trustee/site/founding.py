@@ -93,6 +93,16 @@ quotas = { evaluate = 24, statistic = 4 }
 # How often one state of a model may be evaluated: with changing devices, many times tell how single ones score.
 max_evaluations_per_checkpoint = 3
 
+# --- Noise
+
+# Noise on every sum, whatever a plan asks for: the multiplier z of a Gaussian mechanism whose unit is one device's
+# contribution to one round. 0 adds none. It pays for small vectors (counts, last layers), not for whole nets.
+noise_multiplier = 0.0
+# What all sums of this site together may cost, as epsilon at delta; 0 sets no bound. With a bound, a sum without noise
+# is refused. `bedside site privacy` shows what is spent.
+max_epsilon = 0.0
+delta = 1e-5
+
 # --- What a device tells about itself
 
 # "minimal" or "standard". Sensor activity shows who is in bed.

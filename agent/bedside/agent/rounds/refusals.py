@@ -1,0 +1,86 @@
+"""Plans that this device does not take: remembered, signed, and told to the coordinator until it has heard.
+
+Invariant: a refusal is durable before it is sent; what is remembered steps only to a plan that was signed.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from bedside.agent.rounds.journal import Contribution, Journal
+from bedside.agent.rounds.link import CoordinatorLink
+from bedside.agent.rounds.offer import SignedPlan
+from bedside.core.clock import Clock
+from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError
+from bedside.core.securesum.device import ContributionState
+from bedside.core.signing import digest, parse_strict, sign_message
+from bedside.core.signing.envelope import SUITE
+from bedside.proto.v1.common_pb2 import Signed
+from bedside.proto.v1.device_pb2 import Offer
+from bedside.proto.v1.plan_pb2 import Plan
+from bedside.proto.v1.round_pb2 import Refusal
+from bedside.service.identity import Identity, SequenceNumbers
+from bedside.service.logs import event
+from bedside.service.text import bounded
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Refusals:
+    """Says no for one device."""
+
+    def __init__(self, identity: Identity, journal: Journal, sequence: SequenceNumbers, clock: Clock) -> None:
+        self._identity = identity
+        self._journal = journal
+        self._sequence = sequence
+        self._clock = clock
+
+    def refuse(self, offer: Offer, signed_plan: SignedPlan | None, error: BedsideError) -> None:
+        """Do not take an offer; `signed_plan` is None where not even its plan could be verified."""
+        plan = signed_plan.plan.plan if signed_plan is not None else Plan()
+        self._remember(digest(offer.plan.payload), plan.task, plan.round_number, offer.cohort, error, signed_plan)
+
+    def decline(self, contribution: Contribution, error: BedsideError) -> None:
+        """Give a plan up that was taken."""
+        cohort = Offer.FromString(contribution.offer).cohort
+        plan = (contribution.plan_digest, contribution.task, contribution.round_number)
+        self._remember(*plan, cohort, error, None)
+
+    async def send(self, link: CoordinatorLink) -> None:
+        """Tell the coordinator what it has not heard yet.
+
+        Raises:
+            UnavailableError: the link broke; nothing is lost.
+        """
+        for plan_digest, signed in self._journal.unsent_refusals():
+            try:
+                await link.decline(parse_strict(Signed, signed))
+            except (ProtocolError, RefusedError, MalformedError) as error:
+                event(_LOGGER, "refusal-not-taken", level=logging.WARNING, error=error)
+            self._journal.refusal_sent(plan_digest)
+
+    def _remember(
+        self,
+        plan_digest: bytes,
+        task: str,
+        round_number: int,
+        cohort: int,
+        error: BedsideError,
+        signed_plan: SignedPlan | None,
+    ) -> None:
+        sentence = bounded(error.sentence)
+        declined = Contribution(plan_digest, task, round_number, ContributionState.DECLINED, b"", error.code, sentence)
+        refusal = Refusal(
+            suite=SUITE,
+            plan_digest=plan_digest,
+            cohort=cohort,
+            credential_digest=self._identity.require_credential().digest,
+            code=error.code,
+            sentence=sentence,
+            sequence=self._sequence.next(),
+        )
+        signed = sign_message("refusal", refusal, self._identity.signing_key)
+        seen = signed_plan.seen if signed_plan is not None else None
+        envelope = signed.SerializeToString(deterministic=True)
+        self._journal.refuse(declined, envelope, seen, now_ns=self._clock.now_ns())
+        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
