@@ -32,6 +32,7 @@ _SUMMARIES: Final = {
     "federation": "Found a federation and name its sites.",
     "fleet": "See how every device is doing.",
     "model": "Build and sign model bundles.",
+    "privacy": "See what the rounds have cost in privacy.",
     "round": "Start, watch and list rounds.",
     "site": "Act for a hospital: keys, tokens, approvals, policy.",
     "trustee": "Run this site's trustee, which opens nothing but sums.",

@@ -178,7 +178,7 @@ class Driver:
     def _was_refused(state: RoundState, row: CohortRow) -> bool:
         """A rule said no: asking again changes nothing."""
         trustees = state.trustees(row.cohort)
-        return row.code == "ring-overflow" or any(
+        return row.code in ("ring-overflow", "noise-too-large") or any(
             state.refusal(row.cohort, trustee) is not None for trustee in trustees
         )
 
