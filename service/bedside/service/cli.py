@@ -27,6 +27,7 @@ BROKEN_PIPE_STATUS: Final = 141
 _SUMMARIES: Final = {
     "agent": "Run and inspect this device: sensors, predictions, sessions, training.",
     "completion": "Print the completion script for a shell.",
+    "audit": "Recompute a round from what was stored, here or on another machine.",
     "coordinator": "Plan rounds, sum masked updates and publish models.",
     "demo": "Three hospitals on this machine, with real recordings, in one command.",
     "federation": "Found a federation and name its sites.",
