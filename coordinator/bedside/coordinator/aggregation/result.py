@@ -44,7 +44,7 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
 
     Raises:
         StoreError: `no-blob`.
-        ProtocolError: `no-examples`, when the opened counts give no weight.
+        ProtocolError: `delta-not-finite`, from a robust combiner.
     """
     plan = state.plan.plan
     result = Result(
