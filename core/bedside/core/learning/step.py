@@ -113,7 +113,7 @@ def check_weight(plan: Plan, one: CohortSum) -> None:
     if not one.is_noisy and counted != _bounded(plan, one):
         raise ProtocolError(
             "sum-out-of-bounds",
-            f"the {one.contributors} devices of this cohort counted {counted} examples together, which honest ones cannot",
+            f"{one.contributors} devices counted {counted} examples together, which honest ones cannot",
             remedy="a device or trustee of this cohort sent something else than its protocol says; leave it out",
         )
 
