@@ -206,7 +206,7 @@ def bedside(*arguments):
 
 
 async def command(*arguments):
-    process = await asyncio.create_subprocess_exec(*bedside(*arguments), stdout=-1, stderr=-1)
+    process = await asyncio.create_subprocess_exec(*bedside(*arguments), stdin=-3, stdout=-1, stderr=-1)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -470,7 +470,12 @@ async def test_a_coordinators_token_waits_until_a_person_has_compared_the_finger
             status, _, err = await command("site", "approve", bench.paths.directory, "0" * 32)
             assert status != 0
             assert "no-such-request" in err
-            status, _, err = await command("site", "approve", bench.paths.directory, waiting["fingerprint"])
+            assert waiting["role"] == "device"
+            approve = ("site", "approve", bench.paths.directory, waiting["fingerprint"])
+            status, _, err = await command(*approve)
+            assert status != 0, "nobody answered the question"
+            assert waiting["subject"] in err
+            status, _, err = await command(*approve, "--yes")
             assert status == 0, err
             await coordinator.wait_for(lambda: coordinator.decisions)
             listed = coordinator.rosters[-1].credential_digests

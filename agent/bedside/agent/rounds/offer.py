@@ -5,7 +5,7 @@ Invariants of a `CheckedOffer`:
     * this device, and every trustee of its cohort, is on a roster that its own site authority signed;
     * the plan is signed by the coordinator that the federation names, and nothing in the offer goes back (rule T8);
     * all trustees of the cohort opened it, the own site's among them, which promises at least the site's `min_trusted`
-      and `noise_multiplier`;
+      and `noise_multiplier`; the own site has no other trustee in the plan, and it is the one that was seen before;
     * the noise of all of them together fits the plan's ring;
     * the site's policy allows the plan.
 
@@ -119,7 +119,7 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
     """Verify the rest of an offer whose plan was checked.
 
     Raises:
-        TrustError, MalformedError, ProtocolError: a roster, credential or opening does not hold.
+        TrustError, MalformedError, ProtocolError: a roster, credential or opening does not hold; `other-trustee`.
         RefusedError: `promise-too-small`, `noise-too-small`, `trusts-others`, `purpose-not-known`, or the code of the
             policy's rule.
     """
@@ -132,6 +132,9 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
     notes = _judge(plan, offer, standing, now_s)
     openings = open_openings(offer.openings, plan, cohort, trust, now_s=now_s)
     own = own_opening(openings, standing.site)
+    _check_single(plan, own, standing.site)
+    own_roster = trust.rosters[standing.site].credential_digests
+    seen = seen.with_trustee(own.opening.trustee, own.credential.digest, own_roster)
     seen = seen.with_chain(own.opening.trustee, own.opening.chain, own.digest)
     _check_promise(own, standing)
     return CheckedOffer(plan, cohort, openings, own, seen, notes)
@@ -151,6 +154,17 @@ def own_opening(openings: Sequence[CheckedOpening], site: str) -> CheckedOpening
         f"no trustee of site {site} opened this round; trustees of other sites are not enough",
         remedy="the plan must name this site's trustee",
     )
+
+
+def _check_single(plan: CheckedPlan, own: CheckedOpening, site: str) -> None:
+    """No other trustee speaks for the own site, in whatever cohort."""
+    trustees = (trustee for cohort in plan.plan.cohorts for trustee in cohort.trustees)
+    if any(trustee.site == site and trustee.credential_digest != own.credential.digest for trustee in trustees):
+        raise TrustError(
+            "other-trustee",
+            f"the plan names two trustees of site {site}; a site has one",
+            remedy="ask the site's admin who enrolled the other, and revoke it",
+        )
 
 
 def _judge(plan: CheckedPlan, offer: Offer, standing: Standing, now_s: int | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Invariants:
     * A credential, the use of its token, the answer to its request and the roster that lists it are one transaction.
     * A roster's version is the stored one plus one, taken inside that transaction, so that two commands at the same
       time cannot sign two rosters of one version.
+    * No roster lists two trustees: devices believe any trustee that their site lists.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bedside.core.errors import RefusedError
 from bedside.core.signing.envelope import digest, parse_strict
 from bedside.core.signing.tokens import BearerToken, token_digest
 from bedside.core.signing.trust import VerifiedCredential
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.enrolment_pb2 import EnrolRequest
-from bedside.proto.v1.identity_pb2 import Roster
+from bedside.proto.v1.identity_pb2 import Role, Roster
 from bedside.service.sqlite import Database
 
 PENDING: Final = "pending"
@@ -157,6 +159,7 @@ class Register:
 
         Raises:
             StoreError: when the token's last use was taken meanwhile, or the request was granted before.
+            RefusedError: `second-trustee`.
         """
 
         def work(tx: sqlite3.Connection) -> None:
@@ -222,7 +225,14 @@ def _list_credential(tx: sqlite3.Connection, credential: VerifiedCredential, iss
 
 def _next_roster(tx: sqlite3.Connection, sign_roster: SignRoster) -> None:
     version = tx.execute("SELECT coalesce(max(version), 0) + 1 FROM rosters").fetchone()[0]
-    rows = tx.execute("SELECT digest FROM credentials WHERE revoked_at_s IS NULL").fetchall()
+    rows = tx.execute("SELECT digest, subject, role FROM credentials WHERE revoked_at_s IS NULL").fetchall()
+    trustees = [row["subject"] for row in rows if row["role"] == Role.ROLE_TRUSTEE]
+    if len(trustees) > 1:
+        raise RefusedError(
+            "second-trustee",
+            f"a roster lists one trustee; here it would list {', '.join(trustees)}",
+            remedy="take the one that is not this site's own off it with `bedside site revoke`",
+        )
     signed = sign_roster(version, sorted(bytes(row["digest"]) for row in rows))
     from_payload = _roster_times(signed)
     tx.execute(
