@@ -22,6 +22,12 @@ MAX_TIME_S: Final = 253_402_300_799
 MAX_PLAN_BYTES: Final = 1 << 20
 """Bytes of a plan: 10,000 sites with their trustees stay below half of it."""
 
+MAX_REQUEST_BYTES: Final = 16 << 10
+"""Bytes of a credential request with its token: both hold keys, digests and a label. A real one is below 1 KiB."""
+
+MAX_NONCE_BYTES: Final = 32
+"""Bytes of a request's nonce: as many as its digest."""
+
 MAX_COHORTS: Final = 1_024
 """Cohorts in one plan."""
 

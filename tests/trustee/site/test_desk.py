@@ -216,6 +216,28 @@ def test_a_decided_request_is_sent_again_when_it_is_asked_again(bench, desk, min
     assert [entry.digest for entry in bench.register.unsent()] == [granted.digest]
 
 
+def test_of_decided_requests_no_body_is_kept(bench, desk, mint):
+    granted = desk.receive(request(mint()))
+    refused = desk.receive(request(coordinators_token(bench, issuer=bench.world.author), "two"))
+    waiting = desk.receive(request(coordinators_token(bench), "three"))
+    kept = {entry.digest: entry.enrol.ByteSize() for entry in bench.register.requests()}
+    assert kept[granted.digest] == kept[refused.digest] == 0
+    assert kept[waiting.digest] > 0
+    desk.approve(waiting.fingerprint)
+    assert bench.register.request(waiting.digest).enrol.ByteSize() == 0
+
+
+def test_refused_requests_are_kept_in_a_bounded_number_and_for_a_bounded_time(bench, desk, monkeypatch):
+    monkeypatch.setattr("bedside.trustee.site.register.MAX_REFUSED", 3)
+    bearer = coordinators_token(bench, issuer=bench.world.author)
+    for number in range(5):
+        assert desk.receive(request(bearer, f"device {number}")).state == "refused"
+    assert [entry.label for entry in bench.register.requests()] == ["device 2", "device 3", "device 4"]
+    bench.clock.now_s += 31 * 86_400
+    desk.receive(request(bearer, "late"))
+    assert [entry.label for entry in bench.register.requests()] == ["late"]
+
+
 def test_the_roster_is_signed_again_at_half_of_its_life(bench, desk):
     desk.revoke(bench.site.devices[0].credential.credential.subject)
     before = listed(bench)

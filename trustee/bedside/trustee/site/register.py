@@ -4,6 +4,8 @@ Invariants:
     * A credential, the use of its token, the answer to its request and the roster that lists it are one transaction.
     * A roster's version is the stored one plus one, taken inside that transaction, so that two commands at the same
       time cannot sign two rosters of one version.
+    * Of a request that was decided its body is not kept, and of refused ones only the newest: whoever relays requests
+      cannot fill the site's disk.
     * No roster lists two trustees: devices believe any trustee that their site lists.
 """
 
@@ -26,6 +28,12 @@ from bedside.service.sqlite import Database
 PENDING: Final = "pending"
 GRANTED: Final = "granted"
 REFUSED: Final = "refused"
+
+MAX_REFUSED: Final = 1_000
+"""Refused requests that are remembered, so that they are answered alike and shown."""
+
+REFUSED_KEPT_S: Final = 30 * 86_400
+"""Seconds that a refused request is remembered."""
 
 SignRoster = Callable[[int, Sequence[bytes]], Signed]
 """Signs a roster of (version, ascending credential digests)."""
@@ -56,7 +64,7 @@ class StoredRoster:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A credential request as it stands."""
+    """A credential request as it stands; `enrol` is kept while it waits."""
 
     digest: bytes
     fingerprint: str
@@ -150,7 +158,12 @@ class Register:
 
     def add_request(self, request: Request) -> None:
         """Store a request that waits, or that was refused."""
-        self.database.run_tx("add request", lambda tx: _put_request(tx, request))
+
+        def work(tx: sqlite3.Connection) -> None:
+            _put_request(tx, request)
+            _prune_refused(tx, request.received_at_s)
+
+        self.database.run_tx("add request", work)
 
     def grant(
         self, request: Request, credential: VerifiedCredential, sign_roster: SignRoster, *, issued_at_s: int
@@ -257,7 +270,7 @@ def _put_request(tx: sqlite3.Connection, request: Request) -> None:
     tx.execute(
         "INSERT INTO requests (digest, fingerprint, subject, role, label, enrol, received_at_s, state, credential,"
         " code, sentence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET"
-        " state = excluded.state, credential = excluded.credential, code = excluded.code,"
+        " state = excluded.state, enrol = excluded.enrol, credential = excluded.credential, code = excluded.code,"
         " sentence = excluded.sentence, sent = 0",
         (
             request.digest,
@@ -265,13 +278,22 @@ def _put_request(tx: sqlite3.Connection, request: Request) -> None:
             request.subject,
             request.role,
             request.label,
-            request.enrol.SerializeToString(deterministic=True),
+            request.enrol.SerializeToString(deterministic=True) if request.state == PENDING else b"",
             request.received_at_s,
             request.state,
             credential,
             request.code,
             request.sentence,
         ),
+    )
+
+
+def _prune_refused(tx: sqlite3.Connection, now_s: int) -> None:
+    tx.execute("DELETE FROM requests WHERE state = ? AND received_at_s < ?", (REFUSED, now_s - REFUSED_KEPT_S))
+    tx.execute(
+        "DELETE FROM requests WHERE state = ? AND rowid NOT IN"
+        " (SELECT rowid FROM requests WHERE state = ? ORDER BY rowid DESC LIMIT ?)",
+        (REFUSED, REFUSED, MAX_REFUSED),
     )
 
 
