@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -16,6 +16,7 @@ from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import Identity, open_identity
 from bedside.service.output import Table, emit, human_age, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
+from bedside.service.sqlite import reading
 from bedside.trustee.paths import SitePaths, default_runtime_directory
 from bedside.trustee.site.desk import Desk
 from bedside.trustee.site.register import PENDING, Register
@@ -193,11 +194,8 @@ def privacy(directory: Path, as_json: bool) -> None:
     paths = SitePaths(directory)
     identity = _identity(paths)
     policy = read_policy(paths.policy).policy
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         report = read_spending(store, policy, identity.pins.site)
-    finally:
-        store.close()
     emit(report, as_json, table=report.table())
 
 
@@ -225,11 +223,8 @@ def status(ctx: click.Context, directory: Path, as_json: bool) -> None:
 
     paths = SitePaths(directory)
     identity = _identity(paths)
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         report = read_report(paths, identity.pins.site, identity.subject, store)
-    finally:
-        store.close()
     rows = [[r.task, str(r.round_number), r.state, r.sentence] for r in report.recent_rounds]
     state = "running" if report.running else "not running"
     title = f"trustee {report.trustee} of site {report.site}: {state}; {report.ledger_entries} sums in the ledger"
@@ -255,11 +250,8 @@ def clear_alarm(directory: Path, as_json: bool) -> None:
 
     paths = SitePaths(directory)
     _identity(paths)
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         cleared = LogStore(store.database).handle_foreign_words(SystemClock().now_ns() // _NS_PER_S)
-    finally:
-        store.close()
     emit({"cleared": cleared}, as_json)
 
 
@@ -269,11 +261,14 @@ def _desk(directory: Path) -> Iterator[tuple[Desk, Identity]]:
 
     paths = SitePaths(directory)
     identity = _identity(paths)
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         yield open_desk(paths, identity, Register(store.database), SystemClock()), identity
-    finally:
-        store.close()
+
+
+@contextmanager
+def _store(paths: SitePaths) -> Iterator[TrusteeStore]:
+    with reading(), closing(TrusteeStore.open(paths.database)) as store:
+        yield store
 
 
 def _identity(paths: SitePaths) -> Identity:
