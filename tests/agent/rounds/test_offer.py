@@ -197,6 +197,15 @@ def test_a_closed_round_is_refused_where_there_is_a_clock(offering, refusal) -> 
     judge(offer, offering.standing(), now_s=None)
 
 
+@pytest.mark.parametrize("now_s", [NOW_S, None])
+def test_a_plan_of_a_time_after_the_own_rosters_end_is_refused_with_and_without_a_clock(
+    offering, refusal, now_s
+) -> None:
+    far_s = 2 * 1_800_000_000 + 1
+    offer = offering.make(issued_at_s=far_s, close_at_s=far_s + 600)
+    assert refusal(lambda: judge(offer, offering.standing(), now_s=now_s)) == "roster-expired"
+
+
 def test_an_own_trustee_that_promises_less_noise_than_the_sites_policy_is_refused(offering, refusal) -> None:
     wide = {"word_bits": 32}
     quiet = offering.with_changes(plan_changes=wide, opening_changes={"noise_multiplier_e6": 999_999})

@@ -24,6 +24,7 @@ from bedside.agent.rounds.memory import Seen
 from bedside.core.errors import BedsideError, RefusedError, TrustError
 from bedside.core.policy import SitePolicy, judge_plan
 from bedside.core.policy.lineage import open_previous
+from bedside.core.policy.times import CLOCK_SKEW_S
 from bedside.core.privacy.gaussian import ONE_E6
 from bedside.core.securesum.messages import CheckedOpening, open_openings
 from bedside.core.securesum.plans import CheckedPlan, open_plan
@@ -33,9 +34,10 @@ from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.identity_pb2 import Federation, Role
 from bedside.proto.v1.plan_pb2 import PURPOSE_TRAIN
 
-CLOCK_LATE_S: Final = 86_400
-"""A device's clock that is so far behind the plan's issue is one that was never set: then no time is judged, and the
-trustee, which has a clock, judges alone."""
+CLOCK_LATE_S: Final = CLOCK_SKEW_S
+"""A device's clock that is so far behind the plan's issue was never set, or stood still while the device was off: then
+no time is judged but that the plan is not later than the site's own roster, and the trustee, which has a clock, judges
+alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
     plan, seen = signed_plan.plan, signed_plan.seen
     trust, seen = _check_rosters(offer, signed_plan.federation, seen, now_s)
     trust.credential(standing.credential.signed, Role.ROLE_DEVICE, now_s=now_s)
+    if plan.plan.issued_at_s > trust.rosters[standing.site].not_after_s:
+        raise TrustError("roster-expired", "the plan claims to be of a time at which the site's own roster has expired")
     cohort = plan.cohort_of(standing.site)
     if offer.cohort != cohort:
         raise TrustError("other-cohort", f"the offer is for cohort {offer.cohort}; this site is in cohort {cohort}")
