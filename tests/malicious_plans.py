@@ -116,7 +116,6 @@ MALICIOUS = (
         counts(plan_pb2.PURPOSE_EVALUATE, "", "correct"),
         words=("evaluate", "train"),
     ),
-    MaliciousPlan("purpose-not-allowed", "unnamed purpose", set_fields(purpose=99), words=("unknown",)),
     MaliciousPlan("too-few-trustees", "one trustee", alone, words=("1 sites", "2 sites")),
     MaliciousPlan("too-few-contributors", "set of two", set_fields(min_contributors=2), words=("2", "3")),
     MaliciousPlan("codec-out-of-range", "clip", segment(clip_e6=11_000_000), words=("11", "10")),

@@ -23,6 +23,9 @@ from bedside.core.errors import StoreError
 
 Result = TypeVar("Result")
 
+DAMAGED: Final = "store-damaged"
+"""Code of a database that no other try will read."""
+
 _BUSY_TIMEOUT_MS: Final = 5_000
 
 
@@ -110,6 +113,26 @@ def open_reader(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
         undo.pop_all()
     return connection
+
+
+def read_error(error: sqlite3.Error) -> StoreError:
+    """A failure of reading, outside of `run_tx`: `store-damaged`, or `store-read` where another try may do."""
+    if type(error) is not sqlite3.DatabaseError:  # the class itself is of a file that is no database any more
+        return StoreError("store-read", f"the database was not read: {error}", remedy="check the disk, then try again")
+    return StoreError(
+        DAMAGED,
+        f"the database is damaged: {error}",
+        remedy="stop the program, keep the file as evidence, and restore the state directory from its backup",
+    )
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Name failures of reading. Raises StoreError: see `read_error`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise read_error(error) from error
 
 
 @contextmanager

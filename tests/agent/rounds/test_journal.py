@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
-from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
+from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen, TrusteePin
 from bedside.agent.rounds.outbox import Outbox
 from bedside.core.securesum.device import ContributionInput, ContributionState
 
@@ -52,6 +52,15 @@ def test_a_declined_plan_does_not_use_its_round_up(journal) -> None:
     assert journal.unsent_refusals() == [(OTHER, b"refusal")]
     journal.refusal_sent(OTHER)
     assert journal.unsent_refusals() == []
+
+
+def test_the_pinned_trustee_survives_a_restart_and_has_one_successor(journal, tmp_path) -> None:
+    for pin in (TrusteePin("t-1", H), TrusteePin("t-2", OTHER)):
+        journal.remember(Seen(trustee=pin))
+        assert journal.seen().trustee == pin
+    again = reopened(journal, tmp_path)
+    assert again.seen().trustee == TrusteePin("t-2", OTHER)
+    again.close()
 
 
 def test_an_upload_is_committed_once(journal, refusal) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bedside.core.codec.decoder import DecodedSum
-from bedside.core.errors import ProtocolError
+from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.learning.step import CohortSum, check_weight, next_checkpoint
 from bedside.proto.v1 import plan_pb2
 
@@ -43,3 +43,11 @@ def test_a_count_that_no_honest_devices_have_leaves_the_cohort_out(examples) -> 
 def test_a_mean_is_never_longer_than_the_fewest_examples_allow(is_noisy) -> None:
     stepped = next_checkpoint(plan(), [cohort(1, is_noisy=is_noisy)], {"w": np.zeros(3, np.float32)}, None)
     np.testing.assert_allclose(stepped.parameters["w"], MOST / (DEVICES * LEAST))
+
+
+def test_a_plan_without_a_weighting_leads_to_no_checkpoint() -> None:
+    message = plan()
+    message.training.weighting = plan_pb2.WEIGHTING_UNSPECIFIED
+    with pytest.raises(MalformedError) as caught:
+        next_checkpoint(message, [cohort(DEVICES * LEAST)], {"w": np.zeros(3, np.float32)}, None)
+    assert caught.value.code == "bad-weighting"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
+from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen, TrusteePin
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.device import ContributionInput, ContributionState, advance
 from bedside.service.sqlite import Database, Migration, open_database
@@ -142,20 +142,13 @@ class Journal:
         run = self._database.connection.execute
         versions = {row["what"]: row for row in run("SELECT what, version, root FROM seen_version")}
         log = versions.get("log")
+        pins = [TrusteePin(subject, row["root"]) for subject, row in _under("trustee:", versions).items()]
         return Seen(
             federation_version=versions["federation"]["version"] if "federation" in versions else 0,
             log_size=log["version"] if log else 0,
             log_root=log["root"] if log else b"",
-            rosters={
-                what.removeprefix("roster:"): row["version"]
-                for what, row in versions.items()
-                if what.startswith("roster:")
-            },
-            results={
-                what.removeprefix("result:"): row["version"]
-                for what, row in versions.items()
-                if what.startswith("result:")
-            },
+            rosters={site: row["version"] for site, row in _under("roster:", versions).items()},
+            results={task: row["version"] for task, row in _under("result:", versions).items()},
             rounds={
                 row["task"]: RoundPoint(row["round_number"], row["plan_digest"])
                 for row in run("SELECT task, round_number, plan_digest FROM seen_round")
@@ -164,6 +157,7 @@ class Journal:
                 row["trustee"]: ChainPoint(row["link"], row["digest"])
                 for row in run("SELECT trustee, link, digest FROM seen_chain")
             },
+            trustee=pins[0] if pins else None,
         )
 
     def accept(self, contribution: Contribution, seen: Seen, *, now_ns: int) -> None:
@@ -377,10 +371,17 @@ def _move(
     return state
 
 
+def _under(prefix: str, rows: dict[str, sqlite3.Row]) -> dict[str, sqlite3.Row]:
+    return {what.removeprefix(prefix): row for what, row in rows.items() if what.startswith(prefix)}
+
+
 def _store_seen(tx: sqlite3.Connection, seen: Seen) -> None:
     versions = [("federation", seen.federation_version, b""), ("log", seen.log_size, seen.log_root)]
     versions += [(f"roster:{site}", version, b"") for site, version in seen.rosters.items()]
     versions += [(f"result:{task}", number, b"") for task, number in seen.results.items()]
+    if seen.trustee is not None:
+        tx.execute("DELETE FROM seen_version WHERE what LIKE 'trustee:%'")
+        versions.append((f"trustee:{seen.trustee.subject}", 1, seen.trustee.credential_digest))
     tx.executemany("INSERT OR REPLACE INTO seen_version (what, version, root) VALUES (?, ?, ?)", versions)
     tx.executemany(
         "INSERT OR REPLACE INTO seen_round (task, round_number, plan_digest) VALUES (?, ?, ?)",

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.core.codec.decoder import DecodedSum
-from bedside.core.errors import ProtocolError
+from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.learning.combiners import CohortPart, combiner_of
 from bedside.core.learning.optimisers import server_optimiser
 from bedside.core.learning.weighting import Weighting, bounded_examples
-from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, Plan
+from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, WEIGHTING_UNSPECIFIED, Plan
 from bedside.proto.v1.round_pb2 import CountSum
 
 FloatArray = npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ def next_checkpoint(
 
     Raises:
         ProtocolError: `no-examples`, `tensor-mismatch`, `delta-not-finite`.
-        MalformedError: `bad-optimiser`, `bad-combiner`.
+        MalformedError: `bad-optimiser`, `bad-combiner`, `bad-weighting`.
     """
     counts = {name: sum(int(one.decoded.counts[name].sum()) for one in sums) for name in sums[0].decoded.counts}
     server = plan.server
@@ -81,6 +81,8 @@ def next_checkpoint(
         combiner.check_opened(len(sums))
     except ProtocolError as error:
         return NextModel({}, {}, counts, error)
+    if plan.training.weighting == WEIGHTING_UNSPECIFIED:
+        raise MalformedError("bad-weighting", "the plan does not say how devices are weighed")
     weighting = Weighting(plan.training.weighting)
     parts = [CohortPart(one.decoded.tensors, one.contributors, _bounded(plan, one)) for one in sums]
     mean = combiner.combine(parts, weighting, plan.training.max_examples)
