@@ -54,6 +54,15 @@ def test_a_file_of_a_later_version_is_refused(path):
     assert caught.value.code == "store-newer"
 
 
+def test_an_integer_that_sqlite_does_not_hold_is_an_error_of_the_store(path):
+    database = open_database(path, [FIRST, SECOND])
+    with pytest.raises(StoreError) as caught:
+        database.run_tx("insert", lambda tx: tx.execute("INSERT INTO item VALUES ('b', ?)", (2**63,)))
+    assert caught.value.code == "store-write"
+    assert names(database.connection) == ["a"]
+    database.close()
+
+
 def test_a_transaction_that_fails_writes_nothing(path):
     database = open_database(path, [FIRST])
 

@@ -13,6 +13,9 @@ MAX_TEXT_CHARS: Final = 400
 MAX_SIGNED_BYTES: Final = 4 << 20
 """Bytes of one signed message. The largest is a seal request's header list, which is sent as blobs above this."""
 
+MAX_WIRE_INTEGER: Final = (1 << 63) - 1
+"""Largest integer of a signed message: what the integers of a database, and of other languages, still hold."""
+
 MAX_PLAN_BYTES: Final = 1 << 20
 """Bytes of a plan: 10,000 sites with their trustees stay below half of it."""
 

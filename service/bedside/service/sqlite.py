@@ -52,7 +52,7 @@ class Database:
         try:
             with self._transaction():
                 return work(self.connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise StoreError(
                 "store-write",
                 f"{name} was not written to {self.path.name}: {error}",

@@ -71,3 +71,9 @@ def test_a_federation_that_went_back_is_refused(offering, offer, refusal) -> Non
 def test_a_result_without_a_checkpoint_is_malformed(offering, refusal, blob) -> None:
     offer = make_offer(offering, offering.world.coordinator, checkpoint=blob)
     assert refusal(lambda: check_result(offer, offering.standing(), Seen())) == "bad-result"
+
+
+@pytest.mark.parametrize("tar", [b"", b"t" * 31, b"t" * 200])
+def test_a_result_without_its_bundles_tar_is_malformed(offering, offer, refusal, tar) -> None:
+    offer.bundle_tar_digest = tar
+    assert refusal(lambda: check_result(offer, offering.standing(), Seen())) == "bad-result"

@@ -57,6 +57,8 @@ def check_result(offer: Offer, standing: Standing, seen: Seen) -> CheckedResult 
     checkpoint = result.checkpoint
     if len(checkpoint.digest) != DIGEST_BYTES or not 0 < checkpoint.size_bytes <= MAX_BLOB_BYTES:
         raise MalformedError("bad-result", "a result does not name a checkpoint")
+    if len(offer.bundle_tar_digest) != DIGEST_BYTES:
+        raise MalformedError("bad-result", "a result comes without the digest of its bundle's tar")
     round_seen = seen.rounds[result.task].round_number if result.task in seen.rounds else 0
     if result.round_number <= seen.results.get(result.task, 0) or result.round_number < round_seen:
         return None

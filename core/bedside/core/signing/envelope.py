@@ -6,6 +6,7 @@ Invariants:
     * Payload bytes are verified and stored as they came; nothing is serialised again to be verified.
     * A signed payload parses strictly: unknown fields, repeated scalars, explicit defaults and over-long varints are
       refused, because an old reader must not approve a field that a new one obeys.
+    * No integer of a payload that was parsed is above MAX_WIRE_INTEGER: every store can hold it.
 
 Source: DESIGN section 5; Dead Simple Signing Envelope (github.com/secure-systems-lab/dsse) for the framing idea.
 """
@@ -13,14 +14,16 @@ Source: DESIGN section 5; Dead Simple Signing Envelope (github.com/secure-system
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Final, TypeVar
 
 import nacl.exceptions
 import nacl.signing
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from bedside.core.errors import MalformedError, TrustError
-from bedside.core.limits import MAX_SIGNED_BYTES
+from bedside.core.limits import MAX_SIGNED_BYTES, MAX_WIRE_INTEGER
 from bedside.proto.v1.common_pb2 import Signed
 
 SUITE: Final = 1
@@ -110,7 +113,31 @@ def parse_strict(message_type: type[Parsed], data: bytes, max_bytes: int = MAX_S
     message.DiscardUnknownFields()
     if message.SerializeToString(deterministic=True) != data:
         raise MalformedError("bad-message", f"this {name} has unknown fields or is not in its one encoding")
+    _check_integers(message)
     return message
+
+
+def _check_integers(message: Message) -> None:
+    """Refuse integers of 64 bits without a sign that use the last bit, at any depth."""
+    if not _has_wide_integers(message.DESCRIPTOR):
+        return
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, (int, Message)) else value
+        if field.type == FieldDescriptor.TYPE_UINT64 and max(values) > MAX_WIRE_INTEGER:
+            raise MalformedError("bad-message", f"{field.name} is above {MAX_WIRE_INTEGER}")
+        for part in values if field.message_type is not None else ():
+            if isinstance(part, Message):
+                _check_integers(part)
+
+
+@cache
+def _has_wide_integers(descriptor: Descriptor) -> bool:
+    """Whether a message, or one inside it, has such a field; no message of ours holds itself."""
+    return any(
+        field.type == FieldDescriptor.TYPE_UINT64
+        or (field.message_type is not None and _has_wide_integers(field.message_type))
+        for field in descriptor.fields
+    )
 
 
 def _signing_input(kind: str, suite: int, payload: bytes) -> bytes:
