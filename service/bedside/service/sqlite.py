@@ -24,6 +24,7 @@ from bedside.core.errors import StoreError
 Result = TypeVar("Result")
 
 _BUSY_TIMEOUT_MS: Final = 5_000
+_DAMAGED: Final = "check the disk and its permissions; restore a damaged file, or move it away to begin anew"
 
 
 class Migration(NamedTuple):
@@ -58,6 +59,21 @@ class Database:
                 f"{name} was not written to {self.path.name}: {error}",
                 remedy="check free space and the permissions of the state directory",
             ) from error
+
+    def rows(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> list[sqlite3.Row]:
+        """Read: every row of one SELECT.
+
+        Raises:
+            StoreError: `store-read`.
+        """
+        with reading(self.path):
+            return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> sqlite3.Row | None:
+        """Read: the first row of one SELECT, None where there is none. Raises as `rows`."""
+        with reading(self.path):
+            found: sqlite3.Row | None = self.connection.execute(sql, parameters).fetchone()
+            return found
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -113,13 +129,30 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name failures of reading from the file at `path`.
+
+    Raises:
+        StoreError: `store-read`.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(
+            "store-read",
+            f"{path.name} cannot be read: {error}",
+            remedy=_DAMAGED,
+        ) from error
+
+
+@contextmanager
 def _opening(path: Path, what: str) -> Iterator[ExitStack]:
     """Name failures of opening, and close what was opened until then."""
     try:
         with ExitStack() as undo:
             yield undo
     except (sqlite3.Error, OSError) as error:
-        raise StoreError("store-open", f"{path} cannot be {what}: {error}") from error
+        raise StoreError("store-open", f"{path} cannot be {what}: {error}", remedy=_DAMAGED) from error
 
 
 def _migrate(database: Database, migrations: Sequence[Migration]) -> None:

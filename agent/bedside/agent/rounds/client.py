@@ -36,6 +36,7 @@ from bedside.proto.v1.device_pb2 import Offer, OfferRequest
 from bedside.proto.v1.round_pb2 import Receipt
 from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
+from bedside.service.link.errors import unexpected
 from bedside.service.logs import event
 from bedside.service.platform import local_minute
 from bedside.service.policy_file import read_policy
@@ -128,6 +129,10 @@ class RoundClient:
             except BedsideError as error:
                 self._report("link", error)
                 event(_LOGGER, "round-waits", level=logging.WARNING, error=error)
+                wait_s = backoff.next_s()
+            except Exception as error:
+                self._report("link", unexpected(error))
+                _LOGGER.exception("round-failed")
                 wait_s = backoff.next_s()
             await asyncio.sleep(wait_s)
 

@@ -139,7 +139,7 @@ class Journal:
 
     def seen(self) -> Seen:
         """Everything remembered for rule T8."""
-        run = self._database.connection.execute
+        run = self._database.rows
         versions = {row["what"]: row for row in run("SELECT what, version, root FROM seen_version")}
         log = versions.get("log")
         return Seen(
@@ -254,14 +254,12 @@ class Journal:
 
     def find(self, plan_digest: bytes) -> Contribution | None:
         """The contribution to one plan."""
-        row = self._database.connection.execute(
-            "SELECT * FROM contribution WHERE plan_digest = ?", (plan_digest,)
-        ).fetchone()
+        row = self._database.row("SELECT * FROM contribution WHERE plan_digest = ?", (plan_digest,))
         return None if row is None else _contribution(row)
 
     def open_contributions(self) -> list[Contribution]:
         """Those that still wait for something, oldest first."""
-        rows = self._database.connection.execute(
+        rows = self._database.rows(
             f"SELECT * FROM contribution WHERE state IN ({','.join('?' * len(OPEN_STATES))}) ORDER BY id",
             [state.value for state in OPEN_STATES],
         )
@@ -269,24 +267,24 @@ class Journal:
 
     def newest(self) -> Contribution | None:
         """The plan that was dealt with last, whatever came of it."""
-        row = self._database.connection.execute("SELECT * FROM contribution ORDER BY id DESC LIMIT 1").fetchone()
+        row = self._database.row("SELECT * FROM contribution ORDER BY id DESC LIMIT 1")
         return None if row is None else _contribution(row)
 
     def last_joined(self) -> Contribution | None:
         """The newest plan that bytes were committed for."""
-        row = self._database.connection.execute(
+        row = self._database.row(
             "SELECT * FROM contribution WHERE state NOT IN ('offered', 'training', 'declined') ORDER BY id DESC LIMIT 1"
-        ).fetchone()
+        )
         return None if row is None else _contribution(row)
 
     def outbox(self, plan_digest: bytes) -> OutboxRow | None:
         """What is to be sent for one plan."""
-        row = self._database.connection.execute("SELECT * FROM outbox WHERE plan_digest = ?", (plan_digest,)).fetchone()
+        row = self._database.row("SELECT * FROM outbox WHERE plan_digest = ?", (plan_digest,))
         return None if row is None else OutboxRow(row["plan_digest"], row["header"], row["file"], row["size_bytes"])
 
     def outbox_files(self) -> set[str]:
         """Names of the files that rows of unfinished uploads, and kept deltas, refer to."""
-        rows = self._database.connection.execute(
+        rows = self._database.rows(
             "SELECT file FROM outbox JOIN contribution USING (plan_digest) WHERE state = 'ready'"
             " UNION SELECT file FROM kept"
         )
@@ -294,21 +292,21 @@ class Journal:
 
     def kept(self, plan_digest: bytes) -> KeptRow | None:
         """The delta that a contribution was encoded from, while it may still be given back."""
-        row = self._database.connection.execute("SELECT * FROM kept WHERE plan_digest = ?", (plan_digest,)).fetchone()
+        row = self._database.row("SELECT * FROM kept WHERE plan_digest = ?", (plan_digest,))
         return None if row is None else KeptRow(row["plan_digest"], row["file"])
 
     def freed(self, task: str) -> KeptRow | None:
         """The delta of a task that the own trustee gave back."""
-        row = self._database.connection.execute(
+        row = self._database.row(
             "SELECT kept.* FROM kept JOIN contribution USING (plan_digest)"
             " WHERE task = ? AND state = 'freed' ORDER BY id DESC LIMIT 1",
             (task,),
-        ).fetchone()
+        )
         return None if row is None else KeptRow(row["plan_digest"], row["file"])
 
     def unsent_refusals(self) -> list[tuple[bytes, bytes]]:
         """(plan digest, serialised Signed) of refusals that the coordinator has not confirmed."""
-        rows = self._database.connection.execute("SELECT plan_digest, signed FROM refusal")
+        rows = self._database.rows("SELECT plan_digest, signed FROM refusal")
         return [(row["plan_digest"], row["signed"]) for row in rows]
 
 

@@ -69,6 +69,22 @@ def trailers_of(error: BedsideError) -> tuple[tuple[str, str | bytes], ...]:
     return tuple(trailers)
 
 
+def unexpected(error: Exception) -> BedsideError:
+    """Make an error of a defect, or of what nobody thought of; a BedsideError stays itself.
+
+    The sentence names the kind only: what is in the error's own words is not known.
+    """
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, BedsideError):
+        return error
+    return ProtocolError(
+        "unexpected-error",
+        f"a step failed with {type(error).__name__}, which should not happen",
+        remedy="it is tried again by itself; report it together with the log",
+    )
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> BedsideError:
     """Turn a failed call back into the error that the peer raised, or into what its status says.
 
