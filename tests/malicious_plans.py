@@ -79,6 +79,10 @@ def one_count_more(plan: plan_pb2.Plan) -> None:
     plan.layout.segments.append(plan_pb2.Segment(name="patients-with-fever", kind=plan_pb2.SEGMENT_KIND_COUNT, cap=1))
 
 
+def capped_below_the_examples(plan: plan_pb2.Plan) -> None:
+    plan.layout.segments[1].cap = plan.training.max_examples - 1
+
+
 def counts(purpose: plan_pb2.Purpose.ValueType, template: str, *names: str, sigma_e6: int = 0):
     def change(plan: plan_pb2.Plan) -> None:
         plan.purpose = purpose
@@ -125,6 +129,9 @@ MALICIOUS = (
     MaliciousPlan("layout-not-the-models", "local tensor", one_tensor_more, words=("personal-head",)),
     MaliciousPlan("layout-not-the-models", "part of the model", one_tensor_less, words=("exactly",)),
     MaliciousPlan("layout-not-the-models", "free count", one_count_more, words=("patients-with-fever", "examples")),
+    MaliciousPlan(
+        "layout-not-the-models", "a cap as an oracle", capped_below_the_examples, words=("caps the count", "399", "400")
+    ),
     MaliciousPlan(
         "layout-not-the-models", "statistic of values", set_fields(purpose=STATISTIC), ALLOWS_STATISTICS, ("statistic",)
     ),

@@ -173,7 +173,7 @@ class Observer:
         if newest is None:
             return RoundFacts()
         joined = newest.state not in _NOT_JOINED
-        return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.sentence)
+        return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.code, newest.sentence)
 
     def _read_machine(self, now_s: float) -> MachineFacts:
         if self._machine is None or now_s - self._machine_read_s > MACHINE_INTERVAL_S:
