@@ -83,14 +83,14 @@ def capped_below_the_examples(plan: plan_pb2.Plan) -> None:
     plan.layout.segments[1].cap = plan.training.max_examples - 1
 
 
-def counts(purpose: plan_pb2.Purpose.ValueType, template: str, *names: str, sigma_e6: int = 0):
+def counts(purpose: plan_pb2.Purpose.ValueType, template: str, *names: str, noise_multiplier_e6: int = 0):
     def change(plan: plan_pb2.Plan) -> None:
         plan.purpose = purpose
         plan.statistic_template = template
         del plan.layout.segments[:]
         for name in names:
-            plan.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=100))
-        plan.noise.sigma_e6 = sigma_e6
+            plan.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=400))
+        plan.noise.noise_multiplier_e6 = noise_multiplier_e6
 
     return change
 
@@ -126,6 +126,13 @@ MALICIOUS = (
     MaliciousPlan("codec-out-of-range", "clip", segment(clip_e6=11_000_000), words=("11", "10")),
     MaliciousPlan("codec-out-of-range", "coarse values", segment(bits=2), words=("2 bits", "4 to 8")),
     MaliciousPlan("codec-out-of-range", "narrow words", keep, {"word_bits": (20, 32)}, ("16 bits", "20 to 32")),
+    MaliciousPlan(
+        "codec-out-of-range",
+        "few coordinates",
+        set_fields(subsample_e32=1 << 29),
+        {"min_subsample": 0.5},
+        ("0.125", "0.5"),
+    ),
     MaliciousPlan("layout-not-the-models", "local tensor", one_tensor_more, words=("personal-head",)),
     MaliciousPlan("layout-not-the-models", "part of the model", one_tensor_less, words=("exactly",)),
     MaliciousPlan("layout-not-the-models", "free count", one_count_more, words=("patients-with-fever", "examples")),
@@ -138,21 +145,21 @@ MALICIOUS = (
     MaliciousPlan(
         "statistic-not-in-catalogue",
         "free predicate",
-        counts(STATISTIC, "patients-with-fever", *QUALITY, sigma_e6=10**9),
+        counts(STATISTIC, "patients-with-fever", *QUALITY, noise_multiplier_e6=10**6),
         ALLOWS_STATISTICS,
         ("patients-with-fever", "signal-quality"),
     ),
     MaliciousPlan(
         "statistic-not-in-catalogue",
         "template that the site does not name",
-        counts(STATISTIC, "labelled-windows", "windows", "windows-labelled", sigma_e6=10**9),
+        counts(STATISTIC, "labelled-windows", "windows", "windows-labelled", noise_multiplier_e6=10**6),
         ALLOWS_STATISTICS,
         ("labelled-windows", "signal-quality"),
     ),
     MaliciousPlan(
         "statistic-not-in-catalogue",
         "other words than the template's",
-        counts(STATISTIC, "signal-quality", "windows", "patients-with-fever", sigma_e6=10**9),
+        counts(STATISTIC, "signal-quality", "windows", "patients-with-fever", noise_multiplier_e6=10**6),
         ALLOWS_STATISTICS,
         ("windows-rejected",),
     ),

@@ -372,8 +372,8 @@ class Device:
                 return await self.offer(known=known, open_plans=open_plans, wait_ms=wait_ms)
         return offer
 
-    def make(self, offer: Offer, scale: float = 0.1) -> None:
-        """Encode and mask a delta that depends on the device."""
+    def make(self, offer: Offer, scale: float = 0.1, everywhere: float | None = None) -> None:
+        """Encode and mask a delta that depends on the device, or one that is the same `everywhere`."""
         plan = open_plan(offer.plan, coordinator_pk(offer.federation))
         trust = trust_of(offer.federation, offer.rosters)
         openings = open_openings(offer.openings, plan, offer.cohort, trust)
@@ -383,6 +383,8 @@ class Device:
             for segment in plan.layout.segments
             for slot in segment.tensors
         }
+        if everywhere is not None:
+            tensors = {name: np.full_like(tensor, everywhere) for name, tensor in tensors.items()}
         seed = rotation_seed(plan.digest, openings_digest(openings))
         key = rounding_key(self.member.secret, ENTROPY, plan.digest)
         counts = {"examples": int(generator.integers(1, CAP)), "correct": 1}
@@ -452,11 +454,12 @@ class Trustee:
         self.secrets: dict[bytes, RoundSecret] = {}
         self.plans: dict[bytes, CheckedPlan] = {}
         self.openings: dict[bytes, CheckedOpening] = {}
-        self.sets: dict[bytes, tuple[CheckedSet, list[CheckedOpening]]] = {}
+        self.sets: dict[bytes, tuple[CheckedSet, list[CheckedOpening], AnswerNoise]] = {}
         self.roots: list[bytes] = []
         self.said: list[str] = []
         self.noise_multiplier_e6 = 0
         self.claims_e6: int | None = None
+        self.chunk_bytes = 1000
 
     async def items(self, wait_ms: int = 20_000) -> list[WorkItem]:
         with remote_errors("coordinator"):
@@ -509,7 +512,7 @@ class Trustee:
         headers = HeaderSet.FromString(await self.blob(request.headers.digest))
         own, secret = self.openings[plan.digest], self.secrets[plan.digest]
         checked = judge_set(plan, request.cohort, openings, headers, trust, own, secret)
-        self.sets[plan.digest] = (checked, openings)
+        self.sets[plan.digest] = (checked, openings, AnswerNoise.of(own, secret, checked.root))
         self.roots.append(checked.root)
         told = round_pb2.Vote(
             suite=SUITE,
@@ -525,9 +528,8 @@ class Trustee:
 
     async def do_reveal(self, request) -> None:  # type: ignore[no-untyped-def]
         plan = self.plans[request.plan_digest]
-        checked, openings = self.sets[plan.digest]
+        checked, openings, noise = self.sets[plan.digest]
         votes = open_votes(request.votes, plan, request.cohort, openings, checked.root)
-        noise = AnswerNoise.of(self.openings[plan.digest], self.secrets[plan.digest], checked.root)
         packed = mask_sum(plan, checked, noise)
         from blake3 import blake3
 
@@ -546,8 +548,9 @@ class Trustee:
         signed = sign_message("answer", told, self.member.key)
 
         async def chunks() -> AsyncIterator[AnswerChunk]:
-            for at in range(0, len(packed), 1000):
-                yield AnswerChunk(answer=None if at else signed, offset_bytes=at, data=packed[at : at + 1000])
+            for at in range(0, len(packed), self.chunk_bytes):
+                piece = packed[at : at + self.chunk_bytes]
+                yield AnswerChunk(answer=None if at else signed, offset_bytes=at, data=piece)
 
         await self.stub.PutAnswer(chunks())
 
@@ -613,6 +616,8 @@ def task_request(bundle_digest: bytes, **changes: object) -> StartTaskRequest:
     for name, value in changes.items():
         if hasattr(getattr(request, name), "CopyFrom"):
             getattr(request, name).CopyFrom(value)
+        elif isinstance(value, list):
+            getattr(request, name).extend(value)
         else:
             setattr(request, name, value)
     return request

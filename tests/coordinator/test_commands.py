@@ -73,6 +73,28 @@ async def test_a_plan_is_written_to_a_file_that_a_site_judges(federation, bundle
     assert judged["rules"][-1]["code"] == "unknown-signer"
 
 
+async def test_an_operator_chooses_the_combiner_and_sees_it_again(new_federation, bundle, tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(bundle)
+    federation = new_federation("alder", "birch", "cedar")
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=1)
+        sock = str(federation.home.directory / "operator.sock")
+        start = ("round", "start", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch", "--socket", sock)
+        trimmed = ("--combiner", "trimmed-mean", "--trim-cohorts", "1", "--cohort", "alder", "--cohort", "birch")
+        status, _, err = await bedside(*start, *trimmed)
+        assert (status, err.count("\n")) == (65, 1)
+        assert "a trimmed mean (1 left out at either end) needs at least 3 cohorts; the plan has 2" in err
+        assert "[bad-combiner]" in err
+        status, _, err = await bedside(*start, *trimmed, "--cohort", "cedar")
+        assert (status, err) == (0, "")
+        assert await desk.trustees()[0].items(), "the round is planned"
+        status, out, _ = await bedside("round", "show", "--task", "watch", "--json", "--socket", sock)
+        shown = json.loads(out)
+        assert (status, shown["combiner"], shown["trim_cohorts"]) == (0, "trimmed-mean", 1)
+        status, out, _ = await bedside("round", "show", "--task", "watch", "--socket", sock)
+        assert "cohorts combined by: trimmed-mean, 1 left out at either end" in out
+
+
 async def test_a_broken_bundle_is_refused_in_one_line(federation, bundle, tmp_path):
     (tmp_path / "bundle.tar").write_bytes(bundle[:-2000] + b"x" + bundle[-1999:])
     async with federation.coordinator():

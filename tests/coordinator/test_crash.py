@@ -89,6 +89,7 @@ async def test_killed_between_seal_and_result_it_states_the_identical_result(fed
             again = open_desk(federation, process.service, process.enrolment, str(directory / "operator.sock"))
             late = again.trustee(birch.member)
             late.plans, late.sets = birch.plans, birch.sets
+            late.openings, late.secrets = birch.openings, birch.secrets
             await late.serve(until="reveal")
             detail = await again.ended()
             assert detail.summary.phase == "opened"

@@ -87,7 +87,7 @@ async def test_the_next_round_names_the_result_before_it_and_starts_from_its_che
         assert plans[1].round_number == 2
         assert plans[1].previous_result_digest == digest(first.result.payload)
         assert plans[1].checkpoint == Result.FromString(first.result.payload).checkpoint
-        assert plans[1].log_size == 2
+        assert plans[1].log_size == 9  # plan, 2 openings, set, 2 votes, 2 answers, result
         assert (await desk.round()).summary.round_number == 2
         asked = OfferRequest(wait_ms=20_000, known_result_digest=digest(first.result.payload))
         last = await devices[0].stub.GetOffer(asked)

@@ -71,6 +71,7 @@ trusted_sites = {sites}
 min_trusted = 3
 min_trustees = 2
 min_contributors = 3
+audit_one_in = 1
 [bundle_signers]
 author = "{author_pk}"
 """

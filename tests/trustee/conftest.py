@@ -99,6 +99,7 @@ class Bench:
         self.world = world
         self.clock = SettableClock()
         self.clock.now_s = now_s
+        self.check_log = lambda plan: None  # what the log says is for test_logbook
         self.paths = SitePaths(directory / "site")
         self.runtime = runtime or directory / "runtime"
         self.mounts = mounts or directory / "mounts"
@@ -172,6 +173,7 @@ class Bench:
             self.keys,
             self.policy,
             RosterBook(self.store, self.register, OWN),
+            self.check_log,
             clock=self.clock,
             entropy=ENTROPY,
         )

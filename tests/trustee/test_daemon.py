@@ -14,6 +14,7 @@ import sys
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import blake3
 import pytest
@@ -25,8 +26,8 @@ from bedside.core.errors import UnavailableError
 from bedside.core.securesum.trustee import judge_set, mask_sum
 from bedside.core.signing.envelope import digest
 from bedside.core.signing.tokens import mint_token, use_token
+from bedside.proto.v1 import audit_pb2, identity_pb2, round_pb2
 from bedside.proto.v1 import enrolment_pb2 as enrolment
-from bedside.proto.v1 import identity_pb2, round_pb2
 from bedside.proto.v1.common_pb2 import Chunk, Empty
 from bedside.proto.v1.enrolment_pb2_grpc import EnrolmentServiceServicer, add_EnrolmentServiceServicer_to_server
 from bedside.proto.v1.trustee_pb2 import CloseRequest, RevealRequest, Work, WorkItem
@@ -37,6 +38,10 @@ from bedside.service.link.server import LinkServer, ServerTls
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.tls import PeerIdentity, create_ca, create_csr, create_tls_key, issue_certificate, spiffe_uri
 from bedside.trustee.keys import RAM_FILE_SYSTEMS, file_system_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from coordinator_log import CoordinatorLog
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 DEADLINE_S = 20
@@ -62,6 +67,9 @@ class Coordinator(EnrolmentServiceServicer, TrusteeServiceServicer):
         self.failing = set()
         self.changed = asyncio.Condition()
         self.service_address = ""
+        self.log = CoordinatorLog(world.coordinator)
+        self.cosignatures = []
+        self.verdicts = []
 
     async def wait_for(self, condition):
         async with self.changed, asyncio.timeout(DEADLINE_S):
@@ -139,6 +147,28 @@ class Coordinator(EnrolmentServiceServicer, TrusteeServiceServicer):
         await self.note()
         return Empty()
 
+    async def GetLogCheckpoint(self, request, context):
+        return await self.log.get_log_checkpoint(request.from_size)
+
+    async def GetLogEntries(self, request, context):
+        return audit_pb2.EntryPage(leaves=await self.log.get_log_entries(request.first, request.count))
+
+    async def GetPlanProof(self, request, context):
+        return await self.log.get_plan_proof(request.log_size, request.tree_size)
+
+    async def PutCosignature(self, request, context):
+        self.cosignatures.append(request)
+        await self.note()
+        return Empty()
+
+    async def PutVerdict(self, request, context):
+        self.verdicts.append(request)
+        await self.note()
+        return Empty()
+
+    async def GetRoundRecord(self, request, context):
+        yield Chunk(data=b"no record", total_bytes=9)
+
     async def GetBlob(self, request, context):
         data = self.blobs[request.digest]
         yield Chunk(offset_bytes=request.offset_bytes, data=data[request.offset_bytes :], total_bytes=len(data))
@@ -207,6 +237,10 @@ def coordinator(world):
 def bench(world, coordinator, make_bench, tmp_path):
     runtime = Path(tempfile.mkdtemp(dir=RAM, prefix="bedside-test-"))
     made = make_bench(world, tmp_path, mounts=Path("/proc/self/mounts"), runtime=runtime)
+    plain = SimpleNamespace(plan=made.plan)
+    now_s = CLOCK.now_ns() // 10**9  # the daemon's clock is this machine's
+    times = {"issued_at_s": now_s, "close_at_s": now_s + 600}
+    made.plan = lambda **changes: coordinator.log.plan(plain, **times, **changes)
     yield made
     made.store.close()
     shutil.rmtree(runtime)
@@ -300,6 +334,45 @@ async def test_after_a_reboot_it_says_lost_by_itself_and_opens_the_next_round(be
     (closed,) = {signed.payload for signed in coordinator.words["closed"]}
     assert round_pb2.Closed.FromString(closed).reason == round_pb2.CLOSE_REASON_LOST
     assert "answer" not in coordinator.words
+
+
+async def test_a_stolen_key_is_found_by_the_running_trustee_and_shown_until_a_person_has_acted(
+    bench, coordinator, tmp_path
+):
+    async with serving(coordinator, tmp_path) as ports:
+        point(bench, ports)
+        async with running(bench):
+            await coordinator.ask(open=bench.open_request(bench.plan()))
+            await coordinator.wait_for(lambda: coordinator.words.get("opening"))
+            await coordinator.wait_for(lambda: coordinator.cosignatures)
+            coordinator.log.word("opening", bench, digest(b"a plan that it never saw"))
+            await coordinator.ask(open=bench.open_request(bench.plan(task="second")))
+            await coordinator.wait_for(lambda: coordinator.words.get("refusal"))
+            status, out, _ = await command("trustee", "status", bench.paths.directory)
+            assert status == 2
+            assert "ALARM foreign-word: opening at position 1" in out
+            status, out, _ = await command("trustee", "clear-alarm", bench.paths.directory, "--json")
+            assert (status, json.loads(out)["cleared"]) == (0, 1)
+            await coordinator.ask(open=bench.open_request(bench.plan(task="third")))
+            await coordinator.wait_for(lambda: len(coordinator.words["opening"]) > 1)
+            status, out, _ = await command("trustee", "status", bench.paths.directory, "--json")
+    (refusal,) = coordinator.words["refusal"]
+    assert round_pb2.Refusal.FromString(refusal.payload).code == "foreign-word"
+    log = next(entry for entry in json.loads(out)["components"] if entry["component"] == "log")
+    assert log["level"] == "ok"
+
+
+async def test_a_forked_log_stops_openings_with_its_code(bench, coordinator, tmp_path):
+    async with serving(coordinator, tmp_path) as ports:
+        point(bench, ports)
+        async with running(bench):
+            await coordinator.ask(open=bench.open_request(bench.plan()))
+            await coordinator.wait_for(lambda: coordinator.words.get("opening"))
+            coordinator.log.leaves[0] = coordinator.log.leaves[0][:-1] + b"!"
+            await coordinator.ask(open=bench.open_request(bench.plan(task="second")))
+            await coordinator.wait_for(lambda: coordinator.words.get("refusal"))
+    (refusal,) = coordinator.words["refusal"]
+    assert round_pb2.Refusal.FromString(refusal.payload).code == "log-fork"
 
 
 async def test_refusals_reach_the_coordinator_with_code_and_sentence(bench, coordinator, world, tmp_path):

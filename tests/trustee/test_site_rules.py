@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from functools import partial
 
 import pytest
 
-from bedside.core.policy.site_policy import SitePolicy
 from bedside.core.securesum.trustee import TrusteeState
 from bedside.core.signing.envelope import digest
 from bedside.proto.v1 import plan_pb2
@@ -207,11 +207,12 @@ def test_training_that_goes_on_is_guarded_where_the_site_says_so(bench, guarded)
         assert bench.seal(second, without(bench, second, 0)).kind == "vote"
 
 
-def test_noise_that_only_the_plan_promises_does_not_lift_the_guard(bench):
-    """This trustee adds none, whatever a coordinator writes into its plan."""
+def test_noise_that_only_the_plan_promises_does_not_lift_the_guard(bench, monkeypatch):
+    """A millionth of a multiplier covers nothing: only what the site itself asks for counts."""
     answer(bench, bench.begin())
-    again = bench.begin(bench.plan(task="renamed", noise=plan_pb2.Noise(sigma_e6=1)))
-    assert bench.said(bench.store.word(bench.key(again), "opening")).sigma_e6 == 0
+    opening = partial(bench.world.opening_message, noise_multiplier_e6=1)
+    monkeypatch.setattr(bench.world, "opening_message", opening)
+    again = bench.begin(bench.plan(task="renamed", noise=plan_pb2.Noise(noise_multiplier_e6=1)))
     assert bench.code(bench.seal, again, without(bench, again, 0)) == "set-differs-too-little"
 
 
@@ -256,12 +257,12 @@ def test_a_device_of_a_site_of_another_cohort_is_in_no_set_of_this_one(bench):
 
 
 def test_a_statistic_of_the_catalogue_is_opened_with_noise(bench):
-    noisy = {"noise_multiplier": 1.0} if "noise_multiplier" in SitePolicy.__struct_fields__ else {}
-    rules = {"purposes": ("statistic",), "statistics": ("signal-quality",), **noisy}
+    rules = {"purposes": ("statistic",), "statistics": ("signal-quality",), "noise_multiplier": 1.0}
     write_rules(bench, **rules)
     message = bench.world.plan_message(**bench.fields, purpose=STATISTIC, statistic_template="signal-quality")
     del message.layout.segments[:]
     for name in ("windows", "windows-rejected"):
         message.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=9))
-    message.noise.sigma_e6 = 10**9
+    message.noise.noise_multiplier_e6 = 1_000_000
+    message.word_bits = 32
     assert code_of(bench, bench.world.sign_plan(message)) == "opening"

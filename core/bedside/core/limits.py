@@ -42,6 +42,9 @@ MIN_VALUE_BITS: Final = 2
 MAX_VALUE_BITS: Final = 8
 """Bits of one quantised value."""
 
+MIN_SUBSAMPLE_E32: Final = 1 << 28
+"""Least share of coordinates that a round sends, in 2^-32: 1/16. Below it, error swamps the update."""
+
 MAX_CHUNK_BYTES: Final = 1 << 20
 """Bytes of one chunk of a blob or upload: keeps both sides' memory flat."""
 

@@ -127,7 +127,7 @@ class Operator:
         return coordinator_view(
             upload,
             opened,
-            layout_of(plan.layout),
+            layout_of(plan.layout, plan.subsample_e32),
             plan.word_bits,
             contributors=detail.summary.contributors,
             round_number=detail.summary.round_number,

@@ -33,6 +33,7 @@ _SUMMARIES: Final = {
     "fleet": "See how every device is doing.",
     "model": "Build and sign model bundles.",
     "policy": "Understand a site's policy, and judge a plan by it.",
+    "privacy": "See what the rounds have cost in privacy.",
     "round": "Start, watch and list rounds.",
     "site": "Act for a hospital: keys, tokens, approvals, policy.",
     "trustee": "Run this site's trustee, which opens nothing but sums.",

@@ -88,6 +88,12 @@ def test_a_plan_for_another_bundle_than_the_signed_one_is_refused(case):
     assert case.judge(bundle=BlobRef(digest=b"o" * 32, size_bytes=1)).code == "other-bundle"
 
 
+def test_a_share_of_the_coordinates_that_the_policy_allows_is_allowed(case):
+    assert case.judge(subsample_e32=1 << 28).allowed
+    assert case.judge(policy={"min_subsample": 0.5}, subsample_e32=1 << 31).allowed
+    assert case.judge(policy={"min_subsample": 1.0}).allowed
+
+
 @pytest.mark.parametrize("bad", MALICIOUS, ids=lambda bad: f"{bad.code}: {bad.name}")
 def test_each_rule_refuses_its_malicious_plan_with_its_code_and_what_both_sides_say(case, bad):
     message = case.world.plan_message(**case.fields)
@@ -153,9 +159,8 @@ def test_a_policy_that_lets_the_coordinator_sign_models_takes_part_in_nothing(ca
 
 def noisy(case, **rules):
     """A policy that adds noise, and plans that ask for it."""
-    if "noise_multiplier" in SitePolicy.__struct_fields__:
-        rules["noise_multiplier"] = 1.0
-    return {"policy": rules, "noise": plan_pb2.Noise(sigma_e6=10**9)}
+    noise = plan_pb2.Noise(noise_multiplier_e6=1_000_000)
+    return {"policy": {"noise_multiplier": 1.0, **rules}, "noise": noise, "word_bits": 32}
 
 
 def test_a_single_step_is_taken_where_noise_covers_it(case):
@@ -196,6 +201,9 @@ def test_a_statistic_of_the_catalogue_is_summed_with_noise(case):
         {"value_bits": (1, 8)},
         {"word_bits": (32, 8)},
         {"word_bits": (8, 33)},
+        {"min_subsample": 0.06},
+        {"min_subsample": 1.01},
+        {"min_subsample": math.nan},
         {"min_examples": -1},
         {"min_sessions": 0},
         {"min_batch": 0},

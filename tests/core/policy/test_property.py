@@ -67,6 +67,7 @@ POLICIES = st.builds(
     max_learning_rate=st.floats(1e-300, 1e300),
     max_step_ms=st.floats(1e-300, 1e300),
     word_bits=RANGE,
+    min_subsample=st.floats(0.0625, 1.0),
     min_local_steps=st.integers(1, 10),
     hours=st.sampled_from(("", "20:00-06:00", "06:00-20:00")),
     max_close_hours=st.integers(1, 168),
@@ -85,8 +86,9 @@ def test_it_never_raises_and_always_has_a_code_and_a_sentence(world, tiny_manife
         statistic_template=data.draw(st.sampled_from(("", *TEMPLATES)) | st.text(max_size=300)),
         training=data.draw(TRAINING),
         word_bits=data.draw(st.integers(16, 32)),
+        subsample_e32=data.draw(st.just(0) | st.integers(1 << 28, (1 << 32) - 1)),
         min_contributors=data.draw(st.integers(1, 5)),
-        noise=plan_pb2.Noise(sigma_e6=data.draw(LARGE)),
+        noise=plan_pb2.Noise(noise_multiplier_e6=data.draw(SMALL)),
         close_at_s=1_800_000_000 + data.draw(st.integers(1, 7 * 86_400)),
         checkpoint=BlobRef(digest=data.draw(st.sampled_from((b"k" * 32, b"z" * 32))), size_bytes=10),
     )

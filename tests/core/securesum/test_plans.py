@@ -49,6 +49,9 @@ def test_a_plan_signed_by_a_stranger_is_refused_with_a_remedy(world):
         ({"close_at_s": 1_800_000_000}, "bad-plan"),
         ({"close_at_s": 1_800_000_000 + 8 * 86_400}, "bad-plan"),
         ({"subsample_e32": 5}, "bad-plan"),
+        ({"subsample_e32": (1 << 28) - 1}, "bad-plan"),
+        ({"server": plan_pb2.ServerStep(combiner=plan_pb2.COMBINER_MEDIAN)}, "bad-combiner"),
+        ({"server": plan_pb2.ServerStep(combiner=plan_pb2.COMBINER_MEAN, trim_cohorts=1)}, "bad-combiner"),
         ({"bundle": BlobRef(digest=b"short", size_bytes=1)}, "bad-plan"),
         ({"checkpoint": BlobRef(digest=b"k" * 32, size_bytes=1 << 40)}, "bad-plan"),
         ({"cohorts": []}, "bad-plan"),
@@ -73,6 +76,27 @@ def test_cohorts_share_no_site_and_no_trustee_stands_twice(world):
         plan_pb2.CohortTrustee(site="alder", trustee="t", credential_digest=bytes([i]) * 32) for i in range(6)
     )
     assert code(world.plan, cohorts=[crowded]) == "bad-plan"
+
+
+def test_a_plan_that_sends_a_share_of_the_coordinates_has_a_shorter_vector(world):
+    plan = world.plan(subsample_e32=1 << 30)
+    assert plan.vector_words == 128 // 4 + 1
+    assert layout_message(plan.layout) == plan.plan.layout
+    assert layout_of(plan.plan.layout, plan.plan.subsample_e32) == plan.layout
+
+
+def test_a_trimmed_mean_needs_a_majority_of_honest_cohorts_in_the_plan(world):
+    first = world.plan_message().cohorts[0]
+    cohorts = [
+        plan_pb2.Cohort(index=at, sites=[site], trustees=[first.trustees[at]]) for at, site in enumerate(first.sites)
+    ]
+    assert len(cohorts) == 3
+    for trim, expected in ((1, ""), (2, "bad-combiner"), (0, "bad-combiner")):
+        server = plan_pb2.ServerStep(combiner=plan_pb2.COMBINER_TRIMMED_MEAN, trim_cohorts=trim)
+        if expected:
+            assert code(world.plan, cohorts=cohorts, server=server) == expected
+        else:
+            assert world.plan(cohorts=cohorts, server=server).plan.server.trim_cohorts == trim
 
 
 def test_a_count_that_could_wrap_is_refused(world):

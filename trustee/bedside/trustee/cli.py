@@ -222,8 +222,34 @@ def status(ctx: click.Context, directory: Path, as_json: bool) -> None:
     rows = [[r.task, str(r.round_number), r.state, r.sentence] for r in report.recent_rounds]
     state = "running" if report.running else "not running"
     title = f"trustee {report.trustee} of site {report.site}: {state}; {report.ledger_entries} sums in the ledger"
+    for word in report.foreign_words:
+        title += f"\nALARM foreign-word: {word.kind} at position {word.position} of the log was never said here"
+    for verdict in report.verdicts:
+        if not verdict.holds:
+            title += f"\nALARM plan {verdict.plan_digest[:16]} does not hold: {verdict.sentence} [{verdict.code}]"
     emit(report, as_json, table=Table(("task", "round", "state", "why"), rows, title=title, empty="no rounds yet"))
     ctx.exit(report.exit_status)
+
+
+@trustee.command(name="clear-alarm")
+@click.argument("directory", type=_DIRECTORY)
+@json_option
+def clear_alarm(directory: Path, as_json: bool) -> None:
+    """Open rounds again after words under this trustee's key were found that it never said.
+
+    First find out who else holds the key; docs/audit.md says what to do. With a key that somebody else holds, this
+    site has no protection in any round that it opens.
+    """
+    from bedside.trustee.log_store import LogStore
+
+    paths = SitePaths(directory)
+    _identity(paths)
+    store = TrusteeStore.open(paths.database)
+    try:
+        cleared = LogStore(store.database).handle_foreign_words(SystemClock().now_ns() // _NS_PER_S)
+    finally:
+        store.close()
+    emit({"cleared": cleared}, as_json)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from bedside.trustee.duty import MAX_HEADERS_BYTES, OUR_TROUBLE, Duty
 from bedside.trustee.hardening import harden_process, swap_in_use
 from bedside.trustee.keys import RoundKeys, open_round_keys
 from bedside.trustee.link import TrusteeLink
+from bedside.trustee.log_store import LogStore
 from bedside.trustee.paths import SitePaths
 from bedside.trustee.policy_file import PolicyFile
 from bedside.trustee.retention import prune_files
@@ -43,6 +44,7 @@ from bedside.trustee.site.desk import Desk, decision_of
 from bedside.trustee.site.register import PENDING, Register
 from bedside.trustee.status import write_status
 from bedside.trustee.store import RoundKey, TrusteeStore, Word
+from bedside.trustee.watch import LogWatch
 
 WAIT_S: Final = 20.0
 """Seconds of one long poll."""
@@ -61,7 +63,7 @@ RENEW_BEFORE_S: Final = 30 * 86_400
 
 RECONNECT_CAP_S: Final = 30.0
 MAX_KNOWN_WORK: Final = 4_096
-COMPONENTS: Final = ("link", "store", "policy", "keys")
+COMPONENTS: Final = ("link", "store", "policy", "keys", "log")
 
 _ORDER: Final = {"close": 0, "reveal": 1, "seal": 2, "open": 3, "enrol": 4}
 _NS_PER_S: Final = 1_000_000_000
@@ -85,6 +87,10 @@ class Trustee:
         self._store = TrusteeStore.open(paths.database)
         self._register = Register(self._store.database)
         self._desk = open_desk(paths, self._identity, self._register, clock)
+        log = LogStore(self._store.database)
+        self._watch = LogWatch(
+            paths, self._identity, log, self._policy, self._health, self._report, clock=clock, entropy=entropy
+        )
         self._duty = Duty(
             paths,
             self._identity,
@@ -92,6 +98,7 @@ class Trustee:
             self._keys,
             self._policy,
             RosterBook(self._store, self._register, self._identity.pins.site),
+            self._watch.book.check_plan,
             clock=clock,
             entropy=entropy,
         )
@@ -136,6 +143,7 @@ class Trustee:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow_desk(link))
                 tasks.create_task(self._follow_work(link, backoff))
+                tasks.create_task(self._watch.run(link))
         except* BedsideError as errors:
             first = next(iter(_leaves(errors)))
             raise first from errors
@@ -210,6 +218,7 @@ class Trustee:
 
         match item.WhichOneof("item"):
             case "open":
+                await self._watch.prepare(link, item.open.plan)
                 return self._duty.open(item.open)
             case "seal":
                 return await self._duty.seal(item.seal, fetch)

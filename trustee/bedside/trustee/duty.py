@@ -52,13 +52,7 @@ from bedside.core.signing.trust import Trust, open_federation, open_roster
 from bedside.proto.v1 import round_pb2
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.proto.v1.plan_pb2 import Plan
-from bedside.proto.v1.trustee_pb2 import (
-    CloseRequest,
-    HeaderSet,
-    OpenRequest,
-    RevealRequest,
-    SealRequest,
-)
+from bedside.proto.v1.trustee_pb2 import CloseRequest, HeaderSet, OpenRequest, RevealRequest, SealRequest
 from bedside.service.files import write_durable
 from bedside.service.identity import Identity
 from bedside.trustee.budget import affordable_noise, check_budget
@@ -82,6 +76,9 @@ _NS_PER_S: Final = 1_000_000_000
 FetchBlob = Callable[[BlobRef], Awaitable[bytes]]
 """Brings a blob whose digest has been checked."""
 
+CheckLog = Callable[[CheckedPlan], None]
+"""Raises unless the plan, and the log that it names, are in the one log that this trustee reads."""
+
 OUR_TROUBLE: Final = (StoreError, ConfigError, UnavailableError)
 """Errors that say nothing about the request; the coordinator asks again."""
 
@@ -97,6 +94,7 @@ class Duty:
         keys: RoundKeys,
         policy: PolicyFile,
         rosters: RosterBook,
+        check_log: CheckLog,
         *,
         clock: Clock,
         entropy: Entropy,
@@ -106,6 +104,7 @@ class Duty:
         self._store = store
         self._keys = keys
         self._rosters = rosters
+        self._check_log = check_log
         self._clock = clock
         self._entropy = entropy
         self._own = identity.require_credential()
@@ -222,6 +221,7 @@ class Duty:
             if not view.trust.lists(site, credential_digest):
                 raise TrustError("not-on-roster", f"a trustee of cohort {key.cohort} is not on the roster of {site}")
         floors = [*view.floors, *self._progress(plan.plan, key)]
+        self._check_log(plan)
         loaded = self._rules.judge_opening(plan, request, now_s)
         multiplier_e6 = affordable_noise(self._store, plan, loaded.policy, len(cohort.trustees))
         fresh_key = self._keys.create(*key, self._entropy).public

@@ -36,6 +36,7 @@ class SitePaths:
         self.database = directory / "trustee.db"
         self.answers = directory / "answers"
         self.headers = directory / "headers"
+        self.audit = directory / "audit"
         self.status = directory / "status.json"
         self.lock = directory / "daemon.lock"
 
@@ -56,7 +57,7 @@ class SitePaths:
 
     def make_directories(self) -> None:
         """Make the folders of the trustee, private to its user."""
-        for folder in (self.directory, self.authority_key.parent, self.answers, self.headers):
+        for folder in (self.directory, self.authority_key.parent, self.answers, self.headers, self.audit):
             folder.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
 
     def is_running(self) -> bool:

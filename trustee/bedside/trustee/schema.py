@@ -143,4 +143,34 @@ MIGRATIONS: Final = (
         )
         """,
     ),
+    Migration(
+        "0005 log",
+        """
+        CREATE INDEX chain_by_digest ON chain (payload_digest);
+        CREATE TABLE log_view (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            size INTEGER NOT NULL,
+            root BLOB NOT NULL,
+            frontier BLOB NOT NULL,
+            cosignature BLOB NOT NULL,
+            delivered INTEGER NOT NULL DEFAULT 0
+        );
+        CREATE TABLE foreign_words (
+            position INTEGER PRIMARY KEY,
+            kind TEXT NOT NULL,
+            plan_digest BLOB NOT NULL,
+            cohort INTEGER NOT NULL,
+            payload_digest BLOB NOT NULL,
+            seen_at_s INTEGER NOT NULL,
+            handled_at_s INTEGER
+        );
+        CREATE TABLE audits (
+            plan_digest BLOB PRIMARY KEY,
+            result_digest BLOB NOT NULL,
+            drawn_at_s INTEGER NOT NULL,
+            verdict BLOB,
+            delivered INTEGER NOT NULL DEFAULT 0
+        )
+        """,
+    ),
 )

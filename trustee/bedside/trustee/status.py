@@ -8,8 +8,12 @@ from pathlib import Path
 import msgspec
 
 from bedside.core.securesum.trustee import TrusteeState
+from bedside.core.signing.envelope import parse_strict
+from bedside.proto.v1.audit_pb2 import Verdict
+from bedside.proto.v1.common_pb2 import Signed
 from bedside.service.health import Health, Level
 from bedside.trustee.ledger import check_ledger, entries
+from bedside.trustee.log_store import LogStore
 from bedside.trustee.paths import SitePaths
 from bedside.trustee.store import UNFINISHED, StoredRound, TrusteeStore
 
@@ -57,6 +61,27 @@ class LedgerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignWordReport:
+    """A word under this trustee's key that it never said."""
+
+    position: int
+    kind: str
+    plan_digest: str
+    cohort: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictReport:
+    """What came of recomputing a round."""
+
+    plan_digest: str
+    holds: bool
+    code: str
+    sentence: str
+    checked_at_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrusteeReport:
     """Everything; `exit_status` is 0, 1 or 2 as monitoring plug-ins report it."""
 
@@ -74,6 +99,10 @@ class TrusteeReport:
     ledger_entries: int
     ledger_head: str
     ledger: list[LedgerReport]
+    log_size: int
+    log_root: str
+    foreign_words: list[ForeignWordReport]
+    verdicts: list[VerdictReport]
 
 
 def write_status(path: Path, pid: int, health: Health) -> None:
@@ -95,11 +124,14 @@ def read_report(paths: SitePaths, site: str, subject: str, store: TrusteeStore, 
     listed = entries(store.database.connection)
     rounds = store.rounds(*TrusteeState)
     index, head = store.chain_head()
+    log = LogStore(store.database)
+    foreign = log.foreign_words()
+    worst = daemon.exit_status if daemon and not foreign else int(Level.FAILED)
     return TrusteeReport(
         site=site,
         trustee=subject,
         running=running,
-        exit_status=daemon.exit_status if daemon else int(Level.FAILED),
+        exit_status=worst,
         components=daemon.components if daemon else [],
         open_rounds=[_show(stored) for stored in rounds if stored.state in UNFINISHED],
         recent_rounds=[_show(stored) for stored in rounds[-recent:]],
@@ -113,7 +145,16 @@ def read_report(paths: SitePaths, site: str, subject: str, store: TrusteeStore, 
             LedgerReport(c.task, c.round_number, c.purpose, c.set_size, c.noise_multiplier_e6, c.charged_at_s)
             for c, _ in listed[-recent:]
         ],
+        log_size=log.frontier().size,
+        log_root=log.frontier().root().hex(),
+        foreign_words=[ForeignWordReport(w.position, w.kind, w.plan_digest.hex(), w.cohort) for w in foreign],
+        verdicts=[_verdict(signed) for signed in log.verdicts()[-recent:]],
     )
+
+
+def _verdict(signed: Signed) -> VerdictReport:
+    told = parse_strict(Verdict, signed.payload)
+    return VerdictReport(told.plan_digest.hex(), told.holds, told.code, told.sentence, told.checked_at_s)
 
 
 def _show(stored: StoredRound) -> RoundReport:

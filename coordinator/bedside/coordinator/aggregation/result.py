@@ -7,49 +7,31 @@ and result signs the identical result after its restart (Ed25519 is deterministi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from bedside.coordinator.blobs import BlobStore
-from bedside.coordinator.rounds.plans import EXAMPLES
 from bedside.coordinator.rounds.state import RoundState, phase_of
 from bedside.coordinator.store.contributions import CohortRow
-from bedside.core.bundle.tensors import decode_tensors, encode_tensors
-from bedside.core.codec.decoder import DecodedSum, decode_sum
-from bedside.core.errors import MalformedError
-from bedside.core.learning.optimisers import server_optimiser
-from bedside.core.learning.weighting import Weighting, bounded_examples, mean_delta
+from bedside.core.bundle.tensors import encode_tensors, float_tensors
+from bedside.core.learning.step import CohortSum, count_sums, next_checkpoint
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.securesum.messages import words_digest
-from bedside.core.securesum.plans import rotation_seed
-from bedside.core.securesum.ring import unpack
+from bedside.core.securesum.opening import decode_opened
 from bedside.core.signing import parse_strict
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.common_pb2 import BlobRef
-from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG
 from bedside.proto.v1.round_pb2 import (
     COHORT_OUTCOME_LEFT_OUT,
     COHORT_OUTCOME_OPENED,
     Answer,
     CohortResult,
-    CountSum,
     Result,
 )
 
 FloatArray = npt.NDArray[np.float32]
 _MS_PER_S = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Combined:
-    """Sums over all opened cohorts."""
-
-    tensors: dict[str, FloatArray]
-    counts: dict[str, int]
-    contributors: int
-    is_noisy: bool
 
 
 def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobStore) -> Result:
@@ -80,61 +62,35 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         result.optimiser_state.CopyFrom(previous_state)
     opened = [row for row in state.cohorts if phase_of(row) is CohortPhase.OPENED]
     if opened:
-        sums = [_decode(state, row, blobs) for row in opened]
-        is_noisy = any(_has_noise(state, row) for row in opened)
-        combined = _combine(sums, sum(row.set_size for row in opened), is_noisy=is_noisy)
-        result.counts.extend(CountSum(name=name, sum=max(0, value)) for name, value in combined.counts.items())
-        _step(state, combined, result, blobs)
+        _step(state, [_decode(state, row, blobs) for row in opened], result, blobs)
     return result
 
 
-def _step(state: RoundState, combined: Combined, result: Result, blobs: BlobStore) -> None:
+def _step(state: RoundState, sums: list[CohortSum], result: Result, blobs: BlobStore) -> None:
     plan = state.plan.plan
-    training = plan.training
-    examples = combined.counts[EXAMPLES]
-    if combined.is_noisy:
-        examples = bounded_examples(examples, combined.contributors, training.min_examples, training.max_examples)
-    weighting = Weighting(training.weighting)
-    mean = mean_delta(combined.tensors, weighting, combined.contributors, examples, training.max_examples)
-    server = plan.server
-    optimiser = server_optimiser(
-        server.optimiser,
-        learning_rate_e6=server.learning_rate_e6,
-        beta1_e6=server.beta1_e6,
-        beta2_e6=server.beta2_e6,
-        tau_e9=server.tau_e9,
-    )
-    parameters = _float_tensors(blobs.read(plan.checkpoint.digest))
-    known = result.HasField("optimiser_state") and server.optimiser != SERVER_OPTIMISER_FEDAVG
-    before = _float_tensors(blobs.read(result.optimiser_state.digest)) if known else None
-    stepped = optimiser.step(parameters, mean, before or optimiser.initial_state(parameters))
+    before = float_tensors(blobs.read(result.optimiser_state.digest)) if result.HasField("optimiser_state") else None
+    stepped = next_checkpoint(plan, sums, float_tensors(blobs.read(plan.checkpoint.digest)), before)
+    result.counts.extend(count_sums(stepped.counts))
+    if stepped.no_step is not None:
+        result.no_step_code, result.no_step_sentence = stepped.no_step.code, stepped.no_step.sentence
+        return
     result.checkpoint.CopyFrom(_store(stepped.parameters, blobs))
     result.ClearField("optimiser_state")
     if stepped.state:
         result.optimiser_state.CopyFrom(_store(stepped.state, blobs))
 
 
-def _decode(state: RoundState, row: CohortRow, blobs: BlobStore) -> DecodedSum:
-    plan = state.plan
+def took_step(result: Result) -> bool:
+    """Whether a round moved the model."""
+    opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
+    return opened and not result.no_step_code
+
+
+def _decode(state: RoundState, row: CohortRow, blobs: BlobStore) -> CohortSum:
     packed = blobs.read(row.sum_digest or b"", "blake3")
-    words = unpack(packed, plan.vector_words, plan.plan.word_bits)
-    seed = rotation_seed(plan.digest, state.openings_digest(row.cohort))
-    return decode_sum(words, plan.layout, seed, row.set_size, word_bits=plan.plan.word_bits)
-
-
-def _has_noise(state: RoundState, row: CohortRow) -> bool:
+    decoded = decode_opened(state.plan, packed, state.openings_digest(row.cohort), row.set_size)
     answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(row.cohort, "answer")]
-    return any(answer.noise_multiplier_e6 for answer in answers)
-
-
-def _combine(sums: list[DecodedSum], contributors: int, *, is_noisy: bool) -> Combined:
-    """Add the cohorts in their order: one float32 addition per element and cohort."""
-    tensors = dict(sums[0].tensors)
-    counts = {name: int(value.sum()) for name, value in sums[0].counts.items()}
-    for later in sums[1:]:
-        tensors = {name: value + later.tensors[name] for name, value in tensors.items()}
-        counts = {name: value + int(later.counts[name].sum()) for name, value in counts.items()}
-    return Combined(tensors, counts, contributors, is_noisy)
+    return CohortSum(decoded, row.set_size, any(answer.noise_multiplier_e6 for answer in answers))
 
 
 def _cohort_result(state: RoundState, row: CohortRow) -> CohortResult:
@@ -150,15 +106,6 @@ def _cohort_result(state: RoundState, row: CohortRow) -> CohortResult:
         sum_bytes=row.sum_bytes,
         answers_digest=words_digest(answers),
     )
-
-
-def _float_tensors(data: bytes) -> dict[str, FloatArray]:
-    tensors: dict[str, FloatArray] = {}
-    for name, array in decode_tensors(data).items():
-        if array.dtype != np.float32:
-            raise MalformedError("bad-checkpoint", f"tensor {name!r} of a checkpoint is not float32")
-        tensors[name] = array.astype(np.float32, copy=False)
-    return tensors
 
 
 def _store(tensors: Mapping[str, FloatArray], blobs: BlobStore) -> BlobRef:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from bedside.coordinator.cli.present import COMBINERS
 from bedside.core.bundle.manifest import Manifest
 from bedside.core.limits import MAX_NOISE_MULTIPLIER
 from bedside.core.privacy import multiplier_e6
@@ -41,7 +42,10 @@ class TaskOptions:
     min_contributors: int
     max_contributors: int
     collect_seconds: int
+    subsample: float
     cohort: tuple[str, ...]
+    combiner: str
+    trim_cohorts: int
     optimiser: str
     server_learning_rate: float | None
     beta1: float
@@ -67,10 +71,33 @@ _OPTIONS = (
     click.option("--clip", type=float, default=10.0, show_default=True, help="L2 bound of one contribution."),
     click.option("--bits", type=int, default=8, show_default=True, help="Bits of one quantised value."),
     click.option("--word-bits", type=int, default=0, help="Bits of one ring word. [default: as few as fit, from 16]"),
+    click.option(
+        "--subsample",
+        type=click.FloatRange(0.0625, 1.0),
+        default=1.0,
+        show_default=True,
+        metavar="SHARE",
+        help="Share of the coordinates that is sent, 0.0625 to 1; the same ones by every device.",
+    ),
     click.option("--min-contributors", type=int, default=3, show_default=True, help="Smallest set of a cohort."),
     click.option("--max-contributors", type=int, default=0, help="Largest set. [default: all devices]"),
     click.option("--collect-seconds", type=int, default=300, show_default=True, help="How long uploads may take."),
     click.option("--cohort", multiple=True, help="Sites of one cohort, with commas; repeat. [default: all together]"),
+    click.option(
+        "--combiner",
+        type=click.Choice(list(COMBINERS)),
+        default="mean",
+        show_default=True,
+        help="How cohorts become one step. The trimmed mean and the median need 3 cohorts or more (--cohort), bear a "
+        "compromised minority of them, and count every cohort alike.",
+    ),
+    click.option(
+        "--trim-cohorts",
+        type=int,
+        default=0,
+        metavar="F",
+        help="Cohorts that the trimmed mean leaves out at either end; 2 F must be below their number.",
+    ),
     click.option("--optimiser", type=click.Choice(["fedavg", "fedadam"]), default="fedavg", show_default=True),
     click.option("--server-learning-rate", type=float, help="[default: 1 for fedavg, 0.01 for fedadam]"),
     click.option("--beta1", type=float, default=0.9, show_default=True, help="FedAdam."),
@@ -116,6 +143,7 @@ def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
         collect_s=options.collect_seconds,
         noise_multiplier_e6=multiplier_e6(options.noise_multiplier),
         cohorts=[plan_pb2.Cohort(index=at, sites=text.split(",")) for at, text in enumerate(options.cohort)],
+        subsample_e32=int(options.subsample * (1 << 32)) if options.subsample < 1 else 0,
     )
 
 
@@ -138,10 +166,18 @@ def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
 
 
 def _server(options: TaskOptions) -> plan_pb2.ServerStep:
+    combiner = COMBINERS[options.combiner]
     if options.optimiser == "fedavg":
         rate = _chosen(options.server_learning_rate, 1.0)
-        return plan_pb2.ServerStep(optimiser=plan_pb2.SERVER_OPTIMISER_FEDAVG, learning_rate_e6=round(rate * 1e6))
+        return plan_pb2.ServerStep(
+            optimiser=plan_pb2.SERVER_OPTIMISER_FEDAVG,
+            learning_rate_e6=round(rate * 1e6),
+            combiner=combiner,
+            trim_cohorts=options.trim_cohorts,
+        )
     return plan_pb2.ServerStep(
+        combiner=combiner,
+        trim_cohorts=options.trim_cohorts,
         optimiser=plan_pb2.SERVER_OPTIMISER_FEDADAM,
         learning_rate_e6=round(_chosen(options.server_learning_rate, 0.01) * 1e6),
         beta1_e6=round(options.beta1 * 1e6),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from bedside.coordinator.cli.present import combiner_name, no_step, trim_of
 from bedside.proto.v1.operator_pb2 import CohortDetail, Participant, RoundDetail
 from bedside.service.output import human_bytes, human_duration
 from bedside.service.text import bounded
@@ -29,6 +30,13 @@ def phase_line(detail: RoundDetail) -> str:
     return " > ".join(f"{phase.phase} {human_duration(phase.elapsed_ms / _MS_PER_S)}" for phase in detail.phases)
 
 
+def combiner_line(detail: RoundDetail) -> str:
+    """How the cohorts become one step."""
+    trim = trim_of(detail)
+    left_out = f", {trim} left out at either end" if trim else ""
+    return f"cohorts combined by: {combiner_name(detail)}{left_out}"
+
+
 def count_line(detail: RoundDetail) -> str:
     """What the opened counts say; empty while there are none."""
     counts = {count.name: count.sum for count in detail.counts}
@@ -39,7 +47,7 @@ def count_line(detail: RoundDetail) -> str:
 
 
 def refusal_sentences(detail: RoundDetail) -> list[str]:
-    """Why somebody is missing, one sentence each; then why a cohort was left out."""
+    """Why somebody is missing, one sentence each; why a cohort was left out; why the model did not move."""
     sentences = []
     for cohort in detail.cohorts:
         for one in (*cohort.trustees, *cohort.devices):
@@ -49,12 +57,15 @@ def refusal_sentences(detail: RoundDetail) -> list[str]:
                 sentences.append(f"{_name(one)} closed without an answer: {one.state}")
         if cohort.reason:
             sentences.append(f"cohort {cohort.index} was left out: {cohort.reason}")
+    code, sentence = no_step(detail)
+    if code:
+        sentences.append(f"no step was taken ({code}): {sentence}")
     return [bounded(sentence) for sentence in sentences]
 
 
 def plain_lines(detail: RoundDetail) -> list[str]:
     """A round without colour: for logs, pipes and screen readers."""
-    lines = [headline(detail), f"  phases: {phase_line(detail)}"]
+    lines = [headline(detail), f"  phases: {phase_line(detail)}", f"  {combiner_line(detail)}"]
     for cohort in detail.cohorts:
         lines.append(f"  cohort {cohort.index}: {cohort.phase}")
         lines += [f"    {line}" for line in _participants(cohort)]

@@ -7,6 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+from bedside.coordinator.audit.log_desk import LogDesk
+from bedside.coordinator.audit.records import Records, record_chunks
 from bedside.coordinator.blobs.stream import stream_blob
 from bedside.coordinator.calls import Context
 from bedside.coordinator.models.bundles import import_bundle
@@ -21,6 +23,7 @@ from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.signing.tokens import mint_token
 from bedside.core.signing.trust import authority_of
+from bedside.proto.v1.audit_pb2 import LogStatus, RoundRecordRequest
 from bedside.proto.v1.common_pb2 import BlobRequest, Chunk, Empty
 from bedside.proto.v1.identity_pb2 import Role, Token
 from bedside.proto.v1.operator_pb2 import (
@@ -58,6 +61,8 @@ class OperatorService(OperatorServiceServicer):
     def __init__(self, parts: Parts, root_pk: bytes, enrolment_address: Callable[[], str]) -> None:
         self._parts = parts
         self._tasks = Tasks(parts)
+        self._log = LogDesk(parts)
+        self._records = Records(parts)
         self._root_pk = root_pk
         self._enrolment_address = enrolment_address
 
@@ -178,6 +183,17 @@ class OperatorService(OperatorServiceServicer):
         )
         seed = self._parts.entropy.token_bytes(_SEED_BYTES)
         return MintedToken(token=mint_token(token, seed, self._parts.sign_key).text())
+
+    async def GetRoundRecord(  # noqa: N802
+        self, request: RoundRecordRequest, context: Context
+    ) -> AsyncIterator[Chunk]:
+        """Send the record of a finished round."""
+        for chunk in record_chunks(await asyncio.to_thread(self._records.record, request)):
+            yield chunk
+
+    async def GetLogStatus(self, request: Empty, context: Context) -> LogStatus:  # noqa: N802
+        """The log, and who vouches for it."""
+        return self._log.status(self._root_pk)
 
     def _find(self, task: str, number: int) -> tasks.RoundRow | None:
         return self._parts.store.run_tx("find-round", lambda tx: tasks.round_of_task(tx, task, number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from bedside.coordinator.aggregation.result import took_step
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.judge import close_reason
 from bedside.coordinator.rounds.plans import previous_result
@@ -15,7 +16,6 @@ from bedside.core.signing import VerifiedCredential, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.operator_pb2 import CohortDetail, Participant, PhaseTime, RoundDetail, RoundSummary
 from bedside.proto.v1.plan_pb2 import CohortTrustee
-from bedside.proto.v1.round_pb2 import COHORT_OUTCOME_OPENED
 
 PHASE_NAMES: Final = {
     CohortPhase.OPENING: "opening",
@@ -34,11 +34,11 @@ def summarise(state: RoundState) -> RoundSummary:
     """One line about a round."""
     result = previous_result(state.row) if state.row.result is not None else None
     if result is not None:
-        opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
-        phase = "opened" if opened else "failed"
+        phase = "opened" if took_step(result) else "failed"
     else:
         phase = PHASE_NAMES[min((phase_of(row) for row in state.cohorts), key=_ORDER.index)]
     reasons = [row.sentence for row in state.cohorts if row.sentence]
+    reasons += [result.no_step_sentence] if result is not None and result.no_step_sentence else []
     return RoundSummary(
         task=state.row.task,
         round_number=state.row.number,

@@ -12,20 +12,20 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from bedside.coordinator.aggregation.opening import OpenedSum, open_sum
-from bedside.coordinator.aggregation.result import make_result
+from bedside.coordinator.aggregation.opening import OpenedSum, open_stored_sum
+from bedside.coordinator.aggregation.result import make_result, took_step
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.judge import Crowd, Next, Patience, judge_cohort
 from bedside.coordinator.rounds.plans import PlanFacts, continues_model, make_plan, previous_result
 from bedside.coordinator.rounds.seal import seal_cohort
 from bedside.coordinator.rounds.state import RoundState, phase_of, read_open_rounds
-from bedside.coordinator.store import contributions, tasks
+from bedside.coordinator.store import contributions, log, tasks
 from bedside.coordinator.store.contributions import CohortRow
 from bedside.coordinator.store.tasks import RoundRow, TaskRow
 from bedside.core.errors import BedsideError, ProtocolError, StoreError
 from bedside.core.securesum.aggregator import CohortInput, CohortPhase, advance
 from bedside.core.securesum.plans import open_plan
-from bedside.core.signing import digest, parse_strict, sign_message
+from bedside.core.signing import parse_strict, sign_message
 from bedside.proto.v1.common_pb2 import BlobRef
 from bedside.proto.v1.operator_pb2 import StartTaskRequest
 from bedside.proto.v1.round_pb2 import COHORT_OUTCOME_OPENED, Result
@@ -112,7 +112,7 @@ class Driver:
 
     async def _open_sum(self, state: RoundState, row: CohortRow) -> None:
         try:
-            opened = await asyncio.to_thread(open_sum, state, row.cohort, self._parts.blobs, self._parts.running)
+            opened = await asyncio.to_thread(open_stored_sum, state, row.cohort, self._parts.blobs, self._parts.running)
         except BedsideError as error:
             self._move(row, CohortInput.SUM_FAILS, error.code, error.sentence)
             return
@@ -136,13 +136,11 @@ class Driver:
         previous = self._previous(state.row.task, state.row.number)
         result = await asyncio.to_thread(make_result, state, self._optimiser_state(state, previous), self._parts.blobs)
         signed = sign_message("result", result, self._parts.sign_key)
-        envelope = signed.SerializeToString(deterministic=True)
         now_s = self._parts.now_ms() // _MS_PER_S
         ended = self._task_after(state, result)
 
         def work(tx: Connection) -> None:
-            tasks.finish_round(tx, state.row.plan_digest, envelope, now_s)
-            tasks.append_log(tx, "result", digest(signed.payload))
+            tasks.finish_round(tx, state.row.plan_digest, signed, now_s)
             if ended is not None:
                 tasks.set_task_state(tx, state.row.task, *ended)
 
@@ -168,19 +166,22 @@ class Driver:
             return None
         if task.state == tasks.STOPPING:
             return tasks.STOPPED, task.reason
-        opened = any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts)
+        stepped = took_step(result)
         refused = [row for row in state.cohorts if self._was_refused(state, row)]
-        if not opened and (refused or self._failures_before(task, state.row.number) + 1 >= MAX_FAILURES_IN_A_ROW):
-            return tasks.FAILED, (refused or list(state.cohorts))[0].sentence
+        reason = result.no_step_sentence or (refused or list(state.cohorts))[0].sentence
+        if not stepped and (refused or self._failures_before(task, state.row.number) + 1 >= MAX_FAILURES_IN_A_ROW):
+            return tasks.FAILED, reason
         if state.row.number >= task.last_round:
-            return (tasks.FINISHED, "") if opened else (tasks.FAILED, state.cohorts[0].sentence)
+            return (tasks.FINISHED, "") if stepped else (tasks.FAILED, reason)
         return None
 
     @staticmethod
     def _was_refused(state: RoundState, row: CohortRow) -> bool:
         """A rule said no: asking again changes nothing."""
         trustees = state.trustees(row.cohort)
-        return any(state.refusal(row.cohort, trustee) is not None for trustee in trustees)
+        return row.code in ("ring-overflow", "noise-too-large") or any(
+            state.refusal(row.cohort, trustee) is not None for trustee in trustees
+        )
 
     def _failures_before(self, task: TaskRow, number: int) -> int:
         rows = self._parts.store.run_tx("recent-rounds", lambda tx: tasks.rounds(tx, task.task, MAX_FAILURES_IN_A_ROW))
@@ -189,7 +190,7 @@ class Driver:
             result = previous_result(row) if row.number < number and row.result else None
             if result is None:
                 continue
-            if any(one.outcome == COHORT_OUTCOME_OPENED for one in result.cohorts):
+            if took_step(result):
                 break
             count += 1
         return count
@@ -227,15 +228,15 @@ class Driver:
                 raise ProtocolError(
                     "no-bundle", f"the bundle of task {task.task} is not here", remedy="import it again"
                 )
-            log = tasks.log_digests(tx)
-            plan = make_plan(PlanFacts(task, bundle, previous, log, now_ms // _MS_PER_S), self._parts.registry)
+            size = log.size(tx)
+            facts = PlanFacts(task, bundle, previous, size, log.root(tx, size), now_ms // _MS_PER_S)
+            plan = make_plan(facts, self._parts.registry)
             checked = open_plan(sign_message("plan", plan, key), bytes(key.verify_key))
             envelope = checked.signed.SerializeToString(deterministic=True)
             row = RoundRow(checked.digest, plan.task, plan.round_number, envelope, now_ms // _MS_PER_S, 0, None)
             tasks.put_round(tx, row)
             for cohort in plan.cohorts:
                 contributions.put_cohort(tx, checked.digest, cohort.index, CohortPhase.OPENING.value, now_ms)
-            tasks.append_log(tx, "plan", checked.digest)
             return plan.round_number
 
         number = self._parts.store.run_tx("plan-round", work)

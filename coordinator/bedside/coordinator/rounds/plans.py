@@ -16,9 +16,9 @@ from bedside.coordinator.store.tasks import BundleRow, RoundRow, TaskRow
 from bedside.core.bundle.manifest import Manifest, decode_manifest
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import ProtocolError, RefusedError
+from bedside.core.learning.step import EXAMPLES
 from bedside.core.limits import MAX_TRUSTEES, MAX_WORD_BITS
 from bedside.core.privacy import noise_tails
-from bedside.core.securesum.merkle import tree_root
 from bedside.core.securesum.plans import READER_VERSION, layout_message
 from bedside.core.signing import digest, parse_strict
 from bedside.core.signing.envelope import SUITE
@@ -28,7 +28,6 @@ from bedside.proto.v1.operator_pb2 import StartTaskRequest
 from bedside.proto.v1.round_pb2 import Result
 
 PARAMETERS: Final = "parameters"
-EXAMPLES: Final = "examples"
 CORRECT: Final = "correct"
 ROTATION_BLOCK: Final = 1_024
 """Words of one rotation block: measured to be the cheapest (DESIGN section 5)."""
@@ -44,14 +43,16 @@ class PlanFacts:
         task: what the operator asked for.
         bundle: the model.
         previous: the task's last round, finished; None before the first.
-        log: digests of the log in their order.
+        log_size: entries of the log.
+        log_root: their root; the plan's own entry is the next.
         now_s: seconds since 1970.
     """
 
     task: TaskRow
     bundle: BundleRow
     previous: RoundRow | None
-    log: Sequence[bytes]
+    log_size: int
+    log_root: bytes
     now_s: int
 
 
@@ -75,8 +76,8 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
         task=facts.task.task,
         round_number=facts.previous.number + 1 if facts.previous else 1,
         previous_result_digest=digest(_result_envelope(facts.previous).payload) if facts.previous else b"",
-        log_size=len(facts.log),
-        log_root=tree_root(facts.log),
+        log_size=facts.log_size,
+        log_root=facts.log_root,
         purpose=plan_pb2.PURPOSE_TRAIN,
         bundle=BlobRef(digest=facts.bundle.digest, size_bytes=facts.bundle.tar_bytes),
         bundle_tar_digest=facts.bundle.tar_digest,
@@ -91,6 +92,7 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
         issued_at_s=facts.now_s,
         close_at_s=facts.now_s + request.collect_s,
         server=request.server,
+        subsample_e32=request.subsample_e32,
     )
 
 
@@ -105,6 +107,7 @@ def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:
         clip_e6=request.clip_e6,
         bits=request.value_bits,
         rotation_block=ROTATION_BLOCK,
+        subsample_e32=request.subsample_e32,
     )
     counts = (Segment(name, SegmentKind.COUNT, cap=cap) for name in (EXAMPLES, CORRECT))
     return Layout((values, *counts))
@@ -118,7 +121,7 @@ def plan_cohorts(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[p
     """
     if not registry.sites:
         raise RefusedError("no-site", "the federation names no site", remedy="bedside federation sign --site ...")
-    groups = [list(cohort.sites) for cohort in asked] or _even_groups(registry.sites)
+    groups = cohort_groups(asked, registry)
     return [
         plan_pb2.Cohort(index=index, sites=sites, trustees=[_trustee(site, registry) for site in sites[:MAX_TRUSTEES]])
         for index, sites in enumerate(groups)
@@ -128,6 +131,11 @@ def plan_cohorts(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[p
 def _noise_tails(layout: Layout, cohorts: Sequence[plan_pb2.Cohort], request: StartTaskRequest) -> list[int]:
     """Of the cohort with the most trustees; noise that sites add beyond what is asked is not known here."""
     return noise_tails(layout, [request.noise_multiplier_e6] * max(len(cohort.trustees) for cohort in cohorts))
+
+
+def cohort_groups(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[list[str]]:
+    """The sites of each cohort: as asked for, or all sites in groups of up to five."""
+    return [list(cohort.sites) for cohort in asked] or _even_groups(registry.sites)
 
 
 def narrowest_ring(layout: Layout, contributors: int, tails: Sequence[int] = ()) -> int:

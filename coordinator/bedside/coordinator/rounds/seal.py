@@ -13,6 +13,7 @@ from bedside.coordinator.store import contributions
 from bedside.coordinator.store.contributions import CohortRow, UploadRow
 from bedside.core.securesum.aggregator import CohortInput, CohortPhase, advance
 from bedside.core.signing import parse_strict
+from bedside.proto.v1.audit_pb2 import RosterSet
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.proto.v1.trustee_pb2 import HeaderEntry, HeaderSet
 
@@ -22,7 +23,8 @@ def seal_cohort(
 ) -> Callable[[Connection], None]:
     """The work that seals a cohort with the uploads that are accepted at that moment.
 
-    The set's blob is written before the commit: a process killed in between leaves an unused file, and seals again.
+    The blobs of set and rosters are written before the commit: a process killed in between leaves unused files, and
+    seals again.
     """
 
     def work(tx: Connection) -> None:
@@ -39,7 +41,11 @@ def seal_cohort(
             return
         data = header_set(uploads, registry).SerializeToString(deterministic=True)
         name = blobs.put(data)
-        contributions.set_sealed(tx, row, name, len(data), (upload.credential_digest for upload in uploads))
+        sites = list(state.plan.cohort(row.cohort).sites)
+        judged_by = RosterSet(rosters=registry.rosters(sites), federation=registry.signed_federation)
+        rosters = blobs.put(judged_by.SerializeToString(deterministic=True))
+        members = (upload.credential_digest for upload in uploads)
+        contributions.set_sealed(tx, row, name, len(data), rosters, members)
         contributions.set_phase(tx, row, phase.value, now_ms)
 
     return work

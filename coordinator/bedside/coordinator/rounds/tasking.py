@@ -7,13 +7,14 @@ from typing import Final
 from sqlalchemy import Connection
 
 from bedside.coordinator.parts import Parts
-from bedside.coordinator.rounds.plans import plan_layout
+from bedside.coordinator.rounds.plans import cohort_groups, plan_layout
 from bedside.coordinator.rounds.state import phase_of, read_open_rounds
 from bedside.coordinator.store import contributions, tasks
 from bedside.coordinator.store.tasks import BundleRow, TaskRow
 from bedside.core.bundle.manifest import decode_manifest
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.ids import check_id
+from bedside.core.learning.combiners import combiner_of
 from bedside.core.learning.optimisers import server_optimiser
 from bedside.core.limits import MAX_CLOSE_AHEAD_S, MAX_CONTRIBUTORS, MAX_NOISE_MULTIPLIER
 from bedside.core.privacy import ONE_E6
@@ -38,13 +39,14 @@ class Tasks:
 
         Raises:
             ProtocolError: `no-bundle`, or `task-running`.
-            MalformedError: `bad-task`, `bad-id`, `bad-layout` or `bad-optimiser`, when no plan could be made of it.
+            MalformedError: `bad-task`, `bad-id`, `bad-layout`, `bad-optimiser` or `bad-combiner`, when no plan could be
+                made of it.
         """
         check_id(request.task, "task")
         bundle = self._parts.store.run_tx("read-bundle", lambda tx: tasks.bundle(tx, request.bundle_digest))
         if bundle is None:
             raise ProtocolError("no-bundle", "this bundle was not imported", remedy="name it with --bundle")
-        _check(request, bundle)
+        _check(request, bundle, len(cohort_groups(request.cohorts, self._parts.registry)))
         now_s = self._parts.now_ms() // _MS_PER_S
 
         def work(tx: Connection) -> int:
@@ -95,7 +97,7 @@ def _close_round(tx: Connection, task: str, coordinator_pk: bytes, now_ms: int) 
                 contributions.set_phase(tx, row, after, now_ms, "stopped", "the operator stopped the round")
 
 
-def _check(request: StartTaskRequest, bundle: BundleRow) -> None:
+def _check(request: StartTaskRequest, bundle: BundleRow, cohorts: int) -> None:
     """Refuse now what would fail at the first plan."""
     training = request.training
     _require(1 <= request.rounds <= MAX_ROUNDS, f"a task has 1 to {MAX_ROUNDS} rounds")
@@ -117,6 +119,7 @@ def _check(request: StartTaskRequest, bundle: BundleRow) -> None:
         beta2_e6=server.beta2_e6,
         tau_e9=server.tau_e9,
     )
+    combiner_of(server.combiner, server.trim_cohorts, cohorts, request.subsample_e32)
 
 
 def _require(holds: bool, sentence: str) -> None:

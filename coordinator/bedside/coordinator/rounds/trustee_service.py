@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
+from bedside.coordinator.audit.log_desk import LogDesk
+from bedside.coordinator.audit.records import Records, record_chunks
 from bedside.coordinator.blobs.stream import stream_blob
 from bedside.coordinator.calls import Context
 from bedside.coordinator.enrolment.peers import Peers
@@ -13,9 +16,19 @@ from bedside.coordinator.fleet.pacing import next_call_ms
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.words import TrusteeWords
 from bedside.coordinator.rounds.work import WorkList
-from bedside.core.errors import MalformedError
+from bedside.core.errors import MalformedError, StoreError
 from bedside.core.limits import MAX_CHUNK_BYTES
 from bedside.core.signing import VerifiedCredential
+from bedside.proto.v1.audit_pb2 import (
+    CheckpointRequest,
+    CheckpointView,
+    EntriesRequest,
+    EntryPage,
+    PlanProof,
+    PlanProofRequest,
+    RoundBlobRequest,
+    RoundRecordRequest,
+)
 from bedside.proto.v1.common_pb2 import BlobRequest, Chunk, Empty, Signed
 from bedside.proto.v1.trustee_pb2 import AnswerChunk, CredentialDecision, Work, WorkRequest
 from bedside.proto.v1.trustee_pb2_grpc import TrusteeServiceServicer
@@ -33,6 +46,8 @@ class TrusteeService(TrusteeServiceServicer):
         self._peers = Peers(parts.registry)
         self._words = TrusteeWords(parts)
         self._work = WorkList(parts)
+        self._log = LogDesk(parts)
+        self._records = Records(parts)
 
     async def GetWork(self, request: WorkRequest, context: Context) -> Work:  # noqa: N802
         """Answer with what is waited for, as soon as there is something the trustee does not know."""
@@ -105,6 +120,50 @@ class TrusteeService(TrusteeServiceServicer):
         """Send a blob of signed things from an offset on."""
         self._caller(context)
         async for chunk in stream_blob(self._parts.blobs, request, families=("blake2b",)):
+            yield chunk
+
+    async def GetLogCheckpoint(self, request: CheckpointRequest, context: Context) -> CheckpointView:  # noqa: N802
+        """Send the newest signed checkpoint."""
+        self._caller(context)
+        return self._log.checkpoint(request)
+
+    async def GetLogEntries(self, request: EntriesRequest, context: Context) -> EntryPage:  # noqa: N802
+        """Send a page of the log."""
+        self._caller(context)
+        return self._log.entries(request)
+
+    async def GetPlanProof(self, request: PlanProofRequest, context: Context) -> PlanProof:  # noqa: N802
+        """Prove a plan's place in the log."""
+        self._caller(context)
+        return self._log.plan_proof(request)
+
+    async def PutCosignature(self, request: Signed, context: Context) -> Empty:  # noqa: N802
+        """Take a cosignature."""
+        trustee = self._caller(context)
+        self._log.cosignature(request, trustee)
+        return self._taken("cosignature", trustee)
+
+    async def PutVerdict(self, request: Signed, context: Context) -> Empty:  # noqa: N802
+        """Take a verdict."""
+        trustee = self._caller(context)
+        verdict = self._log.verdict(request, trustee)
+        return self._taken("verdict", trustee, verdict.code)
+
+    async def GetRoundRecord(  # noqa: N802
+        self, request: RoundRecordRequest, context: Context
+    ) -> AsyncIterator[Chunk]:
+        """Send the record of a round of this trustee."""
+        self._records.check_trustee(request.plan_digest, self._caller(context))
+        for chunk in record_chunks(await asyncio.to_thread(self._records.record, request)):
+            yield chunk
+
+    async def GetRoundBlob(self, request: RoundBlobRequest, context: Context) -> AsyncIterator[Chunk]:  # noqa: N802
+        """Send a blob of a round of this trustee, masked uploads and sums included."""
+        self._records.check_trustee(request.plan_digest, self._caller(context))
+        if request.digest not in self._records.blob_names(request.plan_digest):
+            raise StoreError("no-blob", "that round has no such blob")
+        wanted = BlobRequest(digest=request.digest, offset_bytes=request.offset_bytes)
+        async for chunk in stream_blob(self._parts.blobs, wanted):
             yield chunk
 
     def _caller(self, context: Context) -> VerifiedCredential:

@@ -102,7 +102,8 @@ class TrusteeWords:
             sentence=refusal.sentence,
             signed=signed.SerializeToString(deterministic=True),
         )
-        self._parts.store.run_tx("trustee-refuses", lambda tx: contributions.put_refusal(tx, row))
+        said = digest(signed.payload)
+        self._parts.store.run_tx("trustee-refuses", lambda tx: contributions.put_trustee_refusal(tx, row, said))
         self._parts.signals.rounds.bump()
         return refusal
 

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from bedside.coordinator.store import log
 from bedside.coordinator.store.rows import fetch, fetch_one
 from bedside.coordinator.store.schema import COHORTS, PHASES, REFUSALS, ROUNDS, TRUSTEE_WORDS, UPLOADS
+from bedside.core.log.entries import encode_entry
 
 
 @dataclass(frozen=True, slots=True)
 class CohortRow:
-    """How far a cohort is. `headers_digest` names the sealed set, `sum_digest` (BLAKE3) the opened sum."""
+    """How far a cohort is.
+
+    `headers_digest` names the sealed set, `rosters_digest` the rosters that it was sealed by (rounds that were sealed
+    by an earlier version have none), `sum_digest` (BLAKE3) the opened sum.
+    """
 
     plan_digest: bytes
     cohort: int
@@ -27,6 +33,7 @@ class CohortRow:
     set_size: int
     sum_digest: bytes | None
     sum_bytes: int
+    rosters_digest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +105,23 @@ def set_phase(tx: Connection, row: CohortRow, phase: str, now_ms: int, code: str
 
 
 def set_sealed(
-    tx: Connection, row: CohortRow, headers_digest: bytes, headers_bytes: int, members: Iterable[bytes]
+    tx: Connection,
+    row: CohortRow,
+    headers_digest: bytes,
+    headers_bytes: int,
+    rosters_digest: bytes,
+    members: Iterable[bytes],
 ) -> None:
-    """Fix the set of a cohort: the blob with its headers and the credentials of its members."""
+    """Fix the set of a cohort and log it: the blobs of its headers and rosters, the credentials of its members."""
     listed = list(members)
-    values = {"headers_digest": headers_digest, "headers_bytes": headers_bytes, "set_size": len(listed)}
+    values = {
+        "headers_digest": headers_digest,
+        "headers_bytes": headers_bytes,
+        "set_size": len(listed),
+        "rosters_digest": rosters_digest,
+    }
     tx.execute(update(COHORTS).where(*_cohort_is(row.plan_digest, row.cohort)).values(values))
+    log.append(tx, encode_entry("header-set", headers_digest, row.plan_digest, cohort=row.cohort))
     for credential_digest in listed:
         where = (UPLOADS.c.plan_digest == row.plan_digest, UPLOADS.c.credential_digest == credential_digest)
         tx.execute(update(UPLOADS).where(*where).values(counted=True))
@@ -121,9 +139,10 @@ def phases(tx: Connection, plan_digest: bytes) -> list[PhaseRow]:
 
 
 def put_word(tx: Connection, row: WordRow) -> WordRow:
-    """Remember a trustee's word; returns the one that counts: the first of its kind stays for ever."""
+    """Remember a trustee's word, and log it; returns the one that counts: the first of its kind stays for ever."""
     values = {name: getattr(row, name) for name in row.__slots__}
-    tx.execute(insert(TRUSTEE_WORDS).values(values).on_conflict_do_nothing())
+    if tx.execute(insert(TRUSTEE_WORDS).values(values).on_conflict_do_nothing()).rowcount:
+        _log(tx, row.kind, row.digest, row)
     kept = words(tx, row.plan_digest, row.cohort, row.kind)
     return next(word for word in kept if word.credential_digest == row.credential_digest)
 
@@ -188,14 +207,32 @@ def accept_upload(tx: Connection, header_digest: bytes) -> None:
 
 
 def put_refusal(tx: Connection, row: RefusalRow) -> None:
-    """Remember why somebody does not take part; the first word stays."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    tx.execute(insert(REFUSALS).values(values).on_conflict_do_nothing())
+    """Remember why a device does not take part; the first word stays."""
+    _insert_refusal(tx, row)
+
+
+def put_trustee_refusal(tx: Connection, row: RefusalRow, payload_digest: bytes) -> None:
+    """Remember why a trustee does not take part, and log it; the first word stays."""
+    if _insert_refusal(tx, row):
+        _log(tx, "refusal", payload_digest, row)
 
 
 def refusals(tx: Connection, plan_digest: bytes) -> list[RefusalRow]:
     """All refusals of a plan."""
     return fetch(tx, RefusalRow, REFUSALS, REFUSALS.c.plan_digest == plan_digest)
+
+
+def _insert_refusal(tx: Connection, row: RefusalRow) -> bool:
+    values = {name: getattr(row, name) for name in row.__slots__}
+    return bool(tx.execute(insert(REFUSALS).values(values).on_conflict_do_nothing()).rowcount)
+
+
+def _log(tx: Connection, kind: str, payload_digest: bytes, row: WordRow | RefusalRow) -> None:
+    """In the transaction that stores the word: log and rounds are never out of step."""
+    leaf = encode_entry(
+        kind, payload_digest, row.plan_digest, cohort=row.cohort, credential_digest=row.credential_digest
+    )
+    log.append(tx, leaf)
 
 
 def _enter(tx: Connection, plan_digest: bytes, cohort: int, phase: str, now_ms: int) -> None:

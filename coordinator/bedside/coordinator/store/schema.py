@@ -111,6 +111,7 @@ COHORTS: Final = Table(
     Column("set_size", Integer, nullable=False, default=0),
     Column("sum_digest", LargeBinary),
     Column("sum_bytes", Integer, nullable=False, default=0),
+    Column("rosters_digest", LargeBinary),
 )
 
 PHASES: Final = Table(
@@ -166,4 +167,41 @@ LOG_ENTRIES: Final = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("kind", String, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    # What is hashed: a serialised LogEntry, or in the oldest logs the digest alone.
+    Column("leaf", LargeBinary, nullable=False),
+    Column("plan_digest", LargeBinary, nullable=False, index=True),
+)
+
+# Complete subtrees of the log's Merkle tree: (level, place) covers the entries place 2^level and on.
+LOG_NODES: Final = Table(
+    "log_nodes",
+    METADATA,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+LOG_CHECKPOINTS: Final = Table(
+    "log_checkpoints",
+    METADATA,
+    Column("size", Integer, primary_key=True, autoincrement=False),
+    Column("signed", LargeBinary, nullable=False),
+)
+
+# The newest of each trustee.
+LOG_COSIGNATURES: Final = Table(
+    "log_cosignatures",
+    METADATA,
+    Column("credential_digest", LargeBinary, primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
+)
+
+VERDICTS: Final = Table(
+    "verdicts",
+    METADATA,
+    Column("plan_digest", LargeBinary, primary_key=True),
+    Column("credential_digest", LargeBinary, primary_key=True),
+    Column("holds", Boolean, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
 )

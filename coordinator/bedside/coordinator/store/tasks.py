@@ -1,15 +1,19 @@
-"""Statements about bundles, tasks, rounds and the log."""
+"""Statements about bundles, tasks and rounds. Plans and results are logged as they are stored."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, desc, func, select, update
+from sqlalchemy import ColumnElement, Connection, desc, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from bedside.coordinator.store import log
 from bedside.coordinator.store.rows import fetch, fetch_one
-from bedside.coordinator.store.schema import BUNDLES, COHORTS, LOG_ENTRIES, ROUNDS, TASKS
+from bedside.coordinator.store.schema import BUNDLES, COHORTS, ROUNDS, TASKS
+from bedside.core.log.entries import encode_entry
 from bedside.core.securesum.aggregator import CohortPhase
+from bedside.core.signing import digest
+from bedside.proto.v1.common_pb2 import Signed
 
 RUNNING = "running"
 STOPPING = "stopping"
@@ -58,15 +62,6 @@ class RoundRow:
     result: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class LogRow:
-    """One line of the append-only log."""
-
-    position: int
-    kind: str
-    digest: bytes
-
-
 def put_bundle(tx: Connection, row: BundleRow) -> None:
     """Remember an imported bundle; importing it again changes nothing."""
     values = {name: getattr(row, name) for name in row.__slots__}
@@ -101,21 +96,25 @@ def set_task_state(tx: Connection, name: str, state: str, reason: str = "") -> N
 
 
 def put_round(tx: Connection, row: RoundRow) -> None:
-    """Remember a new plan."""
+    """Remember a new plan, which is the log's next entry."""
     tx.execute(
         ROUNDS.insert().values(
             plan_digest=row.plan_digest, task=row.task, number=row.number, plan=row.plan, started_at_s=row.started_at_s
         )
     )
+    log.append(tx, encode_entry("plan", row.plan_digest, row.plan_digest))
 
 
-def finish_round(tx: Connection, plan_digest: bytes, result: bytes, now_s: int) -> None:
-    """Close a round with its signed result; a round that has one keeps it."""
-    tx.execute(
+def finish_round(tx: Connection, plan_digest: bytes, result: Signed, now_s: int) -> None:
+    """Close a round with its signed result, and log that; a round that has one keeps it."""
+    encoded = result.SerializeToString(deterministic=True)
+    done = tx.execute(
         update(ROUNDS)
         .where(ROUNDS.c.plan_digest == plan_digest, ROUNDS.c.result.is_(None))
-        .values(result=result, finished_at_s=now_s)
+        .values(result=encoded, finished_at_s=now_s)
     )
+    if done.rowcount:
+        log.append(tx, encode_entry("result", digest(result.payload), plan_digest))
 
 
 def round_by_plan(tx: Connection, plan_digest: bytes) -> RoundRow | None:
@@ -149,17 +148,6 @@ def rounds(tx: Connection, name: str, limit: int) -> list[RoundRow]:
     """The newest rounds, of one task or (with an empty name) of all; newest first."""
     where = [ROUNDS.c.task == name] if name else []
     return fetch(tx, RoundRow, ROUNDS, *where, order_by=desc(_age()), limit=limit)
-
-
-def append_log(tx: Connection, kind: str, digest: bytes) -> None:
-    """Add a line to the log; positions have no gaps."""
-    size = tx.execute(select(func.count()).select_from(LOG_ENTRIES)).scalar_one()
-    tx.execute(LOG_ENTRIES.insert().values(position=size, kind=kind, digest=digest))
-
-
-def log_digests(tx: Connection) -> list[bytes]:
-    """The digests of the log in their order."""
-    return [row.digest for row in fetch(tx, LogRow, LOG_ENTRIES, order_by=LOG_ENTRIES.c.position)]
 
 
 def _age() -> ColumnElement[int]:

@@ -106,6 +106,20 @@ def decode_tensors(data: bytes) -> dict[str, Array]:
     return arrays
 
 
+def float_tensors(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """Parse the tensors of a checkpoint or an optimiser's state.
+
+    Raises:
+        MalformedError: `bad-tensors`, or `bad-checkpoint` when one is not float32.
+    """
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
+    for name, array in decode_tensors(data).items():
+        if array.dtype != np.float32:
+            raise MalformedError("bad-checkpoint", f"tensor {name!r} of a checkpoint is not float32")
+        tensors[name] = array.astype(np.float32, copy=False)
+    return tensors
+
+
 def _view(data: bytes, name: str, entry: _Entry, position: int, start: int) -> Array:
     dtype = _DTYPES.get(entry.dtype)
     if dtype is None or not 0 < len(name) <= MAX_NAME_CHARS or len(entry.shape) > MAX_TENSOR_RANK:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from bedside.core.codec.layout import Layout, Segment, SegmentKind
 from bedside.core.codec.rotation import FloatArray, Signs, unrotate
+from bedside.core.codec.subsample import Chooser, spread
 from bedside.core.codec.update import CountArray
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.ring import Words, word_dtype, word_mask
@@ -45,7 +46,7 @@ def decode_sum(words: Words, layout: Layout, rotation_seed: bytes, contributors:
     Args:
         words: the unmasked sum modulo 2^w, shape (`layout.words`,).
         layout: the plan's layout.
-        rotation_seed: the 32 bytes that the devices rotated with.
+        rotation_seed: the 32 bytes that the devices rotated and chose coordinates with.
         contributors: n, devices in the sum.
         word_bits: w of the ring.
 
@@ -64,6 +65,8 @@ def decode_sum(words: Words, layout: Layout, rotation_seed: bytes, contributors:
         else:
             flat = _steps(words[place], contributors * segment.half_levels, word_bits)
             flat *= np.float32(segment.step)
+            if segment.subsample_e32:
+                flat = spread(flat, segment, Chooser(segment, rotation_seed, index))
             if segment.rotation_block:
                 flat = unrotate(flat, segment.rotation_block, Signs(rotation_seed, index))
             _split(segment, flat, decoded.tensors)
@@ -76,8 +79,8 @@ def check_sum(
     """Refuse a sum that no set of honest devices, with that noise, can have made.
 
     Per VALUE segment: ||X|| <= n C + (n + noise) sqrt(words) steps, since every device is clipped to C and rounding
-    moves a coordinate by less than a step; rotation keeps the norm, so the words are measured as they are, in exact
-    integers. Per count: 0 - noise <= word <= n cap + noise.
+    moves a coordinate by less than a step; rotation keeps the norm and subsampling can only shorten it, so the words
+    are measured as they are, in exact integers. Per count: 0 - noise <= word <= n cap + noise.
 
     Args:
         words: the unmasked sum modulo 2^w.

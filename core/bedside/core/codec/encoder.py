@@ -1,7 +1,8 @@
-"""The device's half of the codec: clip, rotate, round, lay out.
+"""The device's half of the codec: clip, rotate, subsample, round, lay out.
 
 Law: for one rotation seed, `decode_sum(sum of encode(x_i) mod 2^w)` is the sum of the clipped x_i, within one step
-per device in every rotated coordinate, and exactly for counts.
+per device in every rotated coordinate, and exactly for counts. Where a share of the coordinates is sent, it is that
+sum on average over seeds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from bedside.core.codec.layout import Layout, Segment, SegmentKind
 from bedside.core.codec.rotation import GROUP_WORDS, FloatArray, Signs, block_shape, rotate_blocks
 from bedside.core.codec.rounding import FRACTION, Rounder
+from bedside.core.codec.subsample import Chooser
 from bedside.core.codec.update import CountArray, TensorUpdate, UpdateSource
 from bedside.core.securesum.ring import Words, word_dtype
 
@@ -55,7 +57,7 @@ def encode_pieces(
     Args:
         update: what to encode; longer segments are scaled down to the clip.
         layout: the plan's layout.
-        rotation_seed: 32 bytes, the same for every device of the round.
+        rotation_seed: 32 bytes, the same for every device of the cohort; the coordinates sent follow from it too.
         rounding_key: 32 secret bytes, fresh per update.
         word_bits: w of the ring.
 
@@ -73,7 +75,7 @@ def encode_pieces(
             yield from _count_pieces(update.counts(index), words)
             continue
         rounder = Rounder(rounding_key, index, segment.half_levels)
-        for part in _scaled_pieces(update, index, segment, rotation_seed):
+        for part in _sent_pieces(update, index, segment, rotation_seed):
             out = words[: part.size]
             rounder.round(part, out)
             yield out
@@ -82,6 +84,20 @@ def encode_pieces(
 def clip_factor(norm: float, segment: Segment) -> float:
     """The factor, at most 1, that brings a segment of that norm inside its L2 bound."""
     return 1.0 if norm <= segment.clip else segment.clip / norm * (1.0 - _CLIP_MARGIN)
+
+
+def _sent_pieces(update: UpdateSource, index: int, segment: Segment, rotation_seed: bytes) -> Iterator[FloatArray]:
+    """All coordinates in order; of a subsampled segment, those that are sent."""
+    if not segment.subsample_e32:
+        yield from _scaled_pieces(update, index, segment, rotation_seed)
+        return
+    chooser = Chooser(segment, rotation_seed, index)
+    seen = 0
+    for part in _scaled_pieces(update, index, segment, rotation_seed):
+        chosen = chooser.up_to(seen + part.size)
+        if chosen.size:
+            yield part[chosen - seen]
+        seen += part.size
 
 
 def _scaled_pieces(update: UpdateSource, index: int, segment: Segment, rotation_seed: bytes) -> Iterator[FloatArray]:

@@ -19,6 +19,7 @@ from bedside.core.limits import (
     MAX_TEXT_CHARS,
     MAX_VALUE_BITS,
     MAX_VECTOR_WORDS,
+    MIN_SUBSAMPLE_E32,
     MIN_VALUE_BITS,
 )
 from bedside.core.securesum.ring import check_no_overflow, check_sum_fits
@@ -37,6 +38,10 @@ clamps more values, whose error does not; these widths keep the clamped error of
 as the clip under a tenth of its rounding error, and it vanishes for shorter ones. At 8 bits, 7 values in a million
 are clamped.
 """
+
+
+_WHOLE_E32: Final = 1 << 32
+"""All coordinates, in the unit of `subsample_e32`."""
 
 
 class SegmentKind(IntEnum):
@@ -72,6 +77,8 @@ class Segment:
         bits: bits of one quantised value, 2..8 (VALUE).
         rotation_block: words of one Hadamard block: 0 for no rotation, or a power of two up to 4,096 (VALUE).
         cap: largest count that one device may contribute to one word (COUNT).
+        subsample_e32: share of the coordinates that is sent, in 2^-32, from 1/16; 0 sends all (VALUE). It is the
+            plan's, the same for all its VALUE segments.
 
     Raises:
         MalformedError: `bad-layout`.
@@ -84,6 +91,7 @@ class Segment:
     bits: int = 0
     rotation_block: int = 0
     cap: int = 0
+    subsample_e32: int = 0
 
     def __post_init__(self) -> None:
         _require(0 < len(self.name) <= MAX_TEXT_CHARS, "a segment needs a name")
@@ -95,9 +103,9 @@ class Segment:
             self._check_value()
         else:
             _require(0 < self.cap < 1 << 32, f"segment {self.name!r} needs a cap of 1 to 2^32 - 1 per count")
-            unused = self.clip_e6 == self.bits == self.rotation_block == 0
-            _require(unused, f"segment {self.name!r} counts: clip, bits and rotation must be zero")
-        _require(self.words <= MAX_VECTOR_WORDS, f"segment {self.name!r} takes too many words")
+            unused = self.clip_e6 == self.bits == self.rotation_block == self.subsample_e32 == 0
+            _require(unused, f"segment {self.name!r} counts: clip, bits, rotation and subsampling must be zero")
+        _require(self.full_words <= MAX_VECTOR_WORDS, f"segment {self.name!r} takes too many words")
 
     def _check_value(self) -> None:
         block = self.rotation_block
@@ -107,6 +115,8 @@ class Segment:
         power = block == 0 or (2 <= block <= MAX_ROTATION_BLOCK and block & (block - 1) == 0)
         _require(power, f"segment {self.name!r}: rotation block {block} is not 0 or 2 to {MAX_ROTATION_BLOCK}")
         _require(self.cap == 0, f"segment {self.name!r} holds values: cap must be zero")
+        share = self.subsample_e32 == 0 or MIN_SUBSAMPLE_E32 <= self.subsample_e32 < _WHOLE_E32
+        _require(share, f"segment {self.name!r} sends less than 1/16 of its coordinates")
 
     @property
     def slots(self) -> tuple[TensorSlot, ...]:
@@ -119,9 +129,15 @@ class Segment:
         return sum(slot.size for slot in self.slots)
 
     @property
-    def words(self) -> int:
-        """Words that the segment takes: `length`, padded up to whole rotation blocks."""
+    def full_words(self) -> int:
+        """`length`, padded up to whole rotation blocks: the coordinates that a share is taken of."""
         return self.length if not self.rotation_block else -(-self.length // self.rotation_block) * self.rotation_block
+
+    @property
+    def words(self) -> int:
+        """Words that the segment takes in the vector: `full_words`, or the share of them that is sent, rounded up."""
+        full = self.full_words
+        return full if not self.subsample_e32 else -(-full * self.subsample_e32 // _WHOLE_E32)
 
     @property
     def clip(self) -> float:
@@ -143,9 +159,9 @@ class Segment:
         """Size of one quantiser step; follows from clip, bits and words alone.
 
         T steps reach the range: the clip itself without rotation, else `ROTATED_RANGE_SIGMAS` times clip /
-        sqrt(words), but never more than the clip, since no coordinate can be longer than the vector.
+        sqrt(full words), but never more than the clip, since no coordinate can be longer than the vector.
         """
-        sigmas = ROTATED_RANGE_SIGMAS[self.bits] / math.sqrt(self.words) if self.rotation_block else 1.0
+        sigmas = ROTATED_RANGE_SIGMAS[self.bits] / math.sqrt(self.full_words) if self.rotation_block else 1.0
         return self.clip * min(1.0, sigmas) / self.half_levels
 
 
@@ -169,7 +185,7 @@ class Layout:
 
     @property
     def words(self) -> int:
-        """Words of the whole vector, padding included."""
+        """Words of the whole vector as it is sent, padding included."""
         return sum(segment.words for segment in self.segments)
 
     def placed(self) -> tuple[tuple[Segment, slice], ...]:

@@ -47,8 +47,8 @@ def piece_sizes(segment: Segment) -> Iterator[int]:
     whole = GROUP_WORDS
     if segment.rotation_block:
         whole = blocks_per_group(segment.rotation_block) * segment.rotation_block
-    for start in range(0, segment.words, whole):
-        yield min(whole, segment.words - start)
+    for start in range(0, segment.full_words, whole):
+        yield min(whole, segment.full_words - start)
 
 
 class TensorUpdate:
@@ -118,7 +118,7 @@ class TensorUpdate:
         """Run r of block k lies at (r B + k) c: a group of blocks takes one stretch of every run."""
         block = segment.rotation_block
         rows, columns = block_shape(block)
-        count = segment.words // block
+        count = segment.full_words // block
         work = np.empty((min(blocks_per_group(block), count), rows, columns), np.float32)
         whole = row.runs(rows, count * columns).reshape(-1, count, columns)
         first = 0
@@ -133,7 +133,7 @@ class TensorUpdate:
 
     @staticmethod
     def _gather_plain(segment: Segment, row: _Row) -> Iterator[FloatArray]:
-        work = np.empty(min(GROUP_WORDS, segment.words), np.float32)
+        work = np.empty(min(GROUP_WORDS, segment.full_words), np.float32)
         at = 0
         for size in piece_sizes(segment):
             work[:size] = row.read(at, size)

@@ -53,6 +53,8 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_clip: largest L2 norm of one contribution.
         value_bits: least and most bits of one value.
         word_bits: least and most bits of one ring word.
+        min_subsample: least share of a model's coordinates that a round may ask for, from 1/16; 1 allows whole
+            updates only.
         min_examples: fewest windows with which a device takes part.
         min_sessions: fewest distinct sessions in those windows.
         min_batch: smallest training batch; tiny batches tell more about single windows.
@@ -72,6 +74,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             a sum without noise is refused: it costs infinitely much.
         delta: at which that epsilon is meant.
         heartbeat: `minimal` or `standard`: how much a device tells about itself.
+        audit_one_in: the trustee recomputes one in so many finished rounds, by its own draw; 0 means none.
     """
 
     bundle_signers: dict[str, str] = {}
@@ -87,13 +90,14 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_clip: float = 10.0
     value_bits: tuple[int, int] = (4, 8)
     word_bits: tuple[int, int] = (8, 32)
+    min_subsample: float = 0.0625
     min_examples: int = 64
     min_sessions: int = 1
     min_batch: int = 8
     min_local_steps: int = 4
     max_epochs: int = 20
     max_learning_rate: float = 1.0
-    max_parameters: int = MAX_VECTOR_WORDS
+    max_parameters: int = 10_000_000
     max_step_ms: float = 2_000.0
     hours: str = ""
     max_close_hours: int = 168
@@ -104,6 +108,7 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_epsilon: float = 0.0
     delta: float = 1e-5
     heartbeat: str = "standard"
+    audit_one_in: int = 20
 
     @property
     def noise_multiplier_e6(self) -> int:
@@ -142,11 +147,13 @@ def _check_sets(policy: SitePolicy) -> None:
 
 
 def _check_ranges(policy: SitePolicy) -> None:
+    _require(0 <= policy.audit_one_in <= 1_000_000, "audit_one_in is 0 (never) to 1000000")
     for name in ("max_clip", "max_learning_rate", "max_step_ms"):
         value = getattr(policy, name)
         _require(math.isfinite(value) and value > 0, f"{name} is a number above 0, not {value}")
     for name in ("min_examples", "min_sessions", "min_batch", "min_local_steps", "max_epochs"):
         _require(getattr(policy, name) >= 1, f"{name} is at least 1, not {getattr(policy, name)}")
+    _require(0.0625 <= policy.min_subsample <= 1, "min_subsample is 0.0625 (1/16) to 1 (whole updates only)")
     _require(1 <= policy.max_parameters <= MAX_VECTOR_WORDS, f"max_parameters is 1 to {MAX_VECTOR_WORDS}")
     low, high = policy.value_bits
     sane = MIN_VALUE_BITS <= low <= high <= MAX_VALUE_BITS

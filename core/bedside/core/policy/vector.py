@@ -15,6 +15,7 @@ from bedside.core.policy.case import Case, noise_covers
 from bedside.core.policy.templates import TEMPLATES
 from bedside.proto.v1 import plan_pb2
 
+_WHOLE_E32: Final = 1 << 32
 COUNTS: Final = frozenset({"examples", "correct"})
 """The count words that a training or evaluation plan may ask for."""
 
@@ -30,6 +31,12 @@ def codec_out_of_range(case: Case) -> str:
     for segment in values:
         if not low <= segment.bits <= high:
             return f"the plan's values have {segment.bits} bits; site {case.own_site} allows {low} to {high}"
+    share = plan.subsample_e32 / _WHOLE_E32 or 1.0
+    if share < policy.min_subsample:
+        return (
+            f"the plan takes {share:.4g} of the coordinates; site {case.own_site} allows no less than "
+            f"{policy.min_subsample:.4g}"
+        )
     norm = math.sqrt(sum(segment.clip**2 for segment in values))
     if norm > policy.max_clip:
         return f"the plan takes contributions of norm {norm:g}; site {case.own_site} allows {policy.max_clip:g}"

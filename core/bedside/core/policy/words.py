@@ -23,6 +23,8 @@ FIELD_WORDS: Final = {
     "max_clip": "Largest length of one contribution: how far one device can move the sum.",
     "value_bits": "Bits of one value. More bits tell more about one device, fewer blur the model.",
     "word_bits": "Bits of one word of the sum: room for the addition, without a say on privacy.",
+    "min_subsample": "Least share of a model's coordinates that a round may ask for: sums of few of them are poor, and"
+    " cost as many looks at your devices. 1 allows whole updates only.",
     "min_examples": "Fewest windows with which a device takes part: few windows stand out in what is learned.",
     "min_sessions": "Fewest recordings among them: with one, the contribution is about one person.",
     "min_batch": "Smallest training batch; tiny batches tell more about single windows.",
@@ -40,6 +42,7 @@ FIELD_WORDS: Final = {
     "max_evaluations_per_checkpoint": "How often one state of a model may be evaluated: many evaluations with changing"
     " devices tell how single ones score.",
     "heartbeat": "How much a device tells about itself. Sensor activity shows which beds are in use.",
+    "audit_one_in": "One in so many finished rounds is recomputed by the trustee, to find a wrong sum.",
     "noise_multiplier": "Noise that your trustee adds to every sum, in units of one device's largest contribution.",
     "max_epsilon": "Privacy that may be spent before your trustee refuses.",
     "delta": "The chance with which the promise of max_epsilon may fail.",

@@ -1,4 +1,4 @@
-"""Merkle trees of RFC 6962 over BLAKE2b-256: the root of an answered set, and proofs that a header is in it, or is not.
+"""The root of an answered set, and proofs that a header is in it, or is not.
 
 A set's leaves are (credential digest, header digest), ordered by credential digest without repeats; two neighbouring
 leaves with the wanted credential digest between them prove absence.
@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from bedside.core.errors import MalformedError, TrustError
 from bedside.core.limits import MAX_CONTRIBUTORS
-from bedside.core.signing.envelope import DIGEST_BYTES, digest
+from bedside.core.signing.envelope import DIGEST_BYTES
+from bedside.core.tree import inclusion_path, tree_root, verify_inclusion
 from bedside.proto.v1.round_pb2 import InclusionProof, MembershipProof
 
 
@@ -26,36 +27,6 @@ class Leaf:
     def encode(self) -> bytes:
         """The 64 bytes that are hashed."""
         return self.credential_digest + self.header_digest
-
-
-def tree_root(leaves: Sequence[bytes]) -> bytes:
-    """RFC 6962 section 2.1: the root over `leaves` in their order; of no leaves, the hash of nothing."""
-    if not leaves:
-        return digest(b"")
-    return _root([digest(b"\0" + leaf) for leaf in leaves])
-
-
-def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """RFC 6962 section 2.1.1: the audit path of leaf `index`, from the leaf upwards."""
-    return _path([digest(b"\0" + leaf) for leaf in leaves], index)
-
-
-def verify_inclusion(root: bytes, leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bool:
-    """Whether `path` leads from `leaf` at `index` of `size` leaves to `root` (RFC 9162 section 2.1.3.2)."""
-    if not 0 <= index < size or any(len(node) != DIGEST_BYTES for node in path):
-        return False
-    node, last, at = digest(b"\0" + leaf), size - 1, index
-    for sibling in path:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            node = digest(b"\1" + sibling + node)
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            node = digest(b"\1" + node + sibling)
-        at, last = at >> 1, last >> 1
-    return last == 0 and node == root
 
 
 def set_root(leaves: Sequence[Leaf]) -> bytes:
@@ -124,27 +95,6 @@ def _check_order(leaves: Sequence[Leaf]) -> None:
     digests = [leaf.credential_digest for leaf in leaves]
     if any(first >= second for first, second in pairwise(digests)):
         raise MalformedError("set-order", "a set's headers are not in order, or a device stands in it twice")
-
-
-def _split(count: int) -> int:
-    """The largest power of two below `count`."""
-    return 1 << (count - 1).bit_length() - 1
-
-
-def _root(nodes: Sequence[bytes]) -> bytes:
-    if len(nodes) == 1:
-        return nodes[0]
-    at = _split(len(nodes))
-    return digest(b"\1" + _root(nodes[:at]) + _root(nodes[at:]))
-
-
-def _path(nodes: Sequence[bytes], index: int) -> list[bytes]:
-    if len(nodes) == 1:
-        return []
-    at = _split(len(nodes))
-    if index < at:
-        return [*_path(nodes[:at], index), _root(nodes[at:])]
-    return [*_path(nodes[at:], index - at), _root(nodes[:at])]
 
 
 def _bad_proof() -> TrustError:

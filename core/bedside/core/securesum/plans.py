@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import MalformedError, ProtocolError, TrustError
 from bedside.core.ids import check_id
+from bedside.core.learning.combiners import combiner_of
 from bedside.core.limits import (
     MAX_BLOB_BYTES,
     MAX_CLOSE_AHEAD_S,
@@ -24,6 +25,7 @@ from bedside.core.limits import (
     MAX_PLAN_BYTES,
     MAX_SEGMENTS,
     MAX_TRUSTEES,
+    MIN_SUBSAMPLE_E32,
 )
 from bedside.core.privacy.gaussian import ONE_E6
 from bedside.core.privacy.mechanism import check_ring
@@ -100,7 +102,7 @@ def open_plan(signed: Signed, coordinator_pk: bytes) -> CheckedPlan:
 
     Raises:
         TrustError: `stranger-plan` when the coordinator that the federation names did not sign it.
-        MalformedError: `bad-plan`, `bad-layout` or `bad-id`.
+        MalformedError: `bad-plan`, `bad-layout`, `bad-combiner` or `bad-id`.
         ProtocolError: `ring-overflow` (with the noise that the plan asks for), `noise-too-large` or `reader-too-old`.
     """
     try:
@@ -116,34 +118,39 @@ def open_plan(signed: Signed, coordinator_pk: bytes) -> CheckedPlan:
         raise ProtocolError("reader-too-old", "this plan needs a newer version of Bedside", remedy="update Bedside")
     _check_header(plan)
     _check_cohorts(plan)
-    layout = layout_of(plan.layout)
+    combiner_of(plan.server.combiner, plan.server.trim_cohorts, len(plan.cohorts), plan.subsample_e32)
+    layout = layout_of(plan.layout, plan.subsample_e32)
     most_trustees = max(len(cohort.trustees) for cohort in plan.cohorts)
     check_ring(layout, plan.max_contributors, plan.word_bits, [plan.noise.noise_multiplier_e6] * most_trustees)
     return CheckedPlan(digest(payload), plan, signed, layout, coordinator_pk)
 
 
-def layout_of(message: plan_pb2.Layout) -> Layout:
+def layout_of(message: plan_pb2.Layout, subsample_e32: int = 0) -> Layout:
     """Read a layout from the wire.
+
+    Args:
+        message: the plan's segments.
+        subsample_e32: the plan's, which holds for all its VALUE segments.
 
     Raises:
         MalformedError: `bad-layout`.
     """
     if not 0 < len(message.segments) <= MAX_SEGMENTS:
         raise MalformedError("bad-layout", "a plan's layout has no segments, or too many")
-    return Layout(tuple(_segment_of(segment) for segment in message.segments))
+    return Layout(tuple(_segment_of(segment, subsample_e32) for segment in message.segments))
 
 
 def layout_message(layout: Layout) -> plan_pb2.Layout:
-    """The wire form of a layout. `layout_of(layout_message(x)) == x`."""
+    """The wire form of a layout; `layout_of` reads it back, given the plan's subsampling."""
     return plan_pb2.Layout(segments=[_segment_message(segment) for segment in layout.segments])
 
 
 def rotation_seed(plan_digest: bytes, openings_digest: bytes) -> bytes:
-    """Seed of the randomised rotation of one cohort's vectors: from H and all its round keys, 32 bytes."""
+    """Seed of the rotation and subsampling of one cohort's vectors: from H and all its round keys, 32 bytes."""
     return hashlib.blake2b(plan_digest + openings_digest, digest_size=32, person=b"bedside-rotate-1").digest()
 
 
-def _segment_of(message: plan_pb2.Segment) -> Segment:
+def _segment_of(message: plan_pb2.Segment, subsample_e32: int) -> Segment:
     if message.kind not in (plan_pb2.SEGMENT_KIND_VALUE, plan_pb2.SEGMENT_KIND_COUNT):
         raise MalformedError("bad-layout", f"segment {message.name[:64]!r} is of no known kind")
     return Segment(
@@ -154,6 +161,7 @@ def _segment_of(message: plan_pb2.Segment) -> Segment:
         bits=message.bits,
         rotation_block=message.rotation_block,
         cap=message.cap,
+        subsample_e32=subsample_e32 if message.kind == plan_pb2.SEGMENT_KIND_VALUE else 0,
     )
 
 
@@ -183,8 +191,9 @@ def _check_header(plan: plan_pb2.Plan) -> None:
     for what, ref in (("bundle", plan.bundle), ("checkpoint", plan.checkpoint)):
         _require(len(ref.digest) == DIGEST_BYTES and 0 < ref.size_bytes <= MAX_BLOB_BYTES, f"the {what} is not named")
     _require(len(plan.bundle_tar_digest) == DIGEST_BYTES, "the bundle's tar is not named")
-    _require(plan.subsample_e32 == 0, "subsampling is not known to this version")
     _require(plan.noise.noise_multiplier_e6 <= MAX_NOISE_MULTIPLIER * ONE_E6, "the noise multiplier is out of bounds")
+    share = plan.subsample_e32 == 0 or plan.subsample_e32 >= MIN_SUBSAMPLE_E32
+    _require(share, "the plan sends less than 1/16 of the coordinates")
     bounds = 1 <= plan.min_contributors <= plan.max_contributors <= MAX_CONTRIBUTORS
     _require(bounds, "the numbers of contributors are out of bounds")
     ahead_s = plan.close_at_s - plan.issued_at_s

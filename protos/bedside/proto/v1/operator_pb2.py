@@ -22,63 +22,64 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from bedside.proto.v1 import audit_pb2 as bedside_dot_proto_dot_v1_dot_audit__pb2
 from bedside.proto.v1 import common_pb2 as bedside_dot_proto_dot_v1_dot_common__pb2
 from bedside.proto.v1 import device_pb2 as bedside_dot_proto_dot_v1_dot_device__pb2
 from bedside.proto.v1 import plan_pb2 as bedside_dot_proto_dot_v1_dot_plan__pb2
 from bedside.proto.v1 import round_pb2 as bedside_dot_proto_dot_v1_dot_round__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65\x64side/proto/v1/operator.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a\x1b\x62\x65\x64side/proto/v1/plan.proto\x1a\x1c\x62\x65\x64side/proto/v1/round.proto\"V\n\x0eImportedBundle\x12\x15\n\rbundle_digest\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06signer\x18\x04 \x01(\t\"\xea\x02\n\x10StartTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x15\n\rbundle_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12,\n\x08training\x18\x04 \x01(\x0b\x32\x1a.bedside.proto.v1.Training\x12,\n\x06server\x18\x05 \x01(\x0b\x32\x1c.bedside.proto.v1.ServerStep\x12\x0f\n\x07\x63lip_e6\x18\x06 \x01(\x04\x12\x12\n\nvalue_bits\x18\x07 \x01(\r\x12\x11\n\tword_bits\x18\x08 \x01(\r\x12\x18\n\x10min_contributors\x18\t \x01(\r\x12\x18\n\x10max_contributors\x18\n \x01(\r\x12\x11\n\tcollect_s\x18\x0b \x01(\r\x12)\n\x07\x63ohorts\x18\x0c \x03(\x0b\x32\x18.bedside.proto.v1.Cohort\x12\x1b\n\x13noise_multiplier_e6\x18\x14 \x01(\x04\"0\n\x0bTaskStarted\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_round\x18\x02 \x01(\x04\"0\n\x0fStopTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"0\n\x11ListRoundsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"E\n\nRoundQuery\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0b\x66ollow_task\x18\x03 \x01(\x08\"\xbb\x01\n\x0cRoundSummary\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x14\n\x0c\x63ontributors\x18\x05 \x01(\r\x12\x10\n\x08refusals\x18\x06 \x01(\r\x12\x14\n\x0cstarted_at_s\x18\x07 \x01(\x04\x12\x15\n\rfinished_at_s\x18\x08 \x01(\x04\x12\x0e\n\x06reason\x18\t \x01(\t\";\n\tRoundList\x12.\n\x06rounds\x18\x01 \x03(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\"\x8b\x01\n\x0bParticipant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12\x10\n\x08sentence\x18\x07 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x08 \x01(\x04\".\n\tPhaseTime\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x12\n\nelapsed_ms\x18\x02 \x01(\x04\"\xaf\x01\n\x0c\x43ohortDetail\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05phase\x18\x02 \x01(\t\x12/\n\x08trustees\x18\x03 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12.\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12\x10\n\x08set_size\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xf5\x02\n\x0bRoundDetail\x12/\n\x07summary\x18\x01 \x01(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\x12/\n\x07\x63ohorts\x18\x02 \x03(\x0b\x32\x1e.bedside.proto.v1.CohortDetail\x12+\n\x06phases\x18\x03 \x03(\x0b\x32\x1b.bedside.proto.v1.PhaseTime\x12*\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x1a.bedside.proto.v1.CountSum\x12-\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12(\n\x06result\x18\x07 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x12\n\nsum_digest\x18\x08 \x01(\x0c\x12\x16\n\x0eupload_digests\x18\t \x03(\x0c\"~\n\x0bSiteSummary\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x04 \x01(\r\x12\x16\n\x0etrustee_online\x18\x05 \x01(\x08\x12\x16\n\x0eroster_version\x18\x06 \x01(\x04\"m\n\x0c\x46leetSummary\x12,\n\x05sites\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.SiteSummary\x12\x18\n\x10pending_requests\x18\x02 \x01(\r\x12\x15\n\rserver_time_s\x18\x03 \x01(\x04\"\x8a\x01\n\x0b\x44\x65viceEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x13\n\x0blast_seen_s\x18\x05 \x01(\x04\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x1b.bedside.proto.v1.Heartbeat\"<\n\nDeviceList\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.DeviceEntry\"L\n\x10MintTokenRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\r\x12\r\n\x05hours\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\"\x1c\n\x0bMintedToken\x12\r\n\x05token\x18\x01 \x01(\t\"\xea\x01\n\x08PlanFile\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12,\n\nfederation\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x03 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x08manifest\x18\x04 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x31\n\x0fprevious_result\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\x1c\n\x0cPrivacyQuery\x12\x0c\n\x04task\x18\x01 \x01(\t\"A\n\rPrivacyReport\x12\x30\n\x07\x63harges\x18\x01 \x03(\x0b\x32\x1f.bedside.proto.v1.PrivacyCharge\"X\n\rPrivacyCharge\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x1b\n\x13noise_multiplier_e6\x18\x03 \x01(\x04\x12\x0e\n\x06rounds\x18\x04 \x01(\r2\x99\x07\n\x0fOperatorService\x12K\n\x0cImportBundle\x12\x17.bedside.proto.v1.Chunk\x1a .bedside.proto.v1.ImportedBundle(\x01\x12N\n\tStartTask\x12\".bedside.proto.v1.StartTaskRequest\x1a\x1d.bedside.proto.v1.TaskStarted\x12\x46\n\x08StopTask\x12!.bedside.proto.v1.StopTaskRequest\x1a\x17.bedside.proto.v1.Empty\x12N\n\nListRounds\x12#.bedside.proto.v1.ListRoundsRequest\x1a\x1b.bedside.proto.v1.RoundList\x12H\n\tShowRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail\x12K\n\nWatchRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail0\x01\x12\x46\n\x0b\x46leetStatus\x12\x17.bedside.proto.v1.Empty\x1a\x1e.bedside.proto.v1.FleetSummary\x12\x44\n\x0bListDevices\x12\x17.bedside.proto.v1.Empty\x1a\x1c.bedside.proto.v1.DeviceList\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x12\x46\n\nExportPlan\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1a.bedside.proto.v1.PlanFile\x12N\n\tMintToken\x12\".bedside.proto.v1.MintTokenRequest\x1a\x1d.bedside.proto.v1.MintedToken\x12O\n\x0cPrivacySpent\x12\x1e.bedside.proto.v1.PrivacyQuery\x1a\x1f.bedside.proto.v1.PrivacyReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65\x64side/proto/v1/operator.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1c\x62\x65\x64side/proto/v1/audit.proto\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a\x1b\x62\x65\x64side/proto/v1/plan.proto\x1a\x1c\x62\x65\x64side/proto/v1/round.proto\"V\n\x0eImportedBundle\x12\x15\n\rbundle_digest\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06signer\x18\x04 \x01(\t\"\x81\x03\n\x10StartTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x15\n\rbundle_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12,\n\x08training\x18\x04 \x01(\x0b\x32\x1a.bedside.proto.v1.Training\x12,\n\x06server\x18\x05 \x01(\x0b\x32\x1c.bedside.proto.v1.ServerStep\x12\x0f\n\x07\x63lip_e6\x18\x06 \x01(\x04\x12\x12\n\nvalue_bits\x18\x07 \x01(\r\x12\x11\n\tword_bits\x18\x08 \x01(\r\x12\x18\n\x10min_contributors\x18\t \x01(\r\x12\x18\n\x10max_contributors\x18\n \x01(\r\x12\x11\n\tcollect_s\x18\x0b \x01(\r\x12)\n\x07\x63ohorts\x18\x0c \x03(\x0b\x32\x18.bedside.proto.v1.Cohort\x12\x1b\n\x13noise_multiplier_e6\x18\x14 \x01(\x04\x12\x15\n\rsubsample_e32\x18\r \x01(\r\"0\n\x0bTaskStarted\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_round\x18\x02 \x01(\x04\"0\n\x0fStopTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61t_once\x18\x02 \x01(\x08\"0\n\x11ListRoundsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"E\n\nRoundQuery\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0b\x66ollow_task\x18\x03 \x01(\x08\"\xbb\x01\n\x0cRoundSummary\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x0cround_number\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x14\n\x0c\x63ontributors\x18\x05 \x01(\r\x12\x10\n\x08refusals\x18\x06 \x01(\r\x12\x14\n\x0cstarted_at_s\x18\x07 \x01(\x04\x12\x15\n\rfinished_at_s\x18\x08 \x01(\x04\x12\x0e\n\x06reason\x18\t \x01(\t\";\n\tRoundList\x12.\n\x06rounds\x18\x01 \x03(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\"\x8b\x01\n\x0bParticipant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12\x10\n\x08sentence\x18\x07 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x08 \x01(\x04\".\n\tPhaseTime\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x12\n\nelapsed_ms\x18\x02 \x01(\x04\"\xaf\x01\n\x0c\x43ohortDetail\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05phase\x18\x02 \x01(\t\x12/\n\x08trustees\x18\x03 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12.\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x1d.bedside.proto.v1.Participant\x12\x10\n\x08set_size\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xf5\x02\n\x0bRoundDetail\x12/\n\x07summary\x18\x01 \x01(\x0b\x32\x1e.bedside.proto.v1.RoundSummary\x12/\n\x07\x63ohorts\x18\x02 \x03(\x0b\x32\x1e.bedside.proto.v1.CohortDetail\x12+\n\x06phases\x18\x03 \x03(\x0b\x32\x1b.bedside.proto.v1.PhaseTime\x12*\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x1a.bedside.proto.v1.CountSum\x12-\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12(\n\x06result\x18\x07 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x12\n\nsum_digest\x18\x08 \x01(\x0c\x12\x16\n\x0eupload_digests\x18\t \x03(\x0c\"~\n\x0bSiteSummary\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\r\x12\x0e\n\x06online\x18\x03 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x04 \x01(\r\x12\x16\n\x0etrustee_online\x18\x05 \x01(\x08\x12\x16\n\x0eroster_version\x18\x06 \x01(\x04\"m\n\x0c\x46leetSummary\x12,\n\x05sites\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.SiteSummary\x12\x18\n\x10pending_requests\x18\x02 \x01(\r\x12\x15\n\rserver_time_s\x18\x03 \x01(\x04\"\x8a\x01\n\x0b\x44\x65viceEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x13\n\x0blast_seen_s\x18\x05 \x01(\x04\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x1b.bedside.proto.v1.Heartbeat\"<\n\nDeviceList\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.DeviceEntry\"L\n\x10MintTokenRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\r\x12\r\n\x05hours\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\"\x1c\n\x0bMintedToken\x12\r\n\x05token\x18\x01 \x01(\t\"\xea\x01\n\x08PlanFile\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12,\n\nfederation\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x03 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x08manifest\x18\x04 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x31\n\x0fprevious_result\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\x1c\n\x0cPrivacyQuery\x12\x0c\n\x04task\x18\x01 \x01(\t\"A\n\rPrivacyReport\x12\x30\n\x07\x63harges\x18\x01 \x03(\x0b\x32\x1f.bedside.proto.v1.PrivacyCharge\"X\n\rPrivacyCharge\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x1b\n\x13noise_multiplier_e6\x18\x03 \x01(\x04\x12\x0e\n\x06rounds\x18\x04 \x01(\r2\xb2\x08\n\x0fOperatorService\x12K\n\x0cImportBundle\x12\x17.bedside.proto.v1.Chunk\x1a .bedside.proto.v1.ImportedBundle(\x01\x12N\n\tStartTask\x12\".bedside.proto.v1.StartTaskRequest\x1a\x1d.bedside.proto.v1.TaskStarted\x12\x46\n\x08StopTask\x12!.bedside.proto.v1.StopTaskRequest\x1a\x17.bedside.proto.v1.Empty\x12N\n\nListRounds\x12#.bedside.proto.v1.ListRoundsRequest\x1a\x1b.bedside.proto.v1.RoundList\x12H\n\tShowRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail\x12K\n\nWatchRound\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1d.bedside.proto.v1.RoundDetail0\x01\x12\x46\n\x0b\x46leetStatus\x12\x17.bedside.proto.v1.Empty\x1a\x1e.bedside.proto.v1.FleetSummary\x12\x44\n\x0bListDevices\x12\x17.bedside.proto.v1.Empty\x1a\x1c.bedside.proto.v1.DeviceList\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x12\x46\n\nExportPlan\x12\x1c.bedside.proto.v1.RoundQuery\x1a\x1a.bedside.proto.v1.PlanFile\x12N\n\tMintToken\x12\".bedside.proto.v1.MintTokenRequest\x1a\x1d.bedside.proto.v1.MintedToken\x12O\n\x0cPrivacySpent\x12\x1e.bedside.proto.v1.PrivacyQuery\x1a\x1f.bedside.proto.v1.PrivacyReport\x12Q\n\x0eGetRoundRecord\x12$.bedside.proto.v1.RoundRecordRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x12\x44\n\x0cGetLogStatus\x12\x17.bedside.proto.v1.Empty\x1a\x1b.bedside.proto.v1.LogStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bedside.proto.v1.operator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMPORTEDBUNDLE']._serialized_start=174
-  _globals['_IMPORTEDBUNDLE']._serialized_end=260
-  _globals['_STARTTASKREQUEST']._serialized_start=263
-  _globals['_STARTTASKREQUEST']._serialized_end=625
-  _globals['_TASKSTARTED']._serialized_start=627
-  _globals['_TASKSTARTED']._serialized_end=675
-  _globals['_STOPTASKREQUEST']._serialized_start=677
-  _globals['_STOPTASKREQUEST']._serialized_end=725
-  _globals['_LISTROUNDSREQUEST']._serialized_start=727
-  _globals['_LISTROUNDSREQUEST']._serialized_end=775
-  _globals['_ROUNDQUERY']._serialized_start=777
-  _globals['_ROUNDQUERY']._serialized_end=846
-  _globals['_ROUNDSUMMARY']._serialized_start=849
-  _globals['_ROUNDSUMMARY']._serialized_end=1036
-  _globals['_ROUNDLIST']._serialized_start=1038
-  _globals['_ROUNDLIST']._serialized_end=1097
-  _globals['_PARTICIPANT']._serialized_start=1100
-  _globals['_PARTICIPANT']._serialized_end=1239
-  _globals['_PHASETIME']._serialized_start=1241
-  _globals['_PHASETIME']._serialized_end=1287
-  _globals['_COHORTDETAIL']._serialized_start=1290
-  _globals['_COHORTDETAIL']._serialized_end=1465
-  _globals['_ROUNDDETAIL']._serialized_start=1468
-  _globals['_ROUNDDETAIL']._serialized_end=1841
-  _globals['_SITESUMMARY']._serialized_start=1843
-  _globals['_SITESUMMARY']._serialized_end=1969
-  _globals['_FLEETSUMMARY']._serialized_start=1971
-  _globals['_FLEETSUMMARY']._serialized_end=2080
-  _globals['_DEVICEENTRY']._serialized_start=2083
-  _globals['_DEVICEENTRY']._serialized_end=2221
-  _globals['_DEVICELIST']._serialized_start=2223
-  _globals['_DEVICELIST']._serialized_end=2283
-  _globals['_MINTTOKENREQUEST']._serialized_start=2285
-  _globals['_MINTTOKENREQUEST']._serialized_end=2361
-  _globals['_MINTEDTOKEN']._serialized_start=2363
-  _globals['_MINTEDTOKEN']._serialized_end=2391
-  _globals['_PLANFILE']._serialized_start=2394
-  _globals['_PLANFILE']._serialized_end=2628
-  _globals['_PRIVACYQUERY']._serialized_start=2630
-  _globals['_PRIVACYQUERY']._serialized_end=2658
-  _globals['_PRIVACYREPORT']._serialized_start=2660
-  _globals['_PRIVACYREPORT']._serialized_end=2725
-  _globals['_PRIVACYCHARGE']._serialized_start=2727
-  _globals['_PRIVACYCHARGE']._serialized_end=2815
-  _globals['_OPERATORSERVICE']._serialized_start=2818
-  _globals['_OPERATORSERVICE']._serialized_end=3739
+  _globals['_IMPORTEDBUNDLE']._serialized_start=204
+  _globals['_IMPORTEDBUNDLE']._serialized_end=290
+  _globals['_STARTTASKREQUEST']._serialized_start=293
+  _globals['_STARTTASKREQUEST']._serialized_end=678
+  _globals['_TASKSTARTED']._serialized_start=680
+  _globals['_TASKSTARTED']._serialized_end=728
+  _globals['_STOPTASKREQUEST']._serialized_start=730
+  _globals['_STOPTASKREQUEST']._serialized_end=778
+  _globals['_LISTROUNDSREQUEST']._serialized_start=780
+  _globals['_LISTROUNDSREQUEST']._serialized_end=828
+  _globals['_ROUNDQUERY']._serialized_start=830
+  _globals['_ROUNDQUERY']._serialized_end=899
+  _globals['_ROUNDSUMMARY']._serialized_start=902
+  _globals['_ROUNDSUMMARY']._serialized_end=1089
+  _globals['_ROUNDLIST']._serialized_start=1091
+  _globals['_ROUNDLIST']._serialized_end=1150
+  _globals['_PARTICIPANT']._serialized_start=1153
+  _globals['_PARTICIPANT']._serialized_end=1292
+  _globals['_PHASETIME']._serialized_start=1294
+  _globals['_PHASETIME']._serialized_end=1340
+  _globals['_COHORTDETAIL']._serialized_start=1343
+  _globals['_COHORTDETAIL']._serialized_end=1518
+  _globals['_ROUNDDETAIL']._serialized_start=1521
+  _globals['_ROUNDDETAIL']._serialized_end=1894
+  _globals['_SITESUMMARY']._serialized_start=1896
+  _globals['_SITESUMMARY']._serialized_end=2022
+  _globals['_FLEETSUMMARY']._serialized_start=2024
+  _globals['_FLEETSUMMARY']._serialized_end=2133
+  _globals['_DEVICEENTRY']._serialized_start=2136
+  _globals['_DEVICEENTRY']._serialized_end=2274
+  _globals['_DEVICELIST']._serialized_start=2276
+  _globals['_DEVICELIST']._serialized_end=2336
+  _globals['_MINTTOKENREQUEST']._serialized_start=2338
+  _globals['_MINTTOKENREQUEST']._serialized_end=2414
+  _globals['_MINTEDTOKEN']._serialized_start=2416
+  _globals['_MINTEDTOKEN']._serialized_end=2444
+  _globals['_PLANFILE']._serialized_start=2447
+  _globals['_PLANFILE']._serialized_end=2681
+  _globals['_PRIVACYQUERY']._serialized_start=2683
+  _globals['_PRIVACYQUERY']._serialized_end=2711
+  _globals['_PRIVACYREPORT']._serialized_start=2713
+  _globals['_PRIVACYREPORT']._serialized_end=2778
+  _globals['_PRIVACYCHARGE']._serialized_start=2780
+  _globals['_PRIVACYCHARGE']._serialized_end=2868
+  _globals['_OPERATORSERVICE']._serialized_start=2871
+  _globals['_OPERATORSERVICE']._serialized_end=3945
 # @@protoc_insertion_point(module_scope)

@@ -63,6 +63,7 @@ class StartTaskRequest(google.protobuf.message.Message):
     COLLECT_S_FIELD_NUMBER: builtins.int
     COHORTS_FIELD_NUMBER: builtins.int
     NOISE_MULTIPLIER_E6_FIELD_NUMBER: builtins.int
+    SUBSAMPLE_E32_FIELD_NUMBER: builtins.int
     task: builtins.str
     bundle_digest: builtins.bytes
     rounds: builtins.int
@@ -75,6 +76,8 @@ class StartTaskRequest(google.protobuf.message.Message):
     """Seconds that a round stays open for uploads; it is sealed earlier when every expected device has answered."""
     noise_multiplier_e6: builtins.int
     """Noise multiplier asked of every trustee, millionths; 0 = none but what sites ask for themselves."""
+    subsample_e32: builtins.int
+    """As in the plan; 0 = all coordinates."""
     @property
     def training(self) -> bedside.proto.v1.plan_pb2.Training: ...
     @property
@@ -99,9 +102,10 @@ class StartTaskRequest(google.protobuf.message.Message):
         collect_s: builtins.int = ...,
         cohorts: collections.abc.Iterable[bedside.proto.v1.plan_pb2.Cohort] | None = ...,
         noise_multiplier_e6: builtins.int = ...,
+        subsample_e32: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["server", b"server", "training", b"training"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "clip_e6", b"clip_e6", "cohorts", b"cohorts", "collect_s", b"collect_s", "max_contributors", b"max_contributors", "min_contributors", b"min_contributors", "noise_multiplier_e6", b"noise_multiplier_e6", "rounds", b"rounds", "server", b"server", "task", b"task", "training", b"training", "value_bits", b"value_bits", "word_bits", b"word_bits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "clip_e6", b"clip_e6", "cohorts", b"cohorts", "collect_s", b"collect_s", "max_contributors", b"max_contributors", "min_contributors", b"min_contributors", "noise_multiplier_e6", b"noise_multiplier_e6", "rounds", b"rounds", "server", b"server", "subsample_e32", b"subsample_e32", "task", b"task", "training", b"training", "value_bits", b"value_bits", "word_bits", b"word_bits"]) -> None: ...
 
 Global___StartTaskRequest: typing_extensions.TypeAlias = StartTaskRequest
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from bedside.proto.v1 import audit_pb2 as bedside_dot_proto_dot_v1_dot_audit__pb2
 from bedside.proto.v1 import common_pb2 as bedside_dot_proto_dot_v1_dot_common__pb2
 from bedside.proto.v1 import operator_pb2 as bedside_dot_proto_dot_v1_dot_operator__pb2
 
@@ -95,6 +96,16 @@ class OperatorServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
                 _registered_method=True)
+        self.GetRoundRecord = channel.unary_stream(
+                '/bedside.proto.v1.OperatorService/GetRoundRecord',
+                request_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
+                _registered_method=True)
+        self.GetLogStatus = channel.unary_unary(
+                '/bedside.proto.v1.OperatorService/GetLogStatus',
+                request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.LogStatus.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer(object):
@@ -178,6 +189,19 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRoundRecord(self, request, context):
+        """A serialised RoundRecord of a finished round; its blobs come through GetBlob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +264,16 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.PrivacySpent,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.SerializeToString,
+            ),
+            'GetRoundRecord': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetRoundRecord,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.SerializeToString,
+            ),
+            'GetLogStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogStatus,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.LogStatus.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -566,6 +600,60 @@ class OperatorService(object):
             '/bedside.proto.v1.OperatorService/PrivacySpent',
             bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyQuery.SerializeToString,
             bedside_dot_proto_dot_v1_dot_operator__pb2.PrivacyReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRoundRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bedside.proto.v1.OperatorService/GetRoundRecord',
+            bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.OperatorService/GetLogStatus',
+            bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_audit__pb2.LogStatus.FromString,
             options,
             channel_credentials,
             insecure,

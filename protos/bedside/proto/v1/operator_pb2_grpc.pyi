@@ -4,6 +4,7 @@ isort:skip_file
 The operator's calls, on a unix socket that only the coordinator's user can open."""
 
 import abc
+import bedside.proto.v1.audit_pb2
 import bedside.proto.v1.common_pb2
 import bedside.proto.v1.operator_pb2
 import collections.abc
@@ -218,7 +219,39 @@ _OperatorServicePrivacySpentType = typing_extensions.TypeVar(
     ],
 )
 
-class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType, _OperatorServicePrivacySpentType]):
+_OperatorServiceGetRoundRecordType = typing_extensions.TypeVar(
+    '_OperatorServiceGetRoundRecordType',
+    grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+)
+
+_OperatorServiceGetLogStatusType = typing_extensions.TypeVar(
+    '_OperatorServiceGetLogStatusType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
+    ],
+)
+
+class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _OperatorServiceStartTaskType, _OperatorServiceStopTaskType, _OperatorServiceListRoundsType, _OperatorServiceShowRoundType, _OperatorServiceWatchRoundType, _OperatorServiceFleetStatusType, _OperatorServiceListDevicesType, _OperatorServiceGetBlobType, _OperatorServiceExportPlanType, _OperatorServiceMintTokenType, _OperatorServicePrivacySpentType, _OperatorServiceGetRoundRecordType, _OperatorServiceGetLogStatusType]):
     @typing.overload
     def __init__(self: OperatorServiceStub[
         grpc.StreamUnaryMultiCallable[
@@ -268,6 +301,14 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.operator_pb2.PrivacyQuery,
             bedside.proto.v1.operator_pb2.PrivacyReport,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundRecordRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.audit_pb2.LogStatus,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -321,6 +362,14 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
             bedside.proto.v1.operator_pb2.PrivacyQuery,
             bedside.proto.v1.operator_pb2.PrivacyReport,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundRecordRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.audit_pb2.LogStatus,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ImportBundle: _OperatorServiceImportBundleType
@@ -352,6 +401,11 @@ class OperatorServiceStub(typing.Generic[_OperatorServiceImportBundleType, _Oper
 
     PrivacySpent: _OperatorServicePrivacySpentType
     """What was charged, by task, site and noise multiplier."""
+
+    GetRoundRecord: _OperatorServiceGetRoundRecordType
+    """A serialised RoundRecord of a finished round; its blobs come through GetBlob."""
+
+    GetLogStatus: _OperatorServiceGetLogStatusType
 
 OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.StreamUnaryMultiCallable[
@@ -401,6 +455,14 @@ OperatorServiceAsyncStub: typing_extensions.TypeAlias = OperatorServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.operator_pb2.PrivacyQuery,
         bedside.proto.v1.operator_pb2.PrivacyReport,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.audit_pb2.LogStatus,
     ],
 ]
 
@@ -494,5 +556,20 @@ class OperatorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.operator_pb2.PrivacyReport, collections.abc.Awaitable[bedside.proto.v1.operator_pb2.PrivacyReport]]:
         """What was charged, by task, site and noise multiplier."""
+
+    @abc.abstractmethod
+    def GetRoundRecord(
+        self,
+        request: bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.common_pb2.Chunk], collections.abc.AsyncIterator[bedside.proto.v1.common_pb2.Chunk]]:
+        """A serialised RoundRecord of a finished round; its blobs come through GetBlob."""
+
+    @abc.abstractmethod
+    def GetLogStatus(
+        self,
+        request: bedside.proto.v1.common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.audit_pb2.LogStatus, collections.abc.Awaitable[bedside.proto.v1.audit_pb2.LogStatus]]: ...
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

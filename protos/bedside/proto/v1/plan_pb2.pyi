@@ -82,6 +82,34 @@ WEIGHTING_EXAMPLES: Weighting.ValueType  # 2
 """A device's delta is scaled by min(examples, cap) / cap before the clip."""
 Global___Weighting: typing_extensions.TypeAlias = Weighting
 
+class _Combiner:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CombinerEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Combiner.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    COMBINER_UNSPECIFIED: _Combiner.ValueType  # 0
+    """Reads as the mean."""
+    COMBINER_MEAN: _Combiner.ValueType  # 1
+    """One mean over the devices of all cohorts."""
+    COMBINER_TRIMMED_MEAN: _Combiner.ValueType  # 2
+    """Of the cohorts' means, coordinate by coordinate, without the trim_cohorts lowest and highest."""
+    COMBINER_MEDIAN: _Combiner.ValueType  # 3
+    """Of the cohorts' means, coordinate by coordinate; of an even number, the mean of the middle two."""
+
+class Combiner(_Combiner, metaclass=_CombinerEnumTypeWrapper):
+    """How the opened sums of several cohorts become one mean delta."""
+
+COMBINER_UNSPECIFIED: Combiner.ValueType  # 0
+"""Reads as the mean."""
+COMBINER_MEAN: Combiner.ValueType  # 1
+"""One mean over the devices of all cohorts."""
+COMBINER_TRIMMED_MEAN: Combiner.ValueType  # 2
+"""Of the cohorts' means, coordinate by coordinate, without the trim_cohorts lowest and highest."""
+COMBINER_MEDIAN: Combiner.ValueType  # 3
+"""Of the cohorts' means, coordinate by coordinate; of an even number, the mean of the middle two."""
+Global___Combiner: typing_extensions.TypeAlias = Combiner
+
 class _SegmentKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -171,7 +199,9 @@ class Plan(google.protobuf.message.Message):
     bundle_tar_digest: builtins.bytes
     """Identifies the tar of the bundle among the coordinator's blobs: BLAKE2b-256 of the tar."""
     subsample_e32: builtins.int
-    """How many of 2^32 coordinates are sent; 0 means all (subsampling is not in suite 1's first release)."""
+    """How many of 2^32 coordinates of every VALUE segment are sent, at least 2^28 (1/16); 0 means all. Which ones follows
+    from H and the round keys, the same for everybody in the cohort.
+    """
     @property
     def bundle(self) -> bedside.proto.v1.common_pb2.BlobRef:
         """BLAKE2b-256 of the bundle's manifest; size of its tar."""
@@ -430,11 +460,16 @@ class ServerStep(google.protobuf.message.Message):
     BETA1_E6_FIELD_NUMBER: builtins.int
     BETA2_E6_FIELD_NUMBER: builtins.int
     TAU_E9_FIELD_NUMBER: builtins.int
+    COMBINER_FIELD_NUMBER: builtins.int
+    TRIM_COHORTS_FIELD_NUMBER: builtins.int
     optimiser: Global___ServerOptimiser.ValueType
     learning_rate_e6: builtins.int
     beta1_e6: builtins.int
     beta2_e6: builtins.int
     tau_e9: builtins.int
+    combiner: Global___Combiner.ValueType
+    trim_cohorts: builtins.int
+    """f of COMBINER_TRIMMED_MEAN, at least 1 and 2 f < number of cohorts; 0 for the others."""
     def __init__(
         self,
         *,
@@ -443,7 +478,9 @@ class ServerStep(google.protobuf.message.Message):
         beta1_e6: builtins.int = ...,
         beta2_e6: builtins.int = ...,
         tau_e9: builtins.int = ...,
+        combiner: Global___Combiner.ValueType = ...,
+        trim_cohorts: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["beta1_e6", b"beta1_e6", "beta2_e6", b"beta2_e6", "learning_rate_e6", b"learning_rate_e6", "optimiser", b"optimiser", "tau_e9", b"tau_e9"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["beta1_e6", b"beta1_e6", "beta2_e6", b"beta2_e6", "combiner", b"combiner", "learning_rate_e6", b"learning_rate_e6", "optimiser", b"optimiser", "tau_e9", b"tau_e9", "trim_cohorts", b"trim_cohorts"]) -> None: ...
 
 Global___ServerStep: typing_extensions.TypeAlias = ServerStep

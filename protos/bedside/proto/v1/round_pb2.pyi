@@ -578,6 +578,8 @@ class Result(google.protobuf.message.Message):
     OPTIMISER_STATE_FIELD_NUMBER: builtins.int
     COUNTS_FIELD_NUMBER: builtins.int
     FINISHED_AT_S_FIELD_NUMBER: builtins.int
+    NO_STEP_CODE_FIELD_NUMBER: builtins.int
+    NO_STEP_SENTENCE_FIELD_NUMBER: builtins.int
     BUNDLE_DIGEST_FIELD_NUMBER: builtins.int
     suite: builtins.int
     plan_digest: builtins.bytes
@@ -585,13 +587,16 @@ class Result(google.protobuf.message.Message):
     round_number: builtins.int
     previous_result_digest: builtins.bytes
     finished_at_s: builtins.int
+    no_step_code: builtins.str
+    """Why no step was taken although cohorts were opened, such as "too-few-cohorts"; empty otherwise."""
+    no_step_sentence: builtins.str
     bundle_digest: builtins.bytes
     """BLAKE2b-256 of the bundle's manifest, as in the plan: a checkpoint goes on only with the bundle it belongs to."""
     @property
     def cohorts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CohortResult]: ...
     @property
     def checkpoint(self) -> bedside.proto.v1.common_pb2.BlobRef:
-        """The next checkpoint; the same as the plan's when nothing was opened."""
+        """The next checkpoint; the same as the plan's when no step was taken."""
 
     @property
     def optimiser_state(self) -> bedside.proto.v1.common_pb2.BlobRef:
@@ -612,9 +617,11 @@ class Result(google.protobuf.message.Message):
         optimiser_state: bedside.proto.v1.common_pb2.BlobRef | None = ...,
         counts: collections.abc.Iterable[Global___CountSum] | None = ...,
         finished_at_s: builtins.int = ...,
+        no_step_code: builtins.str = ...,
+        no_step_sentence: builtins.str = ...,
         bundle_digest: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "optimiser_state", b"optimiser_state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "checkpoint", b"checkpoint", "cohorts", b"cohorts", "counts", b"counts", "finished_at_s", b"finished_at_s", "optimiser_state", b"optimiser_state", "plan_digest", b"plan_digest", "previous_result_digest", b"previous_result_digest", "round_number", b"round_number", "suite", b"suite", "task", b"task"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "checkpoint", b"checkpoint", "cohorts", b"cohorts", "counts", b"counts", "finished_at_s", b"finished_at_s", "no_step_code", b"no_step_code", "no_step_sentence", b"no_step_sentence", "optimiser_state", b"optimiser_state", "plan_digest", b"plan_digest", "previous_result_digest", b"previous_result_digest", "round_number", b"round_number", "suite", b"suite", "task", b"task"]) -> None: ...
 
 Global___Result: typing_extensions.TypeAlias = Result

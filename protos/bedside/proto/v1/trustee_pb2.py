@@ -22,40 +22,41 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from bedside.proto.v1 import audit_pb2 as bedside_dot_proto_dot_v1_dot_audit__pb2
 from bedside.proto.v1 import common_pb2 as bedside_dot_proto_dot_v1_dot_common__pb2
 from bedside.proto.v1 import device_pb2 as bedside_dot_proto_dot_v1_dot_device__pb2
 from bedside.proto.v1 import enrolment_pb2 as bedside_dot_proto_dot_v1_dot_enrolment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x65\x64side/proto/v1/trustee.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a bedside/proto/v1/enrolment.proto\"2\n\x0bWorkRequest\x12\x0f\n\x07wait_ms\x18\x01 \x01(\r\x12\x12\n\nknown_work\x18\x02 \x03(\x0c\"G\n\x04Work\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.bedside.proto.v1.WorkItem\x12\x14\n\x0cnext_call_ms\x18\x02 \x01(\r\"\x85\x02\n\x08WorkItem\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.bedside.proto.v1.OpenRequestH\x00\x12-\n\x04seal\x18\x02 \x01(\x0b\x32\x1d.bedside.proto.v1.SealRequestH\x00\x12\x31\n\x06reveal\x18\x03 \x01(\x0b\x32\x1f.bedside.proto.v1.RevealRequestH\x00\x12/\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x1e.bedside.proto.v1.CloseRequestH\x00\x12/\n\x05\x65nrol\x18\x05 \x01(\x0b\x32\x1e.bedside.proto.v1.EnrolRequestH\x00\x42\x06\n\x04item\"\xfd\x01\n\x0bOpenRequest\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12,\n\nfederation\x18\x03 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x04 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x08manifest\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x31\n\x0fprevious_result\x18\x10 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\xe9\x01\n\x0bSealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.bedside.proto.v1.OpeningEntry\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12,\n\nfederation\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x06 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\";\n\tHeaderSet\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.HeaderEntry\"e\n\x0bHeaderEntry\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\x89\x01\n\rRevealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\'\n\x05votes\x18\x03 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\"3\n\x0c\x43loseRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\"[\n\x0b\x41nswerChunk\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"z\n\x12\x43redentialDecision\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08sentence\x18\x04 \x01(\t2\xac\x04\n\x0eTrusteeService\x12@\n\x07GetWork\x12\x1d.bedside.proto.v1.WorkRequest\x1a\x16.bedside.proto.v1.Work\x12?\n\nPutOpening\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12?\n\nPutRefusal\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12<\n\x07PutVote\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12\x45\n\tPutAnswer\x12\x1d.bedside.proto.v1.AnswerChunk\x1a\x17.bedside.proto.v1.Empty(\x01\x12>\n\tPutClosed\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12L\n\x0bPutDecision\x12$.bedside.proto.v1.CredentialDecision\x1a\x17.bedside.proto.v1.Empty\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62\x65\x64side/proto/v1/trustee.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1c\x62\x65\x64side/proto/v1/audit.proto\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\x1a bedside/proto/v1/enrolment.proto\"2\n\x0bWorkRequest\x12\x0f\n\x07wait_ms\x18\x01 \x01(\r\x12\x12\n\nknown_work\x18\x02 \x03(\x0c\"G\n\x04Work\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.bedside.proto.v1.WorkItem\x12\x14\n\x0cnext_call_ms\x18\x02 \x01(\r\"\x85\x02\n\x08WorkItem\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.bedside.proto.v1.OpenRequestH\x00\x12-\n\x04seal\x18\x02 \x01(\x0b\x32\x1d.bedside.proto.v1.SealRequestH\x00\x12\x31\n\x06reveal\x18\x03 \x01(\x0b\x32\x1f.bedside.proto.v1.RevealRequestH\x00\x12/\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x1e.bedside.proto.v1.CloseRequestH\x00\x12/\n\x05\x65nrol\x18\x05 \x01(\x0b\x32\x1e.bedside.proto.v1.EnrolRequestH\x00\x42\x06\n\x04item\"\xfd\x01\n\x0bOpenRequest\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12,\n\nfederation\x18\x03 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x04 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x08manifest\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x31\n\x0fprevious_result\x18\x10 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\xe9\x01\n\x0bSealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\x30\n\x08openings\x18\x03 \x03(\x0b\x32\x1e.bedside.proto.v1.OpeningEntry\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12,\n\nfederation\x18\x05 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12)\n\x07rosters\x18\x06 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\";\n\tHeaderSet\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.bedside.proto.v1.HeaderEntry\"e\n\x0bHeaderEntry\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\"\x89\x01\n\rRevealRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\x12\'\n\x05votes\x18\x03 \x03(\x0b\x32\x18.bedside.proto.v1.Signed\x12*\n\x07headers\x18\x04 \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\"3\n\x0c\x43loseRequest\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ohort\x18\x02 \x01(\r\"[\n\x0b\x41nswerChunk\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"z\n\x12\x43redentialDecision\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\x12,\n\ncredential\x18\x02 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08sentence\x18\x04 \x01(\t2\xd0\x08\n\x0eTrusteeService\x12@\n\x07GetWork\x12\x1d.bedside.proto.v1.WorkRequest\x1a\x16.bedside.proto.v1.Work\x12?\n\nPutOpening\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12?\n\nPutRefusal\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12<\n\x07PutVote\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12\x45\n\tPutAnswer\x12\x1d.bedside.proto.v1.AnswerChunk\x1a\x17.bedside.proto.v1.Empty(\x01\x12>\n\tPutClosed\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12L\n\x0bPutDecision\x12$.bedside.proto.v1.CredentialDecision\x1a\x17.bedside.proto.v1.Empty\x12\x43\n\x07GetBlob\x12\x1d.bedside.proto.v1.BlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x12Y\n\x10GetLogCheckpoint\x12#.bedside.proto.v1.CheckpointRequest\x1a .bedside.proto.v1.CheckpointView\x12N\n\rGetLogEntries\x12 .bedside.proto.v1.EntriesRequest\x1a\x1b.bedside.proto.v1.EntryPage\x12O\n\x0cGetPlanProof\x12\".bedside.proto.v1.PlanProofRequest\x1a\x1b.bedside.proto.v1.PlanProof\x12\x43\n\x0ePutCosignature\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12?\n\nPutVerdict\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12Q\n\x0eGetRoundRecord\x12$.bedside.proto.v1.RoundRecordRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x12M\n\x0cGetRoundBlob\x12\".bedside.proto.v1.RoundBlobRequest\x1a\x17.bedside.proto.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bedside.proto.v1.trustee_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKREQUEST']._serialized_start=148
-  _globals['_WORKREQUEST']._serialized_end=198
-  _globals['_WORK']._serialized_start=200
-  _globals['_WORK']._serialized_end=271
-  _globals['_WORKITEM']._serialized_start=274
-  _globals['_WORKITEM']._serialized_end=535
-  _globals['_OPENREQUEST']._serialized_start=538
-  _globals['_OPENREQUEST']._serialized_end=791
-  _globals['_SEALREQUEST']._serialized_start=794
-  _globals['_SEALREQUEST']._serialized_end=1027
-  _globals['_HEADERSET']._serialized_start=1029
-  _globals['_HEADERSET']._serialized_end=1088
-  _globals['_HEADERENTRY']._serialized_start=1090
-  _globals['_HEADERENTRY']._serialized_end=1191
-  _globals['_REVEALREQUEST']._serialized_start=1194
-  _globals['_REVEALREQUEST']._serialized_end=1331
-  _globals['_CLOSEREQUEST']._serialized_start=1333
-  _globals['_CLOSEREQUEST']._serialized_end=1384
-  _globals['_ANSWERCHUNK']._serialized_start=1386
-  _globals['_ANSWERCHUNK']._serialized_end=1477
-  _globals['_CREDENTIALDECISION']._serialized_start=1479
-  _globals['_CREDENTIALDECISION']._serialized_end=1601
-  _globals['_TRUSTEESERVICE']._serialized_start=1604
-  _globals['_TRUSTEESERVICE']._serialized_end=2160
+  _globals['_WORKREQUEST']._serialized_start=178
+  _globals['_WORKREQUEST']._serialized_end=228
+  _globals['_WORK']._serialized_start=230
+  _globals['_WORK']._serialized_end=301
+  _globals['_WORKITEM']._serialized_start=304
+  _globals['_WORKITEM']._serialized_end=565
+  _globals['_OPENREQUEST']._serialized_start=568
+  _globals['_OPENREQUEST']._serialized_end=821
+  _globals['_SEALREQUEST']._serialized_start=824
+  _globals['_SEALREQUEST']._serialized_end=1057
+  _globals['_HEADERSET']._serialized_start=1059
+  _globals['_HEADERSET']._serialized_end=1118
+  _globals['_HEADERENTRY']._serialized_start=1120
+  _globals['_HEADERENTRY']._serialized_end=1221
+  _globals['_REVEALREQUEST']._serialized_start=1224
+  _globals['_REVEALREQUEST']._serialized_end=1361
+  _globals['_CLOSEREQUEST']._serialized_start=1363
+  _globals['_CLOSEREQUEST']._serialized_end=1414
+  _globals['_ANSWERCHUNK']._serialized_start=1416
+  _globals['_ANSWERCHUNK']._serialized_end=1507
+  _globals['_CREDENTIALDECISION']._serialized_start=1509
+  _globals['_CREDENTIALDECISION']._serialized_end=1631
+  _globals['_TRUSTEESERVICE']._serialized_start=1634
+  _globals['_TRUSTEESERVICE']._serialized_end=2738
 # @@protoc_insertion_point(module_scope)

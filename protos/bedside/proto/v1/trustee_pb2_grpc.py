@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from bedside.proto.v1 import audit_pb2 as bedside_dot_proto_dot_v1_dot_audit__pb2
 from bedside.proto.v1 import common_pb2 as bedside_dot_proto_dot_v1_dot_common__pb2
 from bedside.proto.v1 import trustee_pb2 as bedside_dot_proto_dot_v1_dot_trustee__pb2
 
@@ -75,6 +76,41 @@ class TrusteeServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.BlobRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
                 _registered_method=True)
+        self.GetLogCheckpoint = channel.unary_unary(
+                '/bedside.proto.v1.TrusteeService/GetLogCheckpoint',
+                request_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.CheckpointView.FromString,
+                _registered_method=True)
+        self.GetLogEntries = channel.unary_unary(
+                '/bedside.proto.v1.TrusteeService/GetLogEntries',
+                request_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.EntriesRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.EntryPage.FromString,
+                _registered_method=True)
+        self.GetPlanProof = channel.unary_unary(
+                '/bedside.proto.v1.TrusteeService/GetPlanProof',
+                request_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.PlanProofRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.PlanProof.FromString,
+                _registered_method=True)
+        self.PutCosignature = channel.unary_unary(
+                '/bedside.proto.v1.TrusteeService/PutCosignature',
+                request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Signed.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+                _registered_method=True)
+        self.PutVerdict = channel.unary_unary(
+                '/bedside.proto.v1.TrusteeService/PutVerdict',
+                request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Signed.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+                _registered_method=True)
+        self.GetRoundRecord = channel.unary_stream(
+                '/bedside.proto.v1.TrusteeService/GetRoundRecord',
+                request_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
+                _registered_method=True)
+        self.GetRoundBlob = channel.unary_stream(
+                '/bedside.proto.v1.TrusteeService/GetRoundBlob',
+                request_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundBlobRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
+                _registered_method=True)
 
 
 class TrusteeServiceServicer(object):
@@ -135,6 +171,54 @@ class TrusteeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogCheckpoint(self, request, context):
+        """The newest signed checkpoint of the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogEntries(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPlanProof(self, request, context):
+        """That a plan's log and the plan's own entry are in a tree that the caller has verified.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutCosignature(self, request, context):
+        """Kind "log-cosignature".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutVerdict(self, request, context):
+        """Kind "verdict".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRoundRecord(self, request, context):
+        """A serialised RoundRecord of a finished round that the caller was a trustee of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRoundBlob(self, request, context):
+        """One of the blobs of that round: masked uploads and answers too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrusteeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -176,6 +260,41 @@ def add_TrusteeServiceServicer_to_server(servicer, server):
             'GetBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBlob,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.BlobRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.SerializeToString,
+            ),
+            'GetLogCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogCheckpoint,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.CheckpointRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.CheckpointView.SerializeToString,
+            ),
+            'GetLogEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogEntries,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.EntriesRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.EntryPage.SerializeToString,
+            ),
+            'GetPlanProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlanProof,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.PlanProofRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_audit__pb2.PlanProof.SerializeToString,
+            ),
+            'PutCosignature': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutCosignature,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Signed.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+            ),
+            'PutVerdict': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutVerdict,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Signed.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+            ),
+            'GetRoundRecord': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetRoundRecord,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.SerializeToString,
+            ),
+            'GetRoundBlob': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetRoundBlob,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_audit__pb2.RoundBlobRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.SerializeToString,
             ),
     }
@@ -394,6 +513,195 @@ class TrusteeService(object):
             target,
             '/bedside.proto.v1.TrusteeService/GetBlob',
             bedside_dot_proto_dot_v1_dot_common__pb2.BlobRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.TrusteeService/GetLogCheckpoint',
+            bedside_dot_proto_dot_v1_dot_audit__pb2.CheckpointRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_audit__pb2.CheckpointView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.TrusteeService/GetLogEntries',
+            bedside_dot_proto_dot_v1_dot_audit__pb2.EntriesRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_audit__pb2.EntryPage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlanProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.TrusteeService/GetPlanProof',
+            bedside_dot_proto_dot_v1_dot_audit__pb2.PlanProofRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_audit__pb2.PlanProof.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutCosignature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.TrusteeService/PutCosignature',
+            bedside_dot_proto_dot_v1_dot_common__pb2.Signed.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutVerdict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.TrusteeService/PutVerdict',
+            bedside_dot_proto_dot_v1_dot_common__pb2.Signed.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRoundRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bedside.proto.v1.TrusteeService/GetRoundRecord',
+            bedside_dot_proto_dot_v1_dot_audit__pb2.RoundRecordRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRoundBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bedside.proto.v1.TrusteeService/GetRoundBlob',
+            bedside_dot_proto_dot_v1_dot_audit__pb2.RoundBlobRequest.SerializeToString,
             bedside_dot_proto_dot_v1_dot_common__pb2.Chunk.FromString,
             options,
             channel_credentials,

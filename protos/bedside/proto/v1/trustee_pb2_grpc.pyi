@@ -6,6 +6,7 @@ configure it, only ask (rule T9).
 """
 
 import abc
+import bedside.proto.v1.audit_pb2
 import bedside.proto.v1.common_pb2
 import bedside.proto.v1.trustee_pb2
 import collections.abc
@@ -156,7 +157,119 @@ _TrusteeServiceGetBlobType = typing_extensions.TypeVar(
     ],
 )
 
-class TrusteeServiceStub(typing.Generic[_TrusteeServiceGetWorkType, _TrusteeServicePutOpeningType, _TrusteeServicePutRefusalType, _TrusteeServicePutVoteType, _TrusteeServicePutAnswerType, _TrusteeServicePutClosedType, _TrusteeServicePutDecisionType, _TrusteeServiceGetBlobType]):
+_TrusteeServiceGetLogCheckpointType = typing_extensions.TypeVar(
+    '_TrusteeServiceGetLogCheckpointType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.CheckpointRequest,
+        bedside.proto.v1.audit_pb2.CheckpointView,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.CheckpointRequest,
+        bedside.proto.v1.audit_pb2.CheckpointView,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.CheckpointRequest,
+        bedside.proto.v1.audit_pb2.CheckpointView,
+    ],
+)
+
+_TrusteeServiceGetLogEntriesType = typing_extensions.TypeVar(
+    '_TrusteeServiceGetLogEntriesType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.EntriesRequest,
+        bedside.proto.v1.audit_pb2.EntryPage,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.EntriesRequest,
+        bedside.proto.v1.audit_pb2.EntryPage,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.EntriesRequest,
+        bedside.proto.v1.audit_pb2.EntryPage,
+    ],
+)
+
+_TrusteeServiceGetPlanProofType = typing_extensions.TypeVar(
+    '_TrusteeServiceGetPlanProofType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.PlanProofRequest,
+        bedside.proto.v1.audit_pb2.PlanProof,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.PlanProofRequest,
+        bedside.proto.v1.audit_pb2.PlanProof,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.PlanProofRequest,
+        bedside.proto.v1.audit_pb2.PlanProof,
+    ],
+)
+
+_TrusteeServicePutCosignatureType = typing_extensions.TypeVar(
+    '_TrusteeServicePutCosignatureType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+)
+
+_TrusteeServicePutVerdictType = typing_extensions.TypeVar(
+    '_TrusteeServicePutVerdictType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+)
+
+_TrusteeServiceGetRoundRecordType = typing_extensions.TypeVar(
+    '_TrusteeServiceGetRoundRecordType',
+    grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+)
+
+_TrusteeServiceGetRoundBlobType = typing_extensions.TypeVar(
+    '_TrusteeServiceGetRoundBlobType',
+    grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundBlobRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundBlobRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundBlobRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+)
+
+class TrusteeServiceStub(typing.Generic[_TrusteeServiceGetWorkType, _TrusteeServicePutOpeningType, _TrusteeServicePutRefusalType, _TrusteeServicePutVoteType, _TrusteeServicePutAnswerType, _TrusteeServicePutClosedType, _TrusteeServicePutDecisionType, _TrusteeServiceGetBlobType, _TrusteeServiceGetLogCheckpointType, _TrusteeServiceGetLogEntriesType, _TrusteeServiceGetPlanProofType, _TrusteeServicePutCosignatureType, _TrusteeServicePutVerdictType, _TrusteeServiceGetRoundRecordType, _TrusteeServiceGetRoundBlobType]):
     @typing.overload
     def __init__(self: TrusteeServiceStub[
         grpc.UnaryUnaryMultiCallable[
@@ -189,6 +302,34 @@ class TrusteeServiceStub(typing.Generic[_TrusteeServiceGetWorkType, _TrusteeServ
         ],
         grpc.UnaryStreamMultiCallable[
             bedside.proto.v1.common_pb2.BlobRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.audit_pb2.CheckpointRequest,
+            bedside.proto.v1.audit_pb2.CheckpointView,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.audit_pb2.EntriesRequest,
+            bedside.proto.v1.audit_pb2.EntryPage,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.audit_pb2.PlanProofRequest,
+            bedside.proto.v1.audit_pb2.PlanProof,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Signed,
+            bedside.proto.v1.common_pb2.Empty,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Signed,
+            bedside.proto.v1.common_pb2.Empty,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundRecordRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundBlobRequest,
             bedside.proto.v1.common_pb2.Chunk,
         ],
     ], channel: grpc.Channel) -> None: ...
@@ -227,6 +368,34 @@ class TrusteeServiceStub(typing.Generic[_TrusteeServiceGetWorkType, _TrusteeServ
             bedside.proto.v1.common_pb2.BlobRequest,
             bedside.proto.v1.common_pb2.Chunk,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.audit_pb2.CheckpointRequest,
+            bedside.proto.v1.audit_pb2.CheckpointView,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.audit_pb2.EntriesRequest,
+            bedside.proto.v1.audit_pb2.EntryPage,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.audit_pb2.PlanProofRequest,
+            bedside.proto.v1.audit_pb2.PlanProof,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Signed,
+            bedside.proto.v1.common_pb2.Empty,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Signed,
+            bedside.proto.v1.common_pb2.Empty,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundRecordRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            bedside.proto.v1.audit_pb2.RoundBlobRequest,
+            bedside.proto.v1.common_pb2.Chunk,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetWork: _TrusteeServiceGetWorkType
@@ -251,6 +420,26 @@ class TrusteeServiceStub(typing.Generic[_TrusteeServiceGetWorkType, _TrusteeServ
     """The site's word on a credential request."""
 
     GetBlob: _TrusteeServiceGetBlobType
+
+    GetLogCheckpoint: _TrusteeServiceGetLogCheckpointType
+    """The newest signed checkpoint of the log."""
+
+    GetLogEntries: _TrusteeServiceGetLogEntriesType
+
+    GetPlanProof: _TrusteeServiceGetPlanProofType
+    """That a plan's log and the plan's own entry are in a tree that the caller has verified."""
+
+    PutCosignature: _TrusteeServicePutCosignatureType
+    """Kind "log-cosignature"."""
+
+    PutVerdict: _TrusteeServicePutVerdictType
+    """Kind "verdict"."""
+
+    GetRoundRecord: _TrusteeServiceGetRoundRecordType
+    """A serialised RoundRecord of a finished round that the caller was a trustee of."""
+
+    GetRoundBlob: _TrusteeServiceGetRoundBlobType
+    """One of the blobs of that round: masked uploads and answers too."""
 
 TrusteeServiceAsyncStub: typing_extensions.TypeAlias = TrusteeServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -283,6 +472,34 @@ TrusteeServiceAsyncStub: typing_extensions.TypeAlias = TrusteeServiceStub[
     ],
     grpc.aio.UnaryStreamMultiCallable[
         bedside.proto.v1.common_pb2.BlobRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.CheckpointRequest,
+        bedside.proto.v1.audit_pb2.CheckpointView,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.EntriesRequest,
+        bedside.proto.v1.audit_pb2.EntryPage,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.audit_pb2.PlanProofRequest,
+        bedside.proto.v1.audit_pb2.PlanProof,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Signed,
+        bedside.proto.v1.common_pb2.Empty,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        bedside.proto.v1.common_pb2.Chunk,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.audit_pb2.RoundBlobRequest,
         bedside.proto.v1.common_pb2.Chunk,
     ],
 ]
@@ -350,5 +567,60 @@ class TrusteeServiceServicer(metaclass=abc.ABCMeta):
         request: bedside.proto.v1.common_pb2.BlobRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.common_pb2.Chunk], collections.abc.AsyncIterator[bedside.proto.v1.common_pb2.Chunk]]: ...
+
+    @abc.abstractmethod
+    def GetLogCheckpoint(
+        self,
+        request: bedside.proto.v1.audit_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.audit_pb2.CheckpointView, collections.abc.Awaitable[bedside.proto.v1.audit_pb2.CheckpointView]]:
+        """The newest signed checkpoint of the log."""
+
+    @abc.abstractmethod
+    def GetLogEntries(
+        self,
+        request: bedside.proto.v1.audit_pb2.EntriesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.audit_pb2.EntryPage, collections.abc.Awaitable[bedside.proto.v1.audit_pb2.EntryPage]]: ...
+
+    @abc.abstractmethod
+    def GetPlanProof(
+        self,
+        request: bedside.proto.v1.audit_pb2.PlanProofRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.audit_pb2.PlanProof, collections.abc.Awaitable[bedside.proto.v1.audit_pb2.PlanProof]]:
+        """That a plan's log and the plan's own entry are in a tree that the caller has verified."""
+
+    @abc.abstractmethod
+    def PutCosignature(
+        self,
+        request: bedside.proto.v1.common_pb2.Signed,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.common_pb2.Empty, collections.abc.Awaitable[bedside.proto.v1.common_pb2.Empty]]:
+        """Kind "log-cosignature"."""
+
+    @abc.abstractmethod
+    def PutVerdict(
+        self,
+        request: bedside.proto.v1.common_pb2.Signed,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.common_pb2.Empty, collections.abc.Awaitable[bedside.proto.v1.common_pb2.Empty]]:
+        """Kind "verdict"."""
+
+    @abc.abstractmethod
+    def GetRoundRecord(
+        self,
+        request: bedside.proto.v1.audit_pb2.RoundRecordRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.common_pb2.Chunk], collections.abc.AsyncIterator[bedside.proto.v1.common_pb2.Chunk]]:
+        """A serialised RoundRecord of a finished round that the caller was a trustee of."""
+
+    @abc.abstractmethod
+    def GetRoundBlob(
+        self,
+        request: bedside.proto.v1.audit_pb2.RoundBlobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.common_pb2.Chunk], collections.abc.AsyncIterator[bedside.proto.v1.common_pb2.Chunk]]:
+        """One of the blobs of that round: masked uploads and answers too."""
 
 def add_TrusteeServiceServicer_to_server(servicer: TrusteeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -69,6 +69,7 @@ guard_membership = false
 max_clip = 10.0          # largest norm of one contribution: how far one device can move the sum
 value_bits = [4, 8]      # least and most bits of one value
 word_bits = [8, 32]      # least and most bits of one word of the sum
+min_subsample = 0.0625   # least share of a model's coordinates that a round may ask for; 1: whole updates only
 min_examples = 64        # fewest windows that a device takes part with: few windows stand out
 min_sessions = 1         # fewest recordings in them: with one, the contribution is about one person
 min_batch = 8            # smallest batch: tiny ones tell more about single windows
@@ -100,12 +101,17 @@ noise_multiplier = 0.0
 # What all sums of this site together may cost, as epsilon at delta; 0 sets no bound. With a bound, a sum without noise
 # is refused. `bedside site privacy` shows what is spent.
 max_epsilon = 0.0
-delta = 1e-5
+delta = 1e-5             # the chance with which that bound may fail
 
 # --- What a device tells about itself
 
 # "minimal" or "standard". Sensor activity shows who is in bed.
 heartbeat = "standard"
+
+# --- What the trustee looks at again
+
+# It recomputes one in so many finished rounds from what the coordinator stored, by its own draw; 0 means none.
+audit_one_in = 20
 
 # --- Who may sign models
 

@@ -1,0 +1,1 @@
+"""The log's desk and the records from which rounds are recomputed."""

@@ -1,0 +1,122 @@
+"""From the cohorts' opened sums to the next model: the one function that coordinator, trustees and auditors share.
+
+Invariant: the same plan, sums, parameters and state give the same bits on every machine; each line is element-wise
+float32 in the plan's order of cohorts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside.core.codec.decoder import DecodedSum
+from bedside.core.errors import ProtocolError
+from bedside.core.learning.combiners import CohortPart, combiner_of
+from bedside.core.learning.optimisers import server_optimiser
+from bedside.core.learning.weighting import Weighting, bounded_examples
+from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, WEIGHTING_EXAMPLES, Plan
+from bedside.proto.v1.round_pb2 import CountSum
+
+FloatArray = npt.NDArray[np.float32]
+
+EXAMPLES: Final = "examples"
+"""The count that weighs an example-weighted mean."""
+
+
+class CohortSum(NamedTuple):
+    """The opened sum of one cohort.
+
+    Attributes:
+        decoded: sums of tensors and counts.
+        contributors: |S|, devices in it.
+        is_noisy: whether a trustee added noise.
+    """
+
+    decoded: DecodedSum
+    contributors: int
+    is_noisy: bool = False
+
+
+class NextModel(NamedTuple):
+    """What a round led to.
+
+    Attributes:
+        parameters: of the next checkpoint; empty when there is no step.
+        state: of the server optimiser after the step; empty for FedAvg.
+        counts: sums over all opened cohorts, by name, also of those that a combiner leaves out.
+        no_step: why the model stays as it was; None when it moved.
+    """
+
+    parameters: dict[str, FloatArray]
+    state: dict[str, FloatArray]
+    counts: dict[str, int]
+    no_step: ProtocolError | None = None
+
+
+def next_checkpoint(
+    plan: Plan,
+    sums: Sequence[CohortSum],
+    parameters: Mapping[str, FloatArray],
+    state: Mapping[str, FloatArray] | None,
+) -> NextModel:
+    """Combine the cohorts' sums and step the server optimiser.
+
+    Args:
+        plan: names combiner, weighting and optimiser.
+        sums: of the opened cohorts, in the plan's order; at least one.
+        parameters: of the plan's checkpoint.
+        state: of the optimiser before the step; None when it begins anew.
+
+    Raises:
+        ProtocolError: `no-examples`, `tensor-mismatch`, `delta-not-finite`.
+        MalformedError: `bad-optimiser`, `bad-combiner`.
+    """
+    counts = {name: sum(int(one.decoded.counts[name].sum()) for one in sums) for name in sums[0].decoded.counts}
+    server = plan.server
+    combiner = combiner_of(server.combiner, server.trim_cohorts, len(plan.cohorts), plan.subsample_e32)
+    try:
+        combiner.check_opened(len(sums))
+    except ProtocolError as error:
+        return NextModel({}, {}, counts, error)
+    weighting = Weighting(plan.training.weighting)
+    mean = combiner.combine([_part(plan, one) for one in sums], weighting, plan.training.max_examples)
+    optimiser = server_optimiser(
+        server.optimiser,
+        learning_rate_e6=server.learning_rate_e6,
+        beta1_e6=server.beta1_e6,
+        beta2_e6=server.beta2_e6,
+        tau_e9=server.tau_e9,
+    )
+    known = state if server.optimiser != SERVER_OPTIMISER_FEDAVG else None
+    stepped = optimiser.step(parameters, mean, known or optimiser.initial_state(parameters))
+    return NextModel(stepped.parameters, stepped.state, counts)
+
+
+def _part(plan: Plan, one: CohortSum) -> CohortPart:
+    """What the combiner takes; a noisy count of examples is brought to what honest devices can have counted."""
+    training = plan.training
+    examples = int(one.decoded.counts[EXAMPLES].sum()) if EXAMPLES in one.decoded.counts else 0
+    if one.is_noisy:
+        examples = bounded_examples(examples, one.contributors, training.min_examples, training.max_examples)
+    return CohortPart(one.decoded.tensors, one.contributors, examples)
+
+
+def count_sums(counts: Mapping[str, int]) -> list[CountSum]:
+    """Counts as a result states them: noise may carry one below zero, a result never says so."""
+    return [CountSum(name=name, sum=max(0, value)) for name, value in counts.items()]
+
+
+def check_weight(plan: Plan, one: CohortSum) -> None:
+    """A sum without any examples has no mean; its cohort is left out rather than the round lost.
+
+    With noise the count says nothing of the kind: `bounded_examples` keeps it within what honest devices count.
+
+    Raises:
+        ProtocolError: `no-examples`.
+    """
+    weighted = plan.training.weighting == WEIGHTING_EXAMPLES
+    if weighted and not one.is_noisy and int(one.decoded.counts[EXAMPLES].sum()) < 1:
+        raise ProtocolError("no-examples", "the devices of this cohort counted no examples")
