@@ -88,8 +88,9 @@ def counts(purpose: plan_pb2.Purpose.ValueType, template: str, *names: str, nois
         plan.purpose = purpose
         plan.statistic_template = template
         del plan.layout.segments[:]
+        cap = 100 if template else plan.training.max_examples
         for name in names:
-            plan.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=400))
+            plan.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=cap))
         plan.noise.noise_multiplier_e6 = noise_multiplier_e6
 
     return change
