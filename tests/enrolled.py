@@ -16,7 +16,10 @@ CLOCK = SystemClock()
 
 
 def enrol(device, world) -> Identity:
-    """Give a device of site alder everything that an enrolment leaves, for a coordinator that is never there."""
+    """Give a device of site alder everything that an enrolment leaves, for a coordinator that is never there.
+
+    The site's roster lists it from then on.
+    """
     identity = open_identity(device.path / "state" / "identity", identity_pb2.ROLE_DEVICE)
     site, ca = world.sites["alder"], create_ca("test", CLOCK.now_ns())
     ca_digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(ca.certificate_pem.decode())).digest()
@@ -45,7 +48,8 @@ def enrol(device, world) -> Identity:
     identity.save_pins(pins)
     identity.save_federation(sign_message("federation", world.federation, world.root))
     identity.save_ca(ca.certificate_pem)
-    identity.save_credential(sign_message("credential", credential, site.authority))
+    saved = identity.save_credential(sign_message("credential", credential, site.authority))
+    site.devices.append(type(site.trustee)(identity.signing_key, saved))
     uri = spiffe_uri("test", PeerIdentity("device", "alder", subject))
     csr = create_csr(identity.tls_key_pem, "device")
     identity.save_certificate(issue_certificate(ca, csr, uri, now_ns=CLOCK.now_ns(), days=300))

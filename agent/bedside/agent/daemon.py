@@ -34,7 +34,7 @@ from bedside.agent.sources.registry import ReplayConfig, SerialConfig, SourceCon
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError, ConfigError
+from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
 from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
@@ -154,13 +154,23 @@ class Agent:
                 path = Path(self._config.model)
                 active = await self._models.accept_file(path / BUNDLE_TAR if path.is_dir() else path, self._policy())
             if active is not None:
-                await self._serve(active)
+                await self._serve_stored(active)
         except BedsideError as error:
             self._pipeline.decide_error = error
             event(_LOGGER, "model-refused", level=logging.ERROR, error=error)
         except Exception as error:
             self._pipeline.decide_error = unexpected(error)
             _LOGGER.exception("model-failed")
+
+    async def _serve_stored(self, active: ActiveModel) -> None:
+        """Serve what served last; without its checkpoint the bundle's own, until the result comes again."""
+        try:
+            await self._serve(active)
+        except (StoreError, MalformedError) as error:
+            if not active.checkpoint:
+                raise
+            event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
+            await self._serve(msgspec.structs.replace(active, checkpoint=""))
 
     async def _serve(self, model: ActiveModel) -> None:
         if model.digest == self._pipeline.model_digest:

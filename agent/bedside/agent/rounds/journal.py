@@ -25,6 +25,8 @@ from bedside.service.sqlite import Database, Migration, open_database
 JOURNAL_NAME: Final = "journal.db"
 
 _S, _I = ContributionState, ContributionInput
+_KEPT_DECLINED: Final = 256
+"""Plans after which a declined one is forgotten; what was seen refuses it again."""
 OPEN_STATES: Final = (_S.TRAINING, _S.READY, _S.ACCEPTED, _S.AWAITING)
 """States that still wait for something."""
 
@@ -187,12 +189,18 @@ class Journal:
             if seen is not None:
                 _store_seen(tx, seen)
             _insert(tx, contribution, now_ns)
+            _owe(tx, contribution.plan_digest, signed_refusal)
             tx.execute(
-                "INSERT OR REPLACE INTO refusal (plan_digest, signed) VALUES (?, ?)",
-                (contribution.plan_digest, signed_refusal),
+                "DELETE FROM contribution WHERE state = 'declined' AND id <= (SELECT max(id) FROM contribution) - ?"
+                " AND plan_digest NOT IN (SELECT plan_digest FROM refusal)",
+                (_KEPT_DECLINED,),
             )
 
         self._database.run_tx("refuse-plan", work)
+
+    def owe_refusal(self, plan_digest: bytes, signed_refusal: bytes) -> None:
+        """Remember a signed refusal that is to be sent for a plan that bytes were committed for."""
+        self._database.run_tx("owe-refusal", lambda tx: _owe(tx, plan_digest, signed_refusal))
 
     def remember(self, seen: Seen) -> None:
         """Make a step of `seen` durable by itself."""
@@ -270,13 +278,6 @@ class Journal:
         row = self._database.row("SELECT * FROM contribution ORDER BY id DESC LIMIT 1")
         return None if row is None else _contribution(row)
 
-    def last_joined(self) -> Contribution | None:
-        """The newest plan that bytes were committed for."""
-        row = self._database.row(
-            "SELECT * FROM contribution WHERE state NOT IN ('offered', 'training', 'declined') ORDER BY id DESC LIMIT 1"
-        )
-        return None if row is None else _contribution(row)
-
     def outbox(self, plan_digest: bytes) -> OutboxRow | None:
         """What is to be sent for one plan."""
         row = self._database.row("SELECT * FROM outbox WHERE plan_digest = ?", (plan_digest,))
@@ -332,6 +333,10 @@ def _check_once(tx: sqlite3.Connection, contribution: Contribution) -> None:
             "contributed-before",
             f"this device has already contributed to round {contribution.round_number} of {contribution.task}",
         )
+
+
+def _owe(tx: sqlite3.Connection, plan_digest: bytes, signed_refusal: bytes) -> None:
+    tx.execute("INSERT OR REPLACE INTO refusal (plan_digest, signed) VALUES (?, ?)", (plan_digest, signed_refusal))
 
 
 def _insert(tx: sqlite3.Connection, contribution: Contribution, now_ns: int) -> None:

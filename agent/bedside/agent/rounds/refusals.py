@@ -52,6 +52,13 @@ class Refusals:
         self._remember(declined, Offer.FromString(contribution.offer).cohort, told, None)
         event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
 
+    def withdraw(self, contribution: Contribution, error: BedsideError) -> None:
+        """Say that an upload which was committed will not come, because the site's rules changed; it may go then."""
+        cohort = Offer.FromString(contribution.offer).cohort
+        declined = _declined(contribution.plan_digest, contribution.task, contribution.round_number, error)
+        self._journal.owe_refusal(contribution.plan_digest, self._sign(declined, cohort, told_judgement(error)))
+        event(_LOGGER, "upload-withdrawn", level=logging.WARNING, error=error)
+
     async def send(self, link: CoordinatorLink) -> None:
         """Tell the coordinator what it has not heard yet.
 
@@ -66,6 +73,11 @@ class Refusals:
             self._journal.refusal_sent(plan_digest)
 
     def _remember(self, declined: Contribution, cohort: int, told: str, signed_plan: SignedPlan | None) -> None:
+        seen = signed_plan.seen if signed_plan is not None else None
+        self._journal.refuse(declined, self._sign(declined, cohort, told), seen, now_ns=self._clock.now_ns())
+
+    def _sign(self, declined: Contribution, cohort: int, told: str) -> bytes:
+        """The serialised Signed of kind `refusal`."""
         refusal = Refusal(
             suite=SUITE,
             plan_digest=declined.plan_digest,
@@ -76,9 +88,7 @@ class Refusals:
             sequence=self._sequence.next(),
         )
         signed = sign_message("refusal", refusal, self._identity.signing_key)
-        seen = signed_plan.seen if signed_plan is not None else None
-        envelope = signed.SerializeToString(deterministic=True)
-        self._journal.refuse(declined, envelope, seen, now_ns=self._clock.now_ns())
+        return signed.SerializeToString(deterministic=True)
 
 
 def _declined(plan_digest: bytes, task: str, round_number: int, error: BedsideError) -> Contribution:
