@@ -18,7 +18,7 @@ from enrolled import enrol
 
 SECRETS = (
     RefusedError("too-few-examples", "271 examples give 270 steps; the plan wants at least 300"),
-    UnavailableError("child-died", "the child ended (status 1): File /home/ward/agent.py, window 271"),
+    UnavailableError("child-died", "the child ended (status 1): File /opt/ward/agent.py, window 271"),
     RefusedError("count-out-of-range", "271 is above the cap"),
     MalformedError("delta-not-finite", "sample 271 of /var/lib/bedside is not a number"),
 )
@@ -58,7 +58,7 @@ def test_what_a_child_found_out_stays_here_and_its_code_is_told(offering, desk, 
     told = desk.told()
     assert told.code == error.code
     assert told.sentence
-    assert not [word for word in ("271", "270", "300", "/home", "/var", "status") if word in told.sentence]
+    assert not [word for word in ("271", "270", "300", "/opt", "/var", "status") if word in told.sentence]
     assert desk.journal.find(taken.plan_digest).sentence == error.sentence
 
 
