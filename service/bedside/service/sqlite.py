@@ -96,8 +96,8 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
     Raises:
         StoreError: `store-open` when the file cannot be opened, `store-newer` when a newer version wrote it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _opening(path, "opened") as undo:
+        path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row
