@@ -29,7 +29,7 @@ from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.pulse import Pulse
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline, prediction_messages
-from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.models import CHECKPOINT_CODES, ActiveModel, ModelStore
 from bedside.agent.sources.registry import ReplayConfig, SerialConfig, SourceContext, build_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
@@ -149,6 +149,7 @@ class Agent:
     async def _serve_last_model(self) -> None:
         """Serve the last verified model, or the one that the configuration starts with."""
         try:
+            self._models.drop_unfinished()
             active = self._models.active()
             if active is None and self._config.model:
                 path = Path(self._config.model)
@@ -167,7 +168,7 @@ class Agent:
         try:
             await self._serve(active)
         except (StoreError, MalformedError) as error:
-            if not active.checkpoint:
+            if not active.checkpoint or error.code not in CHECKPOINT_CODES:
                 raise
             event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
             await self._serve(msgspec.structs.replace(active, checkpoint=""))

@@ -29,7 +29,8 @@ from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
-from bedside.service.link.errors import unexpected
+from bedside.service.link.errors import UNEXPECTED, unexpected
+from bedside.service.logs import event
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -104,8 +105,12 @@ class Uplink:
             try:
                 await self._keep()
             except Exception as error:
-                self._report("link", unexpected(error))
-                _LOGGER.exception("link-failed")
+                known = unexpected(error)
+                self._report("link", known)
+                if known.code == UNEXPECTED:
+                    _LOGGER.exception("link-failed")
+                else:
+                    event(_LOGGER, "link-failed", level=logging.ERROR, error=known)
             if self._clock.monotonic_s() - began_s > _LONGEST_RETRY_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next_s())

@@ -162,9 +162,18 @@ async def test_one_unfinished_blob_is_kept(ward) -> None:
     directory = ward.settings.state_dir / "models" / "checkpoints"
     for name in "abc":
         (directory / f".{name}.safetensors.part").write_bytes(b"begun")
+    (directory.parent / "incoming" / ".d.tar.part").write_bytes(b"begun")
     ward.offer = ward.result(ward.checkpoint())
     await ward.client.step()
-    assert list(directory.glob(".*")) == []
+    assert list(directory.parent.glob("*/.*")) == []
+
+
+def test_nothing_unfinished_outlives_a_start(ward) -> None:
+    root = ward.settings.state_dir / "models"
+    for name in ("checkpoints/.a.safetensors.part", "incoming/.b.tar.part", "incoming/c.tar"):
+        (root / name).write_bytes(b"begun")
+    ward.models.drop_unfinished()
+    assert [path.name for path in root.glob("*/*")] == []
 
 
 async def test_a_result_of_a_task_that_the_site_takes_no_part_in_is_not_served(ward) -> None:

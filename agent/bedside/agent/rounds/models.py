@@ -5,7 +5,7 @@ Invariants:
       vectors held on this machine; a checkpoint only after its digest did.
     * What is read is checked again: a file that rotted, or that does not fit its model, is dropped, so that it is
       fetched anew.
-    * There are never more than a few checkpoints, and one unfinished file in each directory, whatever is announced.
+    * There are never more than a few checkpoints, and one unfinished file, whatever is announced.
     * `active.json` is replaced durably after the files it names are on the disk, so that after any power cut the last
       verified model serves again, without a coordinator.
 
@@ -15,6 +15,7 @@ Source: DESIGN section 6.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _LENGTH_BYTES: Final = 8
 _FLOAT32_BYTES: Final = 4
 _ACTIVE_NAME: Final = "active.json"
+CHECKPOINT_CODES: Final = frozenset({"checkpoint-rotten", "file-read", "bad-tensors", "bad-parameters"})
+"""What may be wrong with a checkpoint while its bundle is sound."""
 _KEPT_CHECKPOINTS: Final = 3
 """The one that serves, the one that a round starts from, and the last known good."""
 
@@ -76,6 +79,13 @@ class ModelStore:
         for name in ("bundles", "checkpoints", "incoming"):
             (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def drop_unfinished(self) -> None:
+        """At the start of the process: remove what an earlier one was fetching."""
+        with suppress(OSError):  # a disk that takes no writes keeps them
+            self._drop_partials(None)
+            for path in (self._root / "incoming").iterdir():
+                path.unlink()
+
     def bundle_path(self, bundle: str) -> Path:
         """The tar of an accepted bundle."""
         return self._root / "bundles" / f"{bundle}.tar"
@@ -100,7 +110,8 @@ class ModelStore:
 
     def activate(self, active: ActiveModel) -> None:
         """Note durably which model serves, and drop checkpoints that nobody needs any more."""
-        write_durable(self._root / _ACTIVE_NAME, msgspec.json.encode(active))
+        if self._serving() != active:  # at a start nothing is written, so that a full disk does not matter
+            write_durable(self._root / _ACTIVE_NAME, msgspec.json.encode(active))
         self._sweep(active, self.checkpoint_path(active.checkpoint))
 
     async def accept_file(self, path: Path, policy: SitePolicy) -> ActiveModel:
@@ -139,13 +150,13 @@ class ModelStore:
         signer_pks = tuple(policy.bundle_signers.values())
         if not self.bundle_path(bundle).exists():
             incoming = self._root / "incoming" / f"{tar_digest.hex()}.tar"
-            _drop_partials(incoming)
+            self._drop_partials(incoming)
             await fetch_blob(get_blob, tar_digest, incoming)
             await self._admit(incoming, signer_pks, wanted=bundle)
         target, most = self.checkpoint_path(checkpoint.digest.hex()), _checkpoint_bytes(manifest)
         if checkpoint.size_bytes > most:
             raise MalformedError("blob-size", f"a checkpoint of {checkpoint.size_bytes} bytes is above {most}")
-        _drop_partials(target)
+        self._drop_partials(target)
         self._sweep(self._serving(), target)
         await fetch_blob(get_blob, checkpoint.digest, target, max_bytes=checkpoint.size_bytes)
         return ActiveModel(bundle, checkpoint.digest.hex(), signer_pks)
@@ -233,6 +244,12 @@ class ModelStore:
         sync_directory(target.parent)
         return compared.digest
 
+    def _drop_partials(self, target: Path | None) -> None:
+        """Remove what arrived of other blobs: only the one that is fetched now may be unfinished."""
+        for path in self._root.glob(f"*/.*{PARTIAL_SUFFIX}"):
+            if target is None or path != target.with_name(f".{target.name}{PARTIAL_SUFFIX}"):
+                path.unlink(missing_ok=True)
+
     def _sweep(self, active: ActiveModel | None, newest: Path) -> None:
         """Keep what serves, `newest` (which may not be here yet), and the last ones beside them."""
         kept = {newest} | ({self.checkpoint_path(active.checkpoint)} if active is not None else set())
@@ -259,13 +276,6 @@ def _checkpoint_bytes(manifest: bytes) -> int:
 
     values = sum(math.prod(tensor.shape) for tensor in decode_manifest(manifest).shared())
     return MAX_TENSOR_HEADER_BYTES + _LENGTH_BYTES + values * _FLOAT32_BYTES
-
-
-def _drop_partials(target: Path) -> None:
-    """Remove what arrived of other blobs: only the one that is fetched now may be unfinished."""
-    for path in target.parent.glob(f".*{PARTIAL_SUFFIX}"):
-        if path.name != f".{target.name}{PARTIAL_SUFFIX}":
-            path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:

@@ -39,6 +39,8 @@ _CLASSES: Final = {kind.__name__: kind for kind in _STATUS}
 _CLASS_KEY: Final = "bedside-error"
 _CODE_KEY: Final = "bedside-code"
 _REMEDY_KEY: Final = "bedside-remedy-bin"
+UNEXPECTED: Final = "unexpected-error"
+"""Code of an error that nobody thought of."""
 _MAX_CODE_CHARS: Final = 64
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
 
@@ -79,7 +81,7 @@ def unexpected(error: Exception) -> BedsideError:
     if isinstance(error, BedsideError):
         return error
     return ProtocolError(
-        "unexpected-error",
+        UNEXPECTED,
         f"a step failed with {type(error).__name__}, which should not happen",
         remedy="it is tried again by itself; report it together with the log",
     )
