@@ -27,6 +27,7 @@ DAMAGED: Final = "store-damaged"
 """Code of a database that no other try will read."""
 
 _BUSY_TIMEOUT_MS: Final = 5_000
+_DAMAGED: Final = "check the disk and its permissions; restore a damaged file, or move it away to begin anew"
 
 
 class Migration(NamedTuple):
@@ -55,12 +56,27 @@ class Database:
         try:
             with self._transaction():
                 return work(self.connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise StoreError(
                 "store-write",
                 f"{name} was not written to {self.path.name}: {error}",
                 remedy="check free space and the permissions of the state directory",
             ) from error
+
+    def rows(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> list[sqlite3.Row]:
+        """Read: every row of one SELECT.
+
+        Raises:
+            StoreError: `store-read`.
+        """
+        with reading(self.path):
+            return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> sqlite3.Row | None:
+        """Read: the first row of one SELECT, None where there is none. Raises as `rows`."""
+        with reading(self.path):
+            found: sqlite3.Row | None = self.connection.execute(sql, parameters).fetchone()
+            return found
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -83,8 +99,8 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
     Raises:
         StoreError: `store-open` when the file cannot be opened, `store-newer` when a newer version wrote it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _opening(path, "opened") as undo:
+        path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row
@@ -136,13 +152,30 @@ def reading() -> Iterator[None]:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name failures of reading from the file at `path`.
+
+    Raises:
+        StoreError: `store-read`.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(
+            "store-read",
+            f"{path.name} cannot be read: {error}",
+            remedy=_DAMAGED,
+        ) from error
+
+
+@contextmanager
 def _opening(path: Path, what: str) -> Iterator[ExitStack]:
     """Name failures of opening, and close what was opened until then."""
     try:
         with ExitStack() as undo:
             yield undo
     except (sqlite3.Error, OSError) as error:
-        raise StoreError("store-open", f"{path} cannot be {what}: {error}") from error
+        raise StoreError("store-open", f"{path} cannot be {what}: {error}", remedy=_DAMAGED) from error
 
 
 def _migrate(database: Database, migrations: Sequence[Migration]) -> None:

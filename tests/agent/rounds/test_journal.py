@@ -63,6 +63,19 @@ def test_the_pinned_trustee_survives_a_restart_and_has_one_successor(journal, tm
     again.close()
 
 
+def test_declined_plans_are_forgotten_in_time_and_contributions_never(journal) -> None:
+    journal.accept(plan(), Seen(), now_ns=1)
+    journal.refuse(plan(OTHER, state=ContributionState.DECLINED), b"still to be sent", None, now_ns=1)
+    for number in range(400):
+        declined = plan(number.to_bytes(32, "big"), state=ContributionState.DECLINED)
+        journal.refuse(declined, b"refusal", None, now_ns=1)
+        journal.refusal_sent(declined.plan_digest)
+    kept = [number for number in range(400) if journal.find(number.to_bytes(32, "big")) is not None]
+    assert kept == list(range(400 - 256, 400))
+    assert journal.find(H) is not None
+    assert journal.find(OTHER) is not None
+
+
 def test_an_upload_is_committed_once(journal, refusal) -> None:
     journal.accept(plan(), Seen(), now_ns=1)
     journal.commit_upload(ROW, KEPT, None, now_ns=2)

@@ -86,6 +86,28 @@ def test_any_bytes_parse_or_are_malformed(message_type, data):
     assert message.SerializeToString(deterministic=True) == data
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        plan_pb2.Plan(round_number=2**63),
+        plan_pb2.Plan(log_size=2**64 - 1),
+        plan_pb2.Plan(layout=plan_pb2.Layout(segments=[plan_pb2.Segment(cap=1), plan_pb2.Segment(cap=2**63)])),
+        round_pb2.Result(round_number=2**63),
+        round_pb2.Opening(chain=round_pb2.Chain(index=2**63)),
+        identity_pb2.Roster(version=2**63),
+        identity_pb2.Federation(version=2**63),
+    ],
+)
+def test_an_integer_that_no_database_holds_is_malformed(message):
+    with pytest.raises(MalformedError, match="is above"):
+        parse_strict(type(message), message.SerializeToString(deterministic=True))
+
+
+def test_the_largest_integer_that_a_database_holds_is_read():
+    data = plan_pb2.Plan(round_number=2**63 - 1).SerializeToString()
+    assert parse_strict(plan_pb2.Plan, data).round_number == 2**63 - 1
+
+
 def test_a_message_over_the_limit_is_refused_before_parsing():
     with pytest.raises(MalformedError, match="over the limit"):
         parse_strict(plan_pb2.Plan, b"\0" * 11, 10)

@@ -29,6 +29,7 @@ from bedside.core.privacy.gaussian import ONE_E6
 from bedside.core.securesum.messages import CheckedOpening, open_openings
 from bedside.core.securesum.plans import CheckedPlan, open_plan
 from bedside.core.signing import Trust, VerifiedCredential, open_federation, open_roster
+from bedside.core.signing.envelope import open_signed
 from bedside.core.signing.trust import authority_of
 from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.identity_pb2 import Federation, Role
@@ -142,6 +143,31 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
     seen = seen.with_chain(own.opening.trustee, own.opening.chain, own.digest)
     _check_promise(own, standing)
     return CheckedOffer(plan, cohort, openings, own, seen, notes)
+
+
+def judge_again(offer: Offer, standing: Standing, *, now_s: int | None) -> None:
+    """Judge a plan that was taken by the policy as it is now; nothing that was seen since then counts against it.
+
+    Raises:
+        RefusedError: as `check_offer`.
+        TrustError, MalformedError, ProtocolError: the offer does not hold any more.
+    """
+    signed_plan = check_plan(offer, standing, Seen(), now_s=None)
+    plan = signed_plan.plan
+    _judge(plan, offer, standing, now_s)
+    trust, _ = _check_rosters(offer, signed_plan.federation, Seen(), None)
+    openings = open_openings(offer.openings, plan, plan.cohort_of(standing.site), trust)
+    _check_promise(own_opening(openings, standing.site), standing)
+
+
+def is_signed(offer: Offer, root_pk: bytes) -> bool:
+    """Whether a coordinator that the federation's root ever named signed the plan's bytes, whatever they say."""
+    try:
+        federation = open_federation(offer.federation, root_pk)
+        open_signed("plan", offer.plan, federation.coordinator.sign_pk)
+    except BedsideError:
+        return False
+    return True
 
 
 def own_opening(openings: Sequence[CheckedOpening], site: str) -> CheckedOpening:
