@@ -43,7 +43,7 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         blobs: where sums are read from and models are written to.
 
     Raises:
-        StoreError: `no-blob`.
+        StoreError: `no-blob` or `blob-damaged`.
         ProtocolError: `no-examples`, when the opened counts give no weight.
     """
     plan = state.plan.plan

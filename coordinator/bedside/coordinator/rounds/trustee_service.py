@@ -84,22 +84,22 @@ class TrusteeService(TrusteeServiceServicer):
     async def PutAnswer(  # noqa: N802
         self, request_iterator: AsyncIterator[AnswerChunk], context: Context
     ) -> Empty:
-        """Take an answer and its words; what its header signs bounds what is read."""
+        """Take an answer and its words; what it signs bounds what is read, and nothing else is kept."""
         trustee = self._caller(context)
         signed: Signed | None = None
         size = 0
-        packed = bytearray()
-        async for chunk in request_iterator:
+        with self._parts.staging.incoming() as words:
+            async for chunk in request_iterator:
+                if signed is None:
+                    signed = chunk.answer
+                    size = self._words.check_answer(signed, trustee).mask_sum_bytes
+                fits = chunk.offset_bytes == words.received_bytes and words.received_bytes + len(chunk.data) <= size
+                if not fits or len(chunk.data) > MAX_CHUNK_BYTES:
+                    raise MalformedError("bad-chunk", "a chunk does not continue the answer's words")
+                await asyncio.to_thread(words.write, chunk.data)
             if signed is None:
-                signed = chunk.answer
-                size = self._words.check_answer(signed, trustee).mask_sum_bytes
-            fits = chunk.offset_bytes == len(packed) and len(packed) + len(chunk.data) <= size
-            if not fits or len(chunk.data) > MAX_CHUNK_BYTES:
-                raise MalformedError("bad-chunk", "a chunk does not continue the answer's words")
-            packed += chunk.data
-        if signed is None:
-            raise MalformedError("bad-chunk", "an answer without a signed message")
-        await self._words.answer(signed, bytes(packed), trustee)
+                raise MalformedError("bad-chunk", "an answer without a signed message")
+            await self._words.answer(signed, words, trustee)
         return self._taken("answer", trustee)
 
     async def PutClosed(self, request: Signed, context: Context) -> Empty:  # noqa: N802
