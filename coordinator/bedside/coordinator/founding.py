@@ -14,9 +14,9 @@ import msgspec
 
 from bedside.coordinator.home import CoordinatorPublic, RootPin
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import ConfigError
+from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import check_id
-from bedside.core.signing import open_federation, sign_message
+from bedside.core.signing import open_federation, parse_strict, sign_message
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.identity_pb2 import CoordinatorIdentity, Federation, SiteAuthority
@@ -102,12 +102,26 @@ def read_federation(path: Path) -> Signed:
     Raises:
         ConfigError: `bad-public-file`.
     """
-    signed = Signed()
     try:
-        signed.ParseFromString(_read(path))
-    except ValueError as error:
+        return parse_strict(Signed, _read(path))
+    except MalformedError as error:
         raise _bad(path, "is not a federation document") from error
-    return signed
+
+
+def claimed_federation(path: Path) -> Federation:
+    """What a federation document says, its signature unchecked: to be shown, not to be believed.
+
+    Raises:
+        ConfigError: `bad-public-file`.
+    """
+    signed = read_federation(path)
+    try:
+        federation = parse_strict(Federation, signed.payload)
+    except MalformedError as error:
+        raise _bad(path, "is not a federation document") from error
+    if not federation.federation:
+        raise _bad(path, "is not a federation document")
+    return federation
 
 
 def read_json(path: Path, kind: type[File]) -> File:

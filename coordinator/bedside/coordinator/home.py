@@ -110,8 +110,15 @@ class Home:
 
     @property
     def pin(self) -> RootPin:
-        """The pinned root. Raises ConfigError `no-federation`."""
-        return msgspec.json.decode(self._installed("pins.json"), type=RootPin)
+        """The pinned root. Raises ConfigError `no-federation` or `not-a-coordinator`."""
+        try:
+            return msgspec.json.decode(self._installed("pins.json"), type=RootPin)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                "not-a-coordinator",
+                f"{self.directory} is not a coordinator's directory, or its pins are damaged",
+                remedy="name the directory that `bedside coordinator init` made",
+            ) from error
 
     @property
     def signed_federation(self) -> Signed:

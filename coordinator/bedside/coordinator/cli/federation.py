@@ -6,11 +6,9 @@ from pathlib import Path
 
 import click
 
-from bedside.coordinator.founding import SitePublic, found_federation, read_federation, read_json, sign_federation
+from bedside.coordinator.founding import SitePublic, claimed_federation, found_federation, read_json, sign_federation
 from bedside.coordinator.home import CoordinatorPublic
-from bedside.core.signing import parse_strict
 from bedside.core.signing.trust import fingerprint
-from bedside.proto.v1.identity_pb2 import Federation
 from bedside.service.output import Table, emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
@@ -53,7 +51,7 @@ def sign(directory: Path, coordinator: Path, sites: tuple[Path, ...], out: Path,
 @json_option
 def show(file: Path, as_json: bool) -> None:
     """Show who a federation document names. Signatures are checked by those who know the root key."""
-    told = parse_strict(Federation, read_federation(file).payload)
+    told = claimed_federation(file)
     sites = [{"site": site.site, "authority_pk": site.authority_pk} for site in told.sites]
     data = {
         "federation": told.federation,
