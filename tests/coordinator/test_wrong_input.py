@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
 import pytest
 
+from bedside.coordinator.home import Home
 from bedside.service.cli import run
 
 LINE = re.compile(r"error: (?P<sentence>.+) \[(?P<code>[a-z-]+)\] — (?P<remedy>.+)\n")
@@ -82,6 +84,64 @@ def test_a_sites_directory_is_no_coordinators(refused, works, tmp_path):
     works("site", "join", site, document, "--root-pk", root_pk, "--enrolment-address", "gw.example:7444")
     line = refused("coordinator", "install", site, document, code="not-a-coordinator")
     assert "bedside coordinator init" in line
+
+
+@pytest.fixture
+def founded(works, tmp_path):
+    """A root directory, a coordinator's, and `sign` with the files of the sites that are named."""
+
+    class Founded:
+        root, hub = tmp_path / "root", tmp_path / "hub"
+
+        def words(self, *sites, drop=()):
+            for site in sites:
+                if not (tmp_path / site).exists():
+                    works("site", "init", tmp_path / site, "--site", site)
+            files = [word for site in sites for word in ("--site", tmp_path / site / "site.public.json")]
+            dropped = [word for site in drop for word in ("--drop", site)]
+            named = ("--coordinator", self.hub / "coordinator.public.json", *files, *dropped)
+            return ("federation", "sign", "--root", self.root, *named, "--out", tmp_path / "federation.bin", "--json")
+
+        def sign(self, *sites, drop=()):
+            return json.loads(works(*self.words(*sites, drop=drop)))["sites"]
+
+    works("federation", "init", Founded.root, "--name", "fed")
+    works("coordinator", "init", Founded.hub)
+    return Founded()
+
+
+def test_signing_again_with_a_new_site_alone_drops_nobody(founded):
+    assert founded.sign("alder", "birch") == ["alder", "birch"]
+    assert founded.sign("cedar") == ["alder", "birch", "cedar"]
+    assert founded.sign(drop=["birch"]) == ["alder", "cedar"]
+    assert founded.sign("alder") == ["cedar", "alder"]
+
+
+def test_a_site_that_cannot_be_dropped_is_named_with_those_that_can(founded, refused):
+    founded.sign("alder", "birch")
+    line = refused(*founded.words(drop=["brich"]), code="unknown-site")
+    assert "--drop brich" in line
+    assert "alder, birch" in line
+    refused(*founded.words("alder", drop=["alder"]), code="site-named-twice")
+    refused(*founded.words(drop=["alder", "birch"]), code="no-sites")
+
+
+def test_a_site_that_is_named_twice_is_refused_with_a_remedy(founded, refused):
+    refused(*founded.words("alder", "alder"), code="bad-federation")
+
+
+def test_a_coordinators_directory_is_no_root(founded, refused):
+    founded.root = founded.hub
+    assert "bedside federation init" in refused(*founded.words("alder"), code="not-a-root")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_an_installation_under_a_running_coordinator_says_that_it_waits_for_a_restart(founded, works, tmp_path, runs):
+    founded.sign("alder")
+    with Home(founded.hub).claimed() if runs else contextlib.nullcontext():
+        shown = works("coordinator", "install", founded.hub, tmp_path / "federation.bin")
+    assert ("restart the coordinator" in shown) is runs
+    assert "[" not in shown, "lists are for programs"
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,15 @@ class Home:
                 ) from error
             yield
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a coordinator serves this directory now."""
+        try:
+            with self.claimed():
+                return False
+        except UnavailableError:
+            return True
+
     def install(self, signed: Signed, root_pk: bytes | None) -> Federation:
         """Verify and store a federation document.
 

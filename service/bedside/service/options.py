@@ -14,7 +14,7 @@ MAX_COUNT: Final = (1 << 31) - 1
 class FiniteRange(click.FloatRange):
     """A range that refuses what is no number: comparisons with `nan` would let it through."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read a finite number in the range. Raises click.BadParameter."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):

@@ -59,13 +59,22 @@ def init(directory: Path, hosts: tuple[str, ...], service_address: str, enrolmen
 @click.option("--root-pk", help="The federation's root key, hex; default: the .public.json beside DOCUMENT.")
 @json_option
 def install(directory: Path, document: Path, root_pk: str | None, as_json: bool) -> None:
-    """Install a signed federation DOCUMENT; the first one pins the root key."""
+    """Install a signed federation DOCUMENT; the first one pins the root key.
+
+    A coordinator that runs reads it when it is started again.
+    """
     beside = document.with_suffix(".public.json")
     key = _hex(root_pk) if root_pk else None
     if key is None and beside.exists():
         key = _hex(read_json(beside, RootPin).root_pk)
-    told = Home(directory).install(read_federation(document), key)
-    emit({"federation": told.federation, "version": told.version, "sites": [s.site for s in told.sites]}, as_json)
+    home = Home(directory)
+    told = home.install(read_federation(document), key)
+    sites = [site.site for site in told.sites]
+    running = home.is_running
+    facts = {"federation": told.federation, "version": told.version, "sites": sites, "restart_needed": running}
+    emit(facts, as_json)
+    if running and not as_json:
+        click.echo("next: restart the coordinator; the one that runs still serves the version before")
 
 
 @coordinator.command()
