@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from attack_field import code_of
-
-from bedside.coordinator.rounds.offers import Offers
-from bedside.coordinator.rounds.state import RoundState
-from bedside.coordinator.store.contributions import CohortRow, WordRow
-from bedside.coordinator.store.tasks import RoundRow
-from bedside.core.signing.envelope import digest
 
 
 @pytest.mark.xfail(reason="a trustee keeps no sequence of its own devices' headers", strict=True)
@@ -24,18 +16,3 @@ def test_a_header_of_an_own_device_whose_sequence_went_back_is_refused(field) ->
     device.sequence = 7
     again = field.begin(field.plan(task="other"))
     assert code_of(lambda: field.seal(again))
-
-
-@pytest.mark.xfail(reason="receipts are of opened cohorts only: such a delta never ends", strict=True)
-def test_a_device_hears_its_own_trustees_answer_also_when_the_cohort_was_left_out(field) -> None:
-    """Its trustee answered, another one did not: the device's delta counts as used, and it should be told so."""
-    bench, begun = field.bench(), field.begin()
-    answer = field.reveal(begun, bench.others_vote(begun, field.seal(begun))).signed
-    headers = field.world.header_set(begun.entries).SerializeToString(deterministic=True)
-    trustee, device = begun.openings[0].credential, field.world.devices[0].credential
-    row = CohortRow(begun.plan.digest, 0, "left-out", 0, "no-answer", "", digest(headers), len(headers), 8, None, 0)
-    said = WordRow(begun.plan.digest, 0, trustee.digest, "answer", b"", answer.SerializeToString(deterministic=True))
-    stored = RoundRow(begun.plan.digest, "watch", 1, b"", 0, 0, None)
-    state = RoundState(stored, begun.plan, (row,), (said,), (), ())
-    offers = Offers(SimpleNamespace(blobs=SimpleNamespace(read=lambda _: headers)))
-    assert offers._receipt(state, 0, device) is not None

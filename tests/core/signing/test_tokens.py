@@ -98,3 +98,11 @@ def test_a_cut_token_says_what_to_do(bearer):
     with pytest.raises(MalformedError) as caught:
         read_token(bearer.text()[:-20])
     assert "bedside site token" in caught.value.remedy
+
+
+def test_a_request_is_bounded(bearer, world):
+    key = world.new_key()
+    sized = [use_token(bearer, request_for(bearer, key, nonce=b"n" * size), key) for size in (32, 33, 16 << 10)]
+    open_request(sized[0])
+    assert code(open_request, sized[1]) == "bad-request"
+    assert code(open_request, sized[2]) == "bad-message"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
 from bedside.agent.config import CONFIG_NAME, TEMPLATE, AgentConfig, load_agent_config
-from bedside.core.errors import ConfigError, RefusedError
+from bedside.core.errors import ConfigError, MalformedError, RefusedError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
+from bedside.service.options import FiniteRange
 from bedside.service.output import emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
@@ -56,7 +58,14 @@ def init(directory: Path, as_json: bool) -> None:
 @click.argument("directory", type=DIRECTORY)
 @click.argument("token")
 @click.option("--label", default="", help="A name for the site's lists; never a person's.")
-@click.option("--wait", "wait_s", default=0.0, show_default=True, help="Seconds to wait for a person's approval.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=FiniteRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds to wait for a person's approval.",
+)
 @json_option
 def enrol(directory: Path, token: str, label: str, wait_s: float, as_json: bool) -> None:
     """Join a site with TOKEN, or - to read it from standard input.
@@ -96,8 +105,9 @@ def renew(directory: Path) -> None:
     identity = _identity(load_agent_config(directory))
     clock, entropy = SystemClock(), SystemEntropy()
     certificate_pem = identity.certificate_pem
-    if certificate_pem is not None and certificate_expiry_ns(certificate_pem) > clock.now_ns() + _RENEW_BEFORE_NS:
-        return
+    with suppress(MalformedError):  # a damaged certificate is due
+        if certificate_pem is not None and certificate_expiry_ns(certificate_pem) > clock.now_ns() + _RENEW_BEFORE_NS:
+            return
 
     async def fetch() -> None:
         pins = identity.pins
