@@ -13,6 +13,12 @@ MAX_TEXT_CHARS: Final = 400
 MAX_SIGNED_BYTES: Final = 4 << 20
 """Bytes of one signed message. The largest is a seal request's header list, which is sent as blobs above this."""
 
+MAX_REQUEST_BYTES: Final = 16 << 10
+"""Bytes of one credential request with its token, as anybody with a token may send it: a real one has 1 KiB."""
+
+MAX_NONCE_BYTES: Final = 32
+"""Bytes of a request's nonce."""
+
 MAX_PLAN_BYTES: Final = 1 << 20
 """Bytes of a plan: 10,000 sites with their trustees stay below half of it."""
 
