@@ -1,5 +1,8 @@
 """A mistake of the person who sets a device up: one line, the remedy, an exit that is not zero."""
 
+import subprocess
+import sys
+
 import pytest
 
 
@@ -53,3 +56,11 @@ def test_a_recording_that_is_not_there_is_named(device) -> None:
 def test_a_directory_without_an_agent_names_the_file_that_is_missing(device) -> None:
     (device.path / "agent.toml").unlink()
     refused(device, "agent.toml")
+
+
+def test_a_token_is_read_from_standard_input_where_no_other_user_sees_it(device) -> None:
+    command = [sys.executable, "-m", "bedside.service", "agent", "enrol", str(device.path), "-"]
+    done = subprocess.run(command, input="bedside1.!damaged\n", capture_output=True, text=True, timeout=30)
+    direct = subprocess.run([*command[:-1], "bedside1.!damaged"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (direct.returncode, direct.stderr)
+    assert "bad-token" in done.stderr

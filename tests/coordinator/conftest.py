@@ -454,11 +454,12 @@ class Trustee:
         self.secrets: dict[bytes, RoundSecret] = {}
         self.plans: dict[bytes, CheckedPlan] = {}
         self.openings: dict[bytes, CheckedOpening] = {}
-        self.sets: dict[bytes, tuple[CheckedSet, list[CheckedOpening]]] = {}
+        self.sets: dict[bytes, tuple[CheckedSet, list[CheckedOpening], AnswerNoise]] = {}
         self.roots: list[bytes] = []
         self.said: list[str] = []
         self.noise_multiplier_e6 = 0
         self.claims_e6: int | None = None
+        self.chunk_bytes = 1000
 
     async def items(self, wait_ms: int = 20_000) -> list[WorkItem]:
         with remote_errors("coordinator"):
@@ -511,7 +512,7 @@ class Trustee:
         headers = HeaderSet.FromString(await self.blob(request.headers.digest))
         own, secret = self.openings[plan.digest], self.secrets[plan.digest]
         checked = judge_set(plan, request.cohort, openings, headers, trust, own, secret)
-        self.sets[plan.digest] = (checked, openings)
+        self.sets[plan.digest] = (checked, openings, AnswerNoise.of(own, secret, checked.root))
         self.roots.append(checked.root)
         told = round_pb2.Vote(
             suite=SUITE,
@@ -531,9 +532,8 @@ class Trustee:
     def answer(self, request) -> tuple[Signed, bytes]:  # type: ignore[no-untyped-def]
         """What a reveal request is answered with, and its words."""
         plan = self.plans[request.plan_digest]
-        checked, openings = self.sets[plan.digest]
+        checked, openings, noise = self.sets[plan.digest]
         votes = open_votes(request.votes, plan, request.cohort, openings, checked.root)
-        noise = AnswerNoise.of(self.openings[plan.digest], self.secrets[plan.digest], checked.root)
         packed = mask_sum(plan, checked, noise)
         from blake3 import blake3
 
@@ -553,8 +553,9 @@ class Trustee:
 
     async def put_answer(self, signed: Signed, packed: bytes) -> None:
         async def chunks() -> AsyncIterator[AnswerChunk]:
-            for at in range(0, len(packed), 1000):
-                yield AnswerChunk(answer=None if at else signed, offset_bytes=at, data=packed[at : at + 1000])
+            for at in range(0, len(packed), self.chunk_bytes):
+                piece = packed[at : at + self.chunk_bytes]
+                yield AnswerChunk(answer=None if at else signed, offset_bytes=at, data=piece)
 
         await self.stub.PutAnswer(chunks())
 

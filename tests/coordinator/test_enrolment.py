@@ -65,7 +65,7 @@ async def test_a_request_with_a_large_nonce_is_not_taken_and_costs_the_token_not
         token, member = site.token("test", federation.public), site.new_member(Role.ROLE_DEVICE)
         with pytest.raises(MalformedError) as caught, remote_errors("coordinator"):
             await desk.enrolment.RequestCredential(desk.enrol_request(member, token, nonce=bytes(2_300_000)))
-        assert caught.value.code == "bad-request"
+        assert caught.value.code == "bad-message"
         assert (await desk.request(member, token)).phase == RequestPhase.REQUEST_PHASE_PENDING
 
 

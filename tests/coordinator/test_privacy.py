@@ -16,6 +16,7 @@ from bedside.coordinator.privacy import accounting
 from bedside.coordinator.rounds.judge import Crowd, Patience, judge_cohort
 from bedside.coordinator.rounds.plans import narrowest_ring
 from bedside.coordinator.rounds.state import RoundState, find_round
+from bedside.coordinator.store import tasks
 from bedside.coordinator.store.contributions import CohortRow, WordRow
 from bedside.coordinator.store.tasks import RoundRow
 from bedside.core.bundle.tensors import decode_tensors
@@ -102,7 +103,7 @@ async def test_a_count_that_noise_has_drowned_divides_by_what_honest_devices_can
 async def test_noise_that_sites_add_beyond_the_plan_ends_a_round_before_anybody_trains(federation, bundle):
     async with federation.coordinator() as desk:
         await desk.populate(devices=2)
-        await desk.start(bundle)
+        await desk.start(bundle, rounds=3)
         for trustee in desk.trustees():
             trustee.noise_multiplier_e6 = 3_000_000
             (item,) = await trustee.items()
@@ -111,6 +112,8 @@ async def test_noise_that_sites_add_beyond_the_plan_ends_a_round_before_anybody_
         assert detail.summary.phase == "failed"
         assert "noise does not fit the ring" in detail.summary.reason
         assert not any(device.received_bytes for device in detail.cohorts[0].devices)
+        task = desk.alive.parts.store.run_tx("read", lambda tx: tasks.task(tx, "watch"))
+        assert (task.state, (await desk.round()).summary.round_number) == (tasks.FAILED, 1), "asking again is no use"
 
 
 async def test_an_answer_with_other_noise_than_its_opening_promised_is_refused(federation, bundle):
@@ -122,6 +125,7 @@ async def test_an_answer_with_other_noise_than_its_opening_promised_is_refused(f
         giving = [asyncio.create_task(take_part(device)) for device in devices]
         liar = trustees[0]
         liar.claims_e6 = 400_000
+        liar.chunk_bytes = 1 << 20  # refused in mid-stream, a client may see the stream's end before the reason
         with pytest.raises(BedsideError) as caught:
             await liar.serve(until="reveal")
         assert caught.value.code == "other-noise"

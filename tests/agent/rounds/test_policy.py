@@ -22,7 +22,7 @@ def judge(offer, standing, seen=None, now_s=NOW_S):
 
 def offer_of(offering, message):
     plan = offering.world.sign_plan(message)
-    openings, _ = offering.world.open_round(plan)
+    openings, _ = offering.world.open_round(plan, noise_multiplier_e6=plan.noise_multiplier_e6)
     return offering.offer(plan, openings)
 
 

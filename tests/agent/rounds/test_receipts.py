@@ -45,13 +45,13 @@ class Ended:
         signed = sign_message("answer", answer, key or self.trustee.key)
         return round_pb2.Receipt(plan_digest=self.plan.digest, answer=signed, membership=proof)
 
-    def closed(self, reason) -> round_pb2.Receipt:
+    def closed(self, reason, chain=CHAIN) -> round_pb2.Receipt:
         word = round_pb2.Closed(
             suite=1,
             plan_digest=self.plan.digest,
             credential_digest=self.trustee.credential.digest,
             reason=reason,
-            chain=CHAIN,
+            chain=chain,
         )
         return round_pb2.Receipt(plan_digest=self.plan.digest, closed=sign_message("closed", word, self.trustee.key))
 
@@ -116,6 +116,13 @@ def test_only_the_own_trustee_is_believed(ended, refusal) -> None:
 def test_a_closed_round_ends_with_its_reason_and_only_burned_frees_the_delta(ended, reason, event, code) -> None:
     outcome = ended.check(ended.closed(reason))
     assert (outcome.event, outcome.code) == (event, code)
+
+
+def test_burned_under_another_boot_than_the_openings_frees_nothing(ended) -> None:
+    """A trustee that was restored together with its RAM has not held the key without a break."""
+    chain = round_pb2.Chain(boot_id=b"another boot id!", index=9, previous_digest=b"o" * 32)
+    outcome = ended.check(ended.closed(round_pb2.CLOSE_REASON_BURNED, chain))
+    assert outcome.event is ContributionInput.CLOSED
 
 
 def test_an_older_link_is_fine_and_another_word_at_the_same_link_is_a_fork(ended, refusal) -> None:

@@ -5,9 +5,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bedside.core.errors import ConfigError, ProtocolError, RefusedError, TrustError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
 from bedside.service.health import Health, Level
-from bedside.service.link.address import Address, check_insecure, parse_address
+from bedside.service.link.address import Address, check_insecure, check_told_address, parse_address
 from bedside.service.link.calls import CallLimit, waiting
 from bedside.service.link.channel import Backoff, ClientTls, open_channel
 from bedside.service.link.connection import Connection
@@ -18,6 +18,7 @@ from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.tls import create_ca, create_csr, create_tls_key, issue_certificate
 
 NOW_NS = SystemClock().now_ns()
+PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 ANY_PORT = Address("127.0.0.1", 0)
 
 
@@ -310,12 +311,34 @@ def test_addresses_are_read_and_written_alike(text, address):
 
 
 @pytest.mark.parametrize(
-    "text", ["gw", "gw:", ":1", "gw:99999", "gw:1x", "::1:1", "unix:x", "unix:/" + "x" * 200, "a/b:1", "gw:٣"]
+    "text",
+    [
+        *("gw", "gw:", ":1", "gw:99999", "gw:1x", "::1:1", "unix:x", "unix:/" + "x" * 200, "a/b:1", "gw:٣"),
+        *("\udcff:1", "unix:/\udcff", "gw\0:1", "g" * 254 + ":1"),
+    ],
 )
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ConfigError) as caught:
         parse_address(text)
     assert caught.value.code == "bad-address"
+
+
+def test_a_peer_names_hosts_and_no_socket_of_this_machine():
+    assert check_told_address("gw:8443") == "gw:8443"
+    for text in ("unix:/run/bedside.sock", "gw", "h:1\nInjected: 1", ""):
+        with pytest.raises(MalformedError) as caught:
+            check_told_address(text)
+        assert caught.value.code == "bad-address"
+
+
+@pytest.mark.parametrize(
+    ("ca_pem", "certificate_pem", "key_pem"),
+    [(b"", b"", b""), (PEM, b"", PEM), (PEM, PEM, b""), (PEM, b"\0" * 40, PEM), (PEM[:-9], PEM, PEM)],
+)
+def test_files_that_are_no_pem_are_refused_before_grpc_meets_them(ca_pem, certificate_pem, key_pem):
+    with pytest.raises(ConfigError) as caught:
+        open_channel(Address("127.0.0.1", 1), ClientTls(ca_pem, certificate_pem, key_pem))
+    assert caught.value.code == "bad-pem"
 
 
 class FixedEntropy:

@@ -22,7 +22,7 @@ from bedside.core.signing.trust import VerifiedCredential, open_credential
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.identity_pb2 import Federation
-from bedside.proto.v1.round_pb2 import CLOSE_REASON_BURNED, CloseReason, Receipt
+from bedside.proto.v1.round_pb2 import CLOSE_REASON_BURNED, CloseReason, Opening, Receipt
 
 
 class Outcome(NamedTuple):
@@ -61,7 +61,7 @@ def check_receipt(
     cohort = plan.cohort_of(standing.site)
     trustee = _own_trustee(offer, plan, cohort, standing)
     if receipt.WhichOneof("word") == "closed":
-        return _closed(receipt.closed, trustee, plan, cohort, seen)
+        return _closed(receipt.closed, trustee, plan, cohort, seen, boot_id=_boot_of(offer, trustee))
     answer = open_answer(receipt.answer, trustee, plan, cohort)
     seen = _step(seen, trustee, receipt.answer, answer.chain.index)
     counted = check_membership(answer.set_root, receipt.membership, standing.credential.digest)
@@ -72,12 +72,15 @@ def check_receipt(
     return Outcome(ContributionInput.RECEIPT_IN, "", "counted in the opened sum", seen)
 
 
-def _closed(signed: Signed, trustee: VerifiedCredential, plan: CheckedPlan, cohort: int, seen: Seen) -> Outcome:
+def _closed(
+    signed: Signed, trustee: VerifiedCredential, plan: CheckedPlan, cohort: int, seen: Seen, *, boot_id: bytes
+) -> Outcome:
+    """`burned` frees under the boot of the opening only: whoever signs it under another has not held the key since."""
     closed = open_closed(signed, trustee, plan, cohort)
     reason = CloseReason.Name(closed.reason).removeprefix("CLOSE_REASON_").lower()
     sentence = f"the site's trustee closed the round without an answer ({reason})"
     seen = _step(seen, trustee, signed, closed.chain.index)
-    burned = closed.reason == CLOSE_REASON_BURNED
+    burned = closed.reason == CLOSE_REASON_BURNED and closed.chain.boot_id == boot_id
     event = ContributionInput.BURNED if burned else ContributionInput.CLOSED
     return Outcome(event, f"closed-{reason}", sentence, seen)
 
@@ -94,6 +97,12 @@ def _stored_plan(offer: Offer) -> CheckedPlan:
     claimed = Federation()
     claimed.ParseFromString(offer.federation.payload)
     return open_plan(offer.plan, claimed.coordinator.sign_pk)
+
+
+def _boot_of(offer: Offer, trustee: VerifiedCredential) -> bytes:
+    """The boot id of the own trustee's opening; the offer was verified when it was taken."""
+    (entry,) = [one for one in offer.openings if digest(one.credential.payload) == trustee.digest]
+    return Opening.FromString(entry.opening.payload).chain.boot_id
 
 
 def _own_trustee(offer: Offer, plan: CheckedPlan, cohort: int, standing: Standing) -> VerifiedCredential:

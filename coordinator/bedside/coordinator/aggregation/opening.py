@@ -32,7 +32,7 @@ def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: R
 
     Raises:
         StoreError: `blob-damaged`, when stored bytes are not what was accepted.
-        ProtocolError: `sum-out-of-bounds`, when no set of honest devices can have made this sum, or `no-examples`.
+        ProtocolError: `sum-out-of-bounds`, when no set of honest devices can have made this sum.
         MalformedError: a vector does not fit the plan.
     """
     plan = state.plan

@@ -45,7 +45,7 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
 
     Raises:
         StoreError: `no-blob` or `blob-damaged`.
-        ProtocolError: `no-examples`, when the opened counts give no weight.
+        ProtocolError: `delta-not-finite`, from a robust combiner.
     """
     result = _result(state, previous_state)
     opened = [row for row in state.cohorts if phase_of(row) is CohortPhase.OPENED]

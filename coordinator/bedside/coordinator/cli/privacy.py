@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from bedside.coordinator.cli.link import CALL_TIMEOUT_S, ask, socket_option
-from bedside.coordinator.privacy.accounting import EXTRA, installed_accountant, pld_epsilon
-from bedside.core.privacy import ONE_E6, Spending
 from bedside.proto.v1.operator_pb2 import PrivacyCharge, PrivacyQuery, PrivacyReport
 from bedside.service.output import Table, emit, json_option
 
@@ -39,6 +37,9 @@ def show(task: str, delta: float, socket: str, as_json: bool) -> None:
     compute too; the PLD figure is tighter and comes from dp-accounting, in the extra `privacy`. Both count what the
     coordinator has seen voted for; a site's own ledger (`bedside site privacy`) is the authority.
     """
+    # numpy comes with these; the other commands of this part shall not wait for it.
+    from bedside.coordinator.privacy.accounting import EXTRA, installed_accountant
+
     accountant = installed_accountant()
 
     async def look(stub: OperatorServiceAsyncStub) -> PrivacyReport:
@@ -70,6 +71,9 @@ def _groups(charges: Iterable[PrivacyCharge]) -> list[list[PrivacyCharge]]:
 
 
 def _spent(charges: Sequence[PrivacyCharge], delta: float, accountant: str | None) -> dict[str, object]:
+    from bedside.coordinator.privacy.accounting import pld_epsilon
+    from bedside.core.privacy import ONE_E6, Spending
+
     rounds: Counter[int] = Counter()
     for charge in charges:
         rounds[charge.noise_multiplier_e6] += charge.rounds

@@ -13,7 +13,6 @@ import click
 from bedside.coordinator.cli.present import COMBINERS
 from bedside.core.bundle.manifest import Manifest
 from bedside.core.limits import MAX_NOISE_MULTIPLIER
-from bedside.core.privacy import multiplier_e6
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.operator_pb2 import StartTaskRequest
 
@@ -130,6 +129,8 @@ def task_options(command: Callable[..., Result]) -> Callable[..., Result]:
 
 def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
     """The request, with the author's hyper-parameters where the operator chose none."""
+    from bedside.core.privacy import multiplier_e6
+
     return StartTaskRequest(
         task=options.task,
         rounds=options.rounds,

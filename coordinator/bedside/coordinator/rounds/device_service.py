@@ -9,7 +9,7 @@ from typing import Final
 from bedside.coordinator.blobs.stream import stream_blob
 from bedside.coordinator.calls import Context
 from bedside.coordinator.enrolment.peers import Peers
-from bedside.coordinator.fleet.pacing import next_call_ms
+from bedside.coordinator.fleet.pacing import ASK_AGAIN_MS, next_call_ms
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.polls import Polls
 from bedside.coordinator.rounds.offers import Offers
@@ -62,6 +62,8 @@ class DeviceService(DeviceServiceServicer):
             offer = self._offers.offer(device, request.known_plan_digest, request.known_result_digest, open_plans)
             left_s = deadline_s - self._parts.clock.monotonic_s()
             if offer.HasField("plan") or offer.HasField("result") or offer.receipts or left_s <= 0:
+                if request.wait_ms:
+                    offer.next_call_ms = ASK_AGAIN_MS
                 return offer
             if not await self._polls.wait(device.digest, signal, seen, left_s):
                 return offer

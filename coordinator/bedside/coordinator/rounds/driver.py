@@ -226,7 +226,9 @@ class Driver:
     def _was_refused(state: RoundState, row: CohortRow) -> bool:
         """A rule said no: asking again changes nothing."""
         trustees = state.trustees(row.cohort)
-        return any(state.refusal(row.cohort, trustee) is not None for trustee in trustees)
+        return row.code in ("ring-overflow", "noise-too-large") or any(
+            state.refusal(row.cohort, trustee) is not None for trustee in trustees
+        )
 
     def _failures_before(self, task: TaskRow, number: int) -> int:
         rows = self._parts.store.run_tx("recent-rounds", lambda tx: tasks.rounds(tx, task.task, MAX_FAILURES_IN_A_ROW))

@@ -48,7 +48,8 @@ _FRACTION_BITS: Final = 256
 _GUIDE_BITS: Final = 16
 _GUIDE_WORD: Final = -1
 """The place of the top 16 bits among the four 16-bit words of a little-endian 64-bit one."""
-_CACHED_TABLES: Final = 64
+_CACHED_TABLES: Final = 16
+"""At most 700 kB each, with the guide; a vector has one or two per segment of its own scale."""
 _TOP: Final = (1 << 64) - 1
 _EXP: Final = Context(prec=90)
 
