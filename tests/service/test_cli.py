@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, version
 import click
 import pytest
 
-from bedside.core.errors import ConfigError, UnavailableError
+from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.service import cli as cli_module
 from bedside.service.cli import run
 
@@ -58,16 +58,63 @@ def test_a_command_chooses_its_exit_status(part):
     assert run(["probe"], {}) == 1
 
 
-def test_a_mistake_in_the_command_line_keeps_status_2(capsys):
-    assert run(["completion", "tcsh"], {}) == 2
-    assert "tcsh" in capsys.readouterr().err
-    assert run(["no-such-command"], {}) == 2
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["no-such-command"], "error: no such command 'no-such-command' [usage] — bedside --help\n"),
+        (["completion"], "error: missing argument"),
+        (["completion", "tcsh"], "error: invalid value for"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_line_too(capsys, arguments, line):
+    assert run(arguments, {}) == cli_module.USAGE_STATUS == 64
+    told = capsys.readouterr()
+    assert told.err.startswith(line)
+    assert (told.err.count("\n"), told.out) == (1, "")
+    assert told.err.endswith(" --help\n")
 
 
-def test_a_bug_is_not_disguised_as_an_operator_error(part):
+def test_a_bug_is_one_line_that_asks_for_a_report_and_has_a_status_of_its_own(part, capsys):
     part("raise ValueError('bug')")
-    with pytest.raises(ValueError, match="bug"):
-        run(["probe"], {})
+    assert run(["probe"], {}) == cli_module.INTERNAL_STATUS == 70
+    line = capsys.readouterr().err
+    assert line.startswith("error: unexpected ValueError: bug [internal-error] — ")
+    assert "bedside --debug" in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(("arguments", "environ"), [(["--debug", "probe"], {}), (["probe"], {"BEDSIDE_DEBUG": "1"})])
+def test_the_traceback_of_a_bug_is_shown_to_those_who_ask(part, capsys, arguments, environ):
+    part("raise ValueError('bug')")
+    assert run(arguments, environ) == 70
+    assert "Traceback" in capsys.readouterr().err
+    run(["probe"], {})
+    assert "Traceback" not in capsys.readouterr().err, "asking once is not asking for ever"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("open('/proc/version/x')", "/proc/version/x cannot be used: Not a directory [path-unusable]"),
+        ("raise OSError(30, 'Read-only file system', '/ro')", "on a file system that can be written"),
+        ("raise OSError(28, 'No space left on device')", "the system says: No space left on device [system-error]"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_the_path(part, capsys, body, words):
+    part(body)
+    assert run(["probe"], {}) == StoreError.exit_status == 74
+    line = capsys.readouterr().err
+    assert words in line
+    assert line.count("\n") == 1
+
+
+def test_the_help_of_completion_shows_a_line_for_each_shell(capsys):
+    assert run(["completion", "--help"], {}) == 0
+    shown = capsys.readouterr().out
+    assert "\\b" not in shown
+    assert "\b" not in shown
+    for shell in ("bash", "zsh", "fish"):
+        assert [line for line in shown.splitlines() if line.strip().startswith(f"{shell}: ")], shell
 
 
 @pytest.mark.parametrize(
@@ -93,14 +140,14 @@ def test_a_missing_part_says_so(commands, capsys):
     assert "[part-missing]" in capsys.readouterr().err
 
 
-def test_a_broken_import_inside_a_part_is_a_bug_and_no_missing_package(commands, monkeypatch):
+def test_a_broken_import_inside_a_part_is_a_bug_and_no_missing_package(commands, monkeypatch, capsys):
     def importing(_name):
         raise ModuleNotFoundError("No module named 'bedside.trustee.duty'", name="bedside.trustee.duty")
 
     commands(broken="bedside.trustee.cli:broken")
     monkeypatch.setattr(cli_module.importlib, "import_module", importing)
-    with pytest.raises(ModuleNotFoundError):
-        run(["broken"], {})
+    assert run(["broken"], {}) == 70
+    assert "[internal-error]" in capsys.readouterr().err
 
 
 def test_listing_the_commands_imports_no_part(commands, capsys):
@@ -142,6 +189,5 @@ def test_completion_of_a_command_name_imports_no_part():
 
 def test_an_entry_point_that_is_no_command_is_a_bug(commands):
     commands(odd="bedside.service.cli:run")
-    with pytest.raises(TypeError):
-        run(["odd"], {})
+    assert run(["odd"], {}) == 70
     assert issubclass(cli_module.LazyGroup, click.Group)

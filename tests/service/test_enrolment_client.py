@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from nacl.signing import SigningKey
 
 from bedside.core.errors import ConfigError, MalformedError, TrustError, UnavailableError
-from bedside.core.signing.envelope import digest, sign_message
+from bedside.core.signing.envelope import digest, parse_strict, sign_message
 from bedside.core.signing.tokens import mint_token, open_request
 from bedside.core.signing.trust import subject_of
 from bedside.proto.v1 import enrolment_pb2 as wire
+from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.enrolment_pb2_grpc import EnrolmentServiceServicer, add_EnrolmentServiceServicer_to_server
 from bedside.proto.v1.identity_pb2 import CertificateRequest, Credential, Federation, Role, SiteAuthority, Token
 from bedside.service.identity import create_identity
@@ -45,6 +46,7 @@ class ScriptedCoordinator(EnrolmentServiceServicer):
         self.fail_once = False
         self.service_address = "127.0.0.1:9"
         self.by_site = False
+        self.countersigns_token = False
         self.certificate_key = None
         self.named_authority = AUTHORITY
         self.named_ca = ca_digest(authority)
@@ -69,6 +71,7 @@ class ScriptedCoordinator(EnrolmentServiceServicer):
                 label=asked.label,
                 sign_pk=asked.sign_pk,
                 tls_key_digest=asked.tls_key_digest,
+                token_digest=digest(parse_strict(Signed, asked.token).payload) if self.countersigns_token else b"",
             )
             answer.credential.CopyFrom(sign_message("credential", told, AUTHORITY))
         if self.phase == wire.REQUEST_PHASE_REFUSED:
@@ -210,6 +213,44 @@ async def test_a_refusal_carries_the_sites_words(coordinator, authority, identit
         done = await start(identity, token(address, authority))
     assert (done.phase, done.code, done.sentence) == ("refused", "token-used", "this token was used up")
     assert identity.credential is None
+
+
+async def test_an_enrolment_that_failed_does_not_bind_the_device_to_the_site(coordinator, authority, identity):
+    coordinator.phase = wire.REQUEST_PHASE_REFUSED
+    async with serving(coordinator) as address:
+        await start(identity, token(address, authority))
+        assert not identity.is_pinned
+        for wrong in ({"enrolment_address": "127.0.0.1:1"}, {"root_pk": bytes(COORDINATOR.verify_key)}):
+            with pytest.raises((TrustError, UnavailableError)):
+                await start(identity, token(address, authority, site="south", **wrong))
+            assert not identity.is_pinned
+        coordinator.phase = wire.REQUEST_PHASE_ACTIVE
+        assert (await start(identity, token(address, authority))).phase == "active"
+    assert identity.pins.site == "north"
+
+
+async def test_a_request_that_waits_goes_on_waiting_when_another_token_is_refused(coordinator, authority, identity):
+    coordinator.phase = wire.REQUEST_PHASE_PENDING
+    async with serving(coordinator) as address:
+        await start(identity, token(address, authority))
+        waiting = identity.request
+        coordinator.phase = wire.REQUEST_PHASE_REFUSED
+        assert (await start(identity, token(address, authority))).phase == "refused"
+    assert identity.request == waiting
+    assert identity.pins.site == "north"
+
+
+async def test_a_revoked_device_with_its_old_token_hears_that_it_is_revoked(coordinator, authority, identity):
+    coordinator.countersigns_token = True
+    async with serving(coordinator) as address:
+        text = token(address, authority)
+        assert (await start(identity, text)).phase == "active"
+        coordinator.phase = wire.REQUEST_PHASE_PENDING  # granted, and no longer on the roster
+        done = await start(identity, text)
+        assert (done.phase, done.code) == ("refused", "revoked")
+        assert "north has revoked this device" in done.sentence
+        assert (await start(identity, token(address, authority))).phase == "pending", "another token is another matter"
+    assert identity.is_pinned
 
 
 async def test_a_server_under_another_ca_gets_no_request(coordinator, authority, identity):

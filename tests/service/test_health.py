@@ -15,9 +15,13 @@ class SteppingClock:
         return float(self.now)
 
 
-def test_a_component_that_never_reported_has_failed():
-    health = Health(SteppingClock(), ("ingest", "link"))
+def test_a_component_that_has_not_reported_is_starting_for_a_minute_and_has_then_failed():
+    clock = SteppingClock()
+    health = Health(clock, ("ingest", "link"))
     health.set("ingest", Level.OK, "3 streams")
+    assert health.exit_status == 0
+    assert health.snapshot()["link"].sentence == "starting"
+    clock.now += 60
     assert health.exit_status == 2
     assert health.worst().sentence == "has not started yet"
 

@@ -2,9 +2,9 @@ import stat
 
 import pytest
 
-from bedside.core.errors import BedsideError, ConfigError, RefusedError
+from bedside.core.errors import BedsideError, ConfigError, RefusedError, UnavailableError
 from bedside.service.platform import SystemEntropy
-from bedside.trustee.keys import file_system_of, open_round_keys
+from bedside.trustee.keys import file_system_of, open_round_keys, runtime_held
 
 ENTROPY = SystemEntropy()
 PLAN, OTHER = b"p" * 32, b"q" * 32
@@ -63,6 +63,39 @@ def test_the_boot_id_lasts_as_long_as_the_directory(tmp_path, mounts, opened):
     assert again.boot_id == opened.boot_id
     (tmp_path / "run" / "boot-id").unlink()
     assert open_round_keys(tmp_path / "run", ENTROPY, mounts=mounts).boot_id != opened.boot_id
+
+
+def test_a_directory_that_is_refused_is_not_made(tmp_path, mounts):
+    mounts.write_text("/dev/sda1 / ext4 rw 0 0\n")
+    with pytest.raises(ConfigError), runtime_held(tmp_path / "run", mounts=mounts):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_trustee_is_kept_out_of_the_runtime_directory(tmp_path, mounts):
+    with runtime_held(tmp_path / "run", mounts=mounts):
+        with pytest.raises(UnavailableError) as caught, runtime_held(tmp_path / "run", mounts=mounts):
+            pass
+        assert (tmp_path / "run").exists(), "it is the first one's"
+    assert (caught.value.code, "--runtime-dir" in caught.value.remedy) == ("runtime-in-use", True)
+    with runtime_held(tmp_path / "run", mounts=mounts):
+        pass
+
+
+def test_a_trustee_that_fails_leaves_no_directory_but_one_with_keys(tmp_path, mounts):
+    def fail_after(work):
+        work(open_round_keys(tmp_path / "run", ENTROPY, mounts=mounts))
+        raise ConfigError("bad-policy", "it did not start")
+
+    with pytest.raises(ConfigError), runtime_held(tmp_path / "run", mounts=mounts):
+        fail_after(lambda _: None)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError), runtime_held(tmp_path / "run", mounts=mounts):
+        fail_after(lambda keys: keys.create(PLAN, 0, ENTROPY))
+    assert open_round_keys(tmp_path / "run", ENTROPY, mounts=mounts).stored() == [(PLAN, 0)]
+    with runtime_held(tmp_path / "other", mounts=mounts):
+        pass
+    assert (tmp_path / "other").exists(), "it outlives the process"
 
 
 def test_keys_are_private_and_found_again(opened):

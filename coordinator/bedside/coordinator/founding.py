@@ -6,7 +6,7 @@ that is not on the network; only the small public files of sites and coordinator
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,9 +14,9 @@ import msgspec
 
 from bedside.coordinator.home import CoordinatorPublic, RootPin
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import ConfigError
+from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import check_id
-from bedside.core.signing import open_federation, sign_message
+from bedside.core.signing import open_federation, parse_strict, sign_message
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.identity_pb2 import CoordinatorIdentity, Federation, SiteAuthority
@@ -44,10 +44,11 @@ class SitePublic(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class FoundingState(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What the root directory remembers: versions only ever grow."""
+    """What the root directory remembers: versions only ever grow, and a site is dropped by name only."""
 
     federation: str
     version: int
+    sites: tuple[SitePublic, ...] = ()
 
 
 def found_federation(directory: Path, name: str, entropy: Entropy) -> RootPin:
@@ -67,16 +68,31 @@ def found_federation(directory: Path, name: str, entropy: Entropy) -> RootPin:
 
 
 def sign_federation(
-    directory: Path, coordinator: CoordinatorPublic, sites: Sequence[SitePublic], clock: Clock, out: Path
+    directory: Path,
+    coordinator: CoordinatorPublic,
+    sites: Sequence[SitePublic],
+    clock: Clock,
+    out: Path,
+    *,
+    drop: Collection[str] = (),
 ) -> Federation:
     """Sign the next version of the federation document into `out`, with the public root beside it.
 
+    The sites of the version before stay in it. One that is named again is replaced; one in `drop` leaves.
+
     Raises:
-        ConfigError: `bad-public-file`, or `key-missing` and the like.
+        ConfigError: `not-a-root`, `bad-public-file`, `unknown-site`, `no-sites`, or `key-missing` and the like.
         MalformedError: `bad-federation` when a site stands twice, or `bad-id`.
     """
+    if not (directory / STATE_FILE).exists():
+        raise ConfigError(
+            "not-a-root",
+            f"{directory} is no root directory of a federation",
+            remedy="name the directory that `bedside federation init` made",
+        )
     key = load_signing_key(directory / ROOT_KEY)
     state = read_json(directory / STATE_FILE, FoundingState)
+    named = _next_sites(state, sites, drop)
     now_s = clock.now_ns() // _NS_PER_S
     federation = Federation(
         suite=SUITE,
@@ -84,16 +100,38 @@ def sign_federation(
         version=state.version + 1,
         issued_at_s=now_s,
         not_after_s=now_s + FEDERATION_DAYS * _DAY_S,
-        sites=[SiteAuthority(site=site.site, authority_pk=_key(site.authority_pk)) for site in sites],
+        sites=[SiteAuthority(site=site.site, authority_pk=_key(site.authority_pk)) for site in named],
         coordinator=CoordinatorIdentity(sign_pk=_key(coordinator.sign_pk), ca_digest=_key(coordinator.ca_digest)),
     )
     signed = sign_message("federation", federation, key)
     open_federation(signed, bytes(key.verify_key))
-    _write_json(directory / STATE_FILE, FoundingState(federation=state.federation, version=federation.version))
+    after = FoundingState(federation=state.federation, version=federation.version, sites=named)
+    _write_json(directory / STATE_FILE, after)
     write_durable(out, signed.SerializeToString(deterministic=True), _PUBLIC_MODE)
     pin = RootPin(federation=state.federation, root_pk=bytes(key.verify_key).hex())
     _write_json(out.with_suffix(".public.json"), pin)
     return federation
+
+
+def _next_sites(state: FoundingState, sites: Sequence[SitePublic], drop: Collection[str]) -> tuple[SitePublic, ...]:
+    """The sites of the version before, without those that leave, and the ones that are named now."""
+    before, now = [site.site for site in state.sites], {site.site for site in sites}
+    unknown = sorted(set(drop) - set(before))
+    if unknown:
+        raise ConfigError(
+            "unknown-site",
+            f"--drop {unknown[0]}: version {state.version} does not name that site",
+            remedy=f"it names {', '.join(before) or 'none'}",
+        )
+    if now & set(drop):
+        site = min(now & set(drop))
+        raise ConfigError(
+            "site-named-twice", f"site {site} is to be named and dropped at once", remedy="leave one of the two out"
+        )
+    kept = [site for site in state.sites if site.site not in drop and site.site not in now]
+    if not kept and not sites:
+        raise ConfigError("no-sites", "the federation would name no site", remedy="name one with --site")
+    return (*kept, *sites)
 
 
 def read_federation(path: Path) -> Signed:
@@ -102,12 +140,26 @@ def read_federation(path: Path) -> Signed:
     Raises:
         ConfigError: `bad-public-file`.
     """
-    signed = Signed()
     try:
-        signed.ParseFromString(_read(path))
-    except ValueError as error:
+        return parse_strict(Signed, _read(path))
+    except MalformedError as error:
         raise _bad(path, "is not a federation document") from error
-    return signed
+
+
+def claimed_federation(path: Path) -> Federation:
+    """What a federation document says, its signature unchecked: to be shown, not to be believed.
+
+    Raises:
+        ConfigError: `bad-public-file`.
+    """
+    signed = read_federation(path)
+    try:
+        federation = parse_strict(Federation, signed.payload)
+    except MalformedError as error:
+        raise _bad(path, "is not a federation document") from error
+    if not federation.federation:
+        raise _bad(path, "is not a federation document")
+    return federation
 
 
 def read_json(path: Path, kind: type[File]) -> File:

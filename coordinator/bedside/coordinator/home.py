@@ -110,8 +110,15 @@ class Home:
 
     @property
     def pin(self) -> RootPin:
-        """The pinned root. Raises ConfigError `no-federation`."""
-        return msgspec.json.decode(self._installed("pins.json"), type=RootPin)
+        """The pinned root. Raises ConfigError `no-federation` or `not-a-coordinator`."""
+        try:
+            return msgspec.json.decode(self._installed("pins.json"), type=RootPin)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                "not-a-coordinator",
+                f"{self.directory} is not a coordinator's directory, or its pins are damaged",
+                remedy="name the directory that `bedside coordinator init` made",
+            ) from error
 
     @property
     def signed_federation(self) -> Signed:
@@ -140,6 +147,15 @@ class Home:
                     remedy="stop it first, or use another directory",
                 ) from error
             yield
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a coordinator serves this directory now."""
+        try:
+            with self.claimed():
+                return False
+        except UnavailableError:
+            return True
 
     def install(self, signed: Signed, root_pk: bytes | None) -> Federation:
         """Verify and store a federation document.

@@ -6,21 +6,29 @@ and an absent part does not spoil the others.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 import click
 from click.shell_completion import CompletionItem
 
-from bedside.core.errors import BedsideError, UnavailableError
+from bedside.core.errors import BedsideError, StoreError, UnavailableError
 from bedside.service.text import bounded
 
 ENTRY_POINT_GROUP: Final = "bedside.commands"
+USAGE_STATUS: Final = 64
+"""EX_USAGE. Not click's 2, which `agent health` and `trustee status` use for a part that has failed."""
+
+INTERNAL_STATUS: Final = 70
+"""EX_SOFTWARE: a bug of ours."""
+
 INTERRUPTED_STATUS: Final = 130
 BROKEN_PIPE_STATUS: Final = 141
 
@@ -44,6 +52,11 @@ _EXTRAS: Final = {
     "bedside.authoring": "authoring",
     "bedside.demo": "demo",
 }
+
+
+_DEBUG: Final[ContextVar[bool]] = ContextVar("debug", default=False)
+_MAX_BUG_CHARS: Final = 200
+_DEBUG_HELP: Final = "Print the traceback of an error too."
 
 
 class LazyGroup(click.Group):
@@ -114,13 +127,19 @@ def _missing(entry: EntryPoint, part: str, error: ModuleNotFoundError) -> Except
     )
 
 
+def _note_debug(_context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        _DEBUG.set(True)
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with `bedside demo`. Every command explains itself with --help, and most answer with --json. "
-    "BEDSIDE_DEBUG=1 shows where an error came from.",
+    "`bedside --debug COMMAND`, or BEDSIDE_DEBUG=1, shows where an error came from.",
 )
 @click.version_option(package_name="bedside", prog_name="bedside", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, callback=_note_debug, expose_value=False, is_eager=True, help=_DEBUG_HELP)
 def cli() -> None:
     """Bedside: hospitals learn together while every patient's signal stays at the bedside.
 
@@ -132,13 +151,13 @@ def cli() -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    r"""Print the completion script for a shell.
+    """Print the completion script for a shell.
 
     \b
     bash: bedside completion bash > ~/.local/share/bash-completion/completions/bedside
     zsh:  bedside completion zsh > ~/.zfunc/_bedside    (with fpath+=~/.zfunc before compinit)
     fish: bedside completion fish > ~/.config/fish/completions/bedside.fish
-    """
+    """  # noqa: D301 - click takes the control character for "leave these lines as they are"
     from click.shell_completion import get_completion_class
 
     script_class = get_completion_class(shell)
@@ -154,17 +173,19 @@ def error_line(error: BedsideError) -> str:
 
 
 def run(args: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """Run one command line and return its exit status. A command may set its own with `ctx.exit(status)`."""
+    """Run one command line and return its exit status. A command may set its own with `ctx.exit(status)`.
+
+    Whatever goes wrong is one line on standard error; `--debug` or BEDSIDE_DEBUG=1 puts the traceback before it.
+    """
+    debug = _DEBUG.set(environ.get("BEDSIDE_DEBUG") == "1")
     try:
         result = cli.main(args=args, prog_name="bedside", standalone_mode=False)
-    except BedsideError as error:
-        if environ.get("BEDSIDE_DEBUG") == "1":
-            traceback.print_exc()
-        click.echo(error_line(error), err=True)
-        return error.exit_status
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return error.exit_code
+        return USAGE_STATUS
+    except click.ClickException as error:
+        click.echo(_usage_line(error), err=True)
+        return USAGE_STATUS
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED_STATUS
@@ -172,7 +193,47 @@ def run(args: Sequence[str] | None = None, environ: Mapping[str, str] = os.envir
         # The reader went away (`bedside ... | head`): keep the interpreter from failing again at its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_STATUS
+    except Exception as error:  # noqa: BLE001 - the outermost place; nothing above it could say more
+        return _report(error)
+    finally:
+        _DEBUG.reset(debug)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def _report(error: Exception) -> int:
+    """Print the line of an error, and return its exit status."""
+    if _DEBUG.get():
+        traceback.print_exception(error)
+    if isinstance(error, OSError):
+        error = _of_system(error)
+    if isinstance(error, BedsideError):
+        click.echo(error_line(error), err=True)
+        return error.exit_status
+    what = bounded(f"{type(error).__name__}: {error}", _MAX_BUG_CHARS)
+    remedy = "run it as `bedside --debug ...` for the traceback, and report it"
+    click.echo(f"error: unexpected {what} [internal-error] — {remedy}", err=True)
+    return INTERNAL_STATUS
+
+
+def _of_system(error: OSError) -> StoreError:
+    """What the operating system refused to a command that did not expect it, most often a path that was mistyped."""
+    why = error.strerror or type(error).__name__
+    if error.filename is None:
+        return StoreError("system-error", f"the system says: {why}", remedy="check disk, memory and network")
+    remedy = "check the path, its permissions and free space"
+    if error.errno == errno.ENOTDIR:
+        remedy = "name a directory; a part of this path is a file"
+    elif error.errno == errno.EROFS:
+        remedy = "name a directory on a file system that can be written"
+    return StoreError("path-unusable", f"{os.fsdecode(error.filename)} cannot be used: {why}", remedy=remedy)
+
+
+def _usage_line(error: click.ClickException) -> str:
+    """A mistake in the command line, in the form of all our errors."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context is not None else "bedside"
+    sentence = " ".join(error.format_message().split()).rstrip(".")
+    return f"error: {bounded(sentence[:1].lower() + sentence[1:])} [usage] — {command} --help"
 
 
 def main() -> None:

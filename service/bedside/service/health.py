@@ -9,6 +9,9 @@ from typing import Final
 
 from bedside.core.clock import Clock
 
+STARTING_S: Final = 60.0
+"""Seconds in which a component that has not reported yet is starting, and not failed."""
+
 OVERALL: Final = ""
 """The name under which listeners hear of the worst component (as in grpc.health.v1)."""
 
@@ -40,12 +43,17 @@ Listener = Callable[[str, Level], None]
 
 
 class Health:
-    """The components of one process. A component that never reported has failed: silence is not health."""
+    """The components of one process. Silence is not health: who has not reported a minute after the start has failed.
+
+    Listeners hear the levels as they were reported: a component that is starting serves nobody yet.
+    """
 
     def __init__(self, clock: Clock, components: tuple[str, ...]) -> None:
         self._clock = clock
         now_ns = clock.now_ns()
         self._states = {name: ComponentState(Level.FAILED, "has not started yet", now_ns) for name in components}
+        self._silent = set(components)
+        self._began_s = clock.monotonic_s()
         self._listeners: list[Listener] = []
 
     def set(self, component: str, level: Level, sentence: str) -> None:
@@ -55,22 +63,27 @@ class Health:
             KeyError: the component was not named at construction.
         """
         old = self._states[component]
-        worst_before = self.worst().level
+        worst_before = _worst(self._states).level
+        self._silent.discard(component)
         since_ns = old.since_ns if old.level == level else self._clock.now_ns()
         self._states[component] = ComponentState(level, sentence, since_ns)
         if old.level != level:
             self._tell(component, level)
-        if self.worst().level != worst_before:
-            self._tell(OVERALL, self.worst().level)
+        worst = _worst(self._states).level
+        if worst != worst_before:
+            self._tell(OVERALL, worst)
 
     def snapshot(self) -> Mapping[str, ComponentState]:
         """Return every component's state."""
-        return dict(self._states)
+        states = dict(self._states)
+        if self._silent and self._clock.monotonic_s() - self._began_s < STARTING_S:
+            starting = {name: states[name].since_ns for name in self._silent}
+            states |= {name: ComponentState(Level.OK, "starting", since_ns) for name, since_ns in starting.items()}
+        return states
 
     def worst(self) -> ComponentState:
         """Return the worst state, of those the one that lasts longest; OK when there are no components."""
-        states = self._states.values()
-        return max(states, key=lambda state: (state.level, -state.since_ns), default=ComponentState(Level.OK, "", 0))
+        return _worst(self.snapshot())
 
     @property
     def exit_status(self) -> int:
@@ -82,8 +95,13 @@ class Health:
         self._listeners.append(listener)
         for name, state in self._states.items():
             listener(name, state.level)
-        listener(OVERALL, self.worst().level)
+        listener(OVERALL, _worst(self._states).level)
 
     def _tell(self, component: str, level: Level) -> None:
         for listener in self._listeners:
             listener(component, level)
+
+
+def _worst(states: Mapping[str, ComponentState]) -> ComponentState:
+    nothing = ComponentState(Level.OK, "", 0)
+    return max(states.values(), key=lambda state: (state.level, -state.since_ns), default=nothing)

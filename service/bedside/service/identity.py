@@ -209,6 +209,22 @@ class Identity:
                 )
         self._write("pins.json", msgspec.json.format(msgspec.json.encode(pins), indent=2))
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether this machine has decided what to believe."""
+        return self._path("pins.json").exists()
+
+    def forget(self) -> None:
+        """Unpin a machine whose enrolment came to nothing, so that another site's token may be used. Keys stay.
+
+        Raises:
+            ConfigError: `pins-differ` when a credential was issued: then it belongs where it is.
+        """
+        if self._path("credential.bin").exists():
+            raise ConfigError("pins-differ", f"{self.directory} is enrolled", remedy="use a new state directory")
+        for name in ("request.bin", "federation.bin", "ca.pem", "pins.json"):
+            self._path(name).unlink(missing_ok=True)
+
     def save_federation(self, signed: Signed) -> Federation:
         """Verify and store a federation document that is not older than the stored one.
 

@@ -102,7 +102,16 @@ def _fields(data: object) -> str:
     if not isinstance(plain, dict):
         return bounded(str(plain))
     width = max((len(str(key)) for key in plain), default=0)
-    return "\n".join(f"{key!s:<{width}}  {bounded(str(value))}" for key, value in plain.items())
+    return "\n".join(f"{key!s:<{width}}  {bounded(_plain(value))}" for key, value in plain.items())
+
+
+def _plain(value: object) -> str:
+    """A value as people write it: a list with commas, nothing as a dash."""
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def plain_table(table: Table) -> str:

@@ -131,41 +131,24 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def read_error(error: sqlite3.Error) -> StoreError:
+def read_error(error: sqlite3.Error, what: str = "the database") -> StoreError:
     """A failure of reading, outside of `run_tx`: `store-damaged`, or `store-read` where another try may do."""
     if type(error) is not sqlite3.DatabaseError:  # the class itself is of a file that is no database any more
-        return StoreError("store-read", f"the database was not read: {error}", remedy="check the disk, then try again")
+        return StoreError("store-read", f"{what} cannot be read: {error}", remedy="check the disk, then try again")
     return StoreError(
         DAMAGED,
-        f"the database is damaged: {error}",
+        f"{what} is damaged: {error}",
         remedy="stop the program, keep the file as evidence, and restore the state directory from its backup",
     )
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Name failures of reading. Raises StoreError: see `read_error`."""
+def reading(path: Path | None = None) -> Iterator[None]:
+    """Name failures of reading, from the file at `path` where it is known. Raises StoreError: see `read_error`."""
     try:
         yield
     except sqlite3.Error as error:
-        raise read_error(error) from error
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Name failures of reading from the file at `path`.
-
-    Raises:
-        StoreError: `store-read`.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(
-            "store-read",
-            f"{path.name} cannot be read: {error}",
-            remedy=_DAMAGED,
-        ) from error
+        raise read_error(error, path.name if path is not None else "the database") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from bedside.core.errors import ConfigError, MalformedError
-from bedside.core.signing.envelope import parse_strict
+from bedside.core.signing.envelope import DIGEST_BYTES, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import Identity, open_identity
@@ -58,11 +58,7 @@ def join(directory: Path, federation: Path, root_pk: str, enrolment_address: str
     """Pin a federation document, and make this site's trustee and its first roster."""
     from bedside.trustee.site.founding import join_federation
 
-    try:
-        signed = parse_strict(Signed, federation.read_bytes())
-        root = bytes.fromhex(root_pk)
-    except ValueError as error:
-        raise MalformedError("bad-key", "--root-pk is not hexadecimal", remedy="copy the 64 digits") from error
+    signed, root = _federation(federation), _root(root_pk)
     identity = join_federation(SitePaths(directory), signed, root, enrolment_address, SystemClock(), SystemEntropy())
     data = {"site": identity.pins.site, "federation": identity.pins.federation, "trustee": identity.subject}
     emit(data, as_json)
@@ -253,6 +249,27 @@ def clear_alarm(directory: Path, as_json: bool) -> None:
     with _store(paths) as store:
         cleared = LogStore(store.database).handle_foreign_words(SystemClock().now_ns() // _NS_PER_S)
     emit({"cleared": cleared}, as_json)
+
+
+def _federation(path: Path) -> Signed:
+    try:
+        return parse_strict(Signed, path.read_bytes())
+    except MalformedError as error:
+        raise MalformedError(
+            "bad-federation",
+            f"{path} is not a federation document",
+            remedy="name the file that `bedside federation sign` wrote",
+        ) from error
+
+
+def _root(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != DIGEST_BYTES:
+        raise MalformedError("bad-key", "--root-pk is not a key of 64 hexadecimal digits", remedy="copy all 64 digits")
+    return key
 
 
 @contextmanager

@@ -43,7 +43,7 @@ from bedside.service.tls import certificate_expiry_ns
 from bedside.trustee.duty import MAX_HEADERS_BYTES, OUR_TROUBLE, Duty
 from bedside.trustee.hardening import harden_process, swap_in_use
 from bedside.trustee.inbox import Inbox, round_of
-from bedside.trustee.keys import RoundKeys, open_round_keys
+from bedside.trustee.keys import RoundKeys, open_round_keys, runtime_held
 from bedside.trustee.link import TrusteeLink
 from bedside.trustee.log_store import LogStore
 from bedside.trustee.paths import SitePaths
@@ -341,15 +341,20 @@ async def run_trustee(paths: SitePaths, runtime_directory: Path, clock: Clock, e
     for sentence in harden_process():
         event(_LOGGER, "hardening-incomplete", level=logging.WARNING, why=sentence)
     async with _claimed(paths):
-        with reading():
-            trustee = Trustee(paths, runtime_directory, clock, entropy)
-        task = asyncio.create_task(trustee.run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        with runtime_held(runtime_directory):
+            await _until_told(paths, runtime_directory, clock, entropy)
     event(_LOGGER, "stopped")
+
+
+async def _until_told(paths: SitePaths, runtime_directory: Path, clock: Clock, entropy: Entropy) -> None:
+    with reading():
+        trustee = Trustee(paths, runtime_directory, clock, entropy)
+    task = asyncio.create_task(trustee.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 @contextlib.asynccontextmanager

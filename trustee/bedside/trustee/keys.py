@@ -2,6 +2,7 @@
 
 Invariants:
     * The directory is on tmpfs or ramfs, else nothing starts: a restored disk or snapshot holds no round key.
+    * One process per directory, by a lock that the kernel drops with the process.
     * One file per (plan, cohort), mode 0600; overwritten, then removed, when its round ends.
     * Beside each key lies the root that was voted for: even a store that was restored under a running machine
       cannot bring a second vote about.
@@ -13,12 +14,15 @@ Source: DESIGN section 5, rules T1, T2 and T6.
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from bedside.core.clock import Entropy
-from bedside.core.errors import ConfigError, RefusedError, StoreError
+from bedside.core.errors import BedsideError, ConfigError, RefusedError, StoreError, UnavailableError
 from bedside.core.securesum.keys import RoundSecret
 from bedside.core.securesum.messages import BOOT_ID_BYTES
 from bedside.core.signing.envelope import DIGEST_BYTES
@@ -27,6 +31,8 @@ from bedside.service.files import read_private, write_durable
 RAM_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 _MOUNTS: Final = Path("/proc/self/mounts")
 _ESCAPES: Final = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
+_BOOT_ID: Final = "boot-id"
+_LOCK: Final = "lock"
 _KEY_SUFFIX: Final = ".key"
 _ROOT_SUFFIX: Final = ".root"
 _MAX_FILE_BYTES: Final = 256
@@ -102,26 +108,71 @@ def open_round_keys(directory: Path, entropy: Entropy, *, mounts: Path = _MOUNTS
         ConfigError: `runtime-not-ram` or `runtime-mode`.
         StoreError: `runtime-write`.
     """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError("runtime-write", f"{directory} cannot be made: {error.strerror}") from error
-    kind = file_system_of(directory, mounts)
+    _prepare(directory, mounts)
+    for torn in directory.glob(".*.new"):  # a write that a crash interrupted
+        _burn(torn)
+    return RoundKeys(directory, _boot_id(directory / _BOOT_ID, entropy))
+
+
+@contextmanager
+def runtime_held(directory: Path, *, mounts: Path = _MOUNTS) -> Iterator[None]:
+    """Keep a second trustee out of the runtime directory while inside; who fails leaves none that was made in vain.
+
+    Two trustees in one directory would share boot id and chain head, and destroy each other's keys.
+
+    Raises:
+        UnavailableError: `runtime-in-use`.
+        ConfigError, StoreError: as `open_round_keys`.
+    """
+    existed = directory.exists()
+    _prepare(directory, mounts)
+    with (directory / _LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UnavailableError(
+                "runtime-in-use",
+                f"another trustee keeps its round keys in {directory}",
+                remedy="name a directory of its own with --runtime-dir",
+            ) from error
+        try:
+            yield
+        except BedsideError:
+            if not existed:
+                _remove_unused(directory)
+            raise
+
+
+def _prepare(directory: Path, mounts: Path) -> None:
+    kind = file_system_of(directory, mounts)  # before anything is made: a refusal leaves nothing on a disk
     if kind not in RAM_FILE_SYSTEMS:
         raise ConfigError(
             "runtime-not-ram",
             f"{directory} is on {kind or 'an unknown file system'}, so round keys would survive on a disk",
             remedy="name a directory on tmpfs with --runtime-dir, such as systemd's RuntimeDirectory= under /run",
         )
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            "runtime-write",
+            f"{directory} cannot be made: {error.strerror}",
+            remedy="name a directory on tmpfs that this user may write to with --runtime-dir",
+        ) from error
     if directory.stat().st_uid != os.geteuid() or directory.stat().st_mode & 0o077:
         raise ConfigError(
             "runtime-mode",
             f"{directory} is not private to the user that runs this program",
             remedy=f"chmod 700 {directory}, owned by that user",
         )
-    for torn in directory.glob(".*.new"):  # a write that a crash interrupted
-        _burn(torn)
-    return RoundKeys(directory, _boot_id(directory / "boot-id", entropy))
+
+
+def _remove_unused(directory: Path) -> None:
+    """Remove the directory of a trustee that never opened a round."""
+    if {path.name for path in directory.iterdir()} <= {_BOOT_ID, _LOCK}:
+        for name in (_BOOT_ID, _LOCK):
+            (directory / name).unlink(missing_ok=True)
+        directory.rmdir()
 
 
 def file_system_of(directory: Path, mounts: Path = _MOUNTS) -> str:

@@ -14,6 +14,7 @@ from bedside.agent.config import CONFIG_NAME, TEMPLATE, AgentConfig, load_agent_
 from bedside.core.errors import ConfigError, MalformedError, RefusedError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
+from bedside.service.options import FiniteRange
 from bedside.service.output import emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
@@ -57,7 +58,14 @@ def init(directory: Path, as_json: bool) -> None:
 @click.argument("directory", type=DIRECTORY)
 @click.argument("token")
 @click.option("--label", default="", help="A name for the site's lists; never a person's.")
-@click.option("--wait", "wait_s", default=0.0, show_default=True, help="Seconds to wait for a person's approval.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=FiniteRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds to wait for a person's approval.",
+)
 @json_option
 def enrol(directory: Path, token: str, label: str, wait_s: float, as_json: bool) -> None:
     """Join a site with TOKEN, or - to read it from standard input.

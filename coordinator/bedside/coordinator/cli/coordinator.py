@@ -15,6 +15,7 @@ from bedside.coordinator.config import CoordinatorConfig, default_toml
 from bedside.coordinator.founding import read_federation, read_json
 from bedside.coordinator.home import LOOPBACK_NAMES, Home, RootPin, create_home
 from bedside.core.errors import ConfigError
+from bedside.core.signing.envelope import DIGEST_BYTES
 from bedside.proto.v1.common_pb2 import Empty
 from bedside.proto.v1.operator_pb2 import FleetSummary, ListRoundsRequest, MintTokenRequest, RoundList
 from bedside.service.config import load_config
@@ -58,13 +59,22 @@ def init(directory: Path, hosts: tuple[str, ...], service_address: str, enrolmen
 @click.option("--root-pk", help="The federation's root key, hex; default: the .public.json beside DOCUMENT.")
 @json_option
 def install(directory: Path, document: Path, root_pk: str | None, as_json: bool) -> None:
-    """Install a signed federation DOCUMENT; the first one pins the root key."""
+    """Install a signed federation DOCUMENT; the first one pins the root key.
+
+    A coordinator that runs reads it when it is started again.
+    """
     beside = document.with_suffix(".public.json")
     key = _hex(root_pk) if root_pk else None
     if key is None and beside.exists():
         key = _hex(read_json(beside, RootPin).root_pk)
-    told = Home(directory).install(read_federation(document), key)
-    emit({"federation": told.federation, "version": told.version, "sites": [s.site for s in told.sites]}, as_json)
+    home = Home(directory)
+    told = home.install(read_federation(document), key)
+    sites = [site.site for site in told.sites]
+    running = home.is_running
+    facts = {"federation": told.federation, "version": told.version, "sites": sites, "restart_needed": running}
+    emit(facts, as_json)
+    if running and not as_json:
+        click.echo("next: restart the coordinator; the one that runs still serves the version before")
 
 
 @coordinator.command()
@@ -97,8 +107,8 @@ def serve(
 
 @coordinator.command()
 @click.option("--site", required=True, help="Site that the devices belong to.")
-@click.option("--uses", default=1, show_default=True, help="Devices that may use it.")
-@click.option("--hours", default=24, show_default=True, help="How long it lasts.")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Devices that may use it.")
+@click.option("--hours", type=click.IntRange(1, 24 * 365), default=24, show_default=True, help="How long it lasts.")
 @click.option("--label", default="", help="A word for lists; never a person's name.")
 @socket_option
 @json_option
@@ -142,6 +152,9 @@ def status(socket: str, as_json: bool) -> None:
 
 def _hex(text: str) -> bytes:
     try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise ConfigError("root-unknown", "the root key is not hexadecimal", remedy="64 hexadecimal digits") from error
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != DIGEST_BYTES:
+        raise ConfigError("root-unknown", "the root key is not 64 hexadecimal digits", remedy="copy all 64 digits")
+    return key

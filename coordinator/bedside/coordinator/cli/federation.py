@@ -6,11 +6,9 @@ from pathlib import Path
 
 import click
 
-from bedside.coordinator.founding import SitePublic, found_federation, read_federation, read_json, sign_federation
+from bedside.coordinator.founding import SitePublic, claimed_federation, found_federation, read_json, sign_federation
 from bedside.coordinator.home import CoordinatorPublic
-from bedside.core.signing import parse_strict
 from bedside.core.signing.trust import fingerprint
-from bedside.proto.v1.identity_pb2 import Federation
 from bedside.service.output import Table, emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
@@ -38,14 +36,22 @@ def init(directory: Path, name: str, as_json: bool) -> None:
 @federation.command()
 @click.option("--root", "directory", type=_DIRECTORY, required=True, help="Directory of `federation init`.")
 @click.option("--coordinator", type=_FILE, required=True, help="coordinator.public.json")
-@click.option("--site", "sites", type=_FILE, multiple=True, required=True, help="site.public.json; once for each site.")
+@click.option("--site", "sites", type=_FILE, multiple=True, help="site.public.json of a new site; once for each.")
+@click.option("--drop", multiple=True, metavar="SITE", help="Id of a site that leaves the federation; may be repeated.")
 @click.option("--out", type=_FILE, required=True, help="Where the signed document goes.")
 @json_option
-def sign(directory: Path, coordinator: Path, sites: tuple[Path, ...], out: Path, as_json: bool) -> None:
-    """Sign the next version of the federation document."""
+def sign(
+    directory: Path, coordinator: Path, sites: tuple[Path, ...], drop: tuple[str, ...], out: Path, as_json: bool
+) -> None:
+    """Sign the next version of the federation document.
+
+    The sites of the version before stay: run it again with the new one's file alone. A site leaves with --drop only.
+    """
     named = [read_json(path, SitePublic) for path in sites]
-    told = sign_federation(directory, read_json(coordinator, CoordinatorPublic), named, SystemClock(), out)
-    emit({"federation": told.federation, "version": told.version, "sites": len(told.sites), "file": out}, as_json)
+    public = read_json(coordinator, CoordinatorPublic)
+    told = sign_federation(directory, public, named, SystemClock(), out, drop=drop)
+    names = [site.site for site in told.sites]
+    emit({"federation": told.federation, "version": told.version, "sites": names, "file": out}, as_json)
 
 
 @federation.command()
@@ -53,7 +59,7 @@ def sign(directory: Path, coordinator: Path, sites: tuple[Path, ...], out: Path,
 @json_option
 def show(file: Path, as_json: bool) -> None:
     """Show who a federation document names. Signatures are checked by those who know the root key."""
-    told = parse_strict(Federation, read_federation(file).payload)
+    told = claimed_federation(file)
     sites = [{"site": site.site, "authority_pk": site.authority_pk} for site in told.sites]
     data = {
         "federation": told.federation,

@@ -11,6 +11,7 @@ import click
 
 from bedside.coordinator.cli.link import CALL_TIMEOUT_S, ask, socket_option
 from bedside.proto.v1.operator_pb2 import PrivacyCharge, PrivacyQuery, PrivacyReport
+from bedside.service.options import FiniteRange
 from bedside.service.output import Table, emit, json_option
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def privacy() -> None:
 
 @privacy.command()
 @click.option("--task", default="", help="Only this task.")
-@click.option("--delta", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-5, show_default=True)
+@click.option("--delta", type=FiniteRange(0, 1, min_open=True, max_open=True), default=1e-5, show_default=True)
 @socket_option
 @json_option
 def show(task: str, delta: float, socket: str, as_json: bool) -> None:

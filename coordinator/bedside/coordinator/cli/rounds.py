@@ -25,6 +25,7 @@ from bedside.proto.v1.operator_pb2 import (
     TaskStarted,
 )
 from bedside.service.files import write_durable
+from bedside.service.options import COUNT, NUMBER
 from bedside.service.output import Table, emit, emit_line, human_duration, json_option
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def start(
 
 @round_.command()
 @click.option("--task", default="", help="Task; default: the newest.")
-@click.option("--round", "number", type=int, default=0, help="Number; default: the newest.")
+@click.option("--round", "number", type=NUMBER, default=0, help="Number; default: the newest.")
 @click.option("--follow", is_flag=True, help="Go on with the task's following rounds.")
 @socket_option
 @json_option
@@ -80,7 +81,7 @@ def watch(context: click.Context, task: str, number: int, follow: bool, socket: 
 
 @round_.command()
 @click.option("--task", default="", help="Task; default: the newest.")
-@click.option("--round", "number", type=int, default=0, help="Number; default: the newest.")
+@click.option("--round", "number", type=NUMBER, default=0, help="Number; default: the newest.")
 @socket_option
 @json_option
 def show(task: str, number: int, socket: str, as_json: bool) -> None:
@@ -98,7 +99,7 @@ def show(task: str, number: int, socket: str, as_json: bool) -> None:
 
 @round_.command(name="list")
 @click.option("--task", default="", help="Only this task.")
-@click.option("--limit", default=20, show_default=True, help="Newest rounds to show.")
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="Newest rounds to show.")
 @socket_option
 @json_option
 def list_(task: str, limit: int, socket: str, as_json: bool) -> None:
@@ -115,7 +116,7 @@ def list_(task: str, limit: int, socket: str, as_json: bool) -> None:
 
 @round_.command()
 @click.option("--task", required=True, help="Task.")
-@click.option("--round", "number", type=int, default=0, help="Number; default: the newest.")
+@click.option("--round", "number", type=NUMBER, default=0, help="Number; default: the newest.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")
 @socket_option
 @json_option

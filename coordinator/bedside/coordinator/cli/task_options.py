@@ -15,6 +15,7 @@ from bedside.core.bundle.manifest import Manifest
 from bedside.core.limits import MAX_NOISE_MULTIPLIER
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.operator_pb2 import StartTaskRequest
+from bedside.service.options import COUNT, NUMBER, FiniteRange
 
 Result = TypeVar("Result")
 
@@ -53,34 +54,44 @@ class TaskOptions:
     noise_multiplier: float
 
 
+_MAX_SCALED = 1e6
+"""Keeps every scaled integer of a plan within 64 bits; a site's policy allows far less."""
+_POSITIVE = FiniteRange(0, _MAX_SCALED, min_open=True)
+_AMOUNT = FiniteRange(0, _MAX_SCALED)
+_SHARE = FiniteRange(0, 1)
+
 _OPTIONS = (
     click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Folder or tar of the model bundle."),
     click.option("--task", required=True, help="Id of the task."),
-    click.option("--rounds", type=int, default=1, show_default=True, help="Rounds to run."),
-    click.option("--epochs", type=int, help="Local passes over the data. [default: the author's]"),
-    click.option("--batch-size", type=int, help="Examples of one step. [default: the author's]"),
-    click.option("--learning-rate", type=float, help="Local learning rate. [default: the author's]"),
-    click.option("--momentum", type=float, help="Local momentum. [default: the author's]"),
-    click.option("--proximal-mu", type=float, help="FedProx term. [default: the author's]"),
-    click.option("--min-examples", type=int, default=64, show_default=True, help="A device with fewer declines."),
-    click.option("--max-examples", type=int, default=1024, show_default=True, help="A device uses at most so many."),
-    click.option("--min-sessions", type=int, default=1, show_default=True, help="Distinct sessions a device needs."),
-    click.option("--min-local-steps", type=int, default=4, show_default=True, help="Training steps a device must do."),
+    click.option("--rounds", type=COUNT, default=1, show_default=True, help="Rounds to run."),
+    click.option("--epochs", type=COUNT, help="Local passes over the data. [default: the author's]"),
+    click.option("--batch-size", type=COUNT, help="Examples of one step. [default: the author's]"),
+    click.option("--learning-rate", type=_POSITIVE, help="Local learning rate. [default: the author's]"),
+    click.option("--momentum", type=_SHARE, help="Local momentum. [default: the author's]"),
+    click.option("--proximal-mu", type=_AMOUNT, help="FedProx term. [default: the author's]"),
+    click.option("--min-examples", type=NUMBER, default=64, show_default=True, help="A device with fewer declines."),
+    click.option("--max-examples", type=COUNT, default=1024, show_default=True, help="A device uses at most so many."),
+    click.option("--min-sessions", type=NUMBER, default=1, show_default=True, help="Distinct sessions a device needs."),
+    click.option(
+        "--min-local-steps", type=NUMBER, default=4, show_default=True, help="Training steps a device must do."
+    ),
     click.option("--weighting", type=click.Choice(["examples", "uniform"]), default="examples", show_default=True),
-    click.option("--clip", type=float, default=10.0, show_default=True, help="L2 bound of one contribution."),
-    click.option("--bits", type=int, default=8, show_default=True, help="Bits of one quantised value."),
-    click.option("--word-bits", type=int, default=0, help="Bits of one ring word. [default: as few as fit, from 16]"),
+    click.option("--clip", type=_POSITIVE, default=10.0, show_default=True, help="L2 bound of one contribution."),
+    click.option("--bits", type=COUNT, default=8, show_default=True, help="Bits of one quantised value."),
+    click.option(
+        "--word-bits", type=NUMBER, default=0, help="Bits of one ring word. [default: as few as fit, from 16]"
+    ),
     click.option(
         "--subsample",
-        type=click.FloatRange(0.0625, 1.0),
+        type=FiniteRange(0.0625, 1.0),
         default=1.0,
         show_default=True,
         metavar="SHARE",
         help="Share of the coordinates that is sent, 0.0625 to 1; the same ones by every device.",
     ),
-    click.option("--min-contributors", type=int, default=3, show_default=True, help="Smallest set of a cohort."),
-    click.option("--max-contributors", type=int, default=0, help="Largest set. [default: all devices]"),
-    click.option("--collect-seconds", type=int, default=300, show_default=True, help="How long uploads may take."),
+    click.option("--min-contributors", type=COUNT, default=3, show_default=True, help="Smallest set of a cohort."),
+    click.option("--max-contributors", type=NUMBER, default=0, help="Largest set. [default: all devices]"),
+    click.option("--collect-seconds", type=COUNT, default=300, show_default=True, help="How long uploads may take."),
     click.option("--cohort", multiple=True, help="Sites of one cohort, with commas; repeat. [default: all together]"),
     click.option(
         "--combiner",
@@ -92,19 +103,19 @@ _OPTIONS = (
     ),
     click.option(
         "--trim-cohorts",
-        type=int,
+        type=NUMBER,
         default=0,
         metavar="F",
         help="Cohorts that the trimmed mean leaves out at either end; 2 F must be below their number.",
     ),
     click.option("--optimiser", type=click.Choice(["fedavg", "fedadam"]), default="fedavg", show_default=True),
-    click.option("--server-learning-rate", type=float, help="[default: 1 for fedavg, 0.01 for fedadam]"),
-    click.option("--beta1", type=float, default=0.9, show_default=True, help="FedAdam."),
-    click.option("--beta2", type=float, default=0.99, show_default=True, help="FedAdam."),
-    click.option("--tau", type=float, default=0.001, show_default=True, help="FedAdam."),
+    click.option("--server-learning-rate", type=_POSITIVE, help="[default: 1 for fedavg, 0.01 for fedadam]"),
+    click.option("--beta1", type=_SHARE, default=0.9, show_default=True, help="FedAdam."),
+    click.option("--beta2", type=_SHARE, default=0.99, show_default=True, help="FedAdam."),
+    click.option("--tau", type=_AMOUNT, default=0.001, show_default=True, help="FedAdam."),
     click.option(
         "--noise-multiplier",
-        type=click.FloatRange(0, MAX_NOISE_MULTIPLIER),
+        type=FiniteRange(0, MAX_NOISE_MULTIPLIER),
         default=0.0,
         show_default=True,
         help="Gaussian noise that every trustee adds in full, as a multiple of what one device can change. A site's"

@@ -34,6 +34,8 @@ DIGEST_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
 _MAX_KIND_CHARS: Final = 40
 
+_BAD_MESSAGE_REMEDY: Final = "fetch it again; if it comes back, the sender may run another version"
+
 Parsed = TypeVar("Parsed", bound=Message)
 
 
@@ -105,15 +107,17 @@ def parse_strict(message_type: type[Parsed], data: bytes, max_bytes: int = MAX_S
     """
     name = message_type.DESCRIPTOR.name
     if len(data) > max_bytes:
-        raise MalformedError("bad-message", f"a {name} of {len(data)} bytes is over the limit of {max_bytes}")
+        sentence = f"a {name} of {len(data)} bytes is over the limit of {max_bytes}"
+        raise MalformedError("bad-message", sentence, remedy=_BAD_MESSAGE_REMEDY)
     message = message_type()
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise MalformedError("bad-message", f"these bytes are not a {name}") from error
+        raise MalformedError("bad-message", f"these bytes are not a {name}", remedy=_BAD_MESSAGE_REMEDY) from error
     message.DiscardUnknownFields()
     if message.SerializeToString(deterministic=True) != data:
-        raise MalformedError("bad-message", f"this {name} has unknown fields or is not in its one encoding")
+        sentence = f"this {name} has unknown fields or is not in its one encoding"
+        raise MalformedError("bad-message", sentence, remedy=_BAD_MESSAGE_REMEDY)
     check_numbers(message)
     return message
 

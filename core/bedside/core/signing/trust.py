@@ -171,16 +171,21 @@ class Trust:
 def _check_sites(federation: Federation) -> None:
     names = [entry.site for entry in federation.sites]
     if len(set(names)) != len(names):
-        raise MalformedError("bad-federation", "a site stands twice in the federation")
+        raise _bad_federation("a site stands twice in the federation")
     # A plan's K counts sites: two of them under one owner would be one trustee that votes twice.
     if len({entry.authority_pk for entry in federation.sites}) != len(names):
-        raise MalformedError("bad-federation", "two sites of the federation share one authority")
+        raise _bad_federation("two sites of the federation share one authority")
     for entry in federation.sites:
         check_id(entry.site, "site")
         if len(entry.authority_pk) != DIGEST_BYTES:
-            raise MalformedError("bad-federation", f"the authority key of {entry.site} has the wrong length")
+            raise _bad_federation(f"the authority key of {entry.site} has the wrong length")
     if len(federation.coordinator.sign_pk) != DIGEST_BYTES or len(federation.coordinator.ca_digest) != DIGEST_BYTES:
-        raise MalformedError("bad-federation", "the coordinator's key or CA digest has the wrong length")
+        raise _bad_federation("the coordinator's key or CA digest has the wrong length")
+
+
+def _bad_federation(sentence: str) -> MalformedError:
+    remedy = "name each site once, with the files that `bedside site init` and `bedside coordinator init` wrote"
+    return MalformedError("bad-federation", sentence, remedy=remedy)
 
 
 def _check_suite(suite: int, what: str) -> None:
@@ -193,6 +198,7 @@ def _check_version(what: str, version: int, min_version: int) -> None:
         raise TrustError(
             f"{what}-rollback",
             f"the {what} went back to version {version}; version {min_version} was seen before",
+            remedy=f"fetch the newest {what}; if nobody has a newer one, its signer must sign the next version",
         )
 
 

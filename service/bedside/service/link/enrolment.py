@@ -7,6 +7,7 @@ the pinned one becomes the trust anchor of the channel that is then used.
 Invariants:
     * Keys are made locally, and the request is on the disk before it is sent: a retry is the same request.
     * Nothing that arrives is stored before it was verified against the pinned root, authority and CA.
+    * A machine is bound to a site by an enrolment that was accepted or waits; one that failed leaves no pins.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import grpc
 from google.protobuf.message import Message
 
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import TrustError
+from bedside.core.errors import BedsideError, TrustError, UnavailableError
 from bedside.core.signing.envelope import SUITE, digest, parse_strict, sign_message
-from bedside.core.signing.tokens import BearerToken, read_token, use_token
+from bedside.core.signing.tokens import BearerToken, read_token, token_digest, use_token
 from bedside.core.signing.trust import open_federation
 from bedside.proto.v1.common_pb2 import Empty, Signed
 from bedside.proto.v1.enrolment_pb2 import (
@@ -156,13 +157,25 @@ async def start_enrolment(
             f"this token is for a {Role.Name(bearer.token.role)[5:].lower()}",
             remedy="ask the site's admin for a token of the right role",
         )
+    waiting = _waiting_for_another(identity, bearer)
     identity.save_pins(pins_of(bearer))
-    async with await connect_enrolment(bearer.token.enrolment_address, bearer.token.ca_digest) as client:
-        await refresh_federation(identity, client)
-        request = _stored_or_new_request(identity, bearer, label, clock, entropy)
-        state = await client.request_credential(request)
-        state = await _settled(client, state, clock)
-        return await _take_state(identity, client, state, clock, entropy)
+    sent = False
+    try:
+        async with await connect_enrolment(bearer.token.enrolment_address, bearer.token.ca_digest) as client:
+            await refresh_federation(identity, client)
+            request = _stored_or_new_request(identity, bearer, label, clock, entropy)
+            sent = True
+            state = await client.request_credential(request)
+            if not _is_revoked(identity, state):
+                state = await _settled(client, state, clock)
+            found = await _take_state(identity, client, state, clock, entropy)
+    except BedsideError as error:
+        if not (sent and isinstance(error, UnavailableError)):  # what was sent may have been taken: it is kept
+            _undo(identity, waiting)
+        raise
+    if found.phase == "refused":
+        _undo(identity, waiting)
+    return found
 
 
 async def poll_enrolment(identity: Identity, *, clock: Clock, entropy: Entropy, wait_s: float = 0.0) -> Enrolment:
@@ -224,6 +237,35 @@ async def refresh_federation(identity: Identity, client: EnrolmentClient) -> Non
     identity.save_pins(_with_service(pins, check_told_address(told) if told else pins.service_address))
 
 
+def _waiting_for_another(identity: Identity, bearer: BearerToken) -> EnrolRequest | None:
+    """The request with another token that already waits, if there is one."""
+    stored = identity.request if identity.is_pinned else None
+    if stored is None or _token_of(stored) == bearer.signed.SerializeToString(deterministic=True):
+        return None
+    return stored
+
+
+def _undo(identity: Identity, waiting: EnrolRequest | None) -> None:
+    """After a failure: what is issued stays, what waits goes on waiting, and else nothing is pinned."""
+    if waiting is not None:
+        identity.save_request(waiting)
+    elif identity.credential is None:
+        identity.forget()
+
+
+def _is_revoked(identity: Identity, state: RequestState) -> bool:
+    """Whether the request was granted once, and its credential is on the roster no longer."""
+    credential, request = identity.credential, identity.request
+    if state.phase != RequestPhase.REQUEST_PHASE_PENDING or credential is None or request is None:
+        return False
+    token = parse_strict(Signed, _token_of(request))
+    return credential.credential.token_digest == token_digest(token)
+
+
+def _token_of(request: EnrolRequest) -> bytes:
+    return parse_strict(CredentialRequest, request.request.payload).token
+
+
 def pins_of(bearer: BearerToken) -> Pins:
     """What a token's bearer pins."""
     token = bearer.token
@@ -254,7 +296,7 @@ def _stored_or_new_request(
 ) -> EnrolRequest:
     token = bearer.signed.SerializeToString(deterministic=True)
     stored = identity.request
-    if stored is not None and parse_strict(CredentialRequest, stored.request.payload).token == token:
+    if stored is not None and _token_of(stored) == token:
         return stored
     request = CredentialRequest(
         suite=SUITE,
@@ -279,6 +321,9 @@ async def _take_state(
     fingerprint = identity.fingerprint
     if state.phase == RequestPhase.REQUEST_PHASE_REFUSED:
         return Enrolment("refused", False, fingerprint, state.code, state.sentence)
+    if _is_revoked(identity, state):
+        sentence = f"site {identity.pins.site} has revoked this device; with a new token it can join again"
+        return Enrolment("refused", False, fingerprint, "revoked", sentence)
     if state.phase != RequestPhase.REQUEST_PHASE_ACTIVE:
         sentence = state.sentence or "the site has not answered yet"
         return Enrolment("pending", state.needs_approval, fingerprint, "", sentence)
