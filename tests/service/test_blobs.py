@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import io
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -154,13 +155,11 @@ class FullDisk(io.BufferedWriter):
 async def test_a_full_disk_is_an_error_of_the_store_whenever_it_shows(
     served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, mode: str) -> io.BufferedWriter:
-        assert mode == "ab"
-        return FullDisk(io.FileIO(path, "ab"))
+    def full(descriptor: int, mode: str) -> io.BufferedWriter:
+        return FullDisk(io.FileIO(descriptor, mode))
 
     server = Server(served, cut_after=10)
-    sound = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode="r": full(path, mode) if "a" in mode else sound(path, mode))
+    monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(StoreError) as caught:
         await fetch_blob(server, DIGEST, tmp_path / "blob")
     assert caught.value.code == "blob-write"
