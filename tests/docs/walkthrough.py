@@ -69,15 +69,16 @@ class Shell:
             start_new_session=True,
         )
         self._count = 0
+        self.run("set -o pipefail; trap 'failed=1' ERR")  # also for one pass of a loop
 
     def run(self, command: str) -> tuple[int, str]:
-        """Type a command; its status, and what it printed."""
+        """Type a command; 0 when every part of it succeeded, else 1; and what it printed."""
         for old, new in self.replaced.items():
             command = command.replace(old, new)
         self._count += 1
         mark = f"end-of-command-{self._count}-"
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{command}\necho {mark}$?\n".encode())
+        self._process.stdin.write(f"failed=0\n{command}\necho {mark}$failed\n".encode())
         self._process.stdin.flush()
         text = self._read_to(mark, command)
         output, _, status = text.rpartition(mark)
