@@ -274,7 +274,7 @@ class Desk:
         with remote_errors("coordinator"):
             return await self.enrolment.RequestCredential(self.enrol_request(member, token))
 
-    def enrol_request(self, member: Member, token: str) -> EnrolRequest:
+    def enrol_request(self, member: Member, token: str, *, nonce: bytes = b"n" * 16) -> EnrolRequest:
         bearer = read_token(token)
         request = CredentialRequest(
             suite=SUITE,
@@ -285,7 +285,7 @@ class Desk:
             sign_pk=bytes(member.key.verify_key),
             tls_key_digest=member.tls_key_digest,
             requested_at_s=now_s(),
-            nonce=b"n" * 16,
+            nonce=nonce,
             token=bearer.signed.SerializeToString(deterministic=True),
         )
         return use_token(bearer, request, member.key)

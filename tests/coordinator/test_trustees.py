@@ -7,11 +7,13 @@ import asyncio
 import pytest
 
 from bedside.coordinator.blobs import Incoming
+from bedside.coordinator.rounds import work
 from bedside.coordinator.rounds.work import work_digest
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.securesum.merkle import check_membership
 from bedside.core.signing import open_signed
 from bedside.proto.v1 import round_pb2
+from bedside.proto.v1.identity_pb2 import Role
 from bedside.proto.v1.operator_pb2 import StopTaskRequest
 from bedside.proto.v1.round_pb2 import Answer
 from bedside.proto.v1.trustee_pb2 import WorkRequest
@@ -196,3 +198,26 @@ async def test_a_device_hears_its_own_trustees_answer_also_when_the_cohort_was_l
         other = next(one for one in desk.devices() if one.member.site == "birch")
         (receipt,) = (await other.offer(open_plans=(request.plan_digest,), wait_ms=0)).receipts
         assert receipt.WhichOneof("word") == "closed"
+
+
+async def test_what_enrols_never_crowds_out_what_a_round_waits_for(federation, bundle, monkeypatch):
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=1)
+        site = federation.sites["alder"]
+        token = site.token("test", federation.public, uses=9)
+        for _ in range(9):
+            await desk.request(site.new_member(Role.ROLE_DEVICE), token)
+        alder = desk.trustees()[0]
+        (one, *_) = await alder.items()
+        await desk.start(bundle)
+        async with asyncio.timeout(20):
+            while (open_item := (await alder.items())[0]).WhichOneof("item") != "open":
+                pass
+        monkeypatch.setattr(work, "MAX_WORK_BYTES", open_item.ByteSize() + 3 * one.ByteSize() + 4 * 16)
+        items = await alder.items()
+        assert [item.WhichOneof("item") for item in items] == ["open", "enrol", "enrol", "enrol"]
+        known = [work_digest(item) for item in items]
+        rest = (await alder.stub.GetWork(WorkRequest(wait_ms=0, known_work=known))).items
+        assert len(rest) == 6, "what did not fit follows"
+        monkeypatch.setattr(work, "MAX_WORK_BYTES", open_item.ByteSize())
+        assert {item.WhichOneof("item") for item in await alder.items()} == {"enrol"}, "one too large holds up none"

@@ -24,7 +24,8 @@ def test_a_file_is_private_and_every_commit_reaches_the_disk(path):
     database = open_database(path, [FIRST])
     assert database.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
     assert database.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    beside = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert beside == {"agent.db": 0o600, "agent.db-wal": 0o600, "agent.db-shm": 0o600}
     database.close()
 
 

@@ -8,6 +8,7 @@ The scripted coordinator keeps what it was sent, and the test plays the other tr
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 import ssl
 import sys
@@ -436,6 +437,24 @@ async def test_a_status_that_cannot_be_written_stops_nothing(bench, coordinator,
             await coordinator.ask(open=bench.open_request(bench.plan()))
             await coordinator.wait_for(lambda: coordinator.words.get("opening"))
             assert process.returncode is None
+
+
+async def test_nothing_that_it_writes_is_open_to_others(bench, coordinator, tmp_path):
+    bench.paths.headers.chmod(0o755)
+    wide = os.umask(0)
+    try:
+        async with serving(coordinator, tmp_path) as ports:
+            point(bench, ports)
+            async with running(bench):
+                begun, headers = await begin(bench, coordinator, bench.plan())
+                await vote(bench, coordinator, begun, headers)
+                written = {path: path.stat().st_mode for path in (*bench.paths.directory.rglob("*"), bench.runtime)}
+    finally:
+        os.umask(wide)
+    assert {bench.paths.headers, bench.paths.status, bench.paths.lock} < set(written)
+    assert any(path.parent == bench.paths.headers for path in written)
+    open_to_others = {path.name for path, mode in written.items() if mode & 0o077}
+    assert open_to_others <= {bench.paths.public.name}
 
 
 async def test_a_changed_policy_holds_for_the_next_plan_and_a_bad_one_changes_nothing(bench, coordinator, tmp_path):

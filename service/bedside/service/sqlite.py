@@ -12,6 +12,7 @@ Source: DESIGN sections 3 and 4; sqlite.org/wal.html.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from bedside.core.errors import StoreError
+from bedside.service.files import private_opener
 
 Result = TypeVar("Result")
 
@@ -101,6 +103,7 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
     """
     with _opening(path, "opened") as undo:
         path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(private_opener(str(path), os.O_RDWR | os.O_CREAT))  # its -wal and -shm take this mode over
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row

@@ -57,6 +57,7 @@ from bedside.proto.v1.trustee_pb2 import CloseRequest, HeaderSet, OpenRequest, R
 from bedside.service.files import write_durable
 from bedside.service.identity import Identity
 from bedside.trustee.budget import affordable_noise, check_budget
+from bedside.trustee.clones import header_floors
 from bedside.trustee.keys import RoundKeys, second_set
 from bedside.trustee.ledger import Charge
 from bedside.trustee.paths import SitePaths
@@ -278,6 +279,7 @@ class Duty:
         members = self._rules.judge_vote(plan, checked, own)
         multiplier_e6 = own.opening.noise_multiplier_e6
         check_budget(self._store, self._rules.policy, multiplier_e6, besides=stored.key)
+        self._store.raise_floors(header_floors(stored.task, checked, self._own.site))
         self._keys.lock(*stored.key, checked.root)
         size = len(checked.members)
         build = partial(self._voice.vote, stored.key, checked)

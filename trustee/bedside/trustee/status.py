@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,7 +12,7 @@ from bedside.core.securesum.trustee import TrusteeState
 from bedside.core.signing.envelope import parse_strict
 from bedside.proto.v1.audit_pb2 import Verdict
 from bedside.proto.v1.common_pb2 import Signed
-from bedside.service.files import PRIVATE_MODE
+from bedside.service.files import private_opener
 from bedside.service.health import Health, Level
 from bedside.trustee.ledger import check_ledger, entries
 from bedside.trustee.log_store import LogStore
@@ -122,7 +120,7 @@ def write_status(path: Path, pid: int, health: Health) -> None:
     report = DaemonReport(pid=pid, exit_status=health.exit_status, components=components)
     fresh = path.with_name(f".{path.name}.new")
     try:
-        with open(fresh, "wb", opener=partial(os.open, mode=PRIVATE_MODE)) as file:
+        with open(fresh, "wb", opener=private_opener) as file:
             file.write(msgspec.json.encode(report))
         fresh.replace(path)
     except OSError as error:

@@ -153,9 +153,7 @@ class RoundClient:
         await self._refusals.send(self._link)
         for contribution in self._journal.open_contributions():
             await self._continue(contribution)
-        await self._refusals.send(
-            self._link
-        )  # a plan declined just now: the round waits for that word, not for the next poll
+        await self._refusals.send(self._link)  # what was declined just now: the round waits for that word
         newest = self._journal.newest()
         waiting = [item for item in self._journal.open_contributions() if item.state is not ContributionState.TRAINING]
         request = OfferRequest(

@@ -132,7 +132,7 @@ _REASONS: Final = {
 
 def close_reason(word: WordRow) -> str:
     """`burned`, `lost`, `retired`, or `unknown` for whatever a later version says."""
-    closed = parse_strict(round_pb2.Closed, parse_strict(Signed, word.signed).payload)
+    closed = round_pb2.Closed.FromString(parse_strict(Signed, word.signed).payload)  # verified when it came
     return _REASONS.get(closed.reason, "unknown")
 
 

@@ -109,7 +109,9 @@ def open_request(enrol: EnrolRequest) -> tuple[CredentialRequest, Signed]:
         TrustError: `bad-signature`.
         MalformedError: when it is not well-formed; `bad-message` when it is over `MAX_REQUEST_BYTES`.
     """
-    claimed = parse_strict(CredentialRequest, enrol.request.payload, MAX_REQUEST_BYTES)
+    if enrol.ByteSize() > MAX_REQUEST_BYTES:  # all of it: what is stored and passed on has fields of any version
+        raise MalformedError("bad-message", f"a credential request is over the limit of {MAX_REQUEST_BYTES} bytes")
+    claimed = parse_strict(CredentialRequest, enrol.request.payload)
     request = parse_strict(CredentialRequest, open_signed("credential-request", enrol.request, claimed.sign_pk))
     check_id(request.site, "site")
     lengths_hold = len(request.tls_key_digest) == DIGEST_BYTES and len(request.nonce) <= MAX_NONCE_BYTES
