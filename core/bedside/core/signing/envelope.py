@@ -143,7 +143,7 @@ def check_numbers(message: Message) -> None:
 def _check_number(field: FieldDescriptor, number: int) -> None:
     name = field.full_name.removeprefix("bedside.proto.v1.")
     if number > MAX_WIRE_INTEGER:
-        raise MalformedError("bad-message", f"{name} is {number}, over the limit of {MAX_WIRE_INTEGER}")
+        raise MalformedError("bad-message", f"{name} is {number}, which is above {MAX_WIRE_INTEGER}")
     if field.enum_type is not None and number not in field.enum_type.values_by_number:
         raise MalformedError("bad-message", f"{name} is {number}, which this version does not know")
 
