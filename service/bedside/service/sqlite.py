@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from bedside.core.errors import StoreError
+from bedside.service.files import restrict_database
 
 Result = TypeVar("Result")
 
@@ -101,6 +102,7 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
     """
     with _opening(path, "opened") as undo:
         path.parent.mkdir(parents=True, exist_ok=True)
+        restrict_database(path)
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row
@@ -108,7 +110,6 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute(f"PRAGMA secure_delete={'ON' if secure_delete else 'OFF'}")
-        path.chmod(0o600)
         database = Database(connection, path)
         _migrate(database, migrations)
         undo.pop_all()
