@@ -11,7 +11,7 @@ from bedside.coordinator.rounds import work
 from bedside.coordinator.rounds.work import work_digest
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.securesum.merkle import check_membership
-from bedside.core.signing import open_signed
+from bedside.core.signing import open_signed, sign_message
 from bedside.proto.v1 import round_pb2
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.proto.v1.operator_pb2 import StopTaskRequest
@@ -221,3 +221,29 @@ async def test_what_enrols_never_crowds_out_what_a_round_waits_for(federation, b
         assert len(rest) == 6, "what did not fit follows"
         monkeypatch.setattr(work, "MAX_WORK_BYTES", open_item.ByteSize())
         assert {item.WhichOneof("item") for item in await alder.items()} == {"enrol"}, "one too large holds up none"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_a_word_as_large_as_a_message_is_not_taken(federation, bundle, monkeypatch, beside):
+    """An offer and a trustee's work carry the words of others: a large one would keep both from everybody."""
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=1)
+        await desk.start(bundle)
+        alder = desk.trustees()[0]
+        (item,) = await alder.items()
+        real = alder.stub.PutOpening
+
+        async def put(signed):
+            opening = round_pb2.Opening.FromString(signed.payload)
+            if not beside:
+                opening.trusted_sites.append("x" * (1 << 20))
+            padded = sign_message("opening", opening, alder.member.key)
+            if beside:
+                padded.MergeFromString(b"\xfa\x3f\x80\x80\x40" + bytes(1 << 20))  # a field of a later version
+            return await real(padded)
+
+        monkeypatch.setattr(alder.stub, "PutOpening", put)
+        with pytest.raises(MalformedError) as caught:
+            await alder.work(item)
+        assert caught.value.code == "bad-message"
+        assert (await alder.items())[0].WhichOneof("item") == "open"

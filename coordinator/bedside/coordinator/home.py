@@ -1,6 +1,6 @@
 """The coordinator's state directory: its keys, its certificates, and the federation document that it serves.
 
-Layout: `coordinator.toml`, `coordinator.public.json` (for the root holder), `identity/` (0700: sign.key, ca.key,
+Layout (0700): `coordinator.toml`, `coordinator.public.json` (for the root holder), `identity/` (sign.key, ca.key,
 ca.pem, server.key, server.crt, pins.json, federation.bin), `coordinator.db`, `blobs/`, `operator.sock`.
 
 Invariants:
@@ -28,7 +28,7 @@ from bedside.core.limits import MAX_SIGNED_BYTES
 from bedside.core.signing import open_federation, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.identity_pb2 import Federation
-from bedside.service.files import read_private, write_durable
+from bedside.service.files import private_opener, read_private, write_durable
 from bedside.service.keys import create_signing_key, load_signing_key
 from bedside.service.tls import (
     CA_DAYS,
@@ -44,6 +44,7 @@ from bedside.service.tls import (
 PUBLIC_FILE: Final = "coordinator.public.json"
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _PUBLIC_MODE: Final = 0o644
+_DIRECTORY_MODE: Final = 0o700
 
 
 class CoordinatorPublic(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -112,13 +113,15 @@ class Home:
     def pin(self) -> RootPin:
         """The pinned root. Raises ConfigError `no-federation` or `not-a-coordinator`."""
         try:
-            return msgspec.json.decode(self._installed("pins.json"), type=RootPin)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            pin = msgspec.json.decode(self._installed("pins.json"), type=RootPin)
+            bytes.fromhex(pin.root_pk)
+        except ValueError as error:  # of msgspec, UTF-8 or the digits
             raise ConfigError(
                 "not-a-coordinator",
                 f"{self.directory} is not a coordinator's directory, or its pins are damaged",
                 remedy="name the directory that `bedside coordinator init` made",
             ) from error
+        return pin
 
     @property
     def signed_federation(self) -> Signed:
@@ -127,7 +130,17 @@ class Home:
 
     @property
     def federation(self) -> Federation:
-        """The installed document, verified against the pinned root."""
+        """The installed document, verified against the pinned root and our own keys.
+
+        Raises:
+            ConfigError: `no-federation` or `not-a-coordinator`.
+            TrustError: `bad-signature` or `not-our-federation`.
+        """
+        federation = self._signed_by_root()
+        self._check_ours(federation)
+        return federation
+
+    def _signed_by_root(self) -> Federation:
         return open_federation(self.signed_federation, bytes.fromhex(self.pin.root_pk))
 
     @contextmanager
@@ -137,7 +150,7 @@ class Home:
         Raises:
             UnavailableError: `already-running`.
         """
-        with (self.directory / "coordinator.lock").open("ab") as file:
+        with open(self.directory / "coordinator.lock", "ab", opener=private_opener) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -181,21 +194,24 @@ class Home:
                 remedy="keep the .public.json that `bedside federation sign` wrote beside it, or name --root-pk HEX",
             )
         federation = open_federation(signed, root_pk, min_version=known)
-        ours = self.public
-        told = federation.coordinator
-        if (told.sign_pk.hex(), told.ca_digest.hex()) != (ours.sign_pk, ours.ca_digest):
-            raise TrustError(
-                "not-our-federation",
-                "the federation document names another coordinator",
-                remedy=f"sign it again with the {PUBLIC_FILE} of this directory",
-            )
+        self._check_ours(federation)
         pin = RootPin(federation=federation.federation, root_pk=root_pk.hex())
         self._write("pins.json", msgspec.json.encode(pin))
         self._write("federation.bin", signed.SerializeToString(deterministic=True))
         return federation
 
+    def _check_ours(self, federation: Federation) -> None:
+        ours = self.public
+        told = federation.coordinator
+        if (told.sign_pk.hex(), told.ca_digest.hex()) != (ours.sign_pk, ours.ca_digest):
+            raise TrustError(
+                "not-our-federation",
+                "the federation document names another coordinator, or other keys of this one",
+                remedy=f"restore this directory's keys, or sign the document again with its {PUBLIC_FILE}",
+            )
+
     def _known_version(self) -> int:
-        return self.federation.version if (self._identity / "federation.bin").exists() else 0
+        return self._signed_by_root().version if (self._identity / "federation.bin").exists() else 0
 
     def _installed(self, name: str) -> bytes:
         if not (self._identity / name).exists():
@@ -235,13 +251,15 @@ def create_home(
         StoreError: `file-write`.
     """
     identity = directory / "identity"
-    identity.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    identity.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
     create_signing_key(identity / "sign.key", entropy)
     authority = create_ca("Bedside coordinator CA", clock.now_ns())
     write_durable(identity / "ca.key", authority.key_pem)
     write_durable(identity / "ca.pem", authority.certificate_pem)
     certificate = _server_certificate(create_tls_key(identity / "server.key"), authority, clock, names)
     write_durable(identity / "server.crt", certificate + authority.certificate_pem)
+    directory.chmod(_DIRECTORY_MODE)  # one that was there, once it is a coordinator's
     home = Home(directory)
     write_durable(home.config_path, config_text.encode(), _PUBLIC_MODE)
     public = msgspec.json.format(msgspec.json.encode(home.public), indent=2)

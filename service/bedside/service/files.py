@@ -2,6 +2,7 @@
 
 Invariants:
     * After `write_durable` returned, a power cut leaves the new bytes; before that, the old ones or none.
+    * What is private is so from its first moment, whatever the umask.
     * `read_private` opens once and checks what it opened, so that the file cannot be swapped in between.
 """
 
@@ -62,6 +63,24 @@ def durable_file(path: Path, mode: int = PRIVATE_MODE) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def restrict_database(path: Path) -> None:
+    """Make the file of a SQLite database, and what lies beside it, the owner's alone before SQLite opens it.
+
+    SQLite gives its log and shared memory the mode of the file. A file that is there is not opened here: closing it
+    would drop the locks that this process may hold on it.
+
+    Raises:
+        OSError: when it cannot be made.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE))
+    except FileExistsError:
+        path.chmod(PRIVATE_MODE)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).chmod(PRIVATE_MODE)
 
 
 def sync_directory(directory: Path) -> None:

@@ -12,7 +12,6 @@ Source: DESIGN sections 3 and 4; sqlite.org/wal.html.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from bedside.core.errors import StoreError
-from bedside.service.files import private_opener
+from bedside.service.files import restrict_database
 
 Result = TypeVar("Result")
 
@@ -103,7 +102,7 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
     """
     with _opening(path, "opened") as undo:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(private_opener(str(path), os.O_RDWR | os.O_CREAT))  # its -wal and -shm take this mode over
+        restrict_database(path)
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row
@@ -111,7 +110,6 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute(f"PRAGMA secure_delete={'ON' if secure_delete else 'OFF'}")
-        path.chmod(0o600)
         database = Database(connection, path)
         _migrate(database, migrations)
         undo.pop_all()

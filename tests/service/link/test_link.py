@@ -1,5 +1,6 @@
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
@@ -415,6 +416,24 @@ async def test_calls_that_wait_hold_no_place_and_calls_that_work_do():
         held.release.set()
         await asyncio.gather(*tasks)
         assert await echo(channel, b"a heartbeat") == b"a heartbeat"
+
+
+async def test_thousands_of_calls_that_come_at_once_are_all_taken(pki, mutual):
+    held, server = Held(), serving(tls=mutual, limit=CallLimit(max_calls=3, max_calls_of_peer=3_000))
+    held.add_to(server)
+    tls = ClientTls(pki.authority.certificate_pem, *pki.issue("many"))
+    async with server, AsyncExitStack() as channels:
+        address = Address("127.0.0.1", server.port)
+        opened = [await channels.enter_async_context(open_channel(address, tls)) for _ in range(28)]
+        for channel in opened:
+            assert await echo(channel, b"hello") == b"hello"
+        calls = [channel.unary_unary("/test.Held/Stay")(b"wait") for channel in opened for _ in range(90)]
+        async with asyncio.timeout(30):
+            while held.here < len(calls):
+                assert not any(call.done() for call in calls)
+                await asyncio.sleep(0.05)
+        held.release.set()
+        assert set(await asyncio.gather(*calls)) == {b"wait"}
 
 
 async def test_one_peer_takes_its_own_places_only_on_whatever_connections(pki, mutual):

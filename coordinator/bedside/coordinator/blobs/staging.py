@@ -23,6 +23,7 @@ from blake3 import blake3
 from bedside.coordinator.blobs.files import BlobStore, writing
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.limits import MAX_CHUNK_BYTES
+from bedside.service.files import private_opener
 
 _HASH_CHUNK_BYTES: Final = 1 << 18
 _CALL_SUFFIX: Final = ".call"
@@ -93,7 +94,7 @@ class Staging:
         if offset_bytes + len(data) > total_bytes or len(data) > MAX_CHUNK_BYTES:
             raise MalformedError("upload-too-long", f"the upload is longer than the {total_bytes} bytes of its header")
         fresh = data[have - offset_bytes :]
-        with writing("upload-write", "an upload"), self._path(name).open("ab") as file:
+        with writing("upload-write", "an upload"), open(self._path(name), "ab", opener=private_opener) as file:
             file.write(fresh)
             file.flush()
             os.fsync(file.fileno())
@@ -131,7 +132,7 @@ class Staging:
         """
         path = self._folder / f"{next(self._calls)}{_CALL_SUFFIX}"
         try:
-            with writing("upload-write", "an upload"), path.open("xb") as file:
+            with writing("upload-write", "an upload"), open(path, "xb", opener=private_opener) as file:
                 yield Incoming(file, path, self._blobs)
         finally:
             path.unlink(missing_ok=True)

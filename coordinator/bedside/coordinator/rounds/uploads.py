@@ -16,13 +16,14 @@ from weakref import WeakValueDictionary
 from sqlalchemy import Connection
 
 from bedside.coordinator.parts import Parts
+from bedside.coordinator.rounds.claim import claim
 from bedside.coordinator.rounds.state import RoundState, find_round, phase_of
 from bedside.coordinator.store import contributions
 from bedside.coordinator.store.contributions import RefusalRow, UploadRow
 from bedside.core.errors import ProtocolError, RefusedError
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.securesum.messages import open_header, open_refusal
-from bedside.core.signing import VerifiedCredential, parse_strict
+from bedside.core.signing import VerifiedCredential
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import UploadState
 from bedside.proto.v1.round_pb2 import Header, Refusal
@@ -44,7 +45,7 @@ class Uploads:
             ProtocolError: `unknown-plan`, `round-closed`, `round-full`, `other-openings` or `already-contributed`.
             TrustError, MalformedError: as `open_header`.
         """
-        claimed = parse_strict(Header, signed.payload)
+        claimed = claim(Header, signed)
         state = self._round(claimed.plan_digest)
         cohort = state.plan.cohort_of(device.site)
         known = state.upload(device.digest)
@@ -132,7 +133,7 @@ class Uploads:
             ProtocolError: `unknown-plan`.
             TrustError, MalformedError: as `open_refusal`.
         """
-        claimed = parse_strict(Refusal, signed.payload)
+        claimed = claim(Refusal, signed)
         state = self._round(claimed.plan_digest)
         cohort = state.plan.cohort_of(device.site)
         refusal = open_refusal(signed, device, state.plan, cohort)

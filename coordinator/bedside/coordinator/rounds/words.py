@@ -11,6 +11,7 @@ import asyncio
 
 from bedside.coordinator.blobs import Incoming
 from bedside.coordinator.parts import Parts
+from bedside.coordinator.rounds.claim import claim
 from bedside.coordinator.rounds.state import RoundState, find_round, phase_of
 from bedside.coordinator.store import contributions
 from bedside.coordinator.store.contributions import RefusalRow, WordRow
@@ -26,7 +27,7 @@ from bedside.core.securesum.messages import (
     words_digest,
 )
 from bedside.core.securesum.trustee import leaves_of
-from bedside.core.signing import VerifiedCredential, digest, parse_strict
+from bedside.core.signing import VerifiedCredential, digest
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.round_pb2 import Answer, Closed, Opening, Refusal, Vote
 from bedside.proto.v1.trustee_pb2 import HeaderSet
@@ -43,14 +44,14 @@ class TrusteeWords:
 
         Raises TrustError, MalformedError, ProtocolError as `open_opening`, or `too-late`.
         """
-        claimed = parse_strict(Opening, signed.payload)
+        claimed = claim(Opening, signed)
         state = self._round(claimed.plan_digest, claimed.cohort, trustee)
         open_opening(signed, trustee, state.plan, claimed.cohort)
         self._keep(state, claimed.cohort, "opening", signed, trustee, CohortPhase.OPENING, CohortPhase.LEFT_OUT)
 
     def vote(self, signed: Signed, trustee: VerifiedCredential) -> None:
         """Take a vote for the sealed set; raises as `open_vote`, `votes-differ` or `too-late`."""
-        claimed = parse_strict(Vote, signed.payload)
+        claimed = claim(Vote, signed)
         state = self._round(claimed.plan_digest, claimed.cohort, trustee)
         vote = open_vote(signed, trustee, state.plan, claimed.cohort)
         if vote.set_root != self.root(state, claimed.cohort):
@@ -64,7 +65,7 @@ class TrusteeWords:
             ProtocolError: `other-votes`, `other-noise`, `too-late` or `another-word`.
             TrustError, MalformedError: as `open_answer`.
         """
-        claimed = parse_strict(Answer, signed.payload)
+        claimed = claim(Answer, signed)
         state = self._round(claimed.plan_digest, claimed.cohort, trustee)
         answer = open_answer(signed, trustee, state.plan, claimed.cohort)
         self._check_noise(state, answer, trustee)
@@ -91,7 +92,7 @@ class TrusteeWords:
 
     def closed(self, signed: Signed, trustee: VerifiedCredential) -> Closed:
         """Take a closing, in any phase; raises as `open_closed`."""
-        claimed = parse_strict(Closed, signed.payload)
+        claimed = claim(Closed, signed)
         state = self._round(claimed.plan_digest, claimed.cohort, trustee)
         closed = open_closed(signed, trustee, state.plan, claimed.cohort)
         self._keep(state, claimed.cohort, "closed", signed, trustee, *CohortPhase)
@@ -99,7 +100,7 @@ class TrusteeWords:
 
     def refusal(self, signed: Signed, trustee: VerifiedCredential) -> Refusal:
         """Take a trustee's reason; it ends its cohort unless that has ended. Raises as `open_refusal`."""
-        claimed = parse_strict(Refusal, signed.payload)
+        claimed = claim(Refusal, signed)
         state = self._round(claimed.plan_digest, claimed.cohort, trustee)
         refusal = open_refusal(signed, trustee, state.plan, claimed.cohort)
         row = RefusalRow(

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from bedside.core.errors import StoreError
+from bedside.service.files import restrict_database
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -82,8 +83,8 @@ def open_store(path: Path) -> Store:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin_immediate)
     try:
+        restrict_database(path)
         upgrade(engine)
-        path.chmod(0o600)
     except (SQLAlchemyError, OSError) as error:
         engine.dispose()
         raise StoreError("store-open", f"{path} cannot be opened: {error}") from error

@@ -128,6 +128,9 @@ def _server_options(handshake_timeout_s: float) -> list[Option]:
     return [
         ("grpc.so_reuseport", 0),  # with it, a second server would share the port and take half of the calls
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        # By default gRPC drops calls at random once 1,000 wait to be taken: 5,000 devices come back at once.
+        ("grpc.server.max_pending_requests", MAX_OPEN_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_OPEN_CALLS),
         ("grpc.max_connection_idle_ms", IDLE_S * 1000),
         ("grpc.server_handshake_timeout_ms", int(handshake_timeout_s * 1000)),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_S * 1000 // 2),
