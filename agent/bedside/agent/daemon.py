@@ -34,7 +34,7 @@ from bedside.agent.rounds.client import RoundClient, RoundSettings
 from bedside.agent.rounds.journal import Journal
 from bedside.agent.rounds.link import CoordinatorLink
 from bedside.agent.rounds.models import ActiveModel, ModelStore
-from bedside.agent.sources.registry import ReplayConfig, SerialConfig, SourceContext, build_source
+from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError
@@ -281,6 +281,12 @@ def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
     try:
         return msgspec.convert(fields, type=ReplayConfig | SerialConfig)
     except msgspec.ValidationError as error:
+        if source.kind not in KINDS:
+            raise ConfigError(
+                "source-config",
+                f"source {source.name}: there is no kind {source.kind[:40]!r}",
+                remedy=f"the kinds are {', '.join(KINDS)}",
+            ) from error
         raise ConfigError(
             "source-config",
             f"source {source.name}: {error}",

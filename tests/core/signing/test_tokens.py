@@ -98,3 +98,10 @@ def test_a_cut_token_says_what_to_do(bearer):
     with pytest.raises(MalformedError) as caught:
         read_token(bearer.text()[:-20])
     assert "bedside site token" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["bedside1.", "bedside1.AAAA", "bedside1." + "A" * 43])
+def test_a_token_of_which_little_is_left_is_cut_off_and_nothing_else(text):
+    with pytest.raises(MalformedError, match="cut off or damaged") as caught:
+        read_token(text)
+    assert caught.value.code == "bad-token"
