@@ -81,6 +81,8 @@ def test_a_sites_directory_is_no_coordinators(refused, works, tmp_path):
     root_pk = json.loads(works("federation", "init", root, "--name", "fed", "--json"))["root_pk"]
     named = ("--coordinator", hub / "coordinator.public.json", "--site", site / "site.public.json")
     works("federation", "sign", "--root", root, *named, "--out", document)
+    for directory in (site, tmp_path / "nowhere"):
+        refused("coordinator", "install", directory, document, code="not-a-coordinator")
     works("site", "join", site, document, "--root-pk", root_pk, "--enrolment-address", "gw.example:7444")
     line = refused("coordinator", "install", site, document, code="not-a-coordinator")
     assert "bedside coordinator init" in line

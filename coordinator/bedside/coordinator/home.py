@@ -114,11 +114,7 @@ class Home:
         try:
             return msgspec.json.decode(self._installed("pins.json"), type=RootPin)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                "not-a-coordinator",
-                f"{self.directory} is not a coordinator's directory, or its pins are damaged",
-                remedy="name the directory that `bedside coordinator init` made",
-            ) from error
+            raise self._foreign("its pins are damaged") from error
 
     @property
     def signed_federation(self) -> Signed:
@@ -165,9 +161,11 @@ class Home:
             root_pk: the root key to pin at the first installation; later ones must agree with the pin.
 
         Raises:
-            ConfigError: `root-unknown`, or `root-differs`.
+            ConfigError: `not-a-coordinator`, `root-unknown`, or `root-differs`.
             TrustError: `bad-signature`, `federation-rollback` or `not-our-federation`.
         """
+        if not (self.directory / PUBLIC_FILE).exists():
+            raise self._foreign(f"it has no {PUBLIC_FILE}")
         known = self._known_version()
         if known:
             pinned = bytes.fromhex(self.pin.root_pk)
@@ -193,6 +191,13 @@ class Home:
         self._write("pins.json", msgspec.json.encode(pin))
         self._write("federation.bin", signed.SerializeToString(deterministic=True))
         return federation
+
+    def _foreign(self, why: str) -> ConfigError:
+        return ConfigError(
+            "not-a-coordinator",
+            f"{self.directory} is not a coordinator's directory: {why}",
+            remedy="name the directory that `bedside coordinator init` made",
+        )
 
     def _known_version(self) -> int:
         return self.federation.version if (self._identity / "federation.bin").exists() else 0
