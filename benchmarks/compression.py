@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from fleets.data import LOADERS, DataSet, data_root
 from fleets.models import Net, Schedule, train
-from fleets.report import Figure, arguments, emit, figure, table
 from fleets.rounds import Codec, Contribution, float_cohort, open_cohort, round_seed, upload_bits
+from report import Figure, arguments, emit, figure, table
 
 from bedside.core.learning.combiners import Combiner
 from bedside.core.learning.optimisers import FedAdam, FedAvg, ServerOptimiser

@@ -9,13 +9,11 @@ extrapolated in proportion.
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
-import json
-import os
-import platform
 import statistics
 import time
+
+from report import emit, plain_arguments
 
 from bedside.core.codec.keystream import KeyStream
 from bedside.core.privacy.gaussian import CHUNK_DRAWS, DiscreteGaussian
@@ -92,8 +90,7 @@ def figure(measured: dict[int, dict[str, float | None]]) -> dict[str, object]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    parser = plain_arguments(__doc__)
     parser.add_argument("--runs", type=int, default=3)
     asked = parser.parse_args()
     measured = noise_ms_per_1m(runs=asked.runs)
@@ -101,10 +98,7 @@ def main() -> None:
         for sigma, row in measured.items():
             peer = "not installed" if row["peer"] is None else f"{row['peer']:,.0f} ms"
             print(f"sigma {sigma:>4}: {row['ours']:6.1f} ms, tables {row['tables']:5.1f} ms; opendp {peer}")
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    detail = {str(sigma): row for sigma, row in measured.items()}
-    result = {"benchmark": "noise", "runs": asked.runs, "machine": machine, "detail": detail}
-    print(json.dumps({**result, "figures": [figure(measured)]}))
+    emit("noise", asked.runs, [figure(measured)], {str(sigma): row for sigma, row in measured.items()})
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from fleets.data import LOADERS, DataSet, Examples, data_root
 from fleets.models import Net, Schedule, Tensors, train
-from fleets.report import Figure, arguments, emit, figure, table
 from fleets.rounds import Codec, Contribution, open_cohort, round_seed
+from report import Figure, arguments, emit, figure, table
 
 from bedside.core.learning.combiners import Combiner, CombinerKind
 from bedside.core.learning.optimisers import FedAvg

@@ -13,11 +13,9 @@ what one more costs.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,7 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import blake3
+import noise
 import numpy as np
+from report import emit, plain_arguments
 
 from bedside.core.codec import TensorUpdate, check_sum, decode_sum, encode_pieces
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
@@ -230,6 +230,7 @@ def measure(runs: int, *, quick: bool) -> tuple[dict[str, dict[str, float]], lis
         ratio("device_cpu_ratio_k31", ours["device_s"], sparse, "client_s", 1.0, "31 neighbours"),
         ratio("server_cpu_ratio_k31", ours["servers_s"], sparse, "server_s", 1.0, f"31 neighbours; {EXTRAPOLATED}"),
     ]
+    figures.append(noise.figure(noise.noise_ms_per_1m(runs=runs)))
     if quick:
         return rows, figures
     for trustees in (10, 20):
@@ -255,8 +256,7 @@ def measure(runs: int, *, quick: bool) -> tuple[dict[str, dict[str, float]], lis
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    parser = plain_arguments(__doc__)
     parser.add_argument("--quick", action="store_true", help="the main row and its peers only")
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
@@ -266,12 +266,7 @@ def main() -> None:
             print(label, *(f"{name} {value:,.4f}" for name, value in row.items()), sep="  ")
         for one in figures:
             print(f"{one['name']:>26}: {one['value']}  (goal {one['goal']}) {one['note']}")
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    print(
-        json.dumps(
-            {"benchmark": "secure_sum", "runs": asked.runs, "machine": machine, "detail": rows, "figures": figures}
-        )
-    )
+    emit("secure_sum", asked.runs, figures, rows)
 
 
 if __name__ == "__main__":

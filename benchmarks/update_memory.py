@@ -12,22 +12,20 @@ of its own, on the same number of parameters, above its own idle size; measured 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
-import platform
 import resource
 import subprocess
-import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
+from report import emit, plain_arguments
 from secure_sum import ROOT, load_world
 
 from bedside.agent.config import TrainingConfig
@@ -135,8 +133,6 @@ def prepared(words: int, folder: Path) -> ContributionJob:
     if child == 0:
         os.close(reader)
         job = prepare(folder, words)
-        import msgspec
-
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(msgspec.json.encode(job))
         os._exit(0)
@@ -144,8 +140,6 @@ def prepared(words: int, folder: Path) -> ContributionJob:
     with os.fdopen(reader, "rb") as pipe:
         data = pipe.read()
     os.waitpid(child, 0)
-    import msgspec
-
     return msgspec.json.decode(data, type=ContributionJob)
 
 
@@ -215,8 +209,7 @@ def run_peer(words: int) -> float | str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    parser = plain_arguments(__doc__)
     parser.add_argument("--words", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=3)
     asked = parser.parse_args()
@@ -238,15 +231,8 @@ def main() -> None:
         "better": "lower",
         "note": peer if isinstance(peer, str) else "worst of the runs; training not included",
     }
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    print(
-        json.dumps(
-            {"benchmark": "update_memory", "runs": asked.runs, "machine": machine, "detail": worst, "figures": [figure]}
-        )
-    )
+    emit("update_memory", asked.runs, [figure], worst)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    time.sleep(0)
     main()

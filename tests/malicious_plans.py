@@ -79,13 +79,18 @@ def one_count_more(plan: plan_pb2.Plan) -> None:
     plan.layout.segments.append(plan_pb2.Segment(name="patients-with-fever", kind=plan_pb2.SEGMENT_KIND_COUNT, cap=1))
 
 
+def capped_below_the_examples(plan: plan_pb2.Plan) -> None:
+    plan.layout.segments[1].cap = plan.training.max_examples - 1
+
+
 def counts(purpose: plan_pb2.Purpose.ValueType, template: str, *names: str, noise_multiplier_e6: int = 0):
     def change(plan: plan_pb2.Plan) -> None:
         plan.purpose = purpose
         plan.statistic_template = template
         del plan.layout.segments[:]
+        cap = 100 if template else plan.training.max_examples
         for name in names:
-            plan.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=100))
+            plan.layout.segments.append(plan_pb2.Segment(name=name, kind=plan_pb2.SEGMENT_KIND_COUNT, cap=cap))
         plan.noise.noise_multiplier_e6 = noise_multiplier_e6
 
     return change
@@ -116,7 +121,6 @@ MALICIOUS = (
         counts(plan_pb2.PURPOSE_EVALUATE, "", "correct"),
         words=("evaluate", "train"),
     ),
-    MaliciousPlan("purpose-not-allowed", "unnamed purpose", set_fields(purpose=99), words=("unknown",)),
     MaliciousPlan("too-few-trustees", "one trustee", alone, words=("1 sites", "2 sites")),
     MaliciousPlan("too-few-contributors", "set of two", set_fields(min_contributors=2), words=("2", "3")),
     MaliciousPlan("codec-out-of-range", "clip", segment(clip_e6=11_000_000), words=("11", "10")),
@@ -132,6 +136,9 @@ MALICIOUS = (
     MaliciousPlan("layout-not-the-models", "local tensor", one_tensor_more, words=("personal-head",)),
     MaliciousPlan("layout-not-the-models", "part of the model", one_tensor_less, words=("exactly",)),
     MaliciousPlan("layout-not-the-models", "free count", one_count_more, words=("patients-with-fever", "examples")),
+    MaliciousPlan(
+        "layout-not-the-models", "a cap as an oracle", capped_below_the_examples, words=("caps the count", "399", "400")
+    ),
     MaliciousPlan(
         "layout-not-the-models", "statistic of values", set_fields(purpose=STATISTIC), ALLOWS_STATISTICS, ("statistic",)
     ),

@@ -21,7 +21,7 @@ from bedside.authoring.build import Built, build_bundle
 from bedside.authoring.recipe import load_recipe
 from bedside.firmware_bridge.recording import Label, Recording, write_recording
 from bedside.proto.v1.identity_pb2 import Role
-from bedside.service.identity import create_identity, open_identity
+from bedside.service.identity import create_identity, find_identity
 from bedside.service.platform import SystemEntropy
 
 TINY = Path(__file__).parents[1] / "recipes" / "tiny.toml"
@@ -90,7 +90,7 @@ class Device:
     def await_predictions(self, above: int = 0) -> int:
         """Wait until a prediction with an id above that is stored; returns the newest id."""
 
-        key = open_identity(self.path / "state" / "identity", Role.ROLE_DEVICE).buffer_key
+        key = find_identity(self.path / "state" / "identity", Role.ROLE_DEVICE).buffer_key
 
         def newest() -> int:
             if not (self.path / "run" / "agent.sock").is_socket():

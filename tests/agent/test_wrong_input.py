@@ -1,5 +1,8 @@
 """A mistake of the person who sets a device up: one line, the remedy, an exit that is not zero."""
 
+import subprocess
+import sys
+
 import pytest
 
 
@@ -71,3 +74,11 @@ def test_what_is_stored_before_the_first_run_is_nothing_and_the_agent_is_to_be_r
 def test_a_directory_without_an_agent_names_the_file_that_is_missing(device) -> None:
     (device.path / "agent.toml").unlink()
     refused(device, "agent.toml")
+
+
+def test_a_token_is_read_from_standard_input_where_no_other_user_sees_it(device) -> None:
+    command = [sys.executable, "-m", "bedside.service", "agent", "enrol", str(device.path), "-"]
+    done = subprocess.run(command, input="bedside1.!damaged\n", capture_output=True, text=True, timeout=30)
+    direct = subprocess.run([*command[:-1], "bedside1.!damaged"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (direct.returncode, direct.stderr)
+    assert "bad-token" in done.stderr

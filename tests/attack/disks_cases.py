@@ -138,3 +138,15 @@ def an_older_roster_at_the_vote(field: Field) -> Attempt:
     begun = field.begin()
     field.bench().open(field.plan(task="second"), rosters=field.rosters(versions={"birch": 7}))
     return lambda: field.seal(begun, rosters=field.rosters(versions={"birch": 6}))
+
+
+@attack("T8", "header-sequence-rollback", Guard(check_floor, "-rollback"))
+def a_header_of_a_cloned_device_behind_the_first(field: Field) -> Attempt:
+    """Two machines of one identity: the copy of a card image goes on from where it was taken."""
+    bench, device = field.bench(), field.world.devices[0]
+    device.sequence = 50
+    first = field.begin()
+    field.reveal(first, bench.others_vote(first, field.seal(first)))
+    device.sequence = 7
+    again = field.begin(field.next_plan())
+    return lambda: field.seal(again)

@@ -30,7 +30,6 @@ def layout(*, tensors=(W0, B0), bits=8, counts=("examples", "correct")) -> plan_
 
 _BEHIND = {
     "site-not-in-plan: leaves the site out": ("too-few-trustees",),
-    "purpose-not-allowed: unnamed purpose": ("layout-not-the-models",),
     "layout-not-the-models: statistic of values": ("statistic-not-in-catalogue", "statistic-without-noise"),
     "statistic-not-in-catalogue: free predicate": ("statistic-without-noise",),
     "statistic-not-in-catalogue: template that the site does not name": ("statistic-without-noise",),

@@ -8,7 +8,7 @@ from guard_switch import Guard, Instead, without
 from known_guards import EXPIRY, ROSTER, SIGNATURE
 
 from bedside.agent.rounds import memory, offer
-from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
+from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen, TrusteePin
 from bedside.agent.rounds.receipts import check_receipt
 from bedside.core.policy import judge
 from bedside.core.securesum import keys, messages
@@ -25,6 +25,7 @@ from bedside.trustee.store import check_floor
 ROLLBACK, FORK = Guard(check_floor, "-rollback"), Guard(check_floor, "-fork")
 VERSION = Guard(trust._check_version, "-rollback")
 STILL_OPEN = Guard(Duty._progress, "round-still-open")
+TWIN = Guard(offer._check_single, "other-trustee")
 BEHIND = b"d" * 32
 
 # Trustees
@@ -191,11 +192,27 @@ def a_model_for_this_device_alone(field: Field) -> Attempt:
     "openings-incomplete",
     Guard(messages.open_openings, "openings-incomplete"),
     Instead(offer, "own_opening", lambda openings, _: openings[0]),
+    TWIN,
 )
 def a_round_without_the_own_trustees_opening(field: Field) -> Attempt:
     plan = field.plan()
     openings, _ = field.world.open_round(plan)
     return lambda: _last_two(field, plan, openings)
+
+
+@attack("T8", "other-trustee", Guard(Seen.with_trustee, "other-trustee"))
+def a_second_trustee_that_the_site_was_talked_into_listing(field: Field) -> Attempt:
+    site = field.world.sites["alder"]
+    first, second = site.trustee, field.world.enrol("alder", site.authority, ROLE_TRUSTEE)
+    site.trustee = second
+    plan = field.plan()
+    openings, _ = field.world.open_round(plan)
+    made = field.offer(plan, openings)
+    roster = field.world.roster(site, version=2)
+    roster.credential_digests[:] = sorted([*roster.credential_digests, first.credential.digest])
+    made.rosters[0].CopyFrom(sign_message("roster", roster, site.authority))
+    known = Seen(trustee=TrusteePin(first.credential.credential.subject, first.credential.digest))
+    return lambda: field.take(made, known)
 
 
 def _last_two(field: Field, plan, openings) -> object:

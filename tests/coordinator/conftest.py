@@ -274,7 +274,7 @@ class Desk:
         with remote_errors("coordinator"):
             return await self.enrolment.RequestCredential(self.enrol_request(member, token))
 
-    def enrol_request(self, member: Member, token: str) -> EnrolRequest:
+    def enrol_request(self, member: Member, token: str, *, nonce: bytes = b"n" * 16) -> EnrolRequest:
         bearer = read_token(token)
         request = CredentialRequest(
             suite=SUITE,
@@ -285,7 +285,7 @@ class Desk:
             sign_pk=bytes(member.key.verify_key),
             tls_key_digest=member.tls_key_digest,
             requested_at_s=now_s(),
-            nonce=b"n" * 16,
+            nonce=nonce,
             token=bearer.signed.SerializeToString(deterministic=True),
         )
         return use_token(bearer, request, member.key)
@@ -527,6 +527,10 @@ class Trustee:
         await self.stub.PutVote(sign_message("vote", told, self.member.key))
 
     async def do_reveal(self, request) -> None:  # type: ignore[no-untyped-def]
+        await self.put_answer(*self.answer(request))
+
+    def answer(self, request) -> tuple[Signed, bytes]:  # type: ignore[no-untyped-def]
+        """What a reveal request is answered with, and its words."""
         plan = self.plans[request.plan_digest]
         checked, openings, noise = self.sets[plan.digest]
         votes = open_votes(request.votes, plan, request.cohort, openings, checked.root)
@@ -545,8 +549,9 @@ class Trustee:
             noise_multiplier_e6=noise.multiplier_e6 if self.claims_e6 is None else self.claims_e6,
             chain=round_pb2.Chain(boot_id=b"b" * 16, index=1),
         )
-        signed = sign_message("answer", told, self.member.key)
+        return sign_message("answer", told, self.member.key), packed
 
+    async def put_answer(self, signed: Signed, packed: bytes) -> None:
         async def chunks() -> AsyncIterator[AnswerChunk]:
             for at in range(0, len(packed), self.chunk_bytes):
                 piece = packed[at : at + self.chunk_bytes]

@@ -11,7 +11,9 @@ import pytest
 
 from bedside.coordinator.cli.fleet import unwell
 from bedside.coordinator.home import Home
+from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.errors import ConfigError, TrustError, UnavailableError
+from bedside.core.signing import digest
 from bedside.proto.v1.device_pb2 import ComponentHealth, ComponentState
 
 CODE = "from bedside.service.cli import main; main()"
@@ -73,6 +75,38 @@ async def test_a_plan_is_written_to_a_file_that_a_site_judges(federation, bundle
     judged = json.loads(out)
     assert (status, judged["allowed"], judged["plan_digest"]) == (1, False, told["plan_digest"])
     assert judged["rules"][-1]["code"] == "unknown-signer"
+
+
+async def test_the_model_of_a_task_is_written_to_a_file(federation, bundle, tmp_path):
+    out = tmp_path / "model.safetensors"
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=2)
+        await desk.start(bundle)
+        fetch = ("round", "model", "--task", "watch", "--out", str(out), "--json", "--socket")
+        sock = str(federation.home.directory / "operator.sock")
+        serving = [asyncio.create_task(trustee.serve()) for trustee in desk.trustees()]
+        status, text, err = await bedside(*fetch, sock)
+        assert (status, err) == (0, "")
+        start = json.loads(text)["digest"]
+        assert decode_tensors(out.read_bytes()).keys() == {"w0", "b0"}, "the running round's own start"
+        for device in desk.devices():
+            await device.beat()
+        await asyncio.gather(*(device.take_part() for device in desk.devices()))
+        ended = await desk.ended()
+        for task in serving:
+            task.cancel()
+        status, text, _ = await bedside(*fetch, sock)
+        told = json.loads(text)
+        assert (status, told["digest"]) == (0, ended.checkpoint.digest.hex())
+        assert digest(out.read_bytes()).hex() == told["digest"] != start
+        assert told["size_bytes"] == out.stat().st_size
+        blob = next(federation.home.blobs_path.rglob(ended.checkpoint.digest.hex()))
+        blob.write_bytes(b"altered" + blob.read_bytes()[7:])
+        kept = out.read_bytes()
+        status, _, err = await bedside(*fetch, sock)
+        assert (status != 0, err.count("\n"), out.read_bytes()) == (True, 1, kept)
+        status, _, err = await bedside("round", "model", "--task", "other", "--out", str(out), "--socket", sock)
+        assert (status != 0, "no-round" in err) == (True, True)
 
 
 async def test_an_operator_chooses_the_combiner_and_sees_it_again(new_federation, bundle, tmp_path):

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from bedside.core.errors import TrustError
+from bedside.core.errors import MalformedError, TrustError
 from bedside.core.signing import digest
 from bedside.proto.v1.enrolment_pb2 import RequestPhase
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.proto.v1.trustee_pb2 import CredentialDecision
+from bedside.service.link.errors import remote_errors
 
 
 async def test_a_site_token_leads_to_a_certificate_once_the_site_has_listed_the_device(federation):
@@ -56,6 +57,26 @@ async def test_an_expired_or_foreign_token_is_refused(federation):
         with pytest.raises(TrustError) as caught:
             await desk.request(member, birch.token("test", federation.public))
         assert caught.value.code == "bad-signature"
+
+
+async def test_a_request_with_a_large_nonce_is_not_taken_and_costs_the_token_nothing(federation):
+    async with federation.coordinator() as desk:
+        site = federation.sites["alder"]
+        token, member = site.token("test", federation.public), site.new_member(Role.ROLE_DEVICE)
+        with pytest.raises(MalformedError) as caught, remote_errors("coordinator"):
+            await desk.enrolment.RequestCredential(desk.enrol_request(member, token, nonce=bytes(2_300_000)))
+        assert caught.value.code == "bad-message"
+        assert (await desk.request(member, token)).phase == RequestPhase.REQUEST_PHASE_PENDING
+
+
+@pytest.mark.parametrize("version", [1 << 63, (1 << 64) - 1])
+async def test_a_roster_version_that_no_database_holds_is_refused_in_words(federation, version):
+    async with federation.coordinator() as desk:
+        site = federation.sites["alder"]
+        site.version = version - 1
+        with pytest.raises(MalformedError) as caught:
+            await desk.publish(site)
+        assert caught.value.code == "bad-message"
 
 
 async def test_a_roster_never_goes_back(federation):

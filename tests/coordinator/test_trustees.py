@@ -6,11 +6,18 @@ import asyncio
 
 import pytest
 
+from bedside.coordinator.blobs import Incoming
+from bedside.coordinator.rounds import work
 from bedside.coordinator.rounds.work import work_digest
-from bedside.core.errors import ProtocolError
+from bedside.core.errors import MalformedError, ProtocolError
+from bedside.core.securesum.merkle import check_membership
+from bedside.core.signing import open_signed
 from bedside.proto.v1 import round_pb2
+from bedside.proto.v1.identity_pb2 import Role
 from bedside.proto.v1.operator_pb2 import StopTaskRequest
+from bedside.proto.v1.round_pb2 import Answer
 from bedside.proto.v1.trustee_pb2 import WorkRequest
+from bedside.service.link.errors import remote_errors
 
 
 async def test_a_refusal_ends_the_round_with_the_sites_own_sentence(federation, bundle):
@@ -116,3 +123,101 @@ async def test_a_stopped_task_closes_its_round_and_asks_trustees_to_close(federa
         assert [item.WhichOneof("item") for item in await alder.items()] == ["close"]
         with pytest.raises(ProtocolError):
             await desk.round(2)
+
+
+async def revealing(desk, bundle):
+    """Alder's trustee and its request to reveal, in a round whose set was voted for."""
+    await desk.populate(devices=2)
+    await desk.start(bundle)
+    alder, birch = desk.trustees()
+    for trustee in (alder, birch):
+        await trustee.serve(until="open")
+    devices = desk.devices()
+    for device in devices:
+        await device.beat()
+    for device in devices:
+        await device.take_part()
+    for trustee in (alder, birch):
+        await trustee.serve(until="seal")
+    items = []
+    while not items:
+        items = [item for item in await alder.items() if item.WhichOneof("item") == "reveal"]
+    return alder, birch, items[0].reveal
+
+
+def files_below(directory) -> set:
+    return {path for path in directory.rglob("*") if path.is_file()}
+
+
+async def test_words_that_an_answer_did_not_sign_leave_nothing_on_the_disk(federation, bundle):
+    async with federation.coordinator() as desk:
+        alder, birch, request = await revealing(desk, bundle)
+        signed, packed = alder.answer(request)
+        blobs = federation.home.blobs_path
+        before = files_below(blobs)
+        for number in range(5):
+            with pytest.raises(MalformedError) as caught, remote_errors("coordinator"):
+                await alder.put_answer(signed, bytes([number + 1 ^ packed[0]]) + packed[1:])
+            assert caught.value.code == "answer-digest"
+        with pytest.raises(MalformedError) as caught, remote_errors("coordinator"):
+            await alder.put_answer(signed, packed[:-1])
+        assert caught.value.code == "answer-digest"
+        assert files_below(blobs) == before
+
+        await alder.put_answer(signed, packed)
+        await alder.put_answer(signed, packed)  # a repeated call
+        (kept,) = files_below(blobs) - before
+        assert kept.name == Answer.FromString(signed.payload).mask_sum_digest.hex()
+        await birch.serve(until="reveal")
+        assert (await desk.ended()).summary.phase == "opened"
+
+
+async def test_an_answer_out_of_its_phase_is_refused_before_a_word_of_it_is_read(federation, bundle, monkeypatch):
+    async with federation.coordinator() as desk:
+        alder, birch, request = await revealing(desk, bundle)
+        signed, packed = alder.answer(request)
+        await birch.do_close(request, round_pb2.CLOSE_REASON_LOST)
+        await desk.ended()
+        monkeypatch.setattr(Incoming, "write", lambda *_: pytest.fail("words were read"))
+        with pytest.raises(ProtocolError) as caught, remote_errors("coordinator"):
+            await alder.put_answer(signed, packed)
+        assert caught.value.code == "too-late"
+
+
+async def test_a_device_hears_its_own_trustees_answer_also_when_the_cohort_was_left_out(federation, bundle):
+    """Its trustee answered, another one did not: the device's delta counts as used, and it is told so with proof."""
+    async with federation.coordinator() as desk:
+        alder, birch, request = await revealing(desk, bundle)
+        await alder.do_reveal(request)
+        await birch.do_close(request, round_pb2.CLOSE_REASON_LOST)
+        assert (await desk.ended()).summary.phase == "failed"
+        device = next(one for one in desk.devices() if one.member.site == "alder")
+        (receipt,) = (await device.offer(open_plans=(request.plan_digest,), wait_ms=0)).receipts
+        answer = Answer.FromString(open_signed("answer", receipt.answer, alder.member.own.sign_pk))
+        assert check_membership(answer.set_root, receipt.membership, device.member.own.digest) is not None
+        other = next(one for one in desk.devices() if one.member.site == "birch")
+        (receipt,) = (await other.offer(open_plans=(request.plan_digest,), wait_ms=0)).receipts
+        assert receipt.WhichOneof("word") == "closed"
+
+
+async def test_what_enrols_never_crowds_out_what_a_round_waits_for(federation, bundle, monkeypatch):
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=1)
+        site = federation.sites["alder"]
+        token = site.token("test", federation.public, uses=9)
+        for _ in range(9):
+            await desk.request(site.new_member(Role.ROLE_DEVICE), token)
+        alder = desk.trustees()[0]
+        (one, *_) = await alder.items()
+        await desk.start(bundle)
+        async with asyncio.timeout(20):
+            while (open_item := (await alder.items())[0]).WhichOneof("item") != "open":
+                pass
+        monkeypatch.setattr(work, "MAX_WORK_BYTES", open_item.ByteSize() + 3 * one.ByteSize() + 4 * 16)
+        items = await alder.items()
+        assert [item.WhichOneof("item") for item in items] == ["open", "enrol", "enrol", "enrol"]
+        known = [work_digest(item) for item in items]
+        rest = (await alder.stub.GetWork(WorkRequest(wait_ms=0, known_work=known))).items
+        assert len(rest) == 6, "what did not fit follows"
+        monkeypatch.setattr(work, "MAX_WORK_BYTES", open_item.ByteSize())
+        assert {item.WhichOneof("item") for item in await alder.items()} == {"enrol"}, "one too large holds up none"

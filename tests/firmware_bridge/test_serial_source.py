@@ -4,13 +4,13 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bedside.core.errors import ConfigError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Quality
 from bedside.firmware_bridge.board_clock import BoardClock
@@ -139,6 +139,19 @@ def test_a_reboot_never_goes_back_in_time() -> None:
     after, jumped = clock.stamp(Samples(0, 0, 0, values), INFO, 10**18)
     assert after >= late + 40_000_000
     assert jumped
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_recording_with_changed_bytes_is_read_or_is_one_sentence(recording, seed) -> None:
+    path, _ = recording
+    whole, drawn = path.read_bytes(), np.random.default_rng(seed)
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in (*drawn.integers(0, len(data), 2), *(len(data) - drawn.integers(1, 600, 2))):
+            data[at] = drawn.integers(256)
+        path.write_bytes(data)
+        with suppress(MalformedError, ConfigError):
+            read_recording(path)
 
 
 def test_a_recording_survives_its_file(recording) -> None:

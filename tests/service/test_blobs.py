@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import hashlib
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import blake3
 import pytest
 
-from bedside.core.errors import MalformedError, TrustError, UnavailableError
+from bedside.core.errors import MalformedError, StoreError, TrustError, UnavailableError
 from bedside.proto.v1.common_pb2 import BlobRequest, Chunk
 from bedside.service.link.blobs import fetch_blob, read_chunks
 
@@ -96,3 +99,75 @@ async def test_an_empty_blob_arrives(served: Path, tmp_path: Path) -> None:
 def test_an_offset_behind_the_end_is_malformed(served: Path) -> None:
     with pytest.raises(MalformedError, match="no byte"):
         list(read_chunks(served, len(CONTENT) + 1))
+
+
+@pytest.mark.parametrize("name", [b"", b"t" * 31, b"t" * 200])
+async def test_a_name_that_is_no_digest_is_malformed(served: Path, tmp_path: Path, name: bytes) -> None:
+    with pytest.raises(MalformedError) as caught:
+        await fetch_blob(Server(served), name, tmp_path / "blob")
+    assert caught.value.code == "bad-digest"
+
+
+async def test_a_file_that_rotted_under_its_name_is_fetched_anew(served: Path, tmp_path: Path) -> None:
+    target, server = tmp_path / "blob", Server(served)
+    target.write_bytes(CONTENT[:-1] + b"!")
+    assert (await fetch_blob(server, DIGEST, target)).read_bytes() == CONTENT
+    assert server.offsets == [0]
+    await fetch_blob(server, DIGEST, target)
+    assert server.offsets == [0], "a sound file is not fetched again"
+
+
+async def test_chunks_that_bring_nothing_are_refused(tmp_path: Path) -> None:
+    async def idle(_: BlobRequest) -> AsyncIterator[Chunk]:
+        while True:
+            yield Chunk(offset_bytes=0, total_bytes=100)
+
+    async def idle_at_the_end(_: BlobRequest) -> AsyncIterator[Chunk]:
+        while True:
+            yield Chunk(offset_bytes=0, total_bytes=0)
+
+    for get_blob in (idle, idle_at_the_end):
+        with pytest.raises(MalformedError, match="continue"):
+            await fetch_blob(get_blob, DIGEST, tmp_path / "blob")
+
+
+async def test_a_stream_that_falls_silent_is_left_and_resumed_later(served: Path, tmp_path: Path) -> None:
+    async def silent(_: BlobRequest) -> AsyncIterator[Chunk]:
+        yield Chunk(offset_bytes=0, data=CONTENT[:1_000], total_bytes=len(CONTENT))
+        await asyncio.Event().wait()
+
+    with pytest.raises(UnavailableError) as caught:
+        await fetch_blob(silent, DIGEST, tmp_path / "blob", stall_s=0.01)
+    assert caught.value.code == "blob-stalled"
+    server = Server(served)
+    await fetch_blob(server, DIGEST, tmp_path / "blob")
+    assert server.offsets == [1_000]
+
+
+class FullDisk(io.BufferedWriter):
+    """Takes bytes and never gets them to the disk, not at close either."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_full_disk_is_an_error_of_the_store_whenever_it_shows(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, mode: str) -> io.BufferedWriter:
+        assert mode == "ab"
+        return FullDisk(io.FileIO(path, "ab"))
+
+    server = Server(served, cut_after=10)
+    sound = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode="r": full(path, mode) if "a" in mode else sound(path, mode))
+    with pytest.raises(StoreError) as caught:
+        await fetch_blob(server, DIGEST, tmp_path / "blob")
+    assert caught.value.code == "blob-write"
+
+    async def broken(_: BlobRequest) -> AsyncIterator[Chunk]:
+        yield Chunk(offset_bytes=0, data=b"few", total_bytes=len(CONTENT))
+        raise UnavailableError("peer-unavailable", "the link broke before the bytes were written")
+
+    with pytest.raises(UnavailableError, match="broke"):
+        await fetch_blob(broken, DIGEST, tmp_path / "other")

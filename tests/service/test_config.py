@@ -36,6 +36,12 @@ def write(tmp_path):
     return write
 
 
+def test_a_number_of_thousands_of_digits_is_a_sentence(write):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write("site = " + "9" * 5_000), Agent)
+    assert caught.value.code == "config-toml"
+
+
 def refused(path):
     with pytest.raises(ConfigError) as caught:
         load_config(path, Agent)

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from nacl.signing import SigningKey
 
-from bedside.core.errors import ConfigError, TrustError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, TrustError, UnavailableError
 from bedside.core.signing.envelope import digest, parse_strict, sign_message
 from bedside.core.signing.tokens import mint_token, open_request
 from bedside.core.signing.trust import subject_of
@@ -44,6 +44,7 @@ class ScriptedCoordinator(EnrolmentServiceServicer):
         self.phase = wire.REQUEST_PHASE_ACTIVE
         self.requests = []
         self.fail_once = False
+        self.service_address = "127.0.0.1:9"
         self.by_site = False
         self.countersigns_token = False
         self.certificate_key = None
@@ -82,7 +83,7 @@ class ScriptedCoordinator(EnrolmentServiceServicer):
 
     async def GetFederation(self, request, context):
         return wire.FederationBundle(
-            federation=self.federation(), ca_pem=self.authority.certificate_pem, service_address="127.0.0.1:9"
+            federation=self.federation(), ca_pem=self.authority.certificate_pem, service_address=self.service_address
         )
 
     async def RequestCredential(self, request, context):
@@ -162,6 +163,16 @@ async def test_a_site_token_gives_a_credential_and_a_certificate_in_one_call(coo
     assert identity.certificate_pem.startswith(b"-----BEGIN CERTIFICATE")
     assert identity.pins.service_address == "127.0.0.1:9"
     assert identity.ca_pem == authority.certificate_pem
+
+
+@pytest.mark.parametrize("told", ["unix:/run/bedside.sock", "nonsense", "h" * 5_000 + ":1"])
+async def test_an_address_that_leads_to_no_host_is_not_pinned(coordinator, authority, identity, told):
+    coordinator.service_address = told
+    async with serving(coordinator) as address:
+        with pytest.raises(MalformedError) as caught:
+            await start(identity, token(address, authority))
+    assert caught.value.code == "bad-address"
+    assert identity.pins.service_address == ""
 
 
 async def test_an_interrupted_request_is_sent_again_byte_for_byte(coordinator, authority, identity):

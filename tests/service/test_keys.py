@@ -1,5 +1,7 @@
+import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +113,17 @@ def test_a_left_over_temporary_file_does_not_stop_the_next_write(tmp_path):
     write_durable(tmp_path / "f", b"new", 0o644)
     assert (tmp_path / "f").read_bytes() == b"new"
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("call", ["unlink", "replace"])
+def test_a_disk_that_takes_no_writes_is_an_error_of_the_store(tmp_path, monkeypatch, call):
+    write_durable(tmp_path / "s", b"old")
+
+    def refuse(*_args, **_options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(StoreError) as caught:
+        write_durable(tmp_path / "s", b"new")
+    assert caught.value.code == "file-write"
+    assert (tmp_path / "s").read_bytes() == b"old"

@@ -24,7 +24,8 @@ def test_a_file_is_private_and_every_commit_reaches_the_disk(path):
     database = open_database(path, [FIRST])
     assert database.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
     assert database.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    beside = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert beside == {"agent.db": 0o600, "agent.db-wal": 0o600, "agent.db-shm": 0o600}
     database.close()
 
 
@@ -52,6 +53,15 @@ def test_a_file_of_a_later_version_is_refused(path):
     with pytest.raises(StoreError) as caught:
         open_database(path, [FIRST])
     assert caught.value.code == "store-newer"
+
+
+def test_an_integer_that_sqlite_does_not_hold_is_an_error_of_the_store(path):
+    database = open_database(path, [FIRST, SECOND])
+    with pytest.raises(StoreError) as caught:
+        database.run_tx("insert", lambda tx: tx.execute("INSERT INTO item VALUES ('b', ?)", (2**63,)))
+    assert caught.value.code == "store-write"
+    assert names(database.connection) == ["a"]
+    database.close()
 
 
 def test_a_transaction_that_fails_writes_nothing(path):
@@ -110,3 +120,17 @@ def test_wall_time_never_goes_back(monkeypatch):
     monkeypatch.setattr(platform.time, "time_ns", lambda: next(times))
     clock = SystemClock()
     assert [clock.now_ns() for _ in range(3)] == [5, 5, 9]
+
+
+def test_a_directory_that_cannot_be_made_and_rows_that_cannot_be_read_are_errors_of_the_store(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError) as caught:
+        open_database(tmp_path / "file" / "agent.db", [FIRST])
+    assert caught.value.code == "store-open"
+    database = open_database(tmp_path / "agent.db", [FIRST])
+    assert [row["name"] for row in database.rows("SELECT name FROM item")] == ["a"]
+    database.close()
+    for read in (database.rows, database.row):
+        with pytest.raises(StoreError) as caught:
+            read("SELECT name FROM item")
+        assert caught.value.code == "store-read"

@@ -100,6 +100,26 @@ def test_join_refuses_what_the_root_did_not_sign_or_another_authority(call, tmp_
     assert not (site / "identity").exists()
 
 
+def test_a_site_replaces_its_trustee_as_the_operations_page_says(call, joined, tmp_path):
+    old = json.loads(call("site", "show", joined, "--json")[1])["trustee"]
+    assert call("site", "revoke", joined, old)[0] == 0
+    (joined / "identity").rename(joined / "identity.old")
+    again = call("site", "join", joined, tmp_path / "federation.bin", "--root-pk", ROOT_PK,
+                 "--enrolment-address", "gw.example:7444")  # fmt: skip
+    assert again[0] == 0, again
+    shown = json.loads(call("site", "show", joined, "--json")[1])
+    assert shown["trustee"] != old
+    members = {member["subject"]: member["revoked"] for member in shown["members"]}
+    assert members == {old: True, shown["trustee"]: False}
+
+
+def test_a_second_trustee_is_not_made_while_the_first_is_listed(call, joined, tmp_path):
+    (joined / "identity").rename(joined / "identity.old")
+    status, _, err = call("site", "join", joined, tmp_path / "federation.bin", "--root-pk", ROOT_PK,
+                          "--enrolment-address", "gw.example:7444")  # fmt: skip
+    assert (status, "second-trustee" in err) == (77, True)
+
+
 def test_a_joined_site_does_not_move_to_another_federation(call, joined, tmp_path):
     other = federation_for(joined, tmp_path, name="other")
     status, _, err = call("site", "join", joined, other, "--root-pk", ROOT_PK, "--enrolment-address", "a:1")

@@ -8,6 +8,7 @@ The scripted coordinator keeps what it was sent, and the test plays the other tr
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 import ssl
 import sys
@@ -22,11 +23,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from nacl.signing import SigningKey
 
-from bedside.core.errors import UnavailableError
+from bedside.core.errors import StoreError, UnavailableError
 from bedside.core.securesum.trustee import judge_set, mask_sum
-from bedside.core.signing.envelope import digest
+from bedside.core.signing.envelope import digest, sign_message
 from bedside.core.signing.tokens import mint_token, use_token
-from bedside.proto.v1 import audit_pb2, identity_pb2, round_pb2
+from bedside.proto.v1 import audit_pb2, identity_pb2, plan_pb2, round_pb2
 from bedside.proto.v1 import enrolment_pb2 as enrolment
 from bedside.proto.v1.common_pb2 import Chunk, Empty
 from bedside.proto.v1.enrolment_pb2_grpc import EnrolmentServiceServicer, add_EnrolmentServiceServicer_to_server
@@ -84,8 +85,6 @@ class Coordinator(EnrolmentServiceServicer, TrusteeServiceServicer):
         await self.note()
 
     def federation(self):
-        from bedside.core.signing.envelope import sign_message
-
         return sign_message("federation", self.world.federation, self.world.root)
 
     async def GetFederation(self, request, context):
@@ -206,7 +205,7 @@ def bedside(*arguments):
 
 
 async def command(*arguments):
-    process = await asyncio.create_subprocess_exec(*bedside(*arguments), stdout=-1, stderr=-1)
+    process = await asyncio.create_subprocess_exec(*bedside(*arguments), stdin=-3, stdout=-1, stderr=-1)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -391,6 +390,73 @@ async def test_refusals_reach_the_coordinator_with_code_and_sentence(bench, coor
     assert second.sequence > first.sequence
 
 
+async def test_requests_that_no_database_or_disk_can_hold_are_refused_and_the_trustee_goes_on(
+    bench, coordinator, world, tmp_path
+):
+    async with serving(coordinator, tmp_path) as ports:
+        point(bench, ports)
+        async with running(bench) as process:
+            begun, headers = await begin(bench, coordinator, bench.plan())
+            far = bench.open_request(begun.plan)
+            message = plan_pb2.Plan.FromString(far.plan.payload)
+            message.round_number = 1 << 63
+            far.plan.CopyFrom(sign_message("plan", message, world.coordinator))
+            nameless = bench.seal_request(begun, headers)
+            nameless.headers.digest = b"x" * 200
+            coordinator.items = [WorkItem(open=far), WorkItem(seal=nameless)]
+            await coordinator.note()
+            await coordinator.wait_for(lambda: len(coordinator.words.get("refusal", [])) > 1)
+            await vote(bench, coordinator, begun, headers)
+            assert process.returncode is None
+    codes = {round_pb2.Refusal.FromString(signed.payload).code for signed in coordinator.words["refusal"]}
+    assert codes == {"bad-message", "bad-headers"}
+
+
+async def test_a_damaged_database_ends_the_trustee_with_one_line(bench):
+    query = "SELECT rootpage FROM sqlite_master WHERE rootpage > 0 AND tbl_name != 'migrations'"
+    pages = [row[0] for row in bench.store.database.connection.execute(query)]
+    bench.store.close()
+    data = bytearray(bench.paths.database.read_bytes())
+    for page in pages:
+        data[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
+    bench.paths.database.write_bytes(data)
+    for arguments in (("trustee", "run"), ("trustee", "status"), ("site", "requests")):
+        options = ("--runtime-dir", bench.runtime) if arguments[1] == "run" else ()
+        status, _, err = await command(*arguments, bench.paths.directory, *options)
+        assert status == StoreError.exit_status
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].startswith("error: ")
+        assert "store-damaged" in err
+
+
+async def test_a_status_that_cannot_be_written_stops_nothing(bench, coordinator, tmp_path):
+    bench.paths.status.with_name(".status.json.new").mkdir()
+    async with serving(coordinator, tmp_path) as ports:
+        point(bench, ports)
+        async with running(bench) as process:
+            await coordinator.ask(open=bench.open_request(bench.plan()))
+            await coordinator.wait_for(lambda: coordinator.words.get("opening"))
+            assert process.returncode is None
+
+
+async def test_nothing_that_it_writes_is_open_to_others(bench, coordinator, tmp_path):
+    bench.paths.headers.chmod(0o755)
+    wide = os.umask(0)
+    try:
+        async with serving(coordinator, tmp_path) as ports:
+            point(bench, ports)
+            async with running(bench):
+                begun, headers = await begin(bench, coordinator, bench.plan())
+                await vote(bench, coordinator, begun, headers)
+                written = {path: path.stat().st_mode for path in (*bench.paths.directory.rglob("*"), bench.runtime)}
+    finally:
+        os.umask(wide)
+    assert {bench.paths.headers, bench.paths.status, bench.paths.lock} < set(written)
+    assert any(path.parent == bench.paths.headers for path in written)
+    open_to_others = {path.name for path, mode in written.items() if mode & 0o077}
+    assert open_to_others <= {bench.paths.public.name}
+
+
 async def test_a_changed_policy_holds_for_the_next_plan_and_a_bad_one_changes_nothing(bench, coordinator, tmp_path):
     async with serving(coordinator, tmp_path) as ports:
         point(bench, ports)
@@ -470,7 +536,12 @@ async def test_a_coordinators_token_waits_until_a_person_has_compared_the_finger
             status, _, err = await command("site", "approve", bench.paths.directory, "0" * 32)
             assert status != 0
             assert "no-such-request" in err
-            status, _, err = await command("site", "approve", bench.paths.directory, waiting["fingerprint"])
+            assert waiting["role"] == "device"
+            approve = ("site", "approve", bench.paths.directory, waiting["fingerprint"])
+            status, _, err = await command(*approve)
+            assert status != 0, "nobody answered the question"
+            assert waiting["subject"] in err
+            status, _, err = await command(*approve, "--yes")
             assert status == 0, err
             await coordinator.wait_for(lambda: coordinator.decisions)
             listed = coordinator.rosters[-1].credential_digests

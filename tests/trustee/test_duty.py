@@ -1,5 +1,6 @@
 """A malicious coordinator, a restored disk and a lost machine against one trustee's duty."""
 
+import asyncio
 import shutil
 
 import numpy as np
@@ -213,6 +214,30 @@ def test_a_set_of_a_round_that_was_never_opened_is_refused(bench, world):
     assert bench.code(bench.seal, begun) == "not-opened"
 
 
+@pytest.mark.parametrize("name", [b"", b"x" * 31, b"x" * 200])
+def test_a_set_whose_name_is_no_digest_is_refused(bench, name):
+    begun = bench.begin()
+    request = bench.seal_request(begun, bench.world.header_set(begun.entries))
+    request.headers.digest = name
+
+    async def fetch(ref):
+        raise AssertionError("nothing is fetched")
+
+    assert bench.code(asyncio.run, bench.duty.seal(request, fetch)) == "bad-headers"
+
+
+@pytest.mark.parametrize("changes", [{"round_number": 1 << 63}, {"log_size": 1 << 63}, {"close_at_s": (1 << 64) - 1}])
+def test_a_plan_whose_numbers_no_database_holds_is_refused_without_a_trace(bench, world, changes):
+    message = world.plan_message(**bench.fields)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    plan = sign_message("plan", message, world.coordinator)
+    request = bench.open_request(bench.plan())
+    request.plan.CopyFrom(plan)
+    assert bench.code(bench.duty.open, request) == "bad-message"
+    assert bench.store.rounds(*TrusteeState) == []
+
+
 def test_no_vote_after_the_openings_validity(bench):
     begun = bench.begin()
     bench.clock.now_s = begun.plan.plan.close_at_s + 86_401
@@ -237,7 +262,19 @@ def test_a_refused_plan_stays_refused_with_the_same_words(bench):
     assert bench.said(refusal).code == "too-few-contributors"
     bench.write_policy(min_contributors="3")
     assert bench.open(plan) == refusal
+    (stored,) = bench.store.rounds(TrusteeState.REFUSED)
+    assert (stored.code, stored.plan.payload) == ("too-few-contributors", b""), "the plan itself is not kept"
     assert bench.open(bench.plan(round_number=2, previous_result_digest=b"r" * 32)).kind == "opening"
+
+
+def test_refused_plans_are_kept_in_a_bounded_number(bench, monkeypatch):
+    monkeypatch.setattr("bedside.trustee.store.MAX_REFUSED_ROUNDS", 3)
+    bench.write_policy(min_contributors="4")
+    for number in range(5):
+        assert bench.open(bench.plan(task=f"task-{number}")).kind == "refusal"
+    kept = bench.store.rounds(TrusteeState.REFUSED)
+    assert [stored.task for stored in kept] == ["task-2", "task-3", "task-4"]
+    assert len(bench.store.undelivered()) == 3
 
 
 def test_round_numbers_never_go_back(bench):

@@ -95,7 +95,7 @@ def test_a_result_that_opened_nothing_cannot_move_the_checkpoint(bench):
 def evaluation(bench, task, **changes):
     message = bench.world.plan_message(**bench.fields, task=task, purpose=plan_pb2.PURPOSE_EVALUATE, **changes)
     del message.layout.segments[:]
-    message.layout.segments.append(plan_pb2.Segment(name="correct", kind=plan_pb2.SEGMENT_KIND_COUNT, cap=100))
+    message.layout.segments.append(plan_pb2.Segment(name="correct", kind=plan_pb2.SEGMENT_KIND_COUNT, cap=400))
     return bench.world.sign_plan(message)
 
 

@@ -120,9 +120,9 @@ def load_agent_config(directory: Path) -> AgentConfig:
     Raises:
         ConfigError: `config-missing`, `config-invalid` (unknown key, wrong type) or `config-value`.
     """
-    config = load_config(directory / CONFIG_NAME, AgentConfig)
-    _check(config)
     base = directory.absolute()
+    config = load_config(base / CONFIG_NAME, AgentConfig)
+    _check(config)
     return msgspec.structs.replace(
         config,
         state_dir=base / config.state_dir,

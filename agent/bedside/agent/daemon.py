@@ -12,7 +12,6 @@ import contextlib
 import importlib.metadata
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -30,21 +29,21 @@ from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.pulse import Pulse
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline, prediction_messages
-from bedside.agent.rounds.client import RoundClient, RoundSettings
-from bedside.agent.rounds.journal import Journal
-from bedside.agent.rounds.link import CoordinatorLink
-from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.models import CHECKPOINT_CODES, ActiveModel, ModelStore
 from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
 from bedside.agent.sources.supervisor import Supervisor
+from bedside.agent.uplink import Uplink
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError, ConfigError
+from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
 from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.config import config_digest
 from bedside.service.health import Health, Level
-from bedside.service.identity import DIRECTORY_NAME, Identity, SequenceNumbers, open_identity
+from bedside.service.identity import DIRECTORY_NAME, find_identity
+from bedside.service.link.errors import unexpected
+from bedside.service.link.server import LinkServer
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
 from bedside.service.policy_file import read_policy
@@ -53,12 +52,6 @@ _LOGGER = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_S: Final = 0.04
 """Seconds between two looks at what must be committed; also the pace of the watchdog."""
-
-ENROLMENT_INTERVAL_S: Final = 2.0
-"""Seconds between two looks whether this device has been enrolled."""
-
-CERTIFICATE_INTERVAL_S: Final = 6 * 3_600.0
-"""Seconds between two runs of the child that renews the certificate when it is due."""
 
 BUNDLE_TAR: Final = "bundle.tar"
 """The tar inside a bundle's directory."""
@@ -81,12 +74,11 @@ class Agent:
         self._config = config
         self._clock = clock
         self._entropy = entropy
-        self._identity: Identity = open_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE)
+        identity = find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE)
         self._health = Health(clock, COMPONENTS)
         self._notifier = Notifier(clock)
         self._followers = Followers()
-        self._journal = Journal.open(config.state_dir)
-        key = self._identity.buffer_key
+        key = identity.buffer_key
         database = config.state_dir / BUFFER_NAME
         self._buffer = BufferStore(
             database,
@@ -102,12 +94,15 @@ class Agent:
         self._models = ModelStore(config.state_dir)
         self._supervisor = Supervisor(self._sources(), self._pipeline.consume, clock)
         self._runs = RunNote(config.state_dir)
+        self._uplink = Uplink(
+            directory, config, identity, self._models, clock, entropy,
+            on_model=self._serve, report=self._report, observe=self._facts, detail=self._detail,
+        )  # fmt: skip
         parts = Parts(
-            self._identity, self._buffer, self._reader, self._pipeline, self._supervisor, self._journal, self._runs
+            identity, self._buffer, self._reader, self._pipeline, self._supervisor, self._uplink.newest, self._runs
         )
         version = importlib.metadata.version("bedside")
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
-        self._sequence: SequenceNumbers = self._identity.sequence()
 
     async def run(self) -> None:
         """Work until cancelled; what arrived is then committed."""
@@ -125,15 +120,19 @@ class Agent:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._work())
                 tasks.create_task(self._supervisor.run())
-                if self._config.link.enabled:
-                    tasks.create_task(self._keep_link())
+                tasks.create_task(self._uplink.run())
         finally:
             self._notifier.stopping()
-            await server.stop(0.5)
-            self._buffer.close()
-            self._reader.close()
-            self._journal.close()
-            self._runs.end()
+            await self._close(server)
+
+    async def _close(self, server: LinkServer) -> None:
+        """Close everything, whatever fails to; the first failure is raised after the last."""
+        async with contextlib.AsyncExitStack() as closing:
+            closing.callback(self._runs.end)
+            closing.callback(self._uplink.close)
+            closing.callback(self._reader.close)
+            closing.callback(self._buffer.close)
+            closing.push_async_callback(server.stop, 0.5)
 
     async def _work(self) -> None:
         """Commit what is due; the watchdog is fed here, because this loop shares its turn with ingest."""
@@ -150,15 +149,29 @@ class Agent:
     async def _serve_last_model(self) -> None:
         """Serve the last verified model, or the one that the configuration starts with."""
         try:
+            self._models.drop_unfinished()
             active = self._models.active()
             if active is None and self._config.model:
                 path = Path(self._config.model)
                 active = await self._models.accept_file(path / BUNDLE_TAR if path.is_dir() else path, self._policy())
             if active is not None:
-                await self._serve(active)
+                await self._serve_stored(active)
         except BedsideError as error:
             self._pipeline.decide_error = error
             event(_LOGGER, "model-refused", level=logging.ERROR, error=error)
+        except Exception as error:
+            self._pipeline.decide_error = unexpected(error)
+            _LOGGER.exception("model-failed")
+
+    async def _serve_stored(self, active: ActiveModel) -> None:
+        """Serve what served last; without its checkpoint the bundle's own, until the result comes again."""
+        try:
+            await self._serve(active)
+        except (StoreError, MalformedError) as error:
+            if not active.checkpoint or error.code not in CHECKPOINT_CODES:
+                raise
+            event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
+            await self._serve(msgspec.structs.replace(active, checkpoint=""))
 
     async def _serve(self, model: ActiveModel) -> None:
         if model.digest == self._pipeline.model_digest:
@@ -169,81 +182,12 @@ class Agent:
         self._observer.model_wanted = model.digest
         event(_LOGGER, "model-serves", model=model.digest)
 
-    async def _keep_link(self) -> None:
-        """Wait until this device is enrolled, and then talk to the coordinator for ever."""
-        while self._identity.credential is None or self._identity.certificate_pem is None:
-            self._health.set("link", Level.DEGRADED, "not enrolled: run `bedside agent enrol` with a token")
-            await asyncio.sleep(ENROLMENT_INTERVAL_S)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_certificate())
-            tasks.create_task(self._talk())
-
-    async def _talk(self) -> None:
-        while True:
-            link = CoordinatorLink.open(self._identity, self._config.link.service_address)
-            certificate = self._identity.certificate_pem
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    speakers = [
-                        tasks.create_task(self._round_client(link).run()),
-                        tasks.create_task(self._pulse(link).run()),
-                    ]
-                    await self._certificate_changes(certificate)
-                    for speaker in speakers:  # a new certificate: open the channel again
-                        speaker.cancel()
-            finally:
-                await link.close()
-
-    async def _certificate_changes(self, known: bytes | None) -> None:
-        """Return when the file holds another certificate: another process writes it."""
-        while self._identity.certificate_pem == known:
-            await asyncio.sleep(ENROLMENT_INTERVAL_S)
-
-    def _round_client(self, link: CoordinatorLink) -> RoundClient:
-        config = self._config
-        settings = RoundSettings(config.state_dir, config.policy, config.training, config.link.poll_wait_ms)
-        return RoundClient(
-            settings,
-            self._identity,
-            self._journal,
-            self._models,
-            link,
-            self._sequence,
-            clock=self._clock,
-            entropy=self._entropy,
-            on_model=self._serve,
-            report=self._report,
-        )
-
-    def _pulse(self, link: CoordinatorLink) -> Pulse:
-        pulse = Pulse(
-            self._identity,
-            link,
-            self._sequence,
-            clock=self._clock,
-            entropy=self._entropy,
-            interval_s=self._config.link.heartbeat_s,
-            observe=lambda: self._facts(pulse),
-            detail=self._detail,
-        )
-        return pulse
-
     def _facts(self, pulse: Pulse) -> AgentFacts:
         self._observer.clock_offset_ms = pulse.clock_offset_ms
         return self._observer.facts()
 
     def _report(self, component: str, error: BedsideError | None) -> None:
         (self._observer.link if component == "link" else self._observer.trainer)(error)
-
-    async def _keep_certificate(self) -> None:
-        """Renew the certificate in a child, where the X.509 code's memory goes back."""
-        while True:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bedside.service", "agent", "renew", str(self._directory),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-            await child.wait()
-            await asyncio.sleep(CERTIFICATE_INTERVAL_S if child.returncode == 0 else CERTIFICATE_INTERVAL_S / 72)
 
     def _policy(self) -> SitePolicy:
         return read_policy(self._config.policy).policy

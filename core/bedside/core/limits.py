@@ -13,8 +13,20 @@ MAX_TEXT_CHARS: Final = 400
 MAX_SIGNED_BYTES: Final = 4 << 20
 """Bytes of one signed message. The largest is a seal request's header list, which is sent as blobs above this."""
 
+MAX_WIRE_INTEGER: Final = (1 << 63) - 1
+"""Largest integer of any message: what a database column holds."""
+
+MAX_TIME_S: Final = 253_402_300_799
+"""Last second, since 1970, of a calendar with four digits for the year: no later time can be shown."""
+
 MAX_PLAN_BYTES: Final = 1 << 20
 """Bytes of a plan: 10,000 sites with their trustees stay below half of it."""
+
+MAX_REQUEST_BYTES: Final = 16 << 10
+"""Bytes of a credential request with its token: both hold keys, digests and a label. A real one is below 1 KiB."""
+
+MAX_NONCE_BYTES: Final = 32
+"""Bytes of a request's nonce: as many as its digest."""
 
 MAX_COHORTS: Final = 1_024
 """Cohorts in one plan."""

@@ -28,7 +28,7 @@ _FAILED_STATUS = 1
     show_default=True,
     help="Folder for everything that the run writes; an earlier run's is emptied.",
 )
-@click.option("--rounds", type=click.IntRange(3, 100), default=10, show_default=True, help="Rounds to open.")
+@click.option("--rounds", type=click.IntRange(3, 100), default=12, show_default=True, help="Rounds to open.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the shuffles of the comparison's training.")
 @click.option("--keep", is_flag=True, help="Stay up afterwards, and print commands to look around with.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json on standard output; sentences go to stderr.")
@@ -79,7 +79,7 @@ Bedside demo: three hospitals, ten devices, one model.
   downloads  nothing: the recordings came with the package seglearn 1.2.5, and their SHA-256 is checked
   runs       15 processes of this user on the loopback interface (a coordinator, three trustees, ten agents, one sensor
              board), with free ports, for about two minutes; all of them end with this command
-  writes     {options.out}/ (about 60 MB: keys, databases, logs, result.json, report.html), round keys in memory only
+  writes     {options.out}/ (about 80 MB: keys, databases, logs, result.json, report.html), round keys in memory only
 """
 
 

@@ -107,6 +107,7 @@ class Run:
             result = await self._play(world, held_out, self._clock.monotonic_s() - began_s)
             self._write(result)
             if self._options.keep:
+                stage.close()
                 await stay(world, result)
         return result
 
@@ -262,9 +263,10 @@ def kept_commands(world: World) -> list[str]:
     """Four commands that work against a run that stays up."""
     device = world.cast.training[0]
     directory = world.paths.device(device.name)
+    bedside = Path(sys.executable).with_name("bedside")
     return [
-        f"bedside fleet devices --socket {world.operator_socket}",
-        f"bedside round show --task {TASK} --socket {world.operator_socket}",
-        f"bedside agent predictions {directory} --follow",
-        f"bedside agent health {directory}",
+        f"{bedside} fleet devices --socket {world.operator_socket}",
+        f"{bedside} round show --task {TASK} --socket {world.operator_socket}",
+        f"{bedside} agent predictions {directory} --follow",
+        f"{bedside} agent health {directory}",
     ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
 import click
 
 from bedside.core.clock import Clock
 from bedside.demo.board import Board
 from bedside.service.text import bounded
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 _FRAMES_PER_S: Final = 4
 _SENTENCE_CHARS: Final = 400
@@ -21,6 +24,9 @@ class Stage(Protocol):
 
     def say(self, sentence: str) -> None:
         """Show one sentence to whoever watches."""
+
+    def close(self) -> None:
+        """Leave the terminal to others; what was shown last stays. Nothing is said afterwards."""
 
 
 class PlainStage:
@@ -37,6 +43,9 @@ class PlainStage:
         click.echo(f"[{elapsed_s:5.1f} s] {bounded(sentence, _SENTENCE_CHARS)}", file=self._out)
         self._out.flush()
 
+    def close(self) -> None:
+        """Nothing to leave."""
+
 
 class LiveStage:
     """A screen that redraws itself; sentences scroll at its foot."""
@@ -45,11 +54,17 @@ class LiveStage:
         self._board = board
         self._clock = clock
         self._began_s = clock.monotonic_s()
+        self._live: Live | None = None
 
     def say(self, sentence: str) -> None:
         """Add a line to the foot of the screen."""
         elapsed_s = self._clock.monotonic_s() - self._began_s
         self._board.sentences.append(f"{elapsed_s:5.1f} s  {bounded(sentence, _SENTENCE_CHARS)}")
+
+    def close(self) -> None:
+        """Draw the screen a last time, and no more."""
+        if self._live is not None:
+            self._live.stop()
 
     @contextmanager
     def shown(self, out: TextIO) -> Iterator[None]:
@@ -70,7 +85,7 @@ class LiveStage:
             vertical_overflow="crop",
             redirect_stdout=False,
             redirect_stderr=False,
-        ):
+        ) as self._live:
             yield
 
 

@@ -8,6 +8,7 @@ first 0); optional `unit`, `metric`, `scale`. Pickled objects are never loaded.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -73,6 +74,13 @@ class Recording:
         return list(zip(self.session_starts, (*self.session_starts[1:], len(self.values)), strict=True))
 
 
+_DAMAGE: Final = (
+    *(ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+)
+"""What zipfile, zlib and numpy raise on an archive with changed bytes."""
+
+
 def read_recording(path: Path) -> Recording:
     """Read the recording at `path`.
 
@@ -84,7 +92,7 @@ def read_recording(path: Path) -> Recording:
         if not zipfile.is_zipfile(path):  # numpy would speak of pickles
             path.stat()
             raise _no_recording(path, "it is not an .npz file")
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if archive.zip.getinfo("values.npy").file_size > MAX_RECORDING_BYTES:
                 raise MalformedError("bad-recording", f"{path.name} exceeds {MAX_RECORDING_BYTES} bytes")
             return _from_arrays({name: archive[name] for name in archive.files})
@@ -92,7 +100,7 @@ def read_recording(path: Path) -> Recording:
         raise ConfigError(
             "recording-missing", f"{path} cannot be read: {error.strerror or error}", remedy="check the path"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         objects = "pickle" in str(error)  # numpy's words for them would frighten, and tempt
         raise _no_recording(path, "it holds more than numbers and text" if objects else str(error)) from error
 

@@ -91,7 +91,7 @@ def _read_toml(file: Path) -> dict[str, object]:
 def _parse_toml(text: str, file: Path) -> dict[str, object]:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
         raise ConfigError(
             "config-toml", f"{file} is not TOML: {bounded(str(error))}", remedy="correct that line"
         ) from error

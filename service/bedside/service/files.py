@@ -21,6 +21,11 @@ PRIVATE_MODE: Final = 0o600
 _TEMPORARY_SUFFIX: Final = ".new"
 
 
+def private_opener(path: str, flags: int) -> int:
+    """The `opener` of a file that nobody else may read, from its first byte on and whatever the umask."""
+    return os.open(path, flags | os.O_CLOEXEC, PRIVATE_MODE)
+
+
 def write_durable(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
     """Replace the file at `path` by `data`: `durable_file` for bytes that lie in memory."""
     with durable_file(path, mode) as file:

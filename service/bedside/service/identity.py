@@ -38,6 +38,8 @@ SEQUENCE_BLOCK: Final = 256
 
 _MAX_FILE_BYTES: Final = MAX_SIGNED_BYTES
 _DEVICE_SECRETS: Final = ("device.secret", "buffer.key")
+_DAMAGE: Final = frozenset({"key-missing", "key-size"})
+"""What happens to a key file; that others may use it is somebody's mistake."""
 
 
 class Pins(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -110,8 +112,12 @@ class Identity:
         """What was pinned. Raises ConfigError `not-enrolled` or `bad-pins`."""
         data = self._require("pins.json")
         try:
-            return msgspec.json.decode(data, type=Pins)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            pins = msgspec.json.decode(data, type=Pins)
+            for text in (pins.root_pk, pins.authority_pk, pins.ca_digest):
+                if len(bytes.fromhex(text)) != SECRET_BYTES:
+                    raise ValueError("a key or digest has not 32 bytes")
+            return pins
+        except (msgspec.DecodeError, ValueError) as error:
             path = self._path("pins.json")
             raise ConfigError("bad-pins", f"{path} is damaged: {error}", remedy="restore it, or enrol again") from error
 
@@ -145,7 +151,16 @@ class Identity:
     def credential(self) -> VerifiedCredential | None:
         """Our credential, checked against the pinned authority; None while none was issued."""
         data = self._optional("credential.bin")
-        return None if data is None else self.check_credential(parse_strict(Signed, data))
+        try:
+            return None if data is None else self.check_credential(parse_strict(Signed, data))
+        except (MalformedError, TrustError) as error:
+            if error.remedy:
+                raise
+            raise ConfigError(
+                "bad-credential",
+                f"{self._path('credential.bin')} does not hold: {error.sentence}",
+                remedy="restore it, or enrol again",
+            ) from error
 
     def require_credential(self) -> VerifiedCredential:
         """Our credential. Raises ConfigError `not-enrolled`."""
@@ -249,6 +264,13 @@ class Identity:
         """Store a newly issued certificate chain."""
         self._write("tls.crt", certificate_pem)
 
+    def check_keys(self) -> None:
+        """Read every key once. Raises ConfigError `key-missing`, `key-mode`, `key-owner` or `key-size`."""
+        load_signing_key(self._path("sign.key"))
+        read_private(self._path("tls.key"), _MAX_FILE_BYTES)
+        for name in _DEVICE_SECRETS if self.role == Role.ROLE_DEVICE else ():
+            load_secret(self._path(name), SECRET_BYTES)
+
     def sequence(self) -> SequenceNumbers:
         """The counter of signed messages. One per process and identity."""
         return SequenceNumbers(self._path("sequence"))
@@ -317,15 +339,27 @@ def open_identity(directory: Path, role: Role.ValueType) -> Identity:
     Raises:
         ConfigError: `not-enrolled`, `directory-mode`, `key-missing`, `key-mode` or `key-size`.
     """
+    identity = find_identity(directory, role)
+    identity.check_keys()
+    return identity
+
+
+def find_identity(directory: Path, role: Role.ValueType) -> Identity:
+    """Open an identity whose directory and files are private; a key that is damaged is met where it is used.
+
+    Raises:
+        ConfigError: `not-enrolled`, `directory-mode`, `key-mode` or `key-owner`.
+    """
     if not directory.is_dir():
         raise _not_enrolled(directory)
     _check_directory(directory)
-    identity = Identity(directory, role)
-    load_signing_key(directory / "sign.key")
-    read_private(directory / "tls.key", _MAX_FILE_BYTES)
-    for name in _DEVICE_SECRETS if role == Role.ROLE_DEVICE else ():
-        load_secret(directory / name, SECRET_BYTES)
-    return identity
+    for name in ("sign.key", "tls.key", *_DEVICE_SECRETS):
+        try:
+            read_private(directory / name, _MAX_FILE_BYTES)
+        except ConfigError as error:
+            if error.code not in _DAMAGE:
+                raise
+    return Identity(directory, role)
 
 
 def _check_directory(directory: Path) -> None:

@@ -12,6 +12,7 @@ Source: DESIGN sections 3 and 4; sqlite.org/wal.html.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -20,10 +21,15 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from bedside.core.errors import StoreError
+from bedside.service.files import private_opener
 
 Result = TypeVar("Result")
 
+DAMAGED: Final = "store-damaged"
+"""Code of a database that no other try will read."""
+
 _BUSY_TIMEOUT_MS: Final = 5_000
+_DAMAGED: Final = "check the disk and its permissions; restore a damaged file, or move it away to begin anew"
 
 
 class Migration(NamedTuple):
@@ -52,12 +58,27 @@ class Database:
         try:
             with self._transaction():
                 return work(self.connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise StoreError(
                 "store-write",
                 f"{name} was not written to {self.path.name}: {error}",
                 remedy="check free space and the permissions of the state directory",
             ) from error
+
+    def rows(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> list[sqlite3.Row]:
+        """Read: every row of one SELECT.
+
+        Raises:
+            StoreError: `store-read`.
+        """
+        with reading(self.path):
+            return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> sqlite3.Row | None:
+        """Read: the first row of one SELECT, None where there is none. Raises as `rows`."""
+        with reading(self.path):
+            found: sqlite3.Row | None = self.connection.execute(sql, parameters).fetchone()
+            return found
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -80,8 +101,9 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
     Raises:
         StoreError: `store-open` when the file cannot be opened, `store-newer` when a newer version wrote it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _opening(path, "opened") as undo:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(private_opener(str(path), os.O_RDWR | os.O_CREAT))  # its -wal and -shm take this mode over
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row
@@ -112,6 +134,26 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def read_error(error: sqlite3.Error, what: str = "the database") -> StoreError:
+    """A failure of reading, outside of `run_tx`: `store-damaged`, or `store-read` where another try may do."""
+    if type(error) is not sqlite3.DatabaseError:  # the class itself is of a file that is no database any more
+        return StoreError("store-read", f"{what} cannot be read: {error}", remedy="check the disk, then try again")
+    return StoreError(
+        DAMAGED,
+        f"{what} is damaged: {error}",
+        remedy="stop the program, keep the file as evidence, and restore the state directory from its backup",
+    )
+
+
+@contextmanager
+def reading(path: Path | None = None) -> Iterator[None]:
+    """Name failures of reading, from the file at `path` where it is known. Raises StoreError: see `read_error`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise read_error(error, path.name if path is not None else "the database") from error
+
+
 @contextmanager
 def _opening(path: Path, what: str) -> Iterator[ExitStack]:
     """Name failures of opening, and close what was opened until then."""
@@ -119,7 +161,7 @@ def _opening(path: Path, what: str) -> Iterator[ExitStack]:
         with ExitStack() as undo:
             yield undo
     except (sqlite3.Error, OSError) as error:
-        raise StoreError("store-open", f"{path} cannot be {what}: {error}") from error
+        raise StoreError("store-open", f"{path} cannot be {what}: {error}", remedy=_DAMAGED) from error
 
 
 def _migrate(database: Database, migrations: Sequence[Migration]) -> None:

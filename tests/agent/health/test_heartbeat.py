@@ -31,7 +31,7 @@ FACTS = AgentFacts(
     buffer_oldest_age_s=90_000,
     clock_offset_ms=-2_000,
     key_age_s=100,
-    round=RoundFacts("watch", 4, "declined", False, "fewer sessions"),
+    round=RoundFacts("watch", 4, "declined", False, "too-few-sessions", "3 sessions are too few"),
     machine=MachineFacts("Debian", 60 << 20, (9 << 30) + 5, 51_000),
 )
 
@@ -59,9 +59,16 @@ def test_minimal_is_the_same_whether_a_bed_is_occupied_or_not() -> None:
 def test_standard_tells_the_machine_and_the_newest_round() -> None:
     made = beat("standard")
     assert (made.restarts, made.last_exit_reason) == (3, "killed")
-    assert (made.last_task, made.last_round, made.last_refusal) == ("watch", 4, "fewer sessions")
+    assert (made.last_task, made.last_round) == ("watch", 4)
     assert (made.model_running, made.model_wanted) == (b"r" * 32, b"w" * 32)
-    assert made.components[0].sentence == "ingest tells a reason"
+
+
+def test_standard_tells_the_sentences_of_codes_and_components_and_no_other() -> None:
+    made = beat("standard")
+    assert made.last_refusal == "fewer labelled sessions are here than the plan wants [too-few-sessions]"
+    assert not [c for c in made.components if not c.sentence or "tells a reason" in c.sentence]
+    well = {name: ComponentState(Level.OK, f"{name} counts 7 windows", 1) for name in COMPONENTS}
+    assert {c.sentence for c in beat("standard", dataclasses.replace(FACTS, components=well)).components} == {""}
 
 
 def test_standard_tells_ages_and_sizes_in_steps_only() -> None:
@@ -94,5 +101,5 @@ def test_the_stricter_of_configuration_and_policy_holds() -> None:
 
 
 def test_a_round_that_was_joined_is_no_refusal() -> None:
-    joined = dataclasses.replace(FACTS, round=RoundFacts("watch", 4, "dropped", True, "the round was opened without"))
+    joined = dataclasses.replace(FACTS, round=RoundFacts("watch", 4, "dropped", True, "not-in-set", "opened without"))
     assert beat("standard", joined).last_refusal == ""

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from nacl.signing import SigningKey
@@ -217,3 +218,12 @@ def test_the_child_does_not_believe_a_strangers_plan_in_the_parents_file(member,
     offer.plan.CopyFrom(sign_message("plan", offering.plan(training=TRAINING).plan, SigningKey(b"s" * 32)))
     assert refusal(lambda: member.contribute(offer)) == "stranger-plan"
     assert not (member.state_dir / "words").exists()
+
+
+def test_a_checkpoint_that_rotted_is_not_trained_from(member, offering, refusal) -> None:
+    checkpoint = "c" * 64
+    path = ModelStore(member.state_dir).checkpoint_path(checkpoint)
+    path.write_bytes(b"these bytes have another digest")
+    member.model = msgspec.structs.replace(member.model, checkpoint=checkpoint)
+    assert refusal(lambda: member.contribute(offering.make(training=TRAINING))) == "checkpoint-rotten"
+    assert not path.exists()

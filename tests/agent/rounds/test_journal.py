@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
-from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
+from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen, TrusteePin
 from bedside.agent.rounds.outbox import Outbox
 from bedside.core.securesum.device import ContributionInput, ContributionState
 
@@ -52,6 +52,28 @@ def test_a_declined_plan_does_not_use_its_round_up(journal) -> None:
     assert journal.unsent_refusals() == [(OTHER, b"refusal")]
     journal.refusal_sent(OTHER)
     assert journal.unsent_refusals() == []
+
+
+def test_the_pinned_trustee_survives_a_restart_and_has_one_successor(journal, tmp_path) -> None:
+    for pin in (TrusteePin("t-1", H), TrusteePin("t-2", OTHER)):
+        journal.remember(Seen(trustee=pin))
+        assert journal.seen().trustee == pin
+    again = reopened(journal, tmp_path)
+    assert again.seen().trustee == TrusteePin("t-2", OTHER)
+    again.close()
+
+
+def test_declined_plans_are_forgotten_in_time_and_contributions_never(journal) -> None:
+    journal.accept(plan(), Seen(), now_ns=1)
+    journal.refuse(plan(OTHER, state=ContributionState.DECLINED), b"still to be sent", None, now_ns=1)
+    for number in range(400):
+        declined = plan(number.to_bytes(32, "big"), state=ContributionState.DECLINED)
+        journal.refuse(declined, b"refusal", None, now_ns=1)
+        journal.refusal_sent(declined.plan_digest)
+    kept = [number for number in range(400) if journal.find(number.to_bytes(32, "big")) is not None]
+    assert kept == list(range(400 - 256, 400))
+    assert journal.find(H) is not None
+    assert journal.find(OTHER) is not None
 
 
 def test_an_upload_is_committed_once(journal, refusal) -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 
-from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
+from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen, TrusteePin
 from bedside.agent.rounds.offer import check_offer, check_plan
 from bedside.core.signing.envelope import digest, sign_message
+from bedside.proto.v1.identity_pb2 import ROLE_TRUSTEE
+from bedside.proto.v1.plan_pb2 import Cohort, CohortTrustee
 
 NOW_S = 1_800_000_100
 D = b"d" * 32
@@ -111,6 +113,51 @@ def test_the_own_opening_is_looked_for_by_its_site(offering, refusal) -> None:
     assert refusal(lambda: own_opening(openings[1:], "alder")) == "no-own-trustee"
 
 
+def second_trustee(offering):
+    """Another trustee of the own site, with a credential by the site's own authority."""
+    return offering.world.enrol("alder", offering.world.sites["alder"].authority, ROLE_TRUSTEE)
+
+
+def pin_of(party) -> TrusteePin:
+    return TrusteePin(party.credential.credential.subject, party.credential.digest)
+
+
+def test_the_own_trustee_is_pinned_when_it_is_first_seen(offering) -> None:
+    seen = judge(offering.make(), offering.standing()).seen
+    assert seen.trustee == pin_of(offering.world.sites["alder"].trustee)
+
+
+def test_another_trustee_is_refused_until_the_own_roster_no_longer_lists_the_one_that_was_seen(
+    offering, refusal
+) -> None:
+    site = offering.world.sites["alder"]
+    first, site.trustee = site.trustee, second_trustee(offering)
+    seen = Seen(trustee=pin_of(first))
+    offer = offering.make()
+    judge(offer, offering.standing(), seen)
+    roster = offering.world.roster(site)
+    roster.credential_digests[:] = sorted([*roster.credential_digests, first.credential.digest])
+    offer.rosters[0].CopyFrom(sign_message("roster", roster, site.authority))
+    assert refusal(lambda: judge(offer, offering.standing(), seen)) == "other-trustee"
+
+
+def test_a_trustee_that_was_replaced_does_not_come_back(offering, refusal) -> None:
+    site = offering.world.sites["alder"]
+    second = second_trustee(offering)
+    offer = offering.make()
+    roster = offering.world.roster(site)
+    roster.credential_digests[:] = sorted([*roster.credential_digests, second.credential.digest])
+    offer.rosters[0].CopyFrom(sign_message("roster", roster, site.authority))
+    assert refusal(lambda: judge(offer, offering.standing(), Seen(trustee=pin_of(second)))) == "other-trustee"
+
+
+def test_a_plan_with_two_trustees_of_the_own_site_is_refused(offering, refusal) -> None:
+    twin = CohortTrustee(site="alder", credential_digest=second_trustee(offering).credential.digest)
+    elsewhere = Cohort(index=1, sites=["dale"], trustees=[twin])
+    offer = offering.make(cohorts=[*offering.plan().plan.cohorts, elsewhere])
+    assert refusal(lambda: judge(offer, offering.standing())) == "other-trustee"
+
+
 def test_a_promise_below_the_devices_policy_is_refused(offering, refusal) -> None:
     assert refusal(lambda: judge(offering.make(), offering.standing(min_trusted=4))) == "promise-too-small"
 
@@ -148,6 +195,15 @@ def test_a_closed_round_is_refused_where_there_is_a_clock(offering, refusal) -> 
     late_s = 1_800_000_601
     assert refusal(lambda: judge(offer, offering.standing(), now_s=late_s)) == "closes-too-late"
     judge(offer, offering.standing(), now_s=None)
+
+
+@pytest.mark.parametrize("now_s", [NOW_S, None])
+def test_a_plan_of_a_time_after_the_own_rosters_end_is_refused_with_and_without_a_clock(
+    offering, refusal, now_s
+) -> None:
+    far_s = 2 * 1_800_000_000 + 1
+    offer = offering.make(issued_at_s=far_s, close_at_s=far_s + 600)
+    assert refusal(lambda: judge(offer, offering.standing(), now_s=now_s)) == "roster-expired"
 
 
 def test_an_own_trustee_that_promises_less_noise_than_the_sites_policy_is_refused(offering, refusal) -> None:

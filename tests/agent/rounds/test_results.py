@@ -41,6 +41,16 @@ def test_a_result_older_than_the_newest_served_or_planned_is_no_news(offering, o
     assert check_result(offer, offering.standing(), Seen(results={"other": 9})) is not None
 
 
+def test_the_newest_result_is_news_again_where_its_checkpoint_was_lost(offering, offer) -> None:
+    assert check_result(offer, offering.standing(), Seen(results={"watch": 3}), lost=True) is not None
+    assert check_result(offer, offering.standing(), Seen(results={"watch": 4}), lost=True) is None
+
+
+def test_a_result_of_a_task_that_the_policy_leaves_out_is_refused(offering, offer, refusal) -> None:
+    assert check_result(offer, offering.standing(tasks=("watch",)), Seen()) is not None
+    assert refusal(lambda: check_result(offer, offering.standing(tasks=("gait",)), Seen())) == "task-not-allowed"
+
+
 def test_a_strangers_result_is_refused(offering, refusal) -> None:
     offer = make_offer(offering, offering.world.new_key())
     assert refusal(lambda: check_result(offer, offering.standing(), Seen())) == "bad-signature"
@@ -70,4 +80,10 @@ def test_a_federation_that_went_back_is_refused(offering, offer, refusal) -> Non
 @pytest.mark.parametrize("blob", [BlobRef(), BlobRef(digest=b"c", size_bytes=9), BlobRef(digest=b"c" * 32)])
 def test_a_result_without_a_checkpoint_is_malformed(offering, refusal, blob) -> None:
     offer = make_offer(offering, offering.world.coordinator, checkpoint=blob)
+    assert refusal(lambda: check_result(offer, offering.standing(), Seen())) == "bad-result"
+
+
+@pytest.mark.parametrize("tar", [b"", b"t" * 31, b"t" * 200])
+def test_a_result_without_its_bundles_tar_is_malformed(offering, offer, refusal, tar) -> None:
+    offer.bundle_tar_digest = tar
     assert refusal(lambda: check_result(offer, offering.standing(), Seen())) == "bad-result"

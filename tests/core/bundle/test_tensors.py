@@ -77,6 +77,12 @@ def test_a_header_that_lies_is_refused(header):
         decode_tensors(crafted(header, bytes(4)))
 
 
+@pytest.mark.parametrize("shape", [[0, 2**62, 2**62], [0, 2**80], [2**62, 0, 2**62]])
+def test_axes_beside_an_empty_one_are_bounded_too(shape):
+    with pytest.raises(MalformedError):
+        decode_tensors(crafted({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}))
+
+
 def test_more_tensors_than_the_limit_are_refused():
     header = {str(at): {"dtype": "I8", "shape": [0], "data_offsets": [0, 0]} for at in range(1_025)}
     with pytest.raises(MalformedError, match="at most"):

@@ -134,6 +134,13 @@ def test_a_round_that_was_issued_in_the_future_does_not_stay_open_for_longer(cas
     assert case.judge(now_s=None, **ahead).allowed
 
 
+def test_a_round_of_the_future_is_refused_however_soon_it_closes(case):
+    for ahead_s, allowed in ((3_600, True), (3_601, False), (5 * 86_400, False)):
+        ahead = {"issued_at_s": NOW_S + ahead_s, "close_at_s": NOW_S + ahead_s + 600}
+        assert case.judge(now_s=NOW_S, **ahead).allowed is allowed
+        assert case.judge(now_s=None, **ahead).allowed
+
+
 def test_an_open_time_above_the_sites_limit_is_refused(case):
     late = case.judge(policy={"max_close_hours": 1}, close_at_s=1_800_000_000 + 7200)
     assert late.code == "closes-too-late"

@@ -56,7 +56,7 @@ class Lineage:
             message.previous_result_digest = digest(previous.payload)
         if message.purpose == plan_pb2.PURPOSE_EVALUATE:
             del message.layout.segments[:]
-            message.layout.segments.append(plan_pb2.Segment(name="correct", kind=plan_pb2.SEGMENT_KIND_COUNT, cap=100))
+            message.layout.segments.append(plan_pb2.Segment(name="correct", kind=plan_pb2.SEGMENT_KIND_COUNT, cap=400))
         plan = self.world.sign_plan(message)
         verdict = judge_plan(plan, self.policy, self.manifest, own_site="alder", previous=beside or previous)
         return verdict.code or "allowed"

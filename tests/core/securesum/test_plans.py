@@ -108,4 +108,30 @@ def test_a_count_that_could_wrap_is_refused(world):
 def test_an_unknown_segment_kind_is_refused(world):
     layout = world.plan_message().layout
     layout.segments[0].kind = 7
+    assert code(world.plan, layout=layout) == "bad-message"
+    layout.segments[0].kind = 0
     assert code(world.plan, layout=layout) == "bad-layout"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"round_number": 1 << 63, "previous_result_digest": b"p" * 32},
+        {"log_size": 1 << 63},
+        {"issued_at_s": (1 << 64) - 10, "close_at_s": (1 << 64) - 1},
+        {"noise": plan_pb2.Noise(noise_multiplier_e6=1 << 63)},
+        {"purpose": 99},
+        {"training": plan_pb2.Training(weighting=99)},
+        {"training": plan_pb2.Training(weighting=1, level=99)},
+        {"server": plan_pb2.ServerStep(optimiser=99)},
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_be_stored_and_kinds_that_are_not_known_are_refused(world, changes):
+    assert code(world.plan, **changes) == "bad-message"
+
+
+def test_times_that_no_calendar_shows_are_refused(world):
+    far_s = 253_402_300_800
+    assert code(world.plan, issued_at_s=far_s - 600, close_at_s=far_s) == "bad-plan"
+    world.plan(issued_at_s=far_s - 600, close_at_s=far_s - 1)

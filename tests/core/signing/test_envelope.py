@@ -86,6 +86,28 @@ def test_any_bytes_parse_or_are_malformed(message_type, data):
     assert message.SerializeToString(deterministic=True) == data
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        plan_pb2.Plan(round_number=2**63),
+        plan_pb2.Plan(log_size=2**64 - 1),
+        plan_pb2.Plan(layout=plan_pb2.Layout(segments=[plan_pb2.Segment(cap=1), plan_pb2.Segment(cap=2**63)])),
+        round_pb2.Result(round_number=2**63),
+        round_pb2.Opening(chain=round_pb2.Chain(index=2**63)),
+        identity_pb2.Roster(version=2**63),
+        identity_pb2.Federation(version=2**63),
+    ],
+)
+def test_an_integer_that_no_database_holds_is_malformed(message):
+    with pytest.raises(MalformedError, match="is above"):
+        parse_strict(type(message), message.SerializeToString(deterministic=True))
+
+
+def test_the_largest_integer_that_a_database_holds_is_read():
+    data = plan_pb2.Plan(round_number=2**63 - 1).SerializeToString()
+    assert parse_strict(plan_pb2.Plan, data).round_number == 2**63 - 1
+
+
 def test_a_message_over_the_limit_is_refused_before_parsing():
     with pytest.raises(MalformedError, match="over the limit"):
         parse_strict(plan_pb2.Plan, b"\0" * 11, 10)
@@ -94,3 +116,28 @@ def test_a_message_over_the_limit_is_refused_before_parsing():
 def test_signing_a_message_signs_its_one_encoding():
     signed = sign_message("plan", plan_pb2.Plan(task="watch"), KEY)
     assert parse_strict(plan_pb2.Plan, open_signed("plan", signed, PK)).task == "watch"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (identity_pb2.Roster(version=1 << 63), "Roster.version"),
+        (identity_pb2.Federation(version=1 << 63), "Federation.version"),
+        (round_pb2.Opening(chain=round_pb2.Chain(index=1 << 63)), "Chain.index"),
+        (device_pb2.Heartbeat(buffer_bytes=1 << 63), "Heartbeat.buffer_bytes"),
+        (identity_pb2.Credential(role=99), "Credential.role"),
+        (round_pb2.Closed(reason=99), "Closed.reason"),
+        (round_pb2.Result(cohorts=[round_pb2.CohortResult(outcome=99)]), "CohortResult.outcome"),
+        (plan_pb2.Layout(segments=[plan_pb2.Segment(), plan_pb2.Segment(kind=99)]), "Segment.kind"),
+        (device_pb2.Heartbeat(components=[device_pb2.ComponentHealth(state=99)]), "ComponentHealth.state"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_numbers_out_of_bounds_are_refused_at_any_depth(message, field):
+    with pytest.raises(MalformedError, match=field):
+        parse_strict(type(message), message.SerializeToString(deterministic=True))
+
+
+def test_the_largest_integer_and_the_last_kind_are_parsed():
+    told = round_pb2.Closed(reason=round_pb2.CLOSE_REASON_LOST, chain=round_pb2.Chain(index=(1 << 63) - 1))
+    assert parse_strict(round_pb2.Closed, told.SerializeToString(deterministic=True)) == told

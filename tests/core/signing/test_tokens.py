@@ -86,6 +86,13 @@ def test_a_token_for_a_device_does_not_make_a_trustee(bearer, world):
     assert code(open_request, use_token(bearer, request_for(bearer, key, site="birch"), key)) == "token-mismatch"
 
 
+def test_a_request_is_bounded_with_whatever_stands_beside_what_was_signed(bearer, world):
+    key = world.new_key()
+    padded = use_token(bearer, request_for(bearer, key), key)
+    padded.MergeFromString(b"\xfa\x3f\x80\x80\x01" + bytes(1 << 14))  # a field of a later version, 16 KiB long
+    assert code(open_request, padded) == "bad-message"
+
+
 @given(text=st.text(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_a_token_or_malformed(text):
@@ -105,3 +112,11 @@ def test_a_token_of_which_little_is_left_is_cut_off_and_nothing_else(text):
     with pytest.raises(MalformedError, match="cut off or damaged") as caught:
         read_token(text)
     assert caught.value.code == "bad-token"
+
+
+def test_a_request_is_bounded(bearer, world):
+    key = world.new_key()
+    sized = [use_token(bearer, request_for(bearer, key, nonce=b"n" * size), key) for size in (32, 33, 16 << 10)]
+    open_request(sized[0])
+    assert code(open_request, sized[1]) == "bad-request"
+    assert code(open_request, sized[2]) == "bad-message"

@@ -5,9 +5,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bedside.core.errors import ConfigError, ProtocolError, RefusedError, TrustError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
 from bedside.service.health import Health, Level
-from bedside.service.link.address import Address, check_insecure, parse_address
+from bedside.service.link.address import Address, check_insecure, check_told_address, parse_address
+from bedside.service.link.calls import CallLimit, waiting
 from bedside.service.link.channel import Backoff, ClientTls, open_channel
 from bedside.service.link.connection import Connection
 from bedside.service.link.errors import remote_errors
@@ -17,6 +18,7 @@ from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.tls import create_ca, create_csr, create_tls_key, issue_certificate
 
 NOW_NS = SystemClock().now_ns()
+PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 ANY_PORT = Address("127.0.0.1", 0)
 
 
@@ -309,12 +311,34 @@ def test_addresses_are_read_and_written_alike(text, address):
 
 
 @pytest.mark.parametrize(
-    "text", ["gw", "gw:", ":1", "gw:99999", "gw:1x", "::1:1", "unix:x", "unix:/" + "x" * 200, "a/b:1", "gw:٣"]
+    "text",
+    [
+        *("gw", "gw:", ":1", "gw:99999", "gw:1x", "::1:1", "unix:x", "unix:/" + "x" * 200, "a/b:1", "gw:٣"),
+        *("\udcff:1", "unix:/\udcff", "gw\0:1", "g" * 254 + ":1"),
+    ],
 )
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ConfigError) as caught:
         parse_address(text)
     assert caught.value.code == "bad-address"
+
+
+def test_a_peer_names_hosts_and_no_socket_of_this_machine():
+    assert check_told_address("gw:8443") == "gw:8443"
+    for text in ("unix:/run/bedside.sock", "gw", "h:1\nInjected: 1", ""):
+        with pytest.raises(MalformedError) as caught:
+            check_told_address(text)
+        assert caught.value.code == "bad-address"
+
+
+@pytest.mark.parametrize(
+    ("ca_pem", "certificate_pem", "key_pem"),
+    [(b"", b"", b""), (PEM, b"", PEM), (PEM, PEM, b""), (PEM, b"\0" * 40, PEM), (PEM[:-9], PEM, PEM)],
+)
+def test_files_that_are_no_pem_are_refused_before_grpc_meets_them(ca_pem, certificate_pem, key_pem):
+    with pytest.raises(ConfigError) as caught:
+        open_channel(Address("127.0.0.1", 1), ClientTls(ca_pem, certificate_pem, key_pem))
+    assert caught.value.code == "bad-pem"
 
 
 class FixedEntropy:
@@ -343,3 +367,69 @@ def test_trust_errors_keep_their_status_apart_from_refusals():
     from bedside.service.link.errors import status_of
 
     assert status_of(TrustError("a", "b")) != status_of(RefusedError("a", "b"))
+
+
+class Held:
+    """Calls that stay until they are let go, with or without a place."""
+
+    def __init__(self):
+        self.here = 0
+        self.release = asyncio.Event()
+
+    def add_to(self, server):
+        async def stay(request, _context):
+            self.here += 1
+            try:
+                if request == b"wait":
+                    with waiting():
+                        await self.release.wait()
+                else:
+                    await self.release.wait()
+            finally:
+                self.here -= 1
+            return request
+
+        handler = grpc.unary_unary_rpc_method_handler(stay)
+        server.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Held", {"Stay": handler}),))
+
+    async def calls(self, channel, request, count):
+        """Begin so many calls; returns once all are held."""
+        wanted = self.here + count
+        tasks = [asyncio.ensure_future(channel.unary_unary("/test.Held/Stay")(request)) for _ in range(count)]
+        async with asyncio.timeout(10):
+            while self.here < wanted:
+                await asyncio.sleep(0)
+        return tasks
+
+
+async def test_calls_that_wait_hold_no_place_and_calls_that_work_do():
+    held, server = Held(), serving(limit=CallLimit(max_calls=3))
+    held.add_to(server)
+    async with server, plain_channel(server.port) as channel:
+        tasks = await held.calls(channel, b"wait", 50)
+        assert await echo(channel, b"a heartbeat") == b"a heartbeat"
+        tasks += await held.calls(channel, b"work", 3)
+        with pytest.raises(UnavailableError) as caught:
+            await echo(channel, b"a heartbeat")
+        assert caught.value.code == "peer-busy"
+        held.release.set()
+        await asyncio.gather(*tasks)
+        assert await echo(channel, b"a heartbeat") == b"a heartbeat"
+
+
+async def test_one_peer_takes_its_own_places_only_on_whatever_connections(pki, mutual):
+    held, server = Held(), serving(tls=mutual, limit=CallLimit(max_calls_of_peer=4))
+    held.add_to(server)
+    greedy, other = (ClientTls(pki.authority.certificate_pem, *pki.issue(name)) for name in ("greedy", "other"))
+    async with server:
+        address = Address("127.0.0.1", server.port)
+        async with open_channel(address, greedy) as first, open_channel(address, greedy) as second:
+            tasks = [*await held.calls(first, b"wait", 2), *await held.calls(second, b"work", 2)]
+            with pytest.raises(UnavailableError) as caught:
+                await echo(first, b"more")
+            assert caught.value.code == "peer-busy"
+            async with open_channel(address, other) as channel:
+                assert await echo(channel, b"a heartbeat") == b"a heartbeat"
+            held.release.set()
+            await asyncio.gather(*tasks)
+            assert await echo(second, b"more") == b"more"

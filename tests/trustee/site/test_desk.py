@@ -124,6 +124,38 @@ def test_no_token_makes_a_second_trustee(bench, desk):
     assert desk.receive(request(bearer)).code == "second-trustee"
 
 
+def test_a_coordinators_token_makes_no_second_trustee_either(bench, desk):
+    before = bench.register.roster().version
+    refused = desk.receive(request(coordinators_token(bench, role=identity_pb2.ROLE_TRUSTEE)))
+    assert (refused.state, refused.code) == ("refused", "second-trustee")
+    assert decision_of(refused).code == "second-trustee"
+    assert bench.register.roster().version == before
+
+
+def test_a_trustee_that_waits_already_is_refused_when_a_person_approves_it(bench, desk, monkeypatch):
+    monkeypatch.setattr("bedside.trustee.site.desk._check_role", lambda _asked: None)
+    waiting = desk.receive(request(coordinators_token(bench, role=identity_pb2.ROLE_TRUSTEE)))
+    monkeypatch.undo()
+    assert waiting.state == "pending"
+    with pytest.raises(BedsideError) as caught:
+        desk.approve(waiting.fingerprint)
+    assert caught.value.code == "second-trustee"
+    assert bench.register.request(waiting.digest).state == "refused"
+    assert [entry.code for entry in bench.register.unsent()] == ["second-trustee"]
+
+
+def test_no_roster_lists_two_trustees(bench, desk):
+    before = listed(bench)
+    second = bench.world.enrol("alder", bench.site.authority, identity_pb2.ROLE_TRUSTEE)
+    with pytest.raises(BedsideError) as caught:
+        desk.register.list_member(second.credential, desk._sign_roster, issued_at_s=1)
+    assert caught.value.code == "second-trustee"
+    assert listed(bench) == before
+    desk.revoke(bench.site.trustee.credential.credential.subject)
+    desk.register.list_member(second.credential, desk._sign_roster, issued_at_s=1)
+    assert second.credential.digest in listed(bench).credential_digests
+
+
 def test_the_bearer_of_a_token_cannot_be_replaced_on_the_way(bench, desk, mint):
     """The coordinator sees the request; it cannot put its own key under the token."""
     stolen = request(mint())
@@ -182,6 +214,28 @@ def test_a_decided_request_is_sent_again_when_it_is_asked_again(bench, desk, min
     assert bench.register.unsent() == []
     desk.receive(enrol)
     assert [entry.digest for entry in bench.register.unsent()] == [granted.digest]
+
+
+def test_of_decided_requests_no_body_is_kept(bench, desk, mint):
+    granted = desk.receive(request(mint()))
+    refused = desk.receive(request(coordinators_token(bench, issuer=bench.world.author), "two"))
+    waiting = desk.receive(request(coordinators_token(bench), "three"))
+    kept = {entry.digest: entry.enrol.ByteSize() for entry in bench.register.requests()}
+    assert kept[granted.digest] == kept[refused.digest] == 0
+    assert kept[waiting.digest] > 0
+    desk.approve(waiting.fingerprint)
+    assert bench.register.request(waiting.digest).enrol.ByteSize() == 0
+
+
+def test_refused_requests_are_kept_in_a_bounded_number_and_for_a_bounded_time(bench, desk, monkeypatch):
+    monkeypatch.setattr("bedside.trustee.site.register.MAX_REFUSED", 3)
+    bearer = coordinators_token(bench, issuer=bench.world.author)
+    for number in range(5):
+        assert desk.receive(request(bearer, f"device {number}")).state == "refused"
+    assert [entry.label for entry in bench.register.requests()] == ["device 2", "device 3", "device 4"]
+    bench.clock.now_s += 31 * 86_400
+    desk.receive(request(bearer, "late"))
+    assert [entry.label for entry in bench.register.requests()] == ["late"]
 
 
 def test_the_roster_is_signed_again_at_half_of_its_life(bench, desk):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import Identity, open_identity
 from bedside.service.output import Table, emit, human_age, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
+from bedside.service.sqlite import reading
 from bedside.trustee.paths import SitePaths, default_runtime_directory
 from bedside.trustee.site.desk import Desk
 from bedside.trustee.site.register import PENDING, Register
@@ -98,6 +99,7 @@ def requests(directory: Path, as_json: bool) -> None:
         {
             "fingerprint": entry.fingerprint,
             "subject": entry.subject,
+            "role": _role(entry.role),
             "label": entry.label,
             "state": entry.state,
             "received_at_s": entry.received_at_s,
@@ -110,6 +112,7 @@ def requests(directory: Path, as_json: bool) -> None:
     rows = [
         [
             entry.fingerprint,
+            _marked_role(entry.role),
             entry.label,
             entry.state,
             human_age(entry.received_at_s * _NS_PER_S, now_ns),
@@ -117,17 +120,25 @@ def requests(directory: Path, as_json: bool) -> None:
         ]
         for entry in listed
     ]
-    columns = ("fingerprint", "label", "state", "received", "why")
+    columns = ("fingerprint", "role", "label", "state", "received", "why")
     emit(data, as_json, table=Table(columns, rows, empty="no device has asked yet"))
 
 
 @site.command()
 @click.argument("directory", type=_DIRECTORY)
 @click.argument("fingerprint")
+@click.option("--yes", is_flag=True, help="Do not ask; for scripts that have compared the fingerprint.")
 @json_option
-def approve(directory: Path, fingerprint: str, as_json: bool) -> None:
-    """Let the device join that shows exactly this FINGERPRINT."""
-    with _desk(directory) as (desk, _):
+def approve(directory: Path, fingerprint: str, yes: bool, as_json: bool) -> None:
+    """Let the device join that shows exactly this FINGERPRINT, after a question.
+
+    Only devices join in this way. A request for a trustee is refused: this site's own was made by `bedside site join`.
+    """
+    with _desk(directory) as (desk, identity):
+        asking = desk.waiting(fingerprint)
+        if asking.role == Role.ROLE_DEVICE and not yes:
+            shown = f"{_role(asking.role)} {asking.subject} ({asking.label!r}), fingerprint {asking.fingerprint}"
+            click.confirm(f"Let the {shown} join site {identity.pins.site}?", abort=True, err=True)
         granted = desk.approve(fingerprint)
     emit({"subject": granted.subject, "label": granted.label, "state": granted.state}, as_json)
 
@@ -160,11 +171,12 @@ def show(directory: Path, as_json: bool) -> None:
         with _desk(directory) as (desk, identity):
             _add_membership(data, desk, identity)
             rows = [
-                [member.subject, member.label, "revoked" if member.revoked_at_s else "listed"]
+                [member.subject, _role(member.role), member.label, "revoked" if member.revoked_at_s else "listed"]
                 for member in desk.register.members()
             ]
     title = f"site {public.site}, authority {public.authority_pk}"
-    emit(data, as_json, table=Table(("subject", "label", "roster"), rows, title=title, empty="nobody has joined yet"))
+    columns = ("subject", "role", "label", "roster")
+    emit(data, as_json, table=Table(columns, rows, title=title, empty="nobody has joined yet"))
 
 
 @site.command()
@@ -182,11 +194,8 @@ def privacy(directory: Path, as_json: bool) -> None:
     paths = SitePaths(directory)
     identity = _identity(paths)
     policy = read_policy(paths.policy).policy
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         report = read_spending(store, policy, identity.pins.site)
-    finally:
-        store.close()
     emit(report, as_json, table=report.table())
 
 
@@ -214,11 +223,8 @@ def status(ctx: click.Context, directory: Path, as_json: bool) -> None:
 
     paths = SitePaths(directory)
     identity = _identity(paths)
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         report = read_report(paths, identity.pins.site, identity.subject, store)
-    finally:
-        store.close()
     rows = [[r.task, str(r.round_number), r.state, r.sentence] for r in report.recent_rounds]
     state = "running" if report.running else "not running"
     title = f"trustee {report.trustee} of site {report.site}: {state}; {report.ledger_entries} sums in the ledger"
@@ -254,11 +260,8 @@ def clear_alarm(directory: Path, as_json: bool) -> None:
 
     paths = SitePaths(directory)
     _identity(paths)
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         cleared = LogStore(store.database).handle_foreign_words(SystemClock().now_ns() // _NS_PER_S)
-    finally:
-        store.close()
     emit({"cleared": cleared}, as_json)
 
 
@@ -289,11 +292,14 @@ def _desk(directory: Path) -> Iterator[tuple[Desk, Identity]]:
 
     paths = SitePaths(directory)
     identity = _identity(paths)
-    store = TrusteeStore.open(paths.database)
-    try:
+    with _store(paths) as store:
         yield open_desk(paths, identity, Register(store.database), SystemClock()), identity
-    finally:
-        store.close()
+
+
+@contextmanager
+def _store(paths: SitePaths) -> Iterator[TrusteeStore]:
+    with reading(), closing(TrusteeStore.open(paths.database)) as store:
+        yield store
 
 
 def _identity(paths: SitePaths) -> Identity:
@@ -321,7 +327,7 @@ def _add_membership(data: dict[str, object], desk: Desk, identity: Identity) -> 
         members=[
             {
                 "subject": member.subject,
-                "role": "trustee" if member.role == Role.ROLE_TRUSTEE else "device",
+                "role": _role(member.role),
                 "label": member.label,
                 "revoked": member.revoked_at_s is not None,
             }
@@ -330,6 +336,15 @@ def _add_membership(data: dict[str, object], desk: Desk, identity: Identity) -> 
         tokens=[{"label": label, "uses_left": left, "not_after_s": end} for label, left, end in desk.register.tokens()],
         pending_requests=len(desk.register.requests(PENDING)),
     )
+
+
+def _role(role: int) -> str:
+    return {int(Role.ROLE_DEVICE): "device", int(Role.ROLE_TRUSTEE): "trustee"}.get(role, "unknown")
+
+
+def _marked_role(role: int) -> str:
+    """The role in words; what is not a device stands out."""
+    return _role(role) if role == Role.ROLE_DEVICE else f"NOT A DEVICE: {_role(role)}"
 
 
 def _as_dict(name: str, authority_pk: str) -> dict[str, object]:

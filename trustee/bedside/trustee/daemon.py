@@ -10,13 +10,22 @@ import contextlib
 import logging
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError, MalformedError, TrustError, UnavailableError
-from bedside.core.signing.envelope import digest
+from bedside.core.errors import (
+    BedsideError,
+    MalformedError,
+    ProtocolError,
+    RefusedError,
+    StoreError,
+    TrustError,
+    UnavailableError,
+)
 from bedside.proto.v1.common_pb2 import BlobRef
 from bedside.proto.v1.enrolment_pb2 import EnrolRequest
 from bedside.proto.v1.identity_pb2 import Role
@@ -29,9 +38,11 @@ from bedside.service.link.channel import Backoff, ClientTls, open_channel
 from bedside.service.link.enrolment import connect_enrolment, refresh_federation, renew_certificate
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
+from bedside.service.sqlite import DAMAGED, read_error, reading
 from bedside.service.tls import certificate_expiry_ns
 from bedside.trustee.duty import MAX_HEADERS_BYTES, OUR_TROUBLE, Duty
 from bedside.trustee.hardening import harden_process, swap_in_use
+from bedside.trustee.inbox import Inbox, round_of
 from bedside.trustee.keys import RoundKeys, open_round_keys, runtime_held
 from bedside.trustee.link import TrusteeLink
 from bedside.trustee.log_store import LogStore
@@ -41,9 +52,9 @@ from bedside.trustee.retention import prune_files
 from bedside.trustee.rosters import RosterBook
 from bedside.trustee.site.authority import SiteAuthority
 from bedside.trustee.site.desk import Desk, decision_of
-from bedside.trustee.site.register import PENDING, Register
+from bedside.trustee.site.register import PENDING, REFUSED, Register
 from bedside.trustee.status import write_status
-from bedside.trustee.store import RoundKey, TrusteeStore, Word
+from bedside.trustee.store import TrusteeStore, Word
 from bedside.trustee.watch import LogWatch
 
 WAIT_S: Final = 20.0
@@ -52,9 +63,6 @@ WAIT_S: Final = 20.0
 CLAIM_ATTEMPTS: Final = 10
 CLAIM_INTERVAL_S: Final = 0.05
 
-IDLE_PAUSE_S: Final = 0.1
-"""Seconds after an empty answer: a coordinator that does not hold the call must not make us spin."""
-
 DESK_INTERVAL_S: Final = 0.5
 """Seconds between two looks at what the `site` commands have written."""
 
@@ -62,10 +70,8 @@ RENEW_BEFORE_S: Final = 30 * 86_400
 """Seconds before its expiry at which the TLS certificate is renewed."""
 
 RECONNECT_CAP_S: Final = 30.0
-MAX_KNOWN_WORK: Final = 4_096
-COMPONENTS: Final = ("link", "store", "policy", "keys", "log")
+COMPONENTS: Final = ("link", "store", "policy", "keys", "log", "work")
 
-_ORDER: Final = {"close": 0, "reveal": 1, "seal": 2, "open": 3, "enrol": 4}
 _NS_PER_S: Final = 1_000_000_000
 _LOGGER = logging.getLogger(__name__)
 
@@ -102,36 +108,45 @@ class Trustee:
             clock=clock,
             entropy=entropy,
         )
-        self._known: dict[bytes, None] = {}
+        self._inbox = Inbox(self._health, self._report)
         self._revision = -1
         self._publishing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        for word in self._duty.recover():
-            event(_LOGGER, "round-lost", plan=word.key.plan_digest, cohort=word.key.cohort)
-        prune_files(self._paths, self._store, now_ns=self._clock.now_ns())
-        self._health.set("store", Level.OK, "open")
+        """Work until cancelled; whatever goes wrong is tried again, but for a damaged store, which ends the process."""
         swap = swap_in_use()
         swap_text = "this machine has swap: round keys in RAM may reach a disk" if swap else "in RAM"
         self._health.set("keys", Level.DEGRADED if swap else Level.OK, swap_text)
         self._notifier.ready("looking for the coordinator")
         backoff = Backoff(self._entropy, first_s=0.5, cap_s=RECONNECT_CAP_S)
+        recovered = False
         try:
             while True:
                 self._check_policy()
                 try:
+                    if not recovered:
+                        self._recover()
+                        recovered = True
                     await self._connected(backoff)
-                except BedsideError as error:
+                except Exception as error:
+                    trouble = trouble_of(error)
+                    if trouble.code == DAMAGED:
+                        raise trouble from error
                     wait_s = backoff.next_s()
-                    level = Level.DEGRADED if isinstance(error, UnavailableError) else Level.FAILED
-                    self._health.set("link", level, error.sentence)
-                    event(_LOGGER, "link-lost", level=logging.WARNING, error=error, wait_s=round(wait_s, 1))
+                    level = Level.DEGRADED if isinstance(trouble, UnavailableError) else Level.FAILED
+                    self._health.set("link", level, trouble.sentence)
+                    event(_LOGGER, "link-lost", level=logging.WARNING, error=trouble, wait_s=round(wait_s, 1))
                     self._report()
                     await asyncio.sleep(wait_s)
         finally:
             self._notifier.stopping()
             self._store.close()
+
+    def _recover(self) -> None:
+        for word in self._duty.recover():
+            event(_LOGGER, "round-lost", plan=word.key.plan_digest, cohort=word.key.cohort)
+        prune_files(self._paths, self._store, now_ns=self._clock.now_ns())
+        self._health.set("store", Level.OK, "open")
 
     async def _connected(self, backoff: Backoff) -> None:
         await self._prepare()
@@ -144,9 +159,6 @@ class Trustee:
                 tasks.create_task(self._follow_desk(link))
                 tasks.create_task(self._follow_work(link, backoff))
                 tasks.create_task(self._watch.run(link))
-        except* BedsideError as errors:
-            first = next(iter(_leaves(errors)))
-            raise first from errors
         finally:
             await channel.close()
 
@@ -176,16 +188,13 @@ class Trustee:
         wait_s = min(WAIT_S, self._notifier.watchdog_interval_s or WAIT_S)
         first = True
         while True:
-            work = await link.get_work(list(self._known), 0.0 if first else wait_s)
+            work = await link.get_work(self._inbox.known, 0.0 if first else wait_s)
             self._link_is_up(backoff, first=first)
             first = False
             self._check_policy()
-            items = [item for item in work.items if _work_id(item) not in self._known]
-            for item in sorted(items, key=lambda entry: _ORDER.get(str(entry.WhichOneof("item")), 9)):
-                await self._process(link, item)
-            if not items:
-                await asyncio.sleep(IDLE_PAUSE_S)
+            pause_s = await self._inbox.take(work.items, partial(self._work, link), partial(self._refuse, link))
             self._notifier.watchdog()
+            await asyncio.sleep(pause_s)
 
     def _link_is_up(self, backoff: Backoff, *, first: bool) -> None:
         backoff.reset()
@@ -195,21 +204,19 @@ class Trustee:
         self._health.set("link", Level.OK, "connected")
         self._report()
 
-    async def _process(self, link: TrusteeLink, item: WorkItem) -> None:
+    async def _refuse(self, link: TrusteeLink, item: WorkItem, error: BedsideError) -> None:
         kind = item.WhichOneof("item")
-        try:
-            if kind == "enrol":
-                await self._enrol(link, item.enrol)
-            else:
-                for word in await self._decide(link, item):
-                    await self._send(link, word)
-        except OUR_TROUBLE:
-            raise
-        except BedsideError as error:
-            event(_LOGGER, "refused", level=logging.WARNING, work=str(kind), error=error)
-            if kind != "enrol":
-                await self._send(link, self._duty.refusal(_round_of(item), error))
-        self._remember(item)
+        if kind != "enrol":
+            await self._send(link, self._duty.refusal(round_of(item), error))
+        if kind == "seal":
+            prune_files(self._paths, self._store, now_ns=self._clock.now_ns())
+
+    async def _work(self, link: TrusteeLink, item: WorkItem) -> None:
+        if item.WhichOneof("item") == "enrol":
+            await self._enrol(link, item.enrol)
+            return
+        for word in await self._decide(link, item):
+            await self._send(link, word)
 
     async def _decide(self, link: TrusteeLink, item: WorkItem) -> list[Word]:
         async def fetch(ref: BlobRef) -> bytes:
@@ -231,9 +238,11 @@ class Trustee:
 
     async def _enrol(self, link: TrusteeLink, request: EnrolRequest) -> None:
         known = self._desk.receive(request)
-        event(_LOGGER, "enrolment", subject=known.subject, state=known.state, code=known.code)
         if known.state != PENDING:
             await self._send_decisions(link)
+        if known.state == REFUSED:
+            raise RefusedError(known.code, known.sentence)
+        event(_LOGGER, "enrolment", subject=known.subject, state=known.state)
 
     async def _send(self, link: TrusteeLink, word: Word) -> None:
         """Say a stored word. What the coordinator refuses for good is not said again by itself."""
@@ -300,13 +309,17 @@ class Trustee:
                 event(_LOGGER, "policy-refused", level=logging.WARNING, error=problem)
             self._report()
 
-    def _remember(self, item: WorkItem) -> None:
-        self._known[_work_id(item)] = None
-        while len(self._known) > MAX_KNOWN_WORK:
-            del self._known[next(iter(self._known))]
-
     def _report(self) -> None:
-        write_status(self._paths.status, os.getpid(), self._health)
+        """Leave the health beside the store; a disk that is full is no reason to stop."""
+        try:
+            write_status(self._paths.status, os.getpid(), self._health)
+        except StoreError as error:
+            if self._health.snapshot()["store"].level is Level.OK:
+                event(_LOGGER, "status-not-written", level=logging.WARNING, error=error)
+            self._health.set("store", Level.DEGRADED, error.sentence)
+        else:
+            if self._health.snapshot()["store"].level is Level.DEGRADED:
+                self._health.set("store", Level.OK, "open")
 
 
 def open_desk(paths: SitePaths, identity: Identity, register: Register, clock: Clock) -> Desk:
@@ -334,7 +347,9 @@ async def run_trustee(paths: SitePaths, runtime_directory: Path, clock: Clock, e
 
 
 async def _until_told(paths: SitePaths, runtime_directory: Path, clock: Clock, entropy: Entropy) -> None:
-    task = asyncio.create_task(Trustee(paths, runtime_directory, clock, entropy).run())
+    with reading():
+        trustee = Trustee(paths, runtime_directory, clock, entropy)
+    task = asyncio.create_task(trustee.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
@@ -363,24 +378,19 @@ def ca_fingerprint(identity: Identity) -> str:
     return ":".join(pinned[at : at + 2] for at in range(0, len(pinned), 2)).upper()
 
 
-def _work_id(item: WorkItem) -> bytes:
-    return digest(item.SerializeToString(deterministic=True))[:16]
+def trouble_of(error: Exception) -> BedsideError:
+    """What went wrong, as one of our errors: a damaged store first, then `internal-error` for what nobody foresaw."""
+    leaves = [read_error(leaf) if isinstance(leaf, sqlite3.Error) else leaf for leaf in _leaves(error)]
+    ours = [leaf for leaf in leaves if isinstance(leaf, BedsideError)]
+    strange = [leaf for leaf in leaves if not isinstance(leaf, BedsideError)]
+    damaged = [leaf for leaf in ours if leaf.code == DAMAGED]
+    if strange and not damaged:
+        event(_LOGGER, "internal-error", level=logging.ERROR, error=strange[0])
+        return ProtocolError("internal-error", f"this trustee met {type(strange[0]).__name__} and begins anew")
+    return (damaged or ours)[0]
 
 
-def _round_of(item: WorkItem) -> RoundKey:
-    match item.WhichOneof("item"):
-        case "open":
-            return RoundKey(digest(item.open.plan.payload), item.open.cohort)
-        case "seal":
-            return RoundKey(item.seal.plan_digest, item.seal.cohort)
-        case "reveal":
-            return RoundKey(item.reveal.plan_digest, item.reveal.cohort)
-        case _:
-            return RoundKey(item.close.plan_digest, item.close.cohort)
-
-
-def _leaves(group: BaseExceptionGroup[BedsideError]) -> list[BedsideError]:
-    found: list[BedsideError] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _leaves(error: Exception) -> list[Exception]:
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]

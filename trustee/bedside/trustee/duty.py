@@ -32,6 +32,7 @@ from bedside.core.errors import (
     TrustError,
     UnavailableError,
 )
+from bedside.core.limits import MAX_TEXT_CHARS
 from bedside.core.policy.history import inputs_of
 from bedside.core.securesum.keys import RoundSecret
 from bedside.core.securesum.merkle import set_root
@@ -47,7 +48,7 @@ from bedside.core.securesum.trustee import (
     mask_sum,
     open_votes,
 )
-from bedside.core.signing.envelope import digest, parse_strict
+from bedside.core.signing.envelope import DIGEST_BYTES, digest, parse_strict
 from bedside.core.signing.trust import Trust, open_federation, open_roster
 from bedside.proto.v1 import round_pb2
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
@@ -56,6 +57,7 @@ from bedside.proto.v1.trustee_pb2 import CloseRequest, HeaderSet, OpenRequest, R
 from bedside.service.files import write_durable
 from bedside.service.identity import Identity
 from bedside.trustee.budget import affordable_noise, check_budget
+from bedside.trustee.clones import header_floors
 from bedside.trustee.keys import RoundKeys, second_set
 from bedside.trustee.ledger import Charge
 from bedside.trustee.paths import SitePaths
@@ -277,6 +279,7 @@ class Duty:
         members = self._rules.judge_vote(plan, checked, own)
         multiplier_e6 = own.opening.noise_multiplier_e6
         check_budget(self._store, self._rules.policy, multiplier_e6, besides=stored.key)
+        self._store.raise_floors(header_floors(stored.task, checked, self._own.site))
         self._keys.lock(*stored.key, checked.root)
         size = len(checked.members)
         build = partial(self._voice.vote, stored.key, checked)
@@ -330,6 +333,8 @@ class Duty:
         raise TrustError("not-among-openings", "this trustee's opening is not among those of the set")
 
     async def _headers(self, ref: BlobRef, fetch: FetchBlob) -> HeaderSet:
+        if len(ref.digest) != DIGEST_BYTES:
+            raise MalformedError("bad-headers", "the set of headers is not named by a digest of 32 bytes")
         if ref.size_bytes > MAX_HEADERS_BYTES:
             raise MalformedError("bad-headers", f"a set of headers of {ref.size_bytes} bytes is over the limit")
         data = await fetch(ref)
@@ -354,10 +359,10 @@ class Duty:
             plan.plan.task,
             plan.plan.round_number,
             TrusteeState.REFUSED,
-            plan.signed,
+            Signed(),  # nothing of a refused plan is needed again, and it may be large
             self._keys.boot_id,
             code=error.code,
-            sentence=error.sentence,
+            sentence=error.sentence[:MAX_TEXT_CHARS],
         )
         return self._store.store_refusal(refused, self.refusal(key, error).signed, self._now_s())
 

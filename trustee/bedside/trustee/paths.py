@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from bedside.core.errors import ConfigError, UnavailableError
+from bedside.service.files import private_opener
 
 PRIVATE_DIRECTORY_MODE: Final = 0o700
 
@@ -59,6 +60,8 @@ class SitePaths:
         """Make the folders of the trustee, private to its user."""
         for folder in (self.directory, self.authority_key.parent, self.answers, self.headers, self.audit):
             folder.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+            if folder != self.directory:  # that one may be the admin's own, with others' files beside
+                folder.chmod(PRIVATE_DIRECTORY_MODE)
 
     def is_running(self) -> bool:
         """Whether a daemon holds this directory."""
@@ -80,7 +83,7 @@ class SitePaths:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self.lock.open("ab") as file:
+        with open(self.lock, "ab", opener=private_opener) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

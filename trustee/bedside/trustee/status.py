@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from bedside.core.errors import StoreError
 from bedside.core.securesum.trustee import TrusteeState
 from bedside.core.signing.envelope import parse_strict
 from bedside.proto.v1.audit_pb2 import Verdict
 from bedside.proto.v1.common_pb2 import Signed
+from bedside.service.files import private_opener
 from bedside.service.health import Health, Level
 from bedside.trustee.ledger import check_ledger, entries
 from bedside.trustee.log_store import LogStore
@@ -106,15 +108,25 @@ class TrusteeReport:
 
 
 def write_status(path: Path, pid: int, health: Health) -> None:
-    """Leave the daemon's health beside its store. Not synced: it is news, not state."""
+    """Leave the daemon's health beside its store. Not synced: it is news, not state.
+
+    Raises:
+        StoreError: `status-write`.
+    """
     components = [
         ComponentReport(component=name, level=state.level.name.lower(), sentence=state.sentence)
         for name, state in health.snapshot().items()
     ]
     report = DaemonReport(pid=pid, exit_status=health.exit_status, components=components)
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_bytes(msgspec.json.encode(report))
-    fresh.replace(path)
+    try:
+        with open(fresh, "wb", opener=private_opener) as file:
+            file.write(msgspec.json.encode(report))
+        fresh.replace(path)
+    except OSError as error:
+        raise StoreError(
+            "status-write", f"{path.name} was not written: {error.strerror}", remedy="check the disk's free space"
+        ) from error
 
 
 def read_report(paths: SitePaths, site: str, subject: str, store: TrusteeStore, *, recent: int = 20) -> TrusteeReport:

@@ -32,6 +32,9 @@ from bedside.trustee.schema import MIGRATIONS
 
 UNFINISHED: Final = (TrusteeState.OPEN, TrusteeState.VOTED)
 
+MAX_REFUSED_ROUNDS: Final = 10_000
+"""Refused plans that are remembered, the newest: about 10 MB. Older ones are judged anew when they come again."""
+
 _LINKED: Final[dict[str, type[Opening | Vote | Answer | Closed]]] = {
     "opening": Opening,
     "vote": Vote,
@@ -59,7 +62,7 @@ class StoredRound:
         task: of the plan.
         round_number: of the plan.
         state: of the trustee's machine.
-        plan: the signed plan.
+        plan: the signed plan; empty where it was refused.
         boot_id: under which its key was drawn.
         seal: what was judged at the vote, with the rosters that were used; None before.
         set_root: the set that was voted for; None before.
@@ -203,6 +206,7 @@ class TrusteeStore:
         def work(tx: sqlite3.Connection) -> Word:
             _insert_round(tx, refused, at_s)
             _insert_word(tx, refused.key, "refusal", signed)
+            _prune_refused(tx)
             return Word(refused.key, "refusal", signed)
 
         return self.database.run_tx("store refusal", work)
@@ -290,6 +294,19 @@ def _insert_round(tx: sqlite3.Connection, stored: StoredRound, at_s: int) -> Non
             stored.code,
             stored.sentence,
         ),
+    )
+
+
+def _prune_refused(tx: sqlite3.Connection) -> None:
+    tx.execute(
+        "DELETE FROM words WHERE kind = 'refusal' AND rowid NOT IN"
+        " (SELECT rowid FROM words WHERE kind = 'refusal' ORDER BY rowid DESC LIMIT ?)",
+        (MAX_REFUSED_ROUNDS,),
+    )
+    tx.execute(
+        "DELETE FROM rounds WHERE state = ? AND NOT EXISTS (SELECT 1 FROM words"
+        " WHERE words.plan_digest = rounds.plan_digest AND words.cohort = rounds.cohort)",
+        (TrusteeState.REFUSED.value,),
     )
 
 

@@ -17,7 +17,7 @@ from bedside.agent.buffer.seal import Sealer
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Samples
-from bedside.service.sqlite import open_reader
+from bedside.service.sqlite import open_reader, reading
 
 _PAGE_ROWS: Final = 64
 """Rows read at a time, so that a long reading never holds a snapshot that keeps the log from being checkpointed."""
@@ -56,6 +56,7 @@ class BufferReader:
             StoreError: `store-open`.
         """
         self._connection = open_reader(path)
+        self._path = path
         self._sealer = Sealer(key)
         self.unreadable = 0
 
@@ -65,23 +66,21 @@ class BufferReader:
 
     def sessions(self, stream: StreamId | None = None) -> list[Session]:
         """Sessions in the order in which they were opened."""
-        rows = self._connection.execute(
-            "SELECT * FROM sessions WHERE ? IS NULL OR stream = ? ORDER BY number", (stream, stream)
-        )
-        return [_session(row) for row in rows.fetchall()]
+        rows = self._rows("SELECT * FROM sessions WHERE ? IS NULL OR stream = ? ORDER BY number", stream, stream)
+        return [_session(row) for row in rows]
 
     def parts(self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None) -> Iterator[Part]:
         """Yield the stored parts that touch the time from `from_ns` to `to_ns` (exclusive), in the order of time."""
-        number = self._connection.execute("SELECT number FROM streams WHERE name = ?", (stream,)).fetchone()
-        if number is None:
+        numbers = self._rows("SELECT number FROM streams WHERE name = ?", stream)
+        if not numbers:
             return
         after = (from_ns // NS_PER_S) * ID_PER_SECOND - 1
         end_id = _LAST_ID if to_ns is None else min(_LAST_ID, (to_ns // NS_PER_S + 1) * ID_PER_SECOND)
-        while rows := self._connection.execute(
+        while rows := self._rows(
             "SELECT id, start_ns, end_ns, sealed FROM blobs WHERE id > ? AND id < ? AND session = ?"
             f" AND ((id >> {PART_BITS}) & {MAX_STREAMS - 1}) = ? ORDER BY id LIMIT ?",
-            (after, end_id, session, number["number"], _PAGE_ROWS),
-        ).fetchall():
+            *(after, end_id, session, numbers[0]["number"], _PAGE_ROWS),
+        ):
             after = rows[-1]["id"]
             for row in _in_time(rows):
                 if row["end_ns"] <= from_ns or (to_ns is not None and row["start_ns"] >= to_ns):
@@ -109,36 +108,40 @@ class BufferReader:
 
     def labels(self, session: SessionId, *, withdrawn: bool = False) -> list[Label]:
         """Labels of a session by start; the withdrawn ones only when asked for."""
-        rows = self._connection.execute(
-            "SELECT * FROM labels WHERE session = ? AND (? OR NOT withdrawn) ORDER BY start_ns, id",
-            (session, withdrawn),
+        rows = self._rows(
+            "SELECT * FROM labels WHERE session = ? AND (? OR NOT withdrawn) ORDER BY start_ns, id", session, withdrawn
         )
-        return [_label(row) for row in rows.fetchall()]
+        return [_label(row) for row in rows]
 
     def predictions(self, after: int = 0, limit: int = 1_000) -> list[Prediction]:
         """Predictions with a number above `after`, in order; call again with the last number to follow."""
-        rows = self._connection.execute("SELECT * FROM predictions WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
-        return [_prediction(row) for row in rows.fetchall()]
+        rows = self._rows("SELECT * FROM predictions WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+        return [_prediction(row) for row in rows]
 
     def last_prediction(self) -> Prediction | None:
         """The newest prediction."""
-        row = self._connection.execute("SELECT * FROM predictions ORDER BY id DESC LIMIT 1").fetchone()
-        return _prediction(row) if row is not None else None
+        rows = self._rows("SELECT * FROM predictions ORDER BY id DESC LIMIT 1")
+        return _prediction(rows[0]) if rows else None
 
     def counters(self) -> dict[str, int]:
         """Durable counters by name, summed over streams and sessions."""
-        rows = self._connection.execute("SELECT name, sum(value) AS total FROM counters GROUP BY name")
-        return {str(row["name"]): int(row["total"]) for row in rows.fetchall()}
+        rows = self._rows("SELECT name, sum(value) AS total FROM counters GROUP BY name")
+        return {str(row["name"]): int(row["total"]) for row in rows}
 
     def rows(self) -> dict[str, int]:
         """Number of rows per table."""
         tables = ("sessions", "blobs", "labels", "predictions")
-        return {table: int(self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in tables}
+        return {table: int(self._rows(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
 
     def oldest_ns(self) -> int | None:
         """Time of the oldest sample that is still there."""
-        row = self._connection.execute("SELECT start_ns FROM blobs ORDER BY id LIMIT 1").fetchone()
-        return int(row["start_ns"]) if row is not None else None
+        rows = self._rows("SELECT start_ns FROM blobs ORDER BY id LIMIT 1")
+        return int(rows[0]["start_ns"]) if rows else None
+
+    def _rows(self, sql: str, *parameters: str | int | None) -> list[sqlite3.Row]:
+        """Every row of one SELECT. Raises StoreError `store-read`."""
+        with reading(self._path):
+            return self._connection.execute(sql, parameters).fetchall()
 
 
 def _in_time(rows: list[sqlite3.Row]) -> list[sqlite3.Row]:

@@ -17,7 +17,7 @@ from bedside.proto.v1 import device_pb2, local_pb2
 from bedside.proto.v1.common_pb2 import Empty
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.proto.v1.local_pb2_grpc import AgentServiceStub
-from bedside.service.identity import DIRECTORY_NAME, open_identity
+from bedside.service.identity import DIRECTORY_NAME, find_identity
 from bedside.service.output import Table, emit, emit_line, human_age, human_bytes, human_duration, json_option
 from bedside.service.platform import SystemClock
 
@@ -192,7 +192,7 @@ def _buffer_file(config: AgentConfig) -> Path:
 
 
 def _buffer_key(config: AgentConfig) -> bytes:
-    return open_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).buffer_key
+    return find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).buffer_key
 
 
 def _print_prediction(prediction: local_pb2.Prediction, as_json: bool) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
 from bedside.agent.config import CONFIG_NAME, TEMPLATE, AgentConfig, load_agent_config
-from bedside.core.errors import ConfigError, RefusedError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
 from bedside.service.options import FiniteRange
@@ -105,8 +106,9 @@ def renew(directory: Path) -> None:
     identity = _identity(load_agent_config(directory))
     clock, entropy = SystemClock(), SystemEntropy()
     certificate_pem = identity.certificate_pem
-    if certificate_pem is not None and certificate_expiry_ns(certificate_pem) > clock.now_ns() + _RENEW_BEFORE_NS:
-        return
+    with suppress(MalformedError):  # a damaged certificate is due
+        if certificate_pem is not None and certificate_expiry_ns(certificate_pem) > clock.now_ns() + _RENEW_BEFORE_NS:
+            return
 
     async def fetch() -> None:
         pins = identity.pins

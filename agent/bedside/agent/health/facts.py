@@ -40,13 +40,15 @@ class RoundFacts:
     Attributes:
         state: of its contribution, for instance `counted`; empty before the first plan.
         joined: whether bytes were committed for it.
-        reason: why not, or why it was dropped; a sentence.
+        code: why not, or why it was dropped.
+        reason: the same in a sentence, for this machine's users only.
     """
 
     task: str = ""
     round_number: int = 0
     state: str = ""
     joined: bool = False
+    code: str = ""
     reason: str = ""
 
 

@@ -1,7 +1,8 @@
 """The heartbeat: what leaves the device about itself, in steps coarse enough not to tell who lies in which bed.
 
 Sensor activity shows bed occupancy, so that ages and sizes go out in steps, and with `minimal` nothing but versions,
-uptime and component states goes out at all. Sentences of components hold rules and machine facts, never data.
+uptime and component states goes out at all. Sentences are those that belong to a component or a code; what this device
+found out itself is for its own users.
 
 Source: DESIGN section 8.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from bedside.agent.health.facts import AgentFacts
+from bedside.agent.rounds.told import told_code, told_fault
 from bedside.core.signing.envelope import SUITE
-from bedside.proto.v1.device_pb2 import ComponentHealth, Heartbeat, StreamHealth
+from bedside.proto.v1.device_pb2 import COMPONENT_STATE_OK, ComponentHealth, Heartbeat, StreamHealth
 
 Detail = Literal["minimal", "standard"]
 
@@ -56,9 +58,14 @@ def build_heartbeat(
 
 
 def _components(facts: AgentFacts, *, minimal: bool) -> list[ComponentHealth]:
-    if not minimal:
-        return facts.component_messages()
-    return [ComponentHealth(component=c.component, state=c.state) for c in facts.component_messages()]
+    return [
+        ComponentHealth(
+            component=found.component,
+            state=found.state,
+            sentence="" if minimal or found.state == COMPONENT_STATE_OK else told_fault(found.component),
+        )
+        for found in facts.component_messages()
+    ]
 
 
 def _add_standard(beat: Heartbeat, facts: AgentFacts) -> None:
@@ -75,7 +82,8 @@ def _add_standard(beat: Heartbeat, facts: AgentFacts) -> None:
     beat.rss_bytes = machine.rss_bytes
     beat.last_task = facts.round.task
     beat.last_round = facts.round.round_number
-    beat.last_refusal = "" if facts.round.joined else facts.round.reason
+    code = "" if facts.round.joined else facts.round.code
+    beat.last_refusal = f"{told_code(code)} [{code}]" if code else ""
     beat.key_age_s = facts.key_age_s
     if machine.temperature_mc is not None:
         beat.temperature_mc = machine.temperature_mc

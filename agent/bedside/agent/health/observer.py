@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,11 +12,12 @@ from bedside.agent.health.facts import AgentFacts, RoundFacts
 from bedside.agent.health.machine import MachineFacts, read_machine
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline
-from bedside.agent.rounds.journal import Journal
+from bedside.agent.rounds.journal import Contribution
 from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.clock import Clock
-from bedside.core.errors import BedsideError
+from bedside.core.errors import BedsideError, RefusedError, UnavailableError
 from bedside.core.securesum.device import ContributionState
+from bedside.core.signing.trust import VerifiedCredential
 from bedside.service.health import Health, Level
 from bedside.service.identity import Identity
 
@@ -43,7 +45,7 @@ class Parts:
     reader: BufferReader
     pipeline: Pipeline
     supervisor: Supervisor
-    journal: Journal
+    newest_plan: Callable[[], Contribution | None]
     runs: RunNote
 
 
@@ -71,14 +73,14 @@ class Observer:
         """Everything as it is now."""
         self.look()
         parts, now_s = self._parts, self._clock.monotonic_s()
-        credential = parts.identity.credential
+        credential, device = self._who()
         last_s, oldest_ns = parts.pipeline.last_prediction_s, parts.reader.oldest_ns()
         now_ns = self._clock.now_ns()
         issued_at_s = credential.credential.issued_at_s if credential is not None else now_ns // _NS_PER_S
         return AgentFacts(
             version=self._version,
             site=credential.site if credential is not None else "",
-            device=parts.identity.subject,
+            device=device,
             uptime_s=int(now_s - self._started_s),
             restarts=parts.runs.restarts,
             last_exit=parts.runs.last_exit,
@@ -116,11 +118,13 @@ class Observer:
         self._look_at_trustee()
 
     def link(self, error: BedsideError | None) -> None:
-        """The link's state as its users report it."""
+        """The link's state as its users report it: it has failed when somebody must come and mend something."""
         if error is None:
             self._health.set("link", Level.OK, "connected")
-        else:
+        elif error.code == "not-enrolled" or isinstance(error, UnavailableError | RefusedError):
             self._health.set("link", Level.DEGRADED, error.sentence)
+        else:
+            self._health.set("link", Level.FAILED, f"{error.sentence}; {error.remedy}".removesuffix("; "))
 
     def trainer(self, error: BedsideError | None) -> None:
         """The training child's state."""
@@ -128,6 +132,14 @@ class Observer:
             self._health.set("trainer", Level.OK, "ready")
         else:
             self._health.set("trainer", Level.DEGRADED, error.sentence)
+
+    def _who(self) -> tuple[VerifiedCredential | None, str]:
+        """The credential and the device's id; without them where their files are damaged."""
+        identity = self._parts.identity
+        try:
+            return identity.credential, identity.subject
+        except BedsideError:
+            return None, ""
 
     def _look_at_sources(self) -> None:
         sources = self._parts.supervisor.health.values()
@@ -150,18 +162,18 @@ class Observer:
 
     def _look_at_trustee(self) -> None:
         """The own site's trustee fails when the newest plan was refused because of what it signed."""
-        newest = self._parts.journal.newest()
+        newest = self._parts.newest_plan()
         if newest is not None and newest.code in TRUSTEE_CODES:
             self._health.set("trustee", Level.FAILED, newest.sentence)
         else:
             self._health.set("trustee", Level.OK, "no complaint")
 
     def _round(self) -> RoundFacts:
-        newest = self._parts.journal.newest()
+        newest = self._parts.newest_plan()
         if newest is None:
             return RoundFacts()
         joined = newest.state not in _NOT_JOINED
-        return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.sentence)
+        return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.code, newest.sentence)
 
     def _read_machine(self, now_s: float) -> MachineFacts:
         if self._machine is None or now_s - self._machine_read_s > MACHINE_INTERVAL_S:

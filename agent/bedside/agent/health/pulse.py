@@ -16,11 +16,14 @@ from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import HeartbeatAnswer
 from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
+from bedside.service.link.errors import unexpected
 from bedside.service.logs import event
 
 _LOGGER = logging.getLogger(__name__)
 _SHORTEST_S: Final = 0.2
 _LONGEST_S: Final = 3_600.0
+_LAST_DATE_S: Final = 253_402_300_799
+"""The end of the year 9999, seconds since 1970: what is later is not a time."""
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -76,9 +79,14 @@ class Pulse:
             self.error = error
             event(_LOGGER, "heartbeat-waits", level=logging.DEBUG, error=error)
             return self._backoff.next_s()
+        except Exception as error:
+            self.error = unexpected(error)
+            _LOGGER.exception("heartbeat-failed")
+            return self._backoff.next_s()
         self.error = None
         self._backoff.reset()
-        self.clock_offset_ms = (answer.server_time_s - self._clock.now_ns() // _NS_PER_S) * 1000
+        if answer.server_time_s <= _LAST_DATE_S:
+            self.clock_offset_ms = (answer.server_time_s - self._clock.now_ns() // _NS_PER_S) * 1000
         wait_s = answer.next_call_ms / 1000 if answer.next_call_ms else self._interval_s
         return min(max(wait_s, _SHORTEST_S), _LONGEST_S)
 

@@ -21,11 +21,11 @@ from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxR
 from bedside.agent.rounds.kept import MAX_AGE_ROUNDS
 from bedside.agent.rounds.link import CoordinatorLink
 from bedside.agent.rounds.models import ActiveModel, ModelStore
-from bedside.agent.rounds.offer import SignedPlan, Standing, check_offer, check_plan
+from bedside.agent.rounds.offer import SignedPlan, Standing, check_offer, check_plan, is_signed, judge_again
 from bedside.agent.rounds.outbox import Outbox
 from bedside.agent.rounds.receipts import check_receipt
 from bedside.agent.rounds.refusals import Refusals
-from bedside.agent.rounds.results import check_result
+from bedside.agent.rounds.results import CheckedResult, check_result
 from bedside.agent.rounds.upload import send_upload, upload_holds
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
@@ -36,6 +36,7 @@ from bedside.proto.v1.device_pb2 import Offer, OfferRequest
 from bedside.proto.v1.round_pb2 import Receipt
 from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
+from bedside.service.link.errors import unexpected
 from bedside.service.logs import event
 from bedside.service.platform import local_minute
 from bedside.service.policy_file import read_policy
@@ -45,9 +46,14 @@ _LOGGER = logging.getLogger(__name__)
 
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 30.0
+_SHORTEST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 60.0
+"""Seconds between two questions for an offer, whatever pace the coordinator asks for."""
 _MAX_OPEN_RECEIPTS: Final = 64
 _AGAIN: Final = frozenset({"upload-gap", "unknown-upload"})
 """Refusals of bytes, not of the upload: it begins again where the coordinator stands."""
+_JUDGEMENTS: Final = (RefusedError, TrustError, MalformedError, ProtocolError)
+"""Errors that end a plan for this device; others pass by."""
 _TURNED_AWAY: Final = frozenset({"round-closed", "round-full"})
 """Refusals of an upload that say nothing about whether the delta was used."""
 _NS_PER_S: Final = 1_000_000_000
@@ -114,6 +120,8 @@ class RoundClient:
         self._outbox = Outbox(settings.state_dir)
         self._refusals = Refusals(identity, journal, sequence, clock)
         self._known_result = b""
+        self._refused = False
+        self._patience = Backoff(entropy, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S)
 
     async def run(self) -> None:
         """Loop until cancelled."""
@@ -129,6 +137,10 @@ class RoundClient:
                 self._report("link", error)
                 event(_LOGGER, "round-waits", level=logging.WARNING, error=error)
                 wait_s = backoff.next_s()
+            except Exception as error:
+                self._report("link", unexpected(error))
+                _LOGGER.exception("round-failed")
+                wait_s = backoff.next_s()
             await asyncio.sleep(wait_s)
 
     async def step(self) -> float:
@@ -141,9 +153,7 @@ class RoundClient:
         await self._refusals.send(self._link)
         for contribution in self._journal.open_contributions():
             await self._continue(contribution)
-        await self._refusals.send(
-            self._link
-        )  # a plan declined just now: the round waits for that word, not for the next poll
+        await self._refusals.send(self._link)  # what was declined just now: the round waits for that word
         newest = self._journal.newest()
         waiting = [item for item in self._journal.open_contributions() if item.state is not ContributionState.TRAINING]
         request = OfferRequest(
@@ -152,14 +162,19 @@ class RoundClient:
             open_plan_digests=[item.plan_digest for item in waiting[-_MAX_OPEN_RECEIPTS:]],
             known_result_digest=self._known_result,
         )
+        self._refused = False
         offer = await self._link.get_offer(request)
         for receipt in offer.receipts:
             self._take_receipt(receipt)
         if offer.HasField("result") and await self._take_result(offer):
-            return 0.0  # a plan may already wait behind it
+            return _SHORTEST_PAUSE_S  # a plan may already wait behind it
         if offer.HasField("plan") and await self._consider(offer):
-            return 0.0
-        return min(offer.next_call_ms, 60_000) / 1000
+            return _SHORTEST_PAUSE_S
+        pause_s = min(max(offer.next_call_ms / 1000, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+        if self._refused:  # whoever offers what does not hold is asked ever more rarely
+            return max(pause_s, self._patience.next_s())
+        self._patience.reset()
+        return pause_s
 
     async def _consider(self, offer: Offer) -> bool:
         """Judge an offer and remember the verdict; False when it was dealt with before."""
@@ -174,6 +189,8 @@ class RoundClient:
             signed_plan = check_plan(offer, standing, seen, now_s=now_s)
             checked = check_offer(offer, signed_plan, standing, now_s=now_s)
         except BedsideError as error:
+            if signed_plan is None and not is_signed(offer, bytes.fromhex(self._identity.pins.root_pk)):
+                raise  # whoever sends such a plan is not worth a row
             self._refusals.refuse(offer, signed_plan, error)
             return True
         plan = checked.plan.plan
@@ -202,9 +219,14 @@ class RoundClient:
     async def _train(self, contribution: Contribution) -> None:
         offer = Offer.FromString(contribution.offer)
         try:
+            judge_again(offer, self._standing(), now_s=self._clock.now_ns() // _NS_PER_S)
+        except _JUDGEMENTS as error:
+            self._refusals.decline(contribution, error, judged=True)
+            return
+        try:
             await self._contribute(contribution, offer)
             self._report("trainer", None)
-        except (RefusedError, TrustError, MalformedError, ProtocolError) as error:
+        except _JUDGEMENTS as error:
             self._report("trainer", None if isinstance(error, RefusedError) else error)
             self._refusals.decline(contribution, error)
         except UnavailableError as error:
@@ -219,7 +241,7 @@ class RoundClient:
         plan = check_plan(offer, standing, self._journal.seen(), now_s=None).plan
         named = plan.plan
         model = await self._models.fetch(
-            named.bundle.digest, named.bundle_tar_digest, named.checkpoint, standing.policy, self._link.get_blob
+            offer.manifest.payload, named.bundle_tar_digest, named.checkpoint, standing.policy, self._link.get_blob
         )
         await self._on_model(model)
         if not self._settings.training.enabled:
@@ -252,6 +274,12 @@ class RoundClient:
         row = self._journal.outbox(contribution.plan_digest)
         if row is None:
             raise ProtocolError("no-outbox-row", "a contribution that is ready has no row in the outbox")
+        try:
+            judge_again(Offer.FromString(contribution.offer), self._standing(), now_s=None)
+        except _JUDGEMENTS as error:
+            self._refusals.withdraw(contribution, error)
+            self._finish(contribution, ContributionInput.CLOSED, error.code, error.sentence)
+            return
         header = parse_strict(Signed, row.header)
         path = self._outbox.path_of(row)
         try:
@@ -285,26 +313,33 @@ class RoundClient:
         True when a checkpoint serves that did not before.
         """
         served = False
+        standing = self._standing()
         try:
-            served = await self._serve_result(offer)
+            checked = check_result(offer, standing, self._journal.seen(), lost=self._models.lost)
+        except (TrustError, MalformedError, RefusedError) as error:
+            self._refuse_result(error)
+            checked = None
+        try:
+            if checked is not None:
+                served = await self._serve_result(offer, checked, standing)
         except (TrustError, MalformedError) as error:
-            event(_LOGGER, "result-refused", level=logging.WARNING, error=error)
+            self._refuse_result(error)
         self._known_result = digest(offer.result.payload)
         return served
 
-    async def _serve_result(self, offer: Offer) -> bool:
-        standing = self._standing()
-        checked = check_result(offer, standing, self._journal.seen())
-        if checked is None:
-            return False
+    async def _serve_result(self, offer: Offer, checked: CheckedResult, standing: Standing) -> bool:
         model = await self._models.fetch(
-            checked.bundle, checked.tar, checked.result.checkpoint, standing.policy, self._link.get_blob
+            offer.manifest.payload, checked.tar, checked.result.checkpoint, standing.policy, self._link.get_blob
         )
         await self._on_model(model)
         self._journal.remember(checked.seen)
         self._forget_stale(checked.result.task, checked.result.round_number)
         event(_LOGGER, "model-updated", task=checked.result.task, round=checked.result.round_number)
         return True
+
+    def _refuse_result(self, error: BedsideError) -> None:
+        self._refused = True
+        event(_LOGGER, "result-refused", level=logging.WARNING, error=error)
 
     def _forget_stale(self, task: str, round_number: int) -> None:
         """A freed delta that no plan after this result could take goes."""

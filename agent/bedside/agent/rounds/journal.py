@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen
+from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen, TrusteePin
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.device import ContributionInput, ContributionState, advance
 from bedside.service.sqlite import Database, Migration, open_database
@@ -25,6 +25,8 @@ from bedside.service.sqlite import Database, Migration, open_database
 JOURNAL_NAME: Final = "journal.db"
 
 _S, _I = ContributionState, ContributionInput
+_KEPT_DECLINED: Final = 256
+"""Plans after which a declined one is forgotten; what was seen refuses it again."""
 OPEN_STATES: Final = (_S.TRAINING, _S.READY, _S.ACCEPTED, _S.AWAITING)
 """States that still wait for something."""
 
@@ -139,23 +141,16 @@ class Journal:
 
     def seen(self) -> Seen:
         """Everything remembered for rule T8."""
-        run = self._database.connection.execute
+        run = self._database.rows
         versions = {row["what"]: row for row in run("SELECT what, version, root FROM seen_version")}
         log = versions.get("log")
+        pins = [TrusteePin(subject, row["root"]) for subject, row in _under("trustee:", versions).items()]
         return Seen(
             federation_version=versions["federation"]["version"] if "federation" in versions else 0,
             log_size=log["version"] if log else 0,
             log_root=log["root"] if log else b"",
-            rosters={
-                what.removeprefix("roster:"): row["version"]
-                for what, row in versions.items()
-                if what.startswith("roster:")
-            },
-            results={
-                what.removeprefix("result:"): row["version"]
-                for what, row in versions.items()
-                if what.startswith("result:")
-            },
+            rosters={site: row["version"] for site, row in _under("roster:", versions).items()},
+            results={task: row["version"] for task, row in _under("result:", versions).items()},
             rounds={
                 row["task"]: RoundPoint(row["round_number"], row["plan_digest"])
                 for row in run("SELECT task, round_number, plan_digest FROM seen_round")
@@ -164,6 +159,7 @@ class Journal:
                 row["trustee"]: ChainPoint(row["link"], row["digest"])
                 for row in run("SELECT trustee, link, digest FROM seen_chain")
             },
+            trustee=pins[0] if pins else None,
         )
 
     def accept(self, contribution: Contribution, seen: Seen, *, now_ns: int) -> None:
@@ -187,12 +183,18 @@ class Journal:
             if seen is not None:
                 _store_seen(tx, seen)
             _insert(tx, contribution, now_ns)
+            _owe(tx, contribution.plan_digest, signed_refusal)
             tx.execute(
-                "INSERT OR REPLACE INTO refusal (plan_digest, signed) VALUES (?, ?)",
-                (contribution.plan_digest, signed_refusal),
+                "DELETE FROM contribution WHERE state = 'declined' AND id <= (SELECT max(id) FROM contribution) - ?"
+                " AND plan_digest NOT IN (SELECT plan_digest FROM refusal)",
+                (_KEPT_DECLINED,),
             )
 
         self._database.run_tx("refuse-plan", work)
+
+    def owe_refusal(self, plan_digest: bytes, signed_refusal: bytes) -> None:
+        """Remember a signed refusal that is to be sent for a plan that bytes were committed for."""
+        self._database.run_tx("owe-refusal", lambda tx: _owe(tx, plan_digest, signed_refusal))
 
     def remember(self, seen: Seen) -> None:
         """Make a step of `seen` durable by itself."""
@@ -254,14 +256,12 @@ class Journal:
 
     def find(self, plan_digest: bytes) -> Contribution | None:
         """The contribution to one plan."""
-        row = self._database.connection.execute(
-            "SELECT * FROM contribution WHERE plan_digest = ?", (plan_digest,)
-        ).fetchone()
+        row = self._database.row("SELECT * FROM contribution WHERE plan_digest = ?", (plan_digest,))
         return None if row is None else _contribution(row)
 
     def open_contributions(self) -> list[Contribution]:
         """Those that still wait for something, oldest first."""
-        rows = self._database.connection.execute(
+        rows = self._database.rows(
             f"SELECT * FROM contribution WHERE state IN ({','.join('?' * len(OPEN_STATES))}) ORDER BY id",
             [state.value for state in OPEN_STATES],
         )
@@ -269,24 +269,17 @@ class Journal:
 
     def newest(self) -> Contribution | None:
         """The plan that was dealt with last, whatever came of it."""
-        row = self._database.connection.execute("SELECT * FROM contribution ORDER BY id DESC LIMIT 1").fetchone()
-        return None if row is None else _contribution(row)
-
-    def last_joined(self) -> Contribution | None:
-        """The newest plan that bytes were committed for."""
-        row = self._database.connection.execute(
-            "SELECT * FROM contribution WHERE state NOT IN ('offered', 'training', 'declined') ORDER BY id DESC LIMIT 1"
-        ).fetchone()
+        row = self._database.row("SELECT * FROM contribution ORDER BY id DESC LIMIT 1")
         return None if row is None else _contribution(row)
 
     def outbox(self, plan_digest: bytes) -> OutboxRow | None:
         """What is to be sent for one plan."""
-        row = self._database.connection.execute("SELECT * FROM outbox WHERE plan_digest = ?", (plan_digest,)).fetchone()
+        row = self._database.row("SELECT * FROM outbox WHERE plan_digest = ?", (plan_digest,))
         return None if row is None else OutboxRow(row["plan_digest"], row["header"], row["file"], row["size_bytes"])
 
     def outbox_files(self) -> set[str]:
         """Names of the files that rows of unfinished uploads, and kept deltas, refer to."""
-        rows = self._database.connection.execute(
+        rows = self._database.rows(
             "SELECT file FROM outbox JOIN contribution USING (plan_digest) WHERE state = 'ready'"
             " UNION SELECT file FROM kept"
         )
@@ -294,21 +287,21 @@ class Journal:
 
     def kept(self, plan_digest: bytes) -> KeptRow | None:
         """The delta that a contribution was encoded from, while it may still be given back."""
-        row = self._database.connection.execute("SELECT * FROM kept WHERE plan_digest = ?", (plan_digest,)).fetchone()
+        row = self._database.row("SELECT * FROM kept WHERE plan_digest = ?", (plan_digest,))
         return None if row is None else KeptRow(row["plan_digest"], row["file"])
 
     def freed(self, task: str) -> KeptRow | None:
         """The delta of a task that the own trustee gave back."""
-        row = self._database.connection.execute(
+        row = self._database.row(
             "SELECT kept.* FROM kept JOIN contribution USING (plan_digest)"
             " WHERE task = ? AND state = 'freed' ORDER BY id DESC LIMIT 1",
             (task,),
-        ).fetchone()
+        )
         return None if row is None else KeptRow(row["plan_digest"], row["file"])
 
     def unsent_refusals(self) -> list[tuple[bytes, bytes]]:
         """(plan digest, serialised Signed) of refusals that the coordinator has not confirmed."""
-        rows = self._database.connection.execute("SELECT plan_digest, signed FROM refusal")
+        rows = self._database.rows("SELECT plan_digest, signed FROM refusal")
         return [(row["plan_digest"], row["signed"]) for row in rows]
 
 
@@ -334,6 +327,10 @@ def _check_once(tx: sqlite3.Connection, contribution: Contribution) -> None:
             "contributed-before",
             f"this device has already contributed to round {contribution.round_number} of {contribution.task}",
         )
+
+
+def _owe(tx: sqlite3.Connection, plan_digest: bytes, signed_refusal: bytes) -> None:
+    tx.execute("INSERT OR REPLACE INTO refusal (plan_digest, signed) VALUES (?, ?)", (plan_digest, signed_refusal))
 
 
 def _insert(tx: sqlite3.Connection, contribution: Contribution, now_ns: int) -> None:
@@ -377,10 +374,17 @@ def _move(
     return state
 
 
+def _under(prefix: str, rows: dict[str, sqlite3.Row]) -> dict[str, sqlite3.Row]:
+    return {what.removeprefix(prefix): row for what, row in rows.items() if what.startswith(prefix)}
+
+
 def _store_seen(tx: sqlite3.Connection, seen: Seen) -> None:
     versions = [("federation", seen.federation_version, b""), ("log", seen.log_size, seen.log_root)]
     versions += [(f"roster:{site}", version, b"") for site, version in seen.rosters.items()]
     versions += [(f"result:{task}", number, b"") for task, number in seen.results.items()]
+    if seen.trustee is not None:
+        tx.execute("DELETE FROM seen_version WHERE what LIKE 'trustee:%'")
+        versions.append((f"trustee:{seen.trustee.subject}", 1, seen.trustee.credential_digest))
     tx.executemany("INSERT OR REPLACE INTO seen_version (what, version, root) VALUES (?, ?, ?)", versions)
     tx.executemany(
         "INSERT OR REPLACE INTO seen_round (task, round_number, plan_digest) VALUES (?, ?, ?)",

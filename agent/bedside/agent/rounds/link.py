@@ -15,7 +15,7 @@ from bedside.proto.v1.common_pb2 import BlobRequest, Chunk, Signed
 from bedside.proto.v1.device_pb2 import HeartbeatAnswer, Offer, OfferRequest, UploadChunk, UploadState
 from bedside.proto.v1.device_pb2_grpc import DeviceServiceStub
 from bedside.service.identity import Identity
-from bedside.service.link.address import parse_address
+from bedside.service.link.address import check_told_address, parse_address
 from bedside.service.link.channel import ClientTls, open_channel
 from bedside.service.link.errors import remote_errors
 
@@ -39,7 +39,8 @@ class CoordinatorLink:
         """Open a channel with the identity's certificate; nothing is sent yet.
 
         Raises:
-            ConfigError: `not-enrolled` or `bad-address`.
+            ConfigError: `not-enrolled` or `bad-pem`.
+            MalformedError: `bad-address`.
         """
         address = service_address or identity.pins.service_address
         certificate_pem = identity.certificate_pem
@@ -50,7 +51,9 @@ class CoordinatorLink:
                 remedy="run `bedside agent enrol` with a token of `bedside site token`",
             )
         tls = ClientTls(ca_pem=identity.ca_pem, certificate_pem=certificate_pem, key_pem=identity.tls_key_pem)
-        return cls(open_channel(parse_address(address), tls, max_reconnect_s=MAX_RECONNECT_S), address)
+        return cls(
+            open_channel(parse_address(check_told_address(address)), tls, max_reconnect_s=MAX_RECONNECT_S), address
+        )
 
     async def close(self) -> None:
         """End every call and the connection."""

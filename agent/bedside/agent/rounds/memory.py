@@ -3,13 +3,14 @@
 Invariants:
     * Federation, rosters, rounds of a task, the own trustee's chain and the coordinator's log only ever move forward.
     * The same point may be shown again only as the same bytes; two different things at one point are a fork.
+    * The own site's trustee is the one that was seen first, until the site's own roster no longer lists it.
 
 Source: DESIGN section 5, rules T6 and T8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from bedside.core.errors import TrustError
@@ -39,6 +40,14 @@ class RoundPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TrusteePin:
+    """The own site's trustee; `credential_digest` is of the credential that it showed last."""
+
+    subject: str
+    credential_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """Everything remembered; a new object for every step forward."""
 
@@ -50,6 +59,7 @@ class Seen:
     chains: Mapping[str, ChainPoint] = field(default_factory=dict)
     results: Mapping[str, int] = field(default_factory=dict)
     """Task to the round whose checkpoint serves, or served, last."""
+    trustee: TrusteePin | None = None
 
     def with_plan(self, plan: Plan, plan_digest: bytes) -> Seen:
         """Step to a plan whose signature holds.
@@ -72,6 +82,22 @@ class Seen:
             raise _fork("log", f"the coordinator's log of size {plan.log_size} has two different roots")
         point = RoundPoint(plan.round_number, plan_digest)
         return replace(self, log_size=plan.log_size, log_root=plan.log_root, rounds={**self.rounds, plan.task: point})
+
+    def with_trustee(self, subject: str, credential_digest: bytes, own_roster: Collection[bytes]) -> Seen:
+        """Step to the own site's trustee, as its site's newest roster has it.
+
+        Raises:
+            TrustError: `other-trustee`: it is not the one that was seen first, and the site still lists that one.
+        """
+        pin = self.trustee
+        if pin is not None and pin.subject != subject and pin.credential_digest in own_roster:
+            raise TrustError(
+                "other-trustee",
+                f"this site's trustee would be {subject}, but {pin.subject} was seen before and is on the roster still",
+                remedy="a trustee that the site did not make opens its sums: ask the site's admin; to replace a trustee"
+                " the site revokes the old one first",
+            )
+        return replace(self, trustee=TrusteePin(subject, credential_digest))
 
     def with_chain(self, trustee: str, chain: Chain, payload_digest: bytes) -> Seen:
         """Step to a signed link of the own trustee's chain. The index goes on over restarts of its machine.

@@ -3,6 +3,9 @@
 Invariants:
     * A bundle has its name only after its signature (by a signer of the site's policy), its digests and its golden
       vectors held on this machine; a checkpoint only after its digest did.
+    * What is read is checked again: a file that rotted, or that does not fit its model, is dropped, so that it is
+      fetched anew.
+    * There are never more than a few checkpoints, and one unfinished file, whatever is announced.
     * `active.json` is replaced durably after the files it names are on the disk, so that after any power cut the last
       verified model serves again, without a coordinator.
 
@@ -11,6 +14,8 @@ Source: DESIGN section 6.
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,8 +23,9 @@ import msgspec
 
 from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.core.errors import MalformedError, StoreError, TrustError
+from bedside.core.signing.envelope import digest
 from bedside.service.files import sync_directory, write_durable
-from bedside.service.link.blobs import GetBlob, fetch_blob
+from bedside.service.link.blobs import PARTIAL_SUFFIX, GetBlob, fetch_blob
 
 if TYPE_CHECKING:
     from bedside.agent.inference.confinement import Limits
@@ -29,7 +35,11 @@ if TYPE_CHECKING:
     from bedside.core.policy import SitePolicy
     from bedside.proto.v1.common_pb2 import BlobRef
 
+_LENGTH_BYTES: Final = 8
+_FLOAT32_BYTES: Final = 4
 _ACTIVE_NAME: Final = "active.json"
+CHECKPOINT_CODES: Final = frozenset({"checkpoint-rotten", "file-read", "bad-tensors", "bad-parameters"})
+"""What may be wrong with a checkpoint while its bundle is sound."""
 _KEPT_CHECKPOINTS: Final = 3
 """The one that serves, the one that a round starts from, and the last known good."""
 
@@ -69,6 +79,13 @@ class ModelStore:
         for name in ("bundles", "checkpoints", "incoming"):
             (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def drop_unfinished(self) -> None:
+        """At the start of the process: remove what an earlier one was fetching."""
+        with suppress(OSError):  # a disk that takes no writes keeps them
+            self._drop_partials(None)
+            for path in (self._root / "incoming").iterdir():
+                path.unlink()
+
     def bundle_path(self, bundle: str) -> Path:
         """The tar of an accepted bundle."""
         return self._root / "bundles" / f"{bundle}.tar"
@@ -93,8 +110,9 @@ class ModelStore:
 
     def activate(self, active: ActiveModel) -> None:
         """Note durably which model serves, and drop checkpoints that nobody needs any more."""
-        write_durable(self._root / _ACTIVE_NAME, msgspec.json.encode(active))
-        self._sweep(active)
+        if self._serving() != active:  # at a start nothing is written, so that a full disk does not matter
+            write_durable(self._root / _ACTIVE_NAME, msgspec.json.encode(active))
+        self._sweep(active, self.checkpoint_path(active.checkpoint))
 
     async def accept_file(self, path: Path, policy: SitePolicy) -> ActiveModel:
         """Take a bundle from a file of this machine, after the same checks as one from the network.
@@ -112,21 +130,34 @@ class ModelStore:
         return ActiveModel(await self._admit(incoming, signer_pks, wanted=None), "", signer_pks)
 
     async def fetch(
-        self, bundle_digest: bytes, tar_digest: bytes, checkpoint: BlobRef, policy: SitePolicy, get_blob: GetBlob
+        self, manifest: bytes, tar_digest: bytes, checkpoint: BlobRef, policy: SitePolicy, get_blob: GetBlob
     ) -> ActiveModel:
         """Bring the bundle and a checkpoint of a verified plan or result here; what is here is not fetched again.
 
+        Args:
+            manifest: of the bundle, verified.
+            tar_digest: of the bundle's tar, 32 bytes.
+            checkpoint: its digest, and its size as announced.
+            policy: names the signers.
+            get_blob: opens a stream.
+
         Raises:
             UnavailableError: the link broke; call again.
-            TrustError, MalformedError: a blob, or the bundle in it, does not hold.
+            TrustError, MalformedError: a blob, or the bundle in it, does not hold; `blob-size` for a checkpoint that
+                is larger than the model.
         """
-        bundle = bundle_digest.hex()
+        bundle = digest(manifest).hex()
         signer_pks = tuple(policy.bundle_signers.values())
         if not self.bundle_path(bundle).exists():
             incoming = self._root / "incoming" / f"{tar_digest.hex()}.tar"
+            self._drop_partials(incoming)
             await fetch_blob(get_blob, tar_digest, incoming)
             await self._admit(incoming, signer_pks, wanted=bundle)
-        target = self.checkpoint_path(checkpoint.digest.hex())
+        target, most = self.checkpoint_path(checkpoint.digest.hex()), _checkpoint_bytes(manifest)
+        if checkpoint.size_bytes > most:
+            raise MalformedError("blob-size", f"a checkpoint of {checkpoint.size_bytes} bytes is above {most}")
+        self._drop_partials(target)
+        self._sweep(self._serving(), target)
         await fetch_blob(get_blob, checkpoint.digest, target, max_bytes=checkpoint.size_bytes)
         return ActiveModel(bundle, checkpoint.digest.hex(), signer_pks)
 
@@ -146,30 +177,58 @@ class ModelStore:
         return ServedModel(model, window)
 
     def read_bundle(self, active: ActiveModel) -> Bundle:
-        """Read an accepted bundle and check it again."""
+        """Read an accepted bundle and check it again; one that does not hold any more is dropped.
+
+        Raises:
+            TrustError, MalformedError, StoreError: as `verify_archive`; `other-bundle`; `file-read`.
+        """
         from bedside.core.bundle.verify import verify_archive
 
-        data = _read(self.bundle_path(active.bundle))
-        bundle = verify_archive(data, [bytes.fromhex(key) for key in active.signer_pks])
-        if bundle.digest.hex() != active.bundle:
-            raise TrustError("other-bundle", "a bundle on this disk is not the one that its name says")
+        path = self.bundle_path(active.bundle)
+        try:
+            bundle = verify_archive(_read(path), [bytes.fromhex(key) for key in active.signer_pks])
+            if bundle.digest.hex() != active.bundle:
+                raise TrustError("other-bundle", "a bundle on this disk is not the one that its name says")
+        except (TrustError, MalformedError):
+            path.unlink(missing_ok=True)
+            raise
         return bundle
 
     def parameters(self, active: ActiveModel, bundle: Bundle) -> Parameters:
-        """The bundle's parameters, with the shared ones from the checkpoint.
+        """The bundle's parameters, with the shared ones from the checkpoint; one that does not hold is dropped.
 
         Raises:
-            MalformedError: `bad-parameters` when the checkpoint is not a state of this model.
+            MalformedError: `bad-tensors`, or `bad-parameters` when the checkpoint is not a state of this model.
+            StoreError: `checkpoint-rotten` when its bytes are not those that were verified; `file-read`.
         """
-        from bedside.core.bundle.tensors import decode_tensors
-        from bedside.core.bundle.verify import check_parameters
-
         if not active.checkpoint:
             return dict(bundle.parameters)
-        shared = decode_tensors(_read(self.checkpoint_path(active.checkpoint)))
-        if set(shared) != {tensor.name for tensor in bundle.manifest.shared()}:
-            raise MalformedError("bad-parameters", "a checkpoint does not hold exactly the model's shared tensors")
-        return check_parameters(bundle.manifest, {**bundle.parameters, **shared})
+        path = self.checkpoint_path(active.checkpoint)
+        data = _read(path)
+        try:
+            if digest(data).hex() != active.checkpoint:
+                raise StoreError(
+                    "checkpoint-rotten",
+                    f"{path} is not what was stored",
+                    remedy="it is fetched again by itself; if that repeats, replace the disk",
+                )
+            return _shared_from(data, bundle)
+        except (StoreError, MalformedError):
+            path.unlink(missing_ok=True)
+            raise
+
+    def _serving(self) -> ActiveModel | None:
+        """As `active`; None as well for a note that is damaged."""
+        try:
+            return self.active()
+        except StoreError:
+            return None
+
+    @property
+    def lost(self) -> bool:
+        """Whether no checkpoint of a round serves: the newest result is wanted, also one that was seen before."""
+        active = self._serving()
+        return active is None or not active.checkpoint
 
     async def _admit(self, incoming: Path, signer_pks: tuple[str, ...], *, wanted: str | None) -> str:
         """Verify and replay an incoming tar in a limited child, then give it its name; returns the bundle's digest."""
@@ -185,11 +244,38 @@ class ModelStore:
         sync_directory(target.parent)
         return compared.digest
 
-    def _sweep(self, active: ActiveModel) -> None:
+    def _drop_partials(self, target: Path | None) -> None:
+        """Remove what arrived of other blobs: only the one that is fetched now may be unfinished."""
+        for path in self._root.glob(f"*/.*{PARTIAL_SUFFIX}"):
+            if target is None or path != target.with_name(f".{target.name}{PARTIAL_SUFFIX}"):
+                path.unlink(missing_ok=True)
+
+    def _sweep(self, active: ActiveModel | None, newest: Path) -> None:
+        """Keep what serves, `newest` (which may not be here yet), and the last ones beside them."""
+        kept = {newest} | ({self.checkpoint_path(active.checkpoint)} if active is not None else set())
         files = sorted((self._root / "checkpoints").glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-        for path in files[:-_KEPT_CHECKPOINTS]:
-            if path != self.checkpoint_path(active.checkpoint):
-                path.unlink()
+        others = [path for path in files if path not in kept]
+        for path in others[: max(0, len(others) + len(kept) - _KEPT_CHECKPOINTS)]:
+            path.unlink()
+
+
+def _shared_from(data: bytes, bundle: Bundle) -> Parameters:
+    from bedside.core.bundle.tensors import decode_tensors
+    from bedside.core.bundle.verify import check_parameters
+
+    shared = decode_tensors(data)
+    if set(shared) != {tensor.name for tensor in bundle.manifest.shared()}:
+        raise MalformedError("bad-parameters", "a checkpoint does not hold exactly the model's shared tensors")
+    return check_parameters(bundle.manifest, {**bundle.parameters, **shared})
+
+
+def _checkpoint_bytes(manifest: bytes) -> int:
+    """Most bytes that a checkpoint of a model can have: float32 tensors behind the longest header."""
+    from bedside.core.bundle.bounds import MAX_TENSOR_HEADER_BYTES
+    from bedside.core.bundle.manifest import decode_manifest
+
+    values = sum(math.prod(tensor.shape) for tensor in decode_manifest(manifest).shared())
+    return MAX_TENSOR_HEADER_BYTES + _LENGTH_BYTES + values * _FLOAT32_BYTES
 
 
 def _read(path: Path) -> bytes:

@@ -5,7 +5,7 @@ Invariants of a `CheckedOffer`:
     * this device, and every trustee of its cohort, is on a roster that its own site authority signed;
     * the plan is signed by the coordinator that the federation names, and nothing in the offer goes back (rule T8);
     * all trustees of the cohort opened it, the own site's among them, which promises at least the site's `min_trusted`
-      and `noise_multiplier`;
+      and `noise_multiplier`; the own site has no other trustee in the plan, and it is the one that was seen before;
     * the noise of all of them together fits the plan's ring;
     * the site's policy allows the plan.
 
@@ -24,18 +24,21 @@ from bedside.agent.rounds.memory import Seen
 from bedside.core.errors import BedsideError, RefusedError, TrustError
 from bedside.core.policy import SitePolicy, judge_plan
 from bedside.core.policy.lineage import open_previous
+from bedside.core.policy.times import CLOCK_SKEW_S
 from bedside.core.privacy.gaussian import ONE_E6
 from bedside.core.securesum.messages import CheckedOpening, open_openings
 from bedside.core.securesum.plans import CheckedPlan, open_plan
 from bedside.core.signing import Trust, VerifiedCredential, open_federation, open_roster
+from bedside.core.signing.envelope import open_signed
 from bedside.core.signing.trust import authority_of
 from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.identity_pb2 import Federation, Role
 from bedside.proto.v1.plan_pb2 import PURPOSE_TRAIN
 
-CLOCK_LATE_S: Final = 86_400
-"""A device's clock that is so far behind the plan's issue is one that was never set: then no time is judged, and the
-trustee, which has a clock, judges alone."""
+CLOCK_LATE_S: Final = CLOCK_SKEW_S
+"""A device's clock that is so far behind the plan's issue was never set, or stood still while the device was off: then
+no time is judged but that the plan is not later than the site's own roster, and the trustee, which has a clock, judges
+alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +122,52 @@ def check_offer(offer: Offer, signed_plan: SignedPlan, standing: Standing, *, no
     """Verify the rest of an offer whose plan was checked.
 
     Raises:
-        TrustError, MalformedError, ProtocolError: a roster, credential or opening does not hold.
+        TrustError, MalformedError, ProtocolError: a roster, credential or opening does not hold; `other-trustee`.
         RefusedError: `promise-too-small`, `noise-too-small`, `trusts-others`, `purpose-not-known`, or the code of the
             policy's rule.
     """
     plan, seen = signed_plan.plan, signed_plan.seen
     trust, seen = _check_rosters(offer, signed_plan.federation, seen, now_s)
     trust.credential(standing.credential.signed, Role.ROLE_DEVICE, now_s=now_s)
+    if plan.plan.issued_at_s > trust.rosters[standing.site].not_after_s:
+        raise TrustError("roster-expired", "the plan claims to be of a time at which the site's own roster has expired")
     cohort = plan.cohort_of(standing.site)
     if offer.cohort != cohort:
         raise TrustError("other-cohort", f"the offer is for cohort {offer.cohort}; this site is in cohort {cohort}")
     notes = _judge(plan, offer, standing, now_s)
     openings = open_openings(offer.openings, plan, cohort, trust, now_s=now_s)
     own = own_opening(openings, standing.site)
+    _check_single(plan, own, standing.site)
+    own_roster = trust.rosters[standing.site].credential_digests
+    seen = seen.with_trustee(own.opening.trustee, own.credential.digest, own_roster)
     seen = seen.with_chain(own.opening.trustee, own.opening.chain, own.digest)
     _check_promise(own, standing)
     return CheckedOffer(plan, cohort, openings, own, seen, notes)
+
+
+def judge_again(offer: Offer, standing: Standing, *, now_s: int | None) -> None:
+    """Judge a plan that was taken by the policy as it is now; nothing that was seen since then counts against it.
+
+    Raises:
+        RefusedError: as `check_offer`.
+        TrustError, MalformedError, ProtocolError: the offer does not hold any more.
+    """
+    signed_plan = check_plan(offer, standing, Seen(), now_s=None)
+    plan = signed_plan.plan
+    _judge(plan, offer, standing, now_s)
+    trust, _ = _check_rosters(offer, signed_plan.federation, Seen(), None)
+    openings = open_openings(offer.openings, plan, plan.cohort_of(standing.site), trust)
+    _check_promise(own_opening(openings, standing.site), standing)
+
+
+def is_signed(offer: Offer, root_pk: bytes) -> bool:
+    """Whether a coordinator that the federation's root ever named signed the plan's bytes, whatever they say."""
+    try:
+        federation = open_federation(offer.federation, root_pk)
+        open_signed("plan", offer.plan, federation.coordinator.sign_pk)
+    except BedsideError:
+        return False
+    return True
 
 
 def own_opening(openings: Sequence[CheckedOpening], site: str) -> CheckedOpening:
@@ -151,6 +184,17 @@ def own_opening(openings: Sequence[CheckedOpening], site: str) -> CheckedOpening
         f"no trustee of site {site} opened this round; trustees of other sites are not enough",
         remedy="the plan must name this site's trustee",
     )
+
+
+def _check_single(plan: CheckedPlan, own: CheckedOpening, site: str) -> None:
+    """No other trustee speaks for the own site, in whatever cohort."""
+    trustees = (trustee for cohort in plan.plan.cohorts for trustee in cohort.trustees)
+    if any(trustee.site == site and trustee.credential_digest != own.credential.digest for trustee in trustees):
+        raise TrustError(
+            "other-trustee",
+            f"the plan names two trustees of site {site}; a site has one",
+            remedy="ask the site's admin who enrolled the other, and revoke it",
+        )
 
 
 def _judge(plan: CheckedPlan, offer: Offer, standing: Standing, now_s: int | None) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Plans that this device does not take: remembered, signed, and told to the coordinator until it has heard.
 
-Invariant: a refusal is durable before it is sent; what is remembered steps only to a plan that was signed.
+Invariants:
+    * A refusal is durable before it is sent; what is remembered steps only to a plan that was signed.
+    * What is signed tells a judgement, or the fixed sentence of a code (`told.py`); the journal keeps the whole reason.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import logging
 from bedside.agent.rounds.journal import Contribution, Journal
 from bedside.agent.rounds.link import CoordinatorLink
 from bedside.agent.rounds.offer import SignedPlan
+from bedside.agent.rounds.told import told_code, told_judgement
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError
 from bedside.core.securesum.device import ContributionState
@@ -38,13 +41,23 @@ class Refusals:
     def refuse(self, offer: Offer, signed_plan: SignedPlan | None, error: BedsideError) -> None:
         """Do not take an offer; `signed_plan` is None where not even its plan could be verified."""
         plan = signed_plan.plan.plan if signed_plan is not None else Plan()
-        self._remember(digest(offer.plan.payload), plan.task, plan.round_number, offer.cohort, error, signed_plan)
+        declined = _declined(digest(offer.plan.payload), plan.task, plan.round_number, error)
+        self._remember(declined, offer.cohort, told_judgement(error), signed_plan)
+        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
 
-    def decline(self, contribution: Contribution, error: BedsideError) -> None:
-        """Give a plan up that was taken."""
+    def decline(self, contribution: Contribution, error: BedsideError, *, judged: bool = False) -> None:
+        """Give a plan up that was taken; `judged` when the reason is the plan itself, and no sample was looked at."""
+        declined = _declined(contribution.plan_digest, contribution.task, contribution.round_number, error)
+        told = told_judgement(error) if judged else told_code(error.code)
+        self._remember(declined, Offer.FromString(contribution.offer).cohort, told, None)
+        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
+
+    def withdraw(self, contribution: Contribution, error: BedsideError) -> None:
+        """Say that an upload which was committed will not come, because the site's rules changed; it may go then."""
         cohort = Offer.FromString(contribution.offer).cohort
-        plan = (contribution.plan_digest, contribution.task, contribution.round_number)
-        self._remember(*plan, cohort, error, None)
+        declined = _declined(contribution.plan_digest, contribution.task, contribution.round_number, error)
+        self._journal.owe_refusal(contribution.plan_digest, self._sign(declined, cohort, told_judgement(error)))
+        event(_LOGGER, "upload-withdrawn", level=logging.WARNING, error=error)
 
     async def send(self, link: CoordinatorLink) -> None:
         """Tell the coordinator what it has not heard yet.
@@ -59,28 +72,26 @@ class Refusals:
                 event(_LOGGER, "refusal-not-taken", level=logging.WARNING, error=error)
             self._journal.refusal_sent(plan_digest)
 
-    def _remember(
-        self,
-        plan_digest: bytes,
-        task: str,
-        round_number: int,
-        cohort: int,
-        error: BedsideError,
-        signed_plan: SignedPlan | None,
-    ) -> None:
-        sentence = bounded(error.sentence)
-        declined = Contribution(plan_digest, task, round_number, ContributionState.DECLINED, b"", error.code, sentence)
+    def _remember(self, declined: Contribution, cohort: int, told: str, signed_plan: SignedPlan | None) -> None:
+        seen = signed_plan.seen if signed_plan is not None else None
+        self._journal.refuse(declined, self._sign(declined, cohort, told), seen, now_ns=self._clock.now_ns())
+
+    def _sign(self, declined: Contribution, cohort: int, told: str) -> bytes:
+        """The serialised Signed of kind `refusal`."""
         refusal = Refusal(
             suite=SUITE,
-            plan_digest=plan_digest,
+            plan_digest=declined.plan_digest,
             cohort=cohort,
             credential_digest=self._identity.require_credential().digest,
-            code=error.code,
-            sentence=sentence,
+            code=declined.code,
+            sentence=bounded(told),
             sequence=self._sequence.next(),
         )
         signed = sign_message("refusal", refusal, self._identity.signing_key)
-        seen = signed_plan.seen if signed_plan is not None else None
-        envelope = signed.SerializeToString(deterministic=True)
-        self._journal.refuse(declined, envelope, seen, now_ns=self._clock.now_ns())
-        event(_LOGGER, "plan-declined", level=logging.WARNING, error=error)
+        return signed.SerializeToString(deterministic=True)
+
+
+def _declined(plan_digest: bytes, task: str, round_number: int, error: BedsideError) -> Contribution:
+    """What the journal keeps: the whole reason."""
+    sentence = bounded(error.sentence)
+    return Contribution(plan_digest, task, round_number, ContributionState.DECLINED, b"", error.code, sentence)

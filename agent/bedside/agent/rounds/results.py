@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bedside.agent.rounds.memory import Seen
 from bedside.agent.rounds.offer import Standing
 from bedside.core.bundle.manifest import decode_manifest
-from bedside.core.errors import MalformedError, TrustError
+from bedside.core.errors import MalformedError, RefusedError, TrustError
 from bedside.core.ids import check_id
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.policy.judge import check_signers, signer_of
@@ -41,12 +41,15 @@ class CheckedResult:
     seen: Seen
 
 
-def check_result(offer: Offer, standing: Standing, seen: Seen) -> CheckedResult | None:
+def check_result(offer: Offer, standing: Standing, seen: Seen, *, lost: bool = False) -> CheckedResult | None:
     """Verify the result of an offer; None when this device knows it, or knows a newer round of the task.
+
+    `lost` tells that the checkpoint of the result that is known is here no more: then it is news again.
 
     Raises:
         TrustError: `bad-signature`, `federation-rollback`, `other-authority`, `unknown-signer`, `other-bundle` or
             `coordinator-signs-models`.
+        RefusedError: `task-not-allowed`.
         MalformedError: the result or the manifest is not well-formed.
     """
     federation = open_federation(offer.federation, standing.root_pk, min_version=seen.federation_version)
@@ -57,9 +60,14 @@ def check_result(offer: Offer, standing: Standing, seen: Seen) -> CheckedResult 
     checkpoint = result.checkpoint
     if len(checkpoint.digest) != DIGEST_BYTES or not 0 < checkpoint.size_bytes <= MAX_BLOB_BYTES:
         raise MalformedError("bad-result", "a result does not name a checkpoint")
+    if len(offer.bundle_tar_digest) != DIGEST_BYTES:
+        raise MalformedError("bad-result", "a result comes without the digest of its bundle's tar")
+    served = seen.results.get(result.task, 0)
     round_seen = seen.rounds[result.task].round_number if result.task in seen.rounds else 0
-    if result.round_number <= seen.results.get(result.task, 0) or result.round_number < round_seen:
+    if result.round_number < max(served, round_seen) or (result.round_number == served and not lost):
         return None
+    if standing.policy.tasks and result.task not in standing.policy.tasks:
+        raise RefusedError("task-not-allowed", f"a result is of task {result.task}, in which this site takes no part")
     check_signers(standing.policy, federation.coordinator.sign_pk)
     signer_of(standing.policy, offer.manifest)
     if digest(offer.manifest.payload) != result.bundle_digest:

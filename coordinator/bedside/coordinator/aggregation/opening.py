@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bedside.coordinator.aggregation.running import RunningSums, verified
+from bedside.coordinator.aggregation.running import RunningSums
 from bedside.coordinator.blobs import BlobStore
 from bedside.coordinator.rounds.state import RoundState
 from bedside.core.learning.step import CohortSum, check_weight
@@ -32,7 +32,7 @@ def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: R
 
     Raises:
         StoreError: `blob-damaged`, when stored bytes are not what was accepted.
-        ProtocolError: `sum-out-of-bounds`, when no set of honest devices can have made this sum, or `no-examples`.
+        ProtocolError: `sum-out-of-bounds`, when no set of honest devices can have made this sum.
         MalformedError: a vector does not fit the plan.
     """
     plan = state.plan
@@ -40,7 +40,7 @@ def open_stored_sum(state: RoundState, cohort: int, blobs: BlobStore, running: R
     answers = [parse_strict(Answer, signed.payload) for signed in state.signed_words(cohort, "answer")]
     packed, multipliers_e6 = open_sum(
         running.take(plan, cohort, {upload.header_digest: upload.upload_blake3 for upload in counted}),
-        (MaskSum(answer, verified(blobs, answer.mask_sum_digest)) for answer in answers),
+        (MaskSum(answer, blobs.read(answer.mask_sum_digest, "blake3")) for answer in answers),
         contributors=len(counted),
         trustees=len(answers),
     )

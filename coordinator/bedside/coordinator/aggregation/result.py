@@ -16,6 +16,7 @@ from bedside.coordinator.rounds.state import RoundState, phase_of
 from bedside.coordinator.store.contributions import CohortRow
 from bedside.core.bundle.tensors import encode_tensors, float_tensors
 from bedside.core.learning.step import CohortSum, count_sums, next_checkpoint
+from bedside.core.limits import MAX_TEXT_CHARS
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.securesum.messages import words_digest
 from bedside.core.securesum.opening import decode_opened
@@ -43,9 +44,25 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
         blobs: where sums are read from and models are written to.
 
     Raises:
-        StoreError: `no-blob`.
-        ProtocolError: `no-examples`, when the opened counts give no weight.
+        StoreError: `no-blob` or `blob-damaged`.
+        ProtocolError: `delta-not-finite`, from a robust combiner.
     """
+    result = _result(state, previous_state)
+    opened = [row for row in state.cohorts if phase_of(row) is CohortPhase.OPENED]
+    if opened:
+        _step(state, [_decode(state, row, blobs) for row in opened], result, blobs)
+    return result
+
+
+def result_without_step(state: RoundState, previous_state: BlobRef | None, code: str, sentence: str) -> Result:
+    """The result of a settled round whose step cannot be made: the model stays, and everybody reads why."""
+    result = _result(state, previous_state)
+    result.no_step_code, result.no_step_sentence = code, sentence[:MAX_TEXT_CHARS]
+    return result
+
+
+def _result(state: RoundState, previous_state: BlobRef | None) -> Result:
+    """What a result says before its step."""
     plan = state.plan.plan
     result = Result(
         suite=SUITE,
@@ -60,9 +77,6 @@ def make_result(state: RoundState, previous_state: BlobRef | None, blobs: BlobSt
     )
     if previous_state is not None and previous_state.digest:
         result.optimiser_state.CopyFrom(previous_state)
-    opened = [row for row in state.cohorts if phase_of(row) is CohortPhase.OPENED]
-    if opened:
-        _step(state, [_decode(state, row, blobs) for row in opened], result, blobs)
     return result
 
 

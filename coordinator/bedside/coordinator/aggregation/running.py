@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from blake3 import blake3
-
 from bedside.coordinator.blobs import BlobStore
 from bedside.core.errors import StoreError
 from bedside.core.securesum.aggregator import Aggregate
@@ -59,7 +57,7 @@ class RunningSums:
             if header_digest in running.added:
                 return
             try:
-                running.aggregate.add_upload(verified(self._blobs, upload_blake3))
+                running.aggregate.add_upload(self._blobs.read(upload_blake3, "blake3"))
             except StoreError:
                 return
             running.added[header_digest] = upload_blake3
@@ -105,23 +103,7 @@ class RunningSums:
         """Their bytes, verified, a few at a time in parallel."""
         with ThreadPoolExecutor(_READERS) as readers:
             for start in range(0, len(names), _READERS):
-                yield from readers.map(lambda name: verified(self._blobs, name), names[start : start + _READERS])
-
-
-def verified(blobs: BlobStore, name: bytes) -> bytes:
-    """The bytes of an upload or answer, hashed again: a disk that rots cannot pass unseen.
-
-    Raises:
-        StoreError: `no-blob` or `blob-damaged`.
-    """
-    data = blobs.read(name, "blake3")
-    if blake3(data).digest() != name:
-        raise StoreError(
-            "blob-damaged",
-            f"the stored bytes of upload {name.hex()[:16]} are not those that arrived",
-            remedy="check the disk; the cohort is left out",
-        )
-    return data
+                yield from readers.map(lambda name: self._blobs.read(name, "blake3"), names[start : start + _READERS])
 
 
 def _vector_bytes(plan: CheckedPlan) -> int:

@@ -1,24 +1,64 @@
-"""Uploads that are still arriving: one file each, whose length is how far the sender may forget its bytes.
+"""Uploads that are still arriving, and words that arrive in one call.
+
+An upload has one file, whose length is how far its sender may forget its bytes.
 
 Invariants:
     * A byte is acknowledged only after `fsync`: the sender goes on from `received_bytes` after any crash of either.
     * A file becomes a blob only after its whole content matched the digest that the sender signed. One that does not
       match is thrown away as a whole, because nobody can say which of its bytes are wrong.
+    * What comes in one call leaves nothing when the call ends before it was adopted, or the process does.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from blake3 import blake3
 
-from bedside.coordinator.blobs.files import BlobStore
-from bedside.core.errors import MalformedError, ProtocolError, StoreError
+from bedside.coordinator.blobs.files import BlobStore, writing
+from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.limits import MAX_CHUNK_BYTES
 
 _HASH_CHUNK_BYTES: Final = 1 << 18
+_CALL_SUFFIX: Final = ".call"
+
+
+class Incoming:
+    """Bytes on their way to becoming a blob, hashed as they come.
+
+    Attributes:
+        received_bytes: how many came.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, blobs: BlobStore) -> None:
+        self._file = file
+        self._path = path
+        self._blobs = blobs
+        self._hasher = blake3()
+        self.received_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes; raises StoreError `upload-write`."""
+        with writing("upload-write", "an upload"):
+            self._file.write(data)
+        self._hasher.update(data)
+        self.received_bytes += len(data)
+
+    def finish(self) -> bytes:
+        """Make the bytes durable and return their BLAKE3; raises StoreError `upload-write`."""
+        with writing("upload-write", "an upload"):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self._hasher.digest()
+
+    def adopt(self) -> None:
+        """Turn the finished bytes into a blob; raises StoreError `blob-write`."""
+        self._blobs.adopt(self._path, self._hasher.digest(), "blake3")
 
 
 class Staging:
@@ -28,6 +68,9 @@ class Staging:
         self._blobs = blobs
         self._folder = blobs.root / "staging"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._calls = itertools.count()
+        for left in self._folder.glob(f"*{_CALL_SUFFIX}"):
+            left.unlink()
 
     def received_bytes(self, name: bytes) -> int:
         """How many bytes of the upload `name` (digest of its header) are here."""
@@ -50,15 +93,10 @@ class Staging:
         if offset_bytes + len(data) > total_bytes or len(data) > MAX_CHUNK_BYTES:
             raise MalformedError("upload-too-long", f"the upload is longer than the {total_bytes} bytes of its header")
         fresh = data[have - offset_bytes :]
-        try:
-            with self._path(name).open("ab") as file:
-                file.write(fresh)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StoreError(
-                "upload-write", f"an upload could not be stored: {error.strerror}", remedy="free disk space"
-            ) from error
+        with writing("upload-write", "an upload"), self._path(name).open("ab") as file:
+            file.write(fresh)
+            file.flush()
+            os.fsync(file.fileno())
         return have + len(fresh)
 
     def finish(self, name: bytes, upload_blake3: bytes) -> None:
@@ -66,12 +104,13 @@ class Staging:
 
         Raises:
             MalformedError: `upload-digest`; the bytes are dropped and the sender may start again.
+            StoreError: `upload-write` or `blob-write`; the bytes stay.
         """
         path = self._path(name)
         if not path.exists() and self._blobs.has(upload_blake3, "blake3"):
             return
         hasher = blake3()
-        with path.open("rb") as file:
+        with writing("upload-write", "an upload"), path.open("rb") as file:
             while data := file.read(_HASH_CHUNK_BYTES):
                 hasher.update(data)
         if hasher.digest() != upload_blake3:
@@ -82,6 +121,20 @@ class Staging:
                 remedy="send them again from the first byte",
             )
         self._blobs.adopt(path, upload_blake3, "blake3")
+
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A file for what one call brings; it is gone afterwards unless it was adopted.
+
+        Raises:
+            StoreError: `upload-write`.
+        """
+        path = self._folder / f"{next(self._calls)}{_CALL_SUFFIX}"
+        try:
+            with writing("upload-write", "an upload"), path.open("xb") as file:
+                yield Incoming(file, path, self._blobs)
+        finally:
+            path.unlink(missing_ok=True)
 
     def drop(self, name: bytes) -> None:
         """Forget an unfinished upload whose round is over."""

@@ -39,7 +39,7 @@ def round_request(named: str) -> RoundRecordRequest:
 
 async def fetch_record(stub: OperatorServiceAsyncStub, request: RoundRecordRequest) -> tuple[RoundRecord, bytes]:
     """The record of a finished round, and its bytes."""
-    data = await _gathered(stub.GetRoundRecord(request), MAX_RECORD_BYTES)
+    data = await gathered(stub.GetRoundRecord(request), MAX_RECORD_BYTES)
     return read_record(data), data
 
 
@@ -49,7 +49,7 @@ def socket_reader(stub: OperatorServiceAsyncStub) -> ReadBlob:
 
     async def fetch(name: BlobName) -> bytes:
         with remote_errors("the coordinator"):
-            return await _gathered(stub.GetBlob(BlobRequest(digest=name.digest)), MAX_BLOB_BYTES)
+            return await gathered(stub.GetBlob(BlobRequest(digest=name.digest)), MAX_BLOB_BYTES)
 
     def read(name: BlobName) -> bytes:
         return asyncio.run_coroutine_threadsafe(fetch(name), loop).result()
@@ -114,7 +114,12 @@ def _read_at(file: BinaryIO, offset: int, count: int) -> bytes:
     return file.read(count)
 
 
-async def _gathered(chunks: AsyncIterable[Chunk], limit_bytes: int) -> bytes:
+async def gathered(chunks: AsyncIterable[Chunk], limit_bytes: int) -> bytes:
+    """The bytes of a stream of chunks.
+
+    Raises:
+        MalformedError: `bad-chunk`.
+    """
     data = bytearray()
     async for chunk in chunks:
         if chunk.offset_bytes != len(data) or len(data) + len(chunk.data) > limit_bytes:

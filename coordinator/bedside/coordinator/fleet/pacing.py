@@ -9,6 +9,8 @@ LATE_AFTER_BEATS: Final = 2.5
 """Heartbeats that may be missed before a device is late: one lost call is no news."""
 SILENT_AFTER_BEATS: Final = 10.0
 """And before it is silent."""
+ASK_AGAIN_MS: Final = 250
+"""Pause between two questions for an offer of a device that lets us hold the question: it waits inside the call."""
 _MS_PER_S: Final = 1_000
 
 

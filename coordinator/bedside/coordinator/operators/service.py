@@ -141,8 +141,8 @@ class OperatorService(OperatorServiceServicer):
                         return
                     number += 1
                     continue
-            elif not active:
-                raise self._no_round(request)
+            if not active:
+                raise self._no_round(request)  # also of a round that cannot go on
             await signal.wait(seen, WATCH_AGAIN_S)
 
     async def FleetStatus(self, request: Empty, context: Context) -> FleetSummary:  # noqa: N802

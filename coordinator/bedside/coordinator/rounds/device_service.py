@@ -9,8 +9,9 @@ from typing import Final
 from bedside.coordinator.blobs.stream import stream_blob
 from bedside.coordinator.calls import Context
 from bedside.coordinator.enrolment.peers import Peers
-from bedside.coordinator.fleet.pacing import next_call_ms
+from bedside.coordinator.fleet.pacing import ASK_AGAIN_MS, next_call_ms
 from bedside.coordinator.parts import Parts
+from bedside.coordinator.polls import Polls
 from bedside.coordinator.rounds.offers import Offers
 from bedside.coordinator.rounds.uploads import Uploads
 from bedside.core.errors import BedsideError, ProtocolError
@@ -36,6 +37,7 @@ class DeviceService(DeviceServiceServicer):
         self._peers = Peers(parts.registry)
         self._offers = Offers(parts)
         self._uploads = Uploads(parts)
+        self._polls = Polls()
 
     def _caller(self, context: Context) -> VerifiedCredential:
         device = self._peers.caller(context, "device")
@@ -60,8 +62,11 @@ class DeviceService(DeviceServiceServicer):
             offer = self._offers.offer(device, request.known_plan_digest, request.known_result_digest, open_plans)
             left_s = deadline_s - self._parts.clock.monotonic_s()
             if offer.HasField("plan") or offer.HasField("result") or offer.receipts or left_s <= 0:
+                if request.wait_ms:
+                    offer.next_call_ms = ASK_AGAIN_MS
                 return offer
-            await signal.wait(seen, left_s)
+            if not await self._polls.wait(device.digest, signal, seen, left_s):
+                return offer
 
     async def BeginUpload(self, request: Signed, context: Context) -> UploadState:  # noqa: N802
         """Take a header; answers with how many bytes have arrived."""

@@ -2,6 +2,10 @@
 
 It holds nothing: at every step it reads the store, decides (`judge`), commits, and wakes whoever waits. A coordinator
 that was killed at any moment goes on from the same facts.
+
+Invariants:
+    * What fails in one cohort, round or task ends or delays that one; the others go on, and so does the driver.
+    * What may pass, as a full disk does, decides nothing: the step is done again.
 """
 
 from __future__ import annotations
@@ -13,16 +17,17 @@ from typing import Final
 from sqlalchemy import Connection
 
 from bedside.coordinator.aggregation.opening import OpenedSum, open_stored_sum
-from bedside.coordinator.aggregation.result import make_result, took_step
+from bedside.coordinator.aggregation.result import make_result, result_without_step, took_step
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.judge import Crowd, Next, Patience, judge_cohort
 from bedside.coordinator.rounds.plans import PlanFacts, continues_model, make_plan, previous_result
 from bedside.coordinator.rounds.seal import seal_cohort
-from bedside.coordinator.rounds.state import RoundState, phase_of, read_open_rounds
+from bedside.coordinator.rounds.state import RoundState, phase_of, read_round
+from bedside.coordinator.rounds.trouble import Reason, log_trouble, may_pass, reason_of
 from bedside.coordinator.store import contributions, log, tasks
 from bedside.coordinator.store.contributions import CohortRow
 from bedside.coordinator.store.tasks import RoundRow, TaskRow
-from bedside.core.errors import BedsideError, ProtocolError, StoreError
+from bedside.core.errors import BedsideError, ProtocolError
 from bedside.core.securesum.aggregator import CohortInput, CohortPhase, advance
 from bedside.core.securesum.plans import open_plan
 from bedside.core.signing import parse_strict, sign_message
@@ -47,35 +52,52 @@ class Driver:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         config = parts.config
+        self._parked: set[bytes] = set()
         self._patience = Patience(int(config.opening_s * _MS_PER_S), int(config.answer_s * _MS_PER_S))
 
     async def run(self) -> None:
-        """Work for ever; a full disk is waited out."""
+        """Work for ever, whatever fails; a full disk is waited out."""
         signal = self._parts.signals.rounds
         while True:
             seen = signal.version
             try:
                 wait_s = await self.step()
-            except BedsideError as error:
-                event(_LOGGER, "driver-waits", level=logging.ERROR, error=error)
+            except Exception as error:  # noqa: BLE001  # a driver that ended would leave every round as it is, unseen
+                log_trouble("driver-waits", error)
                 wait_s = STORE_RETRY_S
             await signal.wait(seen, wait_s)
 
     async def step(self) -> float:
         """Do everything that can be done now; seconds until it is worth looking again without news."""
         while True:
-            states = self._parts.store.run_tx("open-rounds", read_open_rounds(self._parts.sign_pk))
+            rows = self._parts.store.run_tx("open-rounds", tasks.open_rounds)
             moved = False
             wait_s = IDLE_S
-            for state in states:
-                did, round_wait_s = await self._advance_round(state)
+            for row in rows:
+                did, round_wait_s = await self._advance_row(row)
                 moved = moved or did
                 wait_s = min(wait_s, round_wait_s)
-            busy = {state.row.task for state in states}
+            busy = {row.task for row in rows}
             moved = self._begin_rounds(busy) or moved
             if not moved:
                 return wait_s
             self._wake()
+
+    async def _advance_row(self, row: RoundRow) -> tuple[bool, float]:
+        """Move one round on; a failure in it is waited out, or parks it until the next start."""
+        if row.plan_digest in self._parked:
+            return False, IDLE_S
+        try:
+            state = self._parts.store.run_tx("read-round", read_round(row, self._parts.sign_pk))
+            return await self._advance_round(state)
+        except Exception as error:  # noqa: BLE001  # the boundary of a round
+            if may_pass(error):
+                log_trouble("round-waits", error, task=row.task, round=row.number)
+                return False, STORE_RETRY_S
+            log_trouble("round-parked", error, task=row.task, round=row.number)
+            self._fail_task(row.task, f"round {row.number} cannot go on: {reason_of(error).sentence}")
+            self._parked.add(row.plan_digest)
+            return True, 0.0
 
     async def _advance_round(self, state: RoundState) -> tuple[bool, float]:
         if state.is_settled:
@@ -83,15 +105,34 @@ class Driver:
             return True, 0.0
         wait_s = IDLE_S
         for row in state.cohorts:
-            decision = self._judge(state, row)
-            if decision.event is not None:
-                await self._apply(state, row, decision)
+            try:
+                did, cohort_wait_s = await self._advance_cohort(state, row)
+            except Exception as error:
+                if may_pass(error):
+                    raise
+                self._leave_out(state, row, error)
                 return True, 0.0
-            if decision.deadline_ms:
-                wait_s = min(wait_s, max(0.01, (decision.deadline_ms - self._parts.now_ms()) / _MS_PER_S))
-            if phase_of(row) is CohortPhase.COLLECTING:
-                wait_s = min(wait_s, LOOK_AGAIN_S)
+            if did:
+                return True, 0.0
+            wait_s = min(wait_s, cohort_wait_s)
         return False, wait_s
+
+    async def _advance_cohort(self, state: RoundState, row: CohortRow) -> tuple[bool, float]:
+        decision = self._judge(state, row)
+        if decision.event is not None:
+            await self._apply(state, row, decision)
+            return True, 0.0
+        wait_s = LOOK_AGAIN_S if phase_of(row) is CohortPhase.COLLECTING else IDLE_S
+        if decision.deadline_ms:
+            wait_s = min(wait_s, max(0.01, (decision.deadline_ms - self._parts.now_ms()) / _MS_PER_S))
+        return False, wait_s
+
+    def _leave_out(self, state: RoundState, row: CohortRow, error: Exception) -> None:
+        """End a cohort that cannot go on."""
+        reason = reason_of(error)
+        log_trouble("cohort-failed", error, task=state.row.task, round=state.row.number, cohort=row.cohort)
+        answered = phase_of(row) is CohortPhase.ANSWERED
+        self._move(row, CohortInput.SUM_FAILS if answered else CohortInput.STOPPED, reason.code, reason.sentence)
 
     def _judge(self, state: RoundState, row: CohortRow) -> Next:
         sites = state.plan.cohort(row.cohort).sites
@@ -111,11 +152,7 @@ class Driver:
               input=decision.event, code=decision.code)  # fmt: skip
 
     async def _open_sum(self, state: RoundState, row: CohortRow) -> None:
-        try:
-            opened = await asyncio.to_thread(open_stored_sum, state, row.cohort, self._parts.blobs, self._parts.running)
-        except BedsideError as error:
-            self._move(row, CohortInput.SUM_FAILS, error.code, error.sentence)
-            return
+        opened = await asyncio.to_thread(open_stored_sum, state, row.cohort, self._parts.blobs, self._parts.running)
         self._move(row, CohortInput.SUM_HOLDS, opened=opened)
 
     def _move(
@@ -132,12 +169,20 @@ class Driver:
         self._parts.store.run_tx("move-cohort", work)
 
     async def _finish(self, state: RoundState) -> None:
-        """Sign the result; identical whenever it is computed."""
-        previous = self._previous(state.row.task, state.row.number)
-        result = await asyncio.to_thread(make_result, state, self._optimiser_state(state, previous), self._parts.blobs)
+        """Sign the result; identical whenever it is computed, unless stored bytes are lost: then without a step."""
+        before = self._optimiser_state(state, self._previous(state.row.task, state.row.number))
+        lost: Reason | None = None
+        try:
+            result = await asyncio.to_thread(make_result, state, before, self._parts.blobs)
+        except Exception as error:
+            if may_pass(error):
+                raise
+            lost = reason_of(error)
+            log_trouble("step-failed", error, task=state.row.task, round=state.row.number)
+            result = result_without_step(state, before, lost.code, lost.sentence)
         signed = sign_message("result", result, self._parts.sign_key)
         now_s = self._parts.now_ms() // _MS_PER_S
-        ended = self._task_after(state, result)
+        ended = self._task_after(state, result, lost)
 
         def work(tx: Connection) -> None:
             tasks.finish_round(tx, state.row.plan_digest, signed, now_s)
@@ -159,13 +204,15 @@ class Driver:
         result = previous_result(previous)
         return result.optimiser_state if result is not None else None
 
-    def _task_after(self, state: RoundState, result: Result) -> tuple[str, str] | None:
+    def _task_after(self, state: RoundState, result: Result, lost: Reason | None) -> tuple[str, str] | None:
         """How the task stands once this round has ended; None while it goes on."""
         task = self._parts.store.run_tx("read-task", lambda tx: tasks.task(tx, state.row.task))
         if task is None:
             return None
         if task.state == tasks.STOPPING:
             return tasks.STOPPED, task.reason
+        if lost is not None:
+            return tasks.FAILED, lost.sentence
         stepped = took_step(result)
         refused = [row for row in state.cohorts if self._was_refused(state, row)]
         reason = result.no_step_sentence or (refused or list(state.cohorts))[0].sentence
@@ -211,12 +258,15 @@ class Driver:
             return
         try:
             self._plan(task, previous)
-        except StoreError:
-            raise
-        except BedsideError as error:
-            event(_LOGGER, "plan-failed", level=logging.WARNING, task=task.task, error=error)
-            reason = error.diagnostics()
-            store.run_tx("fail-task", lambda tx: tasks.set_task_state(tx, task.task, tasks.FAILED, reason))
+        except Exception as error:
+            if may_pass(error):
+                raise
+            log_trouble("plan-failed", error, task=task.task)
+            reason = error.diagnostics() if isinstance(error, BedsideError) else reason_of(error).sentence
+            self._fail_task(task.task, reason)
+
+    def _fail_task(self, task: str, reason: str) -> None:
+        self._parts.store.run_tx("fail-task", lambda tx: tasks.set_task_state(tx, task, tasks.FAILED, reason))
 
     def _plan(self, task: TaskRow, previous: RoundRow | None) -> None:
         now_ms = self._parts.now_ms()

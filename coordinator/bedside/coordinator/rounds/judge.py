@@ -121,13 +121,19 @@ _CLOSINGS: Final = {
     "burned": "the trustee of site {site} destroyed its round key without answering",
     "lost": "the trustee of site {site} lost its round key (its machine was restarted); the next round gets a new one",
     "retired": "site {site} retired its trustee",
+    "unknown": "the trustee of site {site} closed the round for a reason that this version does not know",
+}
+_REASONS: Final = {
+    round_pb2.CLOSE_REASON_BURNED: "burned",
+    round_pb2.CLOSE_REASON_LOST: "lost",
+    round_pb2.CLOSE_REASON_RETIRED: "retired",
 }
 
 
 def close_reason(word: WordRow) -> str:
-    """`burned`, `lost` or `retired`."""
-    closed = parse_strict(round_pb2.Closed, parse_strict(Signed, word.signed).payload)
-    return round_pb2.CloseReason.Name(closed.reason).removeprefix("CLOSE_REASON_").lower()
+    """`burned`, `lost`, `retired`, or `unknown` for whatever a later version says."""
+    closed = round_pb2.Closed.FromString(parse_strict(Signed, word.signed).payload)  # verified when it came
+    return _REASONS.get(closed.reason, "unknown")
 
 
 def _judge_collection(state: RoundState, row: CohortRow, crowd: Crowd, now_ms: int) -> Next:

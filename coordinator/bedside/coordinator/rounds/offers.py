@@ -10,7 +10,7 @@ from bedside.coordinator.rounds.state import RoundState, checked_plan, find_roun
 from bedside.coordinator.rounds.words import read_header_set
 from bedside.coordinator.rounds.work import bundle_manifest, opening_entries, previous_envelope
 from bedside.coordinator.store import tasks
-from bedside.core.errors import ProtocolError
+from bedside.core.errors import ProtocolError, StoreError
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.securesum.merkle import prove_membership
 from bedside.core.securesum.trustee import leaves_of
@@ -75,18 +75,18 @@ class Offers:
             try:
                 state = self._parts.store.run_tx("find-round", find_round(plan_digest, self._parts.sign_pk))
                 receipt = self._receipt(state, state.plan.cohort_of(device.site), device)
-            except ProtocolError:
-                continue  # a plan that was never ours, or not for this site
+            except (ProtocolError, StoreError):
+                continue  # a plan that was never ours, or not for this site; or a set that is lost
             if receipt is not None:
                 receipts.append(receipt)
         return receipts
 
     def _receipt(self, state: RoundState, cohort: int, device: VerifiedCredential) -> Receipt | None:
-        """The word of the device's own trustee, once the cohort has ended."""
+        """The word of the device's own trustee: an answer uses the delta up whatever becomes of the cohort."""
         own = [one.credential_digest for one in state.plan.cohort(cohort).trustees if one.site == device.site]
         for trustee in own:
             answer = state.word(cohort, "answer", trustee)
-            if answer is not None and phase_of(state.cohort(cohort)) is CohortPhase.OPENED:
+            if answer is not None:
                 leaves = leaves_of(read_header_set(self._parts, state, cohort))
                 return Receipt(
                     plan_digest=state.plan.digest,

@@ -14,6 +14,7 @@ from bedside.coordinator.calls import Context
 from bedside.coordinator.enrolment.peers import Peers
 from bedside.coordinator.fleet.pacing import next_call_ms
 from bedside.coordinator.parts import Parts
+from bedside.coordinator.polls import Polls
 from bedside.coordinator.rounds.words import TrusteeWords
 from bedside.coordinator.rounds.work import WorkList
 from bedside.core.errors import MalformedError, StoreError
@@ -46,6 +47,7 @@ class TrusteeService(TrusteeServiceServicer):
         self._peers = Peers(parts.registry)
         self._words = TrusteeWords(parts)
         self._work = WorkList(parts)
+        self._polls = Polls()
         self._log = LogDesk(parts)
         self._records = Records(parts)
 
@@ -58,10 +60,10 @@ class TrusteeService(TrusteeServiceServicer):
             trustee = self._caller(context)
             items = self._work.items(trustee, request.known_work)
             left_s = deadline_s - self._parts.clock.monotonic_s()
-            if items or left_s <= 0:
+            step_s = min(left_s, self._parts.config.heartbeat_s)
+            if items or left_s <= 0 or not await self._polls.wait(trustee.digest, signal, seen, step_s):
                 wait_ms = next_call_ms(self._parts.config.heartbeat_s, trustee.digest)
                 return Work(items=items, next_call_ms=wait_ms)
-            await signal.wait(seen, min(left_s, self._parts.config.heartbeat_s))
 
     async def PutOpening(self, request: Signed, context: Context) -> Empty:  # noqa: N802
         """Take an opening."""
@@ -84,22 +86,22 @@ class TrusteeService(TrusteeServiceServicer):
     async def PutAnswer(  # noqa: N802
         self, request_iterator: AsyncIterator[AnswerChunk], context: Context
     ) -> Empty:
-        """Take an answer and its words; what its header signs bounds what is read."""
+        """Take an answer and its words; what it signs bounds what is read, and nothing else is kept."""
         trustee = self._caller(context)
         signed: Signed | None = None
         size = 0
-        packed = bytearray()
-        async for chunk in request_iterator:
+        with self._parts.staging.incoming() as words:
+            async for chunk in request_iterator:
+                if signed is None:
+                    signed = chunk.answer
+                    size = self._words.check_answer(signed, trustee).mask_sum_bytes
+                fits = chunk.offset_bytes == words.received_bytes and words.received_bytes + len(chunk.data) <= size
+                if not fits or len(chunk.data) > MAX_CHUNK_BYTES:
+                    raise MalformedError("bad-chunk", "a chunk does not continue the answer's words")
+                await asyncio.to_thread(words.write, chunk.data)
             if signed is None:
-                signed = chunk.answer
-                size = self._words.check_answer(signed, trustee).mask_sum_bytes
-            fits = chunk.offset_bytes == len(packed) and len(packed) + len(chunk.data) <= size
-            if not fits or len(chunk.data) > MAX_CHUNK_BYTES:
-                raise MalformedError("bad-chunk", "a chunk does not continue the answer's words")
-            packed += chunk.data
-        if signed is None:
-            raise MalformedError("bad-chunk", "an answer without a signed message")
-        await self._words.answer(signed, bytes(packed), trustee)
+                raise MalformedError("bad-chunk", "an answer without a signed message")
+            await self._words.answer(signed, words, trustee)
         return self._taken("answer", trustee)
 
     async def PutClosed(self, request: Signed, context: Context) -> Empty:  # noqa: N802

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
+from bedside.coordinator.blobs import Incoming
 from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.state import RoundState, find_round, phase_of
 from bedside.coordinator.store import contributions
@@ -57,7 +58,12 @@ class TrusteeWords:
         self._keep(state, claimed.cohort, "vote", signed, trustee, CohortPhase.SEALED)
 
     def check_answer(self, signed: Signed, trustee: VerifiedCredential) -> Answer:
-        """Verify an answer before its words are read; raises as `open_answer`, `other-votes` or `other-noise`."""
+        """Verify an answer before its words are read.
+
+        Raises:
+            ProtocolError: `other-votes`, `other-noise`, `too-late` or `another-word`.
+            TrustError, MalformedError: as `open_answer`.
+        """
         claimed = parse_strict(Answer, signed.payload)
         state = self._round(claimed.plan_digest, claimed.cohort, trustee)
         answer = open_answer(signed, trustee, state.plan, claimed.cohort)
@@ -65,19 +71,21 @@ class TrusteeWords:
         votes = state.signed_words(claimed.cohort, "vote")
         if answer.set_root != self.root(state, claimed.cohort) or answer.votes_digest != words_digest(votes):
             raise ProtocolError("other-votes", "this answer is for other votes or another set")
+        _check_wanted(state, _word(state, answer.cohort, "answer", signed, trustee), CohortPhase.REVEALING)
         return answer
 
-    async def answer(self, signed: Signed, packed: bytes, trustee: VerifiedCredential) -> None:
-        """Take an answer with its words.
+    async def answer(self, signed: Signed, words: Incoming, trustee: VerifiedCredential) -> None:
+        """Take an answer with its words, which become a blob only when they are those that it signed.
 
         Raises:
             MalformedError: `answer-digest`.
             ProtocolError: `too-late`; otherwise as `check_answer`.
         """
+        name = await asyncio.to_thread(words.finish)
         answer = self.check_answer(signed, trustee)
-        name = await asyncio.to_thread(self._parts.blobs.put, packed, "blake3")
-        if name != answer.mask_sum_digest or len(packed) != answer.mask_sum_bytes:
+        if name != answer.mask_sum_digest or words.received_bytes != answer.mask_sum_bytes:
             raise MalformedError("answer-digest", "the words are not those that the answer signed")
+        words.adopt()
         state = self._round(answer.plan_digest, answer.cohort, trustee)
         self._keep(state, answer.cohort, "answer", signed, trustee, CohortPhase.REVEALING)
 
@@ -136,24 +144,39 @@ class TrusteeWords:
         trustee: VerifiedCredential,
         *phases: CohortPhase,
     ) -> None:
-        row = WordRow(
-            plan_digest=state.plan.digest,
-            cohort=cohort,
-            credential_digest=trustee.digest,
-            kind=kind,
-            digest=digest(signed.payload),
-            signed=signed.SerializeToString(deterministic=True),
-        )
-        known = state.word(cohort, kind, trustee.digest)
-        if known is None:
-            if phase_of(state.cohort(cohort)) not in phases:
-                raise ProtocolError(
-                    "too-late", f"this cohort takes no {kind} in its phase {state.cohort(cohort).phase}"
-                )
-            known = self._parts.store.run_tx(f"keep-{kind}", lambda tx: contributions.put_word(tx, row))
-            self._parts.signals.rounds.bump()
+        row = _word(state, cohort, kind, signed, trustee)
+        if not _check_wanted(state, row, *phases):
+            return
+        known = self._parts.store.run_tx(f"keep-{kind}", lambda tx: contributions.put_word(tx, row))
+        self._parts.signals.rounds.bump()
         if known.digest != row.digest:
-            raise ProtocolError("another-word", f"another {kind} of this trustee for this cohort is known")
+            raise _another(row)
+
+
+def _word(state: RoundState, cohort: int, kind: str, signed: Signed, trustee: VerifiedCredential) -> WordRow:
+    return WordRow(
+        plan_digest=state.plan.digest,
+        cohort=cohort,
+        credential_digest=trustee.digest,
+        kind=kind,
+        digest=digest(signed.payload),
+        signed=signed.SerializeToString(deterministic=True),
+    )
+
+
+def _check_wanted(state: RoundState, row: WordRow, *phases: CohortPhase) -> bool:
+    """Whether a word is news; raises ProtocolError `too-late` or `another-word`."""
+    known = state.word(row.cohort, row.kind, row.credential_digest)
+    phase = phase_of(state.cohort(row.cohort))
+    if known is None and phase not in phases:
+        raise ProtocolError("too-late", f"this cohort takes no {row.kind} in its phase {phase.value}")
+    if known is not None and known.digest != row.digest:
+        raise _another(row)
+    return known is None
+
+
+def _another(row: WordRow) -> ProtocolError:
+    return ProtocolError("another-word", f"another {row.kind} of this trustee for this cohort is known")
 
 
 def read_header_set(parts: Parts, state: RoundState, cohort: int) -> HeaderSet:

@@ -1,11 +1,13 @@
 """What the coordinator waits for from a trustee: derived from the store at every question.
 
-Closings come first: a trustee opens a new round of a task only when it has ended the one before.
+Closings come first: a trustee opens a new round of a task only when it has ended the one before. Then come the rounds,
+and what machines without a credential ask for comes last: what they send shall not keep a trustee from its rounds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,15 +15,22 @@ from bedside.coordinator.parts import Parts
 from bedside.coordinator.rounds.seal import headers_ref
 from bedside.coordinator.rounds.state import RoundState, find_round, phase_of, read_open_rounds
 from bedside.coordinator.store import contributions, tasks
+from bedside.core.limits import MAX_SIGNED_BYTES
 from bedside.core.securesum.aggregator import CohortPhase
 from bedside.core.signing import VerifiedCredential, parse_strict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import OpeningEntry
 from bedside.proto.v1.trustee_pb2 import CloseRequest, OpenRequest, RevealRequest, SealRequest, WorkItem
+from bedside.service.logs import event
 
+_LOGGER: Final = logging.getLogger(__name__)
 WORK_DIGEST_BYTES: Final = 16
 MAX_ENROLMENTS: Final = 100
 """Credential requests in one answer; the next ones follow when these are decided."""
+MAX_WORK_BYTES: Final = MAX_SIGNED_BYTES
+"""Bytes of all items in one answer: a gRPC message holds a little more."""
+_ITEM_FRAME_BYTES: Final = 16
+"""Tag and length of an item, at most."""
 
 
 def work_digest(item: WorkItem) -> bytes:
@@ -36,9 +45,9 @@ class WorkList:
         self._parts = parts
 
     def items(self, trustee: VerifiedCredential, known: Iterable[bytes]) -> list[WorkItem]:
-        """Everything that is waited for from this trustee and that it does not know yet."""
+        """What is waited for from this trustee and that it does not know yet, as much as fits one message."""
         done = set(known)
-        return [item for item in self._all(trustee) if work_digest(item) not in done]
+        return _fitting([item for item in self._all(trustee) if work_digest(item) not in done])
 
     def _all(self, trustee: VerifiedCredential) -> list[WorkItem]:
         items = self._closings(trustee)
@@ -98,6 +107,21 @@ class WorkList:
             federation=registry.signed_federation,
             rosters=registry.rosters(list(state.plan.cohort(cohort).sites)),
         )
+
+
+def _fitting(items: list[WorkItem]) -> list[WorkItem]:
+    """The first items up to the budget; the others follow when these are known. One that never fits holds up none."""
+    fitting, left_bytes = [], MAX_WORK_BYTES
+    for item in items:
+        size_bytes = item.ByteSize() + _ITEM_FRAME_BYTES
+        if size_bytes > MAX_WORK_BYTES:
+            event(_LOGGER, "work-too-large", level=logging.ERROR, item=item.WhichOneof("item"), bytes=size_bytes)
+        elif size_bytes > left_bytes:
+            break
+        else:
+            fitting.append(item)
+            left_bytes -= size_bytes
+    return fitting
 
 
 def opening_entries(parts: Parts, state: RoundState, cohort: int) -> list[OpeningEntry]:

@@ -91,7 +91,7 @@ def decode_tensors(data: bytes) -> dict[str, Array]:
         raise _bad("the header does not fit")
     try:
         header = _HEADER.decode(data[_LENGTH_BYTES:start])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _bad(f"the header cannot be read: {str(error)[:200]}") from error
     if len(header) > MAX_TENSORS:
         raise _bad(f"a file has at most {MAX_TENSORS} tensors")
@@ -130,7 +130,10 @@ def _view(data: bytes, name: str, entry: _Entry, position: int, start: int) -> A
     begin, end = (start + offset for offset in entry.data_offsets)
     if begin != position or end - begin != count * dtype.itemsize or end > len(data):
         raise _bad(f"tensor {name!r} does not lie where the one before it ends")
-    return cast("Array", np.frombuffer(data, dtype, count, begin).reshape(entry.shape))
+    try:
+        return cast("Array", np.frombuffer(data, dtype, count, begin).reshape(entry.shape))
+    except ValueError as error:  # axes beside an empty one may be larger than any array
+        raise _bad(f"tensor {name!r} has axes that no array has") from error
 
 
 def _bad(sentence: str) -> MalformedError:

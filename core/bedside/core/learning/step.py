@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.core.codec.decoder import DecodedSum
-from bedside.core.errors import ProtocolError
+from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.learning.combiners import CohortPart, combiner_of
 from bedside.core.learning.optimisers import server_optimiser
 from bedside.core.learning.weighting import Weighting, bounded_examples
-from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, WEIGHTING_EXAMPLES, Plan
+from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, WEIGHTING_UNSPECIFIED, Plan
 from bedside.proto.v1.round_pb2 import CountSum
 
 FloatArray = npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ def next_checkpoint(
 
     Raises:
         ProtocolError: `no-examples`, `tensor-mismatch`, `delta-not-finite`.
-        MalformedError: `bad-optimiser`, `bad-combiner`.
+        MalformedError: `bad-optimiser`, `bad-combiner`, `bad-weighting`.
     """
     counts = {name: sum(int(one.decoded.counts[name].sum()) for one in sums) for name in sums[0].decoded.counts}
     server = plan.server
@@ -81,8 +81,11 @@ def next_checkpoint(
         combiner.check_opened(len(sums))
     except ProtocolError as error:
         return NextModel({}, {}, counts, error)
+    if plan.training.weighting == WEIGHTING_UNSPECIFIED:
+        raise MalformedError("bad-weighting", "the plan does not say how devices are weighed")
     weighting = Weighting(plan.training.weighting)
-    mean = combiner.combine([_part(plan, one) for one in sums], weighting, plan.training.max_examples)
+    parts = [CohortPart(one.decoded.tensors, one.contributors, _bounded(plan, one)) for one in sums]
+    mean = combiner.combine(parts, weighting, plan.training.max_examples)
     optimiser = server_optimiser(
         server.optimiser,
         learning_rate_e6=server.learning_rate_e6,
@@ -95,28 +98,34 @@ def next_checkpoint(
     return NextModel(stepped.parameters, stepped.state, counts)
 
 
-def _part(plan: Plan, one: CohortSum) -> CohortPart:
-    """What the combiner takes; a noisy count of examples is brought to what honest devices can have counted."""
-    training = plan.training
-    examples = int(one.decoded.counts[EXAMPLES].sum()) if EXAMPLES in one.decoded.counts else 0
-    if one.is_noisy:
-        examples = bounded_examples(examples, one.contributors, training.min_examples, training.max_examples)
-    return CohortPart(one.decoded.tensors, one.contributors, examples)
-
-
 def count_sums(counts: Mapping[str, int]) -> list[CountSum]:
     """Counts as a result states them: noise may carry one below zero, a result never says so."""
     return [CountSum(name=name, sum=max(0, value)) for name, value in counts.items()]
 
 
 def check_weight(plan: Plan, one: CohortSum) -> None:
-    """A sum without any examples has no mean; its cohort is left out rather than the round lost.
+    """Refuse a count of examples that no honest devices have together: each has the plan's least to most, or declines.
 
-    With noise the count says nothing of the kind: `bounded_examples` keeps it within what honest devices count.
+    With noise the count may be anything; `bounded_examples` then keeps it within the same bounds.
 
     Raises:
-        ProtocolError: `no-examples`.
+        ProtocolError: `sum-out-of-bounds`.
     """
-    weighted = plan.training.weighting == WEIGHTING_EXAMPLES
-    if weighted and not one.is_noisy and int(one.decoded.counts[EXAMPLES].sum()) < 1:
-        raise ProtocolError("no-examples", "the devices of this cohort counted no examples")
+    counted = _examples(one)
+    if not one.is_noisy and counted != _bounded(plan, one):
+        raise ProtocolError(
+            "sum-out-of-bounds",
+            f"{one.contributors} devices counted {counted} examples together, which honest ones cannot",
+            remedy="a device or trustee of this cohort sent something else than its protocol says; leave it out",
+        )
+
+
+def _examples(one: CohortSum) -> int:
+    return int(one.decoded.counts[EXAMPLES].sum()) if EXAMPLES in one.decoded.counts else 0
+
+
+def _bounded(plan: Plan, one: CohortSum) -> int:
+    if EXAMPLES not in one.decoded.counts:
+        return 0
+    training = plan.training
+    return bounded_examples(_examples(one), one.contributors, training.min_examples, training.max_examples)

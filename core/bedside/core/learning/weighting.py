@@ -47,9 +47,10 @@ def contribution_weight(weighting: Weighting, examples: int, cap: int) -> float:
 
 
 def bounded_examples(examples: int, contributors: int, least: int, cap: int) -> int:
-    """A noisy count of examples, brought to what honest devices can have counted together.
+    """A count of examples, brought to what honest devices can have counted together.
 
-    Each has `least` to `cap`, or declines. Noise alone could make the total zero or negative, and the mean boundless.
+    Each has `least` to `cap`, or declines. Noise, or a device that lies, could make the total zero or negative, and the
+    mean boundless.
     """
     return min(max(examples, contributors * max(1, least)), contributors * cap)
 

@@ -16,10 +16,12 @@ HOURS_SKIPPED: Final = "the hours of the policy were not judged: this machine ha
 
 
 def closes_too_late(case: Case) -> str:
-    """The round has not closed yet, and closes within the site's limit, counted from its issue and from now."""
+    """The round was issued, has not closed yet, and closes within the limit, counted from its issue and from now."""
     plan, most_hours = case.plan.plan, case.policy.max_close_hours
     if case.now_s is not None and case.now_s > plan.close_at_s:
         return "the plan's round has already closed; only open rounds are joined"
+    if case.now_s is not None and plan.issued_at_s > case.now_s + CLOCK_SKEW_S:
+        return f"the plan was issued {(plan.issued_at_s - case.now_s) / HOUR_S:.1f} hours in the future"
     open_s = plan.close_at_s - plan.issued_at_s
     if case.now_s is not None:
         open_s = max(open_s, plan.close_at_s - case.now_s - CLOCK_SKEW_S)

@@ -61,6 +61,10 @@ def layout_not_the_models(case: Case) -> str:
     stray = next((segment.name for segment in counts if segment.name not in COUNTS), "")
     if stray:
         return f"the plan asks for the count {stray!r:.64}; only {', '.join(sorted(COUNTS))} are allowed"
+    most = case.plan.plan.training.max_examples
+    low = next((segment for segment in counts if segment.cap < most), None)
+    if low is not None:  # whether a device's count fits would tell it
+        return f"the plan caps the count {low.name} at {low.cap}, but takes {most} examples; every count must fit"
     return ""
 
 

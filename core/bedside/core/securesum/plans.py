@@ -24,6 +24,7 @@ from bedside.core.limits import (
     MAX_NOISE_MULTIPLIER,
     MAX_PLAN_BYTES,
     MAX_SEGMENTS,
+    MAX_TIME_S,
     MAX_TRUSTEES,
     MIN_SUBSAMPLE_E32,
 )
@@ -196,6 +197,7 @@ def _check_header(plan: plan_pb2.Plan) -> None:
     _require(share, "the plan sends less than 1/16 of the coordinates")
     bounds = 1 <= plan.min_contributors <= plan.max_contributors <= MAX_CONTRIBUTORS
     _require(bounds, "the numbers of contributors are out of bounds")
+    _require(plan.close_at_s <= MAX_TIME_S, "the round closes after the year 9999")
     ahead_s = plan.close_at_s - plan.issued_at_s
     _require(0 < ahead_s <= MAX_CLOSE_AHEAD_S, "the round closes before it opens, or after more than seven days")
 

@@ -6,6 +6,8 @@ Invariants:
     * Payload bytes are verified and stored as they came; nothing is serialised again to be verified.
     * A signed payload parses strictly: unknown fields, repeated scalars, explicit defaults and over-long varints are
       refused, because an old reader must not approve a field that a new one obeys.
+    * So are integers that no database column holds, and enum values that this version does not know, at any depth:
+      what was parsed can be stored and named.
 
 Source: DESIGN section 5; Dead Simple Signing Envelope (github.com/secure-systems-lab/dsse) for the framing idea.
 """
@@ -13,14 +15,16 @@ Source: DESIGN section 5; Dead Simple Signing Envelope (github.com/secure-system
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Final, TypeVar
 
 import nacl.exceptions
 import nacl.signing
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from bedside.core.errors import MalformedError, TrustError
-from bedside.core.limits import MAX_SIGNED_BYTES
+from bedside.core.limits import MAX_SIGNED_BYTES, MAX_WIRE_INTEGER
 from bedside.proto.v1.common_pb2 import Signed
 
 SUITE: Final = 1
@@ -114,7 +118,46 @@ def parse_strict(message_type: type[Parsed], data: bytes, max_bytes: int = MAX_S
     if message.SerializeToString(deterministic=True) != data:
         sentence = f"this {name} has unknown fields or is not in its one encoding"
         raise MalformedError("bad-message", sentence, remedy=_BAD_MESSAGE_REMEDY)
+    check_numbers(message)
     return message
+
+
+def check_numbers(message: Message) -> None:
+    """Bound every integer and enum of a message, at any depth; `parse_strict` has done so.
+
+    Raises:
+        MalformedError: `bad-message`: an integer above `MAX_WIRE_INTEGER`, or an enum value that is not known.
+    """
+    for field in _numbered(message.DESCRIPTOR):
+        value = getattr(message, field.name)
+        if field.message_type is None:
+            for number in (value,) if isinstance(value, int) else value:
+                _check_number(field, number)
+        elif not isinstance(value, Message):
+            for part in value:
+                check_numbers(part)
+        elif message.HasField(field.name):
+            check_numbers(value)
+
+
+def _check_number(field: FieldDescriptor, number: int) -> None:
+    name = field.full_name.removeprefix("bedside.proto.v1.")
+    if number > MAX_WIRE_INTEGER:
+        raise MalformedError("bad-message", f"{name} is {number}, over the limit of {MAX_WIRE_INTEGER}")
+    if field.enum_type is not None and number not in field.enum_type.values_by_number:
+        raise MalformedError("bad-message", f"{name} is {number}, which this version does not know")
+
+
+@cache
+def _numbered(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
+    """The fields that are, or hold, a 64-bit integer or an enum. No message of ours holds itself."""
+    return tuple(field for field in descriptor.fields if _is_numbered(field))
+
+
+def _is_numbered(field: FieldDescriptor) -> bool:
+    if field.message_type is not None:
+        return bool(_numbered(field.message_type))
+    return field.cpp_type in (FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_ENUM)
 
 
 def _signing_input(kind: str, suite: int, payload: bytes) -> bytes:

@@ -14,7 +14,7 @@ import nacl.signing
 
 from bedside.core.errors import MalformedError, TrustError
 from bedside.core.ids import check_id
-from bedside.core.limits import MAX_TEXT_CHARS
+from bedside.core.limits import MAX_NONCE_BYTES, MAX_REQUEST_BYTES, MAX_TEXT_CHARS
 from bedside.core.signing.envelope import (
     DIGEST_BYTES,
     SUITE,
@@ -107,12 +107,15 @@ def open_request(enrol: EnrolRequest) -> tuple[CredentialRequest, Signed]:
 
     Raises:
         TrustError: `bad-signature`.
-        MalformedError: when it is not well-formed.
+        MalformedError: when it is not well-formed; `bad-message` when it is over `MAX_REQUEST_BYTES`.
     """
+    if enrol.ByteSize() > MAX_REQUEST_BYTES:  # all of it: what is stored and passed on has fields of any version
+        raise MalformedError("bad-message", f"a credential request is over the limit of {MAX_REQUEST_BYTES} bytes")
     claimed = parse_strict(CredentialRequest, enrol.request.payload)
     request = parse_strict(CredentialRequest, open_signed("credential-request", enrol.request, claimed.sign_pk))
     check_id(request.site, "site")
-    if len(request.tls_key_digest) != DIGEST_BYTES or len(request.label) > MAX_TEXT_CHARS:
+    lengths_hold = len(request.tls_key_digest) == DIGEST_BYTES and len(request.nonce) <= MAX_NONCE_BYTES
+    if not lengths_hold or len(request.label) > MAX_TEXT_CHARS:
         raise MalformedError("bad-request", "a credential request has a field of the wrong length")
     signed_token = parse_strict(Signed, request.token)
     token = parse_strict(Token, signed_token.payload)

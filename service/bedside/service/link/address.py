@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 from typing import Final, NamedTuple
 
-from bedside.core.errors import ConfigError
+from bedside.core.errors import ConfigError, MalformedError
 
 _UNIX: Final = "unix:"
 _MAX_PORT: Final = 65_535
+_MAX_HOST_CHARS: Final = 253
+"""Characters of a host's name (RFC 1035, section 2.3.4, as text)."""
 _MAX_UNIX_CHARS: Final = 107
 """Characters of a unix socket's path (unix(7))."""
 
@@ -56,6 +58,8 @@ def parse_address(text: str) -> Address:
     refusal = ConfigError(
         "bad-address", f"{text[:200]!r} is no address", remedy="write host:port, [ipv6]:port or unix:/path"
     )
+    if not text.isprintable():  # surrogates neither
+        raise refusal
     if text.startswith(_UNIX):
         path = text.removeprefix(_UNIX)
         if not path.startswith("/") or len(path.encode()) > _MAX_UNIX_CHARS:
@@ -64,12 +68,32 @@ def parse_address(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
-    plain = host and not any(character.isspace() or character in "/[]" for character in host)
+    plain = 0 < len(host) <= _MAX_HOST_CHARS and not any(
+        character.isspace() or character in "/[]" for character in host
+    )
     if not (colon and plain and bracketed == (":" in host) and port.isascii() and port.isdecimal()):
         raise refusal
     if len(port) > len(str(_MAX_PORT)) or int(port) > _MAX_PORT:
         raise refusal
     return Address(host, int(port))
+
+
+def check_told_address(text: str) -> str:
+    """Return an address that a peer told us, when it leads to a host: no peer names a socket of this machine.
+
+    Raises:
+        MalformedError: `bad-address`.
+    """
+    try:
+        if not parse_address(text).path:
+            return text
+    except ConfigError:
+        pass
+    raise MalformedError(
+        "bad-address",
+        f"a peer says that it is called at {text[:200]!r}, which is no host and port",
+        remedy="set `public_service_address` in coordinator.toml",
+    )
 
 
 def check_insecure(address: Address) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,8 @@ KEEPALIVE_TIMEOUT_S: Final = 20
 
 MAX_RECONNECT_S: Final = 30
 """Seconds at most between two connection attempts inside one channel."""
+
+_PEM: Final = re.compile(rb"-----BEGIN ([A-Z ]+)-----\s[A-Za-z0-9+/=\s]+-----END \1-----")
 
 Option = tuple[str, int | str]
 
@@ -66,7 +69,7 @@ def open_channel(
     except for addresses of this machine.
 
     Raises:
-        ConfigError: `insecure-address` or `tls-needed`.
+        ConfigError: `insecure-address`, `tls-needed` or `bad-pem`.
     """
     options = [*message_options(), *_client_options(address, max_reconnect_s)]
     if address.path:
@@ -78,12 +81,27 @@ def open_channel(
         return grpc.aio.insecure_channel(address.target, options=options)
     if tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
+    _check_pem(tls)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=tls.ca_pem,
         private_key=tls.key_pem or None,
         certificate_chain=tls.certificate_pem or None,
     )
     return grpc.aio.secure_channel(address.target, credentials, options=options)
+
+
+def _check_pem(tls: ClientTls) -> None:
+    """Refuse what would end the process inside gRPC, which checks nothing before it asserts."""
+    files = {"the CA": tls.ca_pem}
+    if tls.certificate_pem or tls.key_pem:
+        files |= {"the certificate": tls.certificate_pem, "the certificate's key": tls.key_pem}
+    for what, pem in files.items():
+        if not _PEM.search(pem):
+            raise ConfigError(
+                "bad-pem",
+                f"the file of {what} is empty or damaged",
+                remedy="restore the identity directory from its backup, or enrol again",
+            )
 
 
 def _client_options(address: Address, max_reconnect_s: float) -> list[Option]:

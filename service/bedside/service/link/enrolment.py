@@ -39,7 +39,7 @@ from bedside.proto.v1.enrolment_pb2 import (
 from bedside.proto.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from bedside.proto.v1.identity_pb2 import CertificateRequest, CredentialRequest, Role
 from bedside.service.identity import Identity, Pins
-from bedside.service.link.address import parse_address
+from bedside.service.link.address import check_told_address, parse_address
 from bedside.service.link.channel import ClientTls, open_channel
 from bedside.service.link.errors import remote_errors
 from bedside.service.link.pinned_ca import ca_mismatch, fetch_ca, pem_digest
@@ -233,7 +233,8 @@ async def refresh_federation(identity: Identity, client: EnrolmentClient) -> Non
             remedy="compare the authority key with the federation's root holder",
         )
     identity.save_ca(client.ca_pem)
-    identity.save_pins(_with_service(pins, bundle.service_address))
+    told = bundle.service_address
+    identity.save_pins(_with_service(pins, check_told_address(told) if told else pins.service_address))
 
 
 def _waiting_for_another(identity: Identity, bearer: BearerToken) -> EnrolRequest | None:

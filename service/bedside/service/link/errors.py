@@ -39,6 +39,8 @@ _CLASSES: Final = {kind.__name__: kind for kind in _STATUS}
 _CLASS_KEY: Final = "bedside-error"
 _CODE_KEY: Final = "bedside-code"
 _REMEDY_KEY: Final = "bedside-remedy-bin"
+UNEXPECTED: Final = "unexpected-error"
+"""Code of an error that nobody thought of."""
 _MAX_CODE_CHARS: Final = 64
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
 
@@ -67,6 +69,22 @@ def trailers_of(error: BedsideError) -> tuple[tuple[str, str | bytes], ...]:
     if error.remedy:
         trailers.append((_REMEDY_KEY, bounded(error.remedy).encode()))
     return tuple(trailers)
+
+
+def unexpected(error: Exception) -> BedsideError:
+    """Make an error of a defect, or of what nobody thought of; a BedsideError stays itself.
+
+    The sentence names the kind only: what is in the error's own words is not known.
+    """
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, BedsideError):
+        return error
+    return ProtocolError(
+        UNEXPECTED,
+        f"a step failed with {type(error).__name__}, which should not happen",
+        remedy="it is tried again by itself; report it together with the log",
+    )
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> BedsideError:

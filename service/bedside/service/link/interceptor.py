@@ -1,4 +1,4 @@
-"""Ends a call with the error that its handler raised.
+"""Gives a call its place, and ends it with the error that its handler raised.
 
 Invariant: a bug in a handler reaches the peer as `internal-error` without its text, which might hold anything.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
 import grpc
 
 from bedside.core.errors import BedsideError, UnavailableError
+from bedside.service.link.calls import CallLimit
 from bedside.service.link.errors import status_of, trailers_of
 from bedside.service.logs import event
 from bedside.service.text import bounded
@@ -32,6 +33,9 @@ if TYPE_CHECKING:  # generic in the stubs only
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns a handler's BedsideError into status and trailers; logs every other exception and hides its text."""
 
+    def __init__(self, limit: CallLimit) -> None:
+        self._limit = limit
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler[Request, Response] | None]],
@@ -43,38 +47,45 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
                 behaviour = getattr(handler, kind)
                 if behaviour is not None:
-                    return cast("Handler[Request, Response]", _rebuild(handler, kind, behaviour, handler_call_details))
+                    rebuilt = _rebuild(handler, kind, behaviour, handler_call_details, self._limit)
+                    return cast("Handler[Request, Response]", rebuilt)
         return handler
 
 
 def _rebuild(
-    handler: Handler[Request, Response], kind: str, behaviour: object, details: grpc.HandlerCallDetails
+    handler: Handler[Request, Response],
+    kind: str,
+    behaviour: object,
+    details: grpc.HandlerCallDetails,
+    limit: CallLimit,
 ) -> object:
     # The stubs describe the synchronous API; grpc.aio accepts coroutines and asynchronous generators here.
     build = getattr(grpc, f"{kind}_rpc_method_handler")
     guarded: object
     if inspect.isasyncgenfunction(behaviour):
-        guarded = _guard_stream(cast("_Stream", behaviour), details.method)
+        guarded = _guard_stream(cast("_Stream", behaviour), details.method, limit)
     else:
-        guarded = _guard_call(cast("_Call", behaviour), details.method)
+        guarded = _guard_call(cast("_Call", behaviour), details.method, limit)
     return build(guarded, handler.request_deserializer, handler.response_serializer)
 
 
-def _guard_call(behaviour: _Call, method: str) -> _Call:
+def _guard_call(behaviour: _Call, method: str, limit: CallLimit) -> _Call:
     async def call(request: object, context: Context) -> object:
         try:
-            return await behaviour(request, context)
+            with limit.place(context):
+                return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001  # the boundary of a call: every failure becomes a status
             await _abort(error, context, method)
 
     return call
 
 
-def _guard_stream(behaviour: _Stream, method: str) -> _Stream:
+def _guard_stream(behaviour: _Stream, method: str, limit: CallLimit) -> _Stream:
     async def stream(request: object, context: Context) -> AsyncIterator[object]:
         try:
-            async for response in behaviour(request, context):
-                yield response
+            with limit.place(context):
+                async for response in behaviour(request, context):
+                    yield response
         except Exception as error:  # noqa: BLE001  # the boundary of a call: every failure becomes a status
             await _abort(error, context, method)
 

@@ -15,14 +15,18 @@ import grpc
 
 from bedside.core.errors import ConfigError, UnavailableError
 from bedside.service.link.address import Address, check_insecure
+from bedside.service.link.calls import MAX_OPEN_CALLS, CallLimit
 from bedside.service.link.channel import KEEPALIVE_S, Option, message_options
 from bedside.service.link.interceptor import ErrorInterceptor
 
 HANDSHAKE_TIMEOUT_S: Final = 10
 """Seconds for TLS and HTTP/2 to be set up: silent sockets must not pile up."""
 
-MAX_CALLS: Final = 2_000
-"""Calls at a time in one server; further ones are answered with RESOURCE_EXHAUSTED at once."""
+MAX_STREAMS: Final = 100
+"""Calls at a time on one connection."""
+
+IDLE_S: Final = 600
+"""Seconds after which a connection without calls is closed: whoever polls never has one, whoever piles them up does."""
 
 _SOCKET_MODE: Final = 0o660
 
@@ -60,6 +64,7 @@ class LinkServer:
         insecure_loopback: bool = False,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+        limit: CallLimit | None = None,
     ) -> None:
         """Prepare a server.
 
@@ -74,9 +79,9 @@ class LinkServer:
         self._tls = tls
         self.port = 0
         self.grpc = grpc.aio.server(
-            interceptors=(ErrorInterceptor(), *interceptors),
+            interceptors=(ErrorInterceptor(limit or CallLimit()), *interceptors),
             options=[*message_options(), *_server_options(handshake_timeout_s)],
-            maximum_concurrent_rpcs=MAX_CALLS,
+            maximum_concurrent_rpcs=MAX_OPEN_CALLS,
         )
 
     async def start(self) -> int:
@@ -122,6 +127,8 @@ class LinkServer:
 def _server_options(handshake_timeout_s: float) -> list[Option]:
     return [
         ("grpc.so_reuseport", 0),  # with it, a second server would share the port and take half of the calls
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_connection_idle_ms", IDLE_S * 1000),
         ("grpc.server_handshake_timeout_ms", int(handshake_timeout_s * 1000)),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_S * 1000 // 2),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_S * 1000 // 2),

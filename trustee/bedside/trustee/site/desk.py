@@ -4,6 +4,9 @@ A valid site token that has uses left is an answer given in advance: its bearer 
 coordinator's token proves only that the coordinator knows of the request; it waits until a person at the site has
 compared the fingerprint and said `bedside site approve`.
 
+Only devices join through the desk. The site's one trustee is made on the site's own machine (`bedside site join`): a
+second one would open the sums of every device of this site, so that a request for one is refused whoever let it in.
+
 The daemon and the commands share this code and the database; whoever decides stores the decision, and the daemon
 sends it.
 """
@@ -72,12 +75,27 @@ class Desk:
 
         Raises:
             ProtocolError: `no-such-request`.
+            RefusedError: `second-trustee`; the request is refused for good.
+        """
+        request = self.waiting(wanted)
+        asked, _ = open_request(request.enrol)
+        try:
+            _check_role(asked)
+        except RefusedError as error:
+            self._refuse(request, error)
+            raise
+        return self._grant(request, asked, b"")
+
+    def waiting(self, wanted: str) -> Request:
+        """The request with exactly this fingerprint that waits for a person.
+
+        Raises:
+            ProtocolError: `no-such-request`.
         """
         plain = wanted.replace("-", "").strip().lower()
         for request in self.register.requests(PENDING):
             if request.fingerprint.replace("-", "") == plain:
-                asked, _ = open_request(request.enrol)
-                return self._grant(request, asked, b"")
+                return request
         raise ProtocolError(
             "no-such-request",
             f"no request with fingerprint {wanted[:64]} waits at this site",
@@ -124,6 +142,7 @@ class Desk:
 
     def _judge_token(self, asked: CredentialRequest, signed: Signed) -> bool:
         """True for a usable site token, False for the coordinator's; raises for all others."""
+        _check_role(asked)
         now_s = self._now_s()
         try:
             open_token(signed, self._authority.authority_pk, now_s=now_s)
@@ -137,8 +156,6 @@ class Desk:
             raise TrustError("token-unknown", "this token is not in the site's register", remedy="mint a new token")
         if left < 1:
             raise RefusedError("token-used", "this token is used up", remedy="ask the site's admin for a new one")
-        if asked.role == Role.ROLE_TRUSTEE:
-            raise RefusedError("second-trustee", "a site has one trustee, which `bedside site join` makes")
         return True
 
     def _grant(self, request: Request, asked: CredentialRequest, used_token: bytes) -> Request:
@@ -171,6 +188,15 @@ def decision_of(request: Request) -> CredentialDecision:
         code=request.code,
         sentence=request.sentence,
     )
+
+
+def _check_role(asked: CredentialRequest) -> None:
+    if asked.role != Role.ROLE_DEVICE:
+        raise RefusedError(
+            "second-trustee",
+            "this request is not a device's; a site has one trustee, which `bedside site join` makes on the spot",
+            remedy="ask who minted that token: with a second trustee somebody could open this site's sums",
+        )
 
 
 def _new_request(enrol: EnrolRequest, asked: CredentialRequest, now_s: int) -> Request:

@@ -4,6 +4,9 @@ Invariants:
     * A credential, the use of its token, the answer to its request and the roster that lists it are one transaction.
     * A roster's version is the stored one plus one, taken inside that transaction, so that two commands at the same
       time cannot sign two rosters of one version.
+    * Of a request that was decided its body is not kept, and of refused ones only the newest: whoever relays requests
+      cannot fill the site's disk.
+    * No roster lists two trustees: devices believe any trustee that their site lists.
 """
 
 from __future__ import annotations
@@ -13,17 +16,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bedside.core.errors import RefusedError
 from bedside.core.signing.envelope import digest, parse_strict
 from bedside.core.signing.tokens import BearerToken, token_digest
 from bedside.core.signing.trust import VerifiedCredential
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.enrolment_pb2 import EnrolRequest
-from bedside.proto.v1.identity_pb2 import Roster
+from bedside.proto.v1.identity_pb2 import Role, Roster
 from bedside.service.sqlite import Database
 
 PENDING: Final = "pending"
 GRANTED: Final = "granted"
 REFUSED: Final = "refused"
+
+MAX_REFUSED: Final = 1_000
+"""Refused requests that are remembered, so that they are answered alike and shown."""
+
+REFUSED_KEPT_S: Final = 30 * 86_400
+"""Seconds that a refused request is remembered."""
 
 SignRoster = Callable[[int, Sequence[bytes]], Signed]
 """Signs a roster of (version, ascending credential digests)."""
@@ -54,7 +64,7 @@ class StoredRoster:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A credential request as it stands."""
+    """A credential request as it stands; `enrol` is kept while it waits."""
 
     digest: bytes
     fingerprint: str
@@ -148,7 +158,12 @@ class Register:
 
     def add_request(self, request: Request) -> None:
         """Store a request that waits, or that was refused."""
-        self.database.run_tx("add request", lambda tx: _put_request(tx, request))
+
+        def work(tx: sqlite3.Connection) -> None:
+            _put_request(tx, request)
+            _prune_refused(tx, request.received_at_s)
+
+        self.database.run_tx("add request", work)
 
     def grant(
         self, request: Request, credential: VerifiedCredential, sign_roster: SignRoster, *, issued_at_s: int
@@ -157,6 +172,7 @@ class Register:
 
         Raises:
             StoreError: when the token's last use was taken meanwhile, or the request was granted before.
+            RefusedError: `second-trustee`.
         """
 
         def work(tx: sqlite3.Connection) -> None:
@@ -222,7 +238,14 @@ def _list_credential(tx: sqlite3.Connection, credential: VerifiedCredential, iss
 
 def _next_roster(tx: sqlite3.Connection, sign_roster: SignRoster) -> None:
     version = tx.execute("SELECT coalesce(max(version), 0) + 1 FROM rosters").fetchone()[0]
-    rows = tx.execute("SELECT digest FROM credentials WHERE revoked_at_s IS NULL").fetchall()
+    rows = tx.execute("SELECT digest, subject, role FROM credentials WHERE revoked_at_s IS NULL").fetchall()
+    trustees = [row["subject"] for row in rows if row["role"] == Role.ROLE_TRUSTEE]
+    if len(trustees) > 1:
+        raise RefusedError(
+            "second-trustee",
+            f"a roster lists one trustee; here it would list {', '.join(trustees)}",
+            remedy="take the one that is not this site's own off it with `bedside site revoke`",
+        )
     signed = sign_roster(version, sorted(bytes(row["digest"]) for row in rows))
     from_payload = _roster_times(signed)
     tx.execute(
@@ -247,7 +270,7 @@ def _put_request(tx: sqlite3.Connection, request: Request) -> None:
     tx.execute(
         "INSERT INTO requests (digest, fingerprint, subject, role, label, enrol, received_at_s, state, credential,"
         " code, sentence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET"
-        " state = excluded.state, credential = excluded.credential, code = excluded.code,"
+        " state = excluded.state, enrol = excluded.enrol, credential = excluded.credential, code = excluded.code,"
         " sentence = excluded.sentence, sent = 0",
         (
             request.digest,
@@ -255,13 +278,22 @@ def _put_request(tx: sqlite3.Connection, request: Request) -> None:
             request.subject,
             request.role,
             request.label,
-            request.enrol.SerializeToString(deterministic=True),
+            request.enrol.SerializeToString(deterministic=True) if request.state == PENDING else b"",
             request.received_at_s,
             request.state,
             credential,
             request.code,
             request.sentence,
         ),
+    )
+
+
+def _prune_refused(tx: sqlite3.Connection, now_s: int) -> None:
+    tx.execute("DELETE FROM requests WHERE state = ? AND received_at_s < ?", (REFUSED, now_s - REFUSED_KEPT_S))
+    tx.execute(
+        "DELETE FROM requests WHERE state = ? AND rowid NOT IN"
+        " (SELECT rowid FROM requests WHERE state = ? ORDER BY rowid DESC LIMIT ?)",
+        (REFUSED, REFUSED, MAX_REFUSED),
     )
 
 

@@ -12,10 +12,16 @@ from pathlib import Path
 Figure = dict[str, object]
 
 
-def arguments(text: str | None) -> argparse.ArgumentParser:
-    """What all benchmarks on real data have in common."""
+def plain_arguments(text: str | None) -> argparse.ArgumentParser:
+    """What all benchmarks have in common."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    return parser
+
+
+def arguments(text: str | None) -> argparse.ArgumentParser:
+    """What all benchmarks on real data have in common."""
+    parser = plain_arguments(text)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and seeds: whether it runs, not how good")
     parser.add_argument("--runs", type=int, help="seeds of every configuration")
     parser.add_argument("--data", type=Path, help="folder of the real sets [default: $BEDSIDE_DATA, ../shared/data]")

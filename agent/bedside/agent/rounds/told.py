@@ -1,0 +1,54 @@
+"""What the coordinator is told about a refusal or a fault: a code, and the one sentence that belongs to it.
+
+Invariants:
+    * No sentence here depends on this device: local counts, paths and a child's last words stay in its own log,
+      journal and local API.
+    * What is judged before any sample was looked at tells its own sentence: it holds the plan's numbers and the
+      site's rules, both of which the coordinator may know.
+
+Source: DESIGN sections 5 and 8.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bedside.core.errors import BedsideError, ConfigError, StoreError
+
+_SENTENCES: Final = {
+    "too-few-examples": "fewer labelled examples are here than the plan wants",
+    "too-few-sessions": "fewer labelled sessions are here than the plan wants",
+    "round-closed": "the round had closed before this device could train",
+    "training-disabled": "this device only infers; its configuration says so",
+    "child-died": "the training process ended without a result",
+    "child-timeout": "training did not end within this device's time",
+    "blob-digest": "the model did not arrive as the plan names it",
+    "blob-size": "the model is larger than the plan says",
+    "bad-parameters": "the checkpoint does not fit the model",
+    "golden-mismatch": "the model does not compute here what its author computed",
+}
+_OTHERWISE: Final = "this device does not take part; its own log says why"
+
+_FAULTS: Final = {
+    "ingest": "a source is missing, silent or failing",
+    "buffer": "the buffer does not take everything",
+    "inference": "no verified model serves",
+    "trainer": "the last training failed",
+    "link": "the link does not work as it should",
+    "trustee": "this device refused what its own site's trustee signed",
+}
+
+
+def told_code(code: str) -> str:
+    """The sentence that belongs to a code."""
+    return _SENTENCES.get(code, _OTHERWISE)
+
+
+def told_judgement(error: BedsideError) -> str:
+    """The sentence of an error by which an offer was judged; a file of this machine is not spoken of."""
+    return told_code(error.code) if isinstance(error, ConfigError | StoreError) else error.sentence
+
+
+def told_fault(component: str) -> str:
+    """The sentence of a component that is not well."""
+    return _FAULTS.get(component, _OTHERWISE)

@@ -1,0 +1,271 @@
+"""One device's loop against a coordinator that offers what it likes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bedside.agent.config import load_agent_config
+from bedside.agent.daemon import Agent
+from bedside.agent.rounds.client import RoundClient, RoundSettings
+from bedside.agent.rounds.journal import Journal, KeptRow, OutboxRow
+from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.core.bundle.tensors import encode_tensors
+from bedside.core.bundle.verify import verify_archive
+from bedside.core.errors import StoreError, TrustError
+from bedside.core.securesum.device import ContributionState
+from bedside.core.signing.envelope import SUITE, digest, sign_message
+from bedside.proto.v1.common_pb2 import BlobRef, BlobRequest, Chunk, Signed
+from bedside.proto.v1.device_pb2 import Offer
+from bedside.proto.v1.round_pb2 import Header, Refusal, Result
+from bedside.service.platform import SystemClock, SystemEntropy
+from enrolled import enrol
+
+CLOCK, ENTROPY = SystemClock(), SystemEntropy()
+POLICY = """\
+trusted_sites = ["birch", "cedar"]
+min_trusted = 3
+[bundle_signers]
+author = "{author}"
+"""
+
+
+class Ward:
+    """A device, its loop, and the coordinator that it speaks with."""
+
+    def __init__(self, device, offering) -> None:
+        self.device, self.offering, self.world = device, offering, offering.world
+        self.identity = enrol(device, self.world)
+        config = load_agent_config(device.path)
+        self.journal, self.models = Journal.open(config.state_dir), ModelStore(config.state_dir)
+        self.settings = RoundSettings(config.state_dir, config.policy, config.training, 0)
+        self.set_policy("")
+        self.offer, self.blobs = Offer(), {digest(offering.built.tar): offering.built.tar}
+        self.asked: list[bytes] = []
+        self.refusals: list[Refusal] = []
+        self.client = self.make_client()
+
+    def make_client(self) -> RoundClient:
+        return RoundClient(
+            self.settings,
+            self.identity,
+            self.journal,
+            self.models,
+            self,
+            self.identity.sequence(),
+            clock=CLOCK,
+            entropy=ENTROPY,
+            on_model=self.serve,
+            report=lambda component, error: None,
+        )
+
+    def set_policy(self, rules: str) -> None:
+        author = bytes(self.offering.author.verify_key).hex()
+        self.settings.policy_path.write_text(rules + POLICY.format(author=author))
+
+    async def serve(self, model: ActiveModel) -> None:
+        self.models.load(model)
+        self.models.activate(model)
+
+    async def get_offer(self, _: object) -> Offer:
+        return self.offer
+
+    async def decline(self, signed: Signed) -> None:
+        self.refusals.append(Refusal.FromString(signed.payload))
+
+    async def begin_upload(self, header: Signed) -> object:
+        pytest.fail("nothing is to be uploaded")
+
+    async def get_blob(self, request: BlobRequest) -> AsyncIterator[Chunk]:
+        self.asked.append(request.digest)
+        data = self.blobs[request.digest]
+        yield Chunk(offset_bytes=0, data=data, total_bytes=len(data))
+
+    def checkpoint(self, scale: float = 1.0) -> bytes:
+        bundle = verify_archive(self.offering.built.tar, [bytes(self.offering.author.verify_key)])
+        return encode_tensors({t.name: bundle.parameters[t.name] * scale for t in bundle.manifest.shared()})
+
+    def result(self, checkpoint: bytes, number: int = 1, task: str = "watch", size_bytes: int = 0) -> Offer:
+        self.blobs[digest(checkpoint)] = checkpoint
+        ref = BlobRef(digest=digest(checkpoint), size_bytes=size_bytes or len(checkpoint))
+        result = Result(
+            suite=SUITE,
+            plan_digest=b"h" * 32,
+            task=task,
+            round_number=number,
+            checkpoint=ref,
+            bundle_digest=self.offering.built.digest,
+        )
+        return Offer(
+            result=sign_message("result", result, self.world.coordinator),
+            federation=sign_message("federation", self.world.federation, self.world.root),
+            manifest=self.offering.manifest(),
+            bundle_tar_digest=digest(self.offering.built.tar),
+        )
+
+    def plan(self) -> Offer:
+        now_s = CLOCK.now_ns() // 10**9
+        opening = {"issued_at_s": now_s, "not_after_s": now_s + 90_000}
+        tar = {"bundle_tar_digest": digest(self.offering.built.tar)}
+        return self.offering.with_changes(opening_changes=opening).make(
+            issued_at_s=now_s - 5, close_at_s=now_s + 600, **tar
+        )
+
+    def stored(self) -> list[str]:
+        return sorted(path.stem for path in (self.settings.state_dir / "models" / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def ward(device, offering):
+    made = Ward(device, offering)
+    yield made
+    made.journal.close()
+
+
+async def test_a_result_is_served_once(ward) -> None:
+    good = ward.checkpoint()
+    ward.offer = ward.result(good)
+    await ward.client.step()
+    assert ward.models.active().checkpoint == digest(good).hex()
+    await ward.client.step()
+    assert ward.asked == [digest(ward.offering.built.tar), digest(good)]
+
+
+async def test_checkpoints_that_do_not_fit_leave_nothing_on_the_disk(ward) -> None:
+    good = ward.checkpoint()
+    ward.offer = ward.result(good)
+    await ward.client.step()
+    for number in range(2, 8):
+        ward.offer = ward.result(b"%d is no checkpoint" % number * 9, number)
+        await ward.client.step()
+    assert ward.stored() == [digest(good).hex()]
+    assert ward.models.active().checkpoint == digest(good).hex()
+
+
+async def test_a_checkpoint_larger_than_its_model_is_not_fetched(ward) -> None:
+    ward.offer = ward.result(bytes(1 << 20))
+    await ward.client.step()
+    assert ward.asked == [digest(ward.offering.built.tar)]
+    assert ward.stored() == []
+
+
+async def test_few_checkpoints_are_kept_also_before_one_arrives(ward) -> None:
+    for number in range(1, 9):
+        ward.offer = ward.result(ward.checkpoint(1 - number / 100), number)
+        await ward.client.step()
+        assert len(ward.stored()) <= 3
+
+
+async def test_one_unfinished_blob_is_kept(ward) -> None:
+    directory = ward.settings.state_dir / "models" / "checkpoints"
+    for name in "abc":
+        (directory / f".{name}.safetensors.part").write_bytes(b"begun")
+    (directory.parent / "incoming" / ".d.tar.part").write_bytes(b"begun")
+    ward.offer = ward.result(ward.checkpoint())
+    await ward.client.step()
+    assert list(directory.parent.glob("*/.*")) == []
+
+
+def test_nothing_unfinished_outlives_a_start(ward) -> None:
+    root = ward.settings.state_dir / "models"
+    for name in ("checkpoints/.a.safetensors.part", "incoming/.b.tar.part", "incoming/c.tar"):
+        (root / name).write_bytes(b"begun")
+    ward.models.drop_unfinished()
+    assert [path.name for path in root.glob("*/*")] == []
+
+
+async def test_a_result_of_a_task_that_the_site_takes_no_part_in_is_not_served(ward) -> None:
+    ward.set_policy('tasks = ["watch"]\n')
+    ward.offer = ward.result(ward.checkpoint(), task="other")
+    await ward.client.step()
+    assert (ward.models.active(), ward.asked) == (None, [])
+
+
+def rot(ward, name: str) -> None:
+    path = ward.settings.state_dir / "models" / "checkpoints" / f"{name}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-14] ^= 0x3F
+    path.write_bytes(data)
+
+
+async def test_a_checkpoint_that_rotted_does_not_serve_and_is_fetched_again(ward) -> None:
+    good = ward.checkpoint()
+    ward.offer = ward.result(good)
+    await ward.client.step()
+    active = ward.models.active()
+    rot(ward, active.checkpoint)
+    with pytest.raises(StoreError) as caught:
+        ward.models.load(active)
+    assert caught.value.code == "checkpoint-rotten"
+    assert ward.stored() == []
+
+    ward.models.activate(ActiveModel(active.bundle, "", active.signer_pks))  # what the daemon falls back to
+    ward.client = ward.make_client()
+    await ward.client.step()
+    assert ward.models.active() == active
+    assert ward.models.load(active).model.digest == digest(good)
+
+
+async def test_after_a_start_with_a_rotten_checkpoint_the_bundles_own_parameters_serve(ward, device) -> None:
+    ward.offer = ward.result(ward.checkpoint())
+    await ward.client.step()
+    active = ward.models.active()
+    rot(ward, active.checkpoint)
+    agent = Agent(device.path, load_agent_config(device.path), CLOCK, ENTROPY)
+    await agent._serve_last_model()
+    assert agent._pipeline.model_digest.hex() == active.bundle
+    assert json.loads((ward.settings.state_dir / "models" / "active.json").read_text())["checkpoint"] == ""
+    agent._buffer.close()
+    agent._reader.close()
+
+
+async def test_a_plan_that_nobody_signed_leaves_no_trace(ward) -> None:
+    ward.offer = Offer(plan=Signed(payload=b"junk"), federation=ward.plan().federation)
+    with pytest.raises(TrustError):
+        await ward.client.step()
+    assert (ward.journal.newest(), ward.refusals) == (None, [])
+
+
+async def test_whatever_pace_is_asked_for_there_is_a_pause(ward) -> None:
+    assert await ward.client.step() >= 0.2
+    ward.offer = Offer(next_call_ms=2**32 - 1)
+    assert await ward.client.step() <= 60
+
+
+async def test_who_offers_junk_is_asked_ever_more_rarely(ward) -> None:
+    ward.offer = ward.result(b"no checkpoint")
+    ward.offer.result.signature = bytes(64)
+    pauses = [await ward.client.step() for _ in range(8)]
+    assert pauses[-1] > 10 > 1 > pauses[0]
+    ward.offer = Offer()
+    assert await ward.client.step() < 1
+
+
+async def test_a_plan_is_judged_again_before_it_is_worked_for(ward) -> None:
+    ward.offer = ward.plan()
+    await ward.client.step()
+    assert ward.journal.newest().state is ContributionState.TRAINING
+    ward.set_policy('tasks = ["another"]\n')
+    await ward.client.step()
+    (told,) = ward.refusals
+    assert (told.code, "another" in told.sentence) == ("task-not-allowed", True)
+    assert ward.journal.newest().state is ContributionState.DECLINED
+    assert ward.asked == []
+
+
+async def test_a_plan_is_judged_again_before_the_first_byte_of_its_upload(ward) -> None:
+    ward.offer = ward.plan()
+    await ward.client.step()
+    plan_digest = digest(ward.offer.plan.payload)
+    header = sign_message("header", Header(plan_digest=plan_digest), ward.identity.signing_key).SerializeToString()
+    for name in ("a.words", "a.kept"):
+        (ward.settings.state_dir / "outbox" / name).write_bytes(b"w" * 9)
+    row, kept = OutboxRow(plan_digest, header, "a.words", 9), KeptRow(plan_digest, "a.kept")
+    ward.journal.commit_upload(row, kept, None, now_ns=1)
+    ward.set_policy('tasks = ["another"]\n')
+    await ward.client.step()
+    assert [told.code for told in ward.refusals] == ["task-not-allowed"]
+    assert (ward.journal.newest().state, ward.journal.newest().code) == (ContributionState.DROPPED, "task-not-allowed")
+    assert list((ward.settings.state_dir / "outbox").iterdir()) == []
