@@ -68,7 +68,9 @@ def test_status_streams_and_sessions_tell_what_the_agent_does(running) -> None:
 def test_a_second_agent_on_the_same_socket_ends_with_one_line(running) -> None:
     done = running.call("run")
     assert done.returncode != 0
-    assert "already in use" in done.stderr
+    assert f"an agent already runs in {running.path}" in done.stderr
+    assert "[agent-running]" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert running.process.poll() is None
     assert running.await_predictions(running.predictions(1)[-1]["id"]) > 0

@@ -40,7 +40,7 @@ def test_an_identity_directory_that_others_may_enter_is_refused(device) -> None:
 
 def test_an_unknown_kind_of_source_names_the_source(device) -> None:
     edit(device, 'kind = "replay"', 'kind = "telepathy"')
-    refused(device, "source wrist", "telepathy")
+    refused(device, "source wrist", "telepathy", "the kinds are replay, serial")
 
 
 def test_an_unknown_option_of_a_source_names_the_source(device) -> None:
@@ -51,6 +51,24 @@ def test_an_unknown_option_of_a_source_names_the_source(device) -> None:
 def test_a_recording_that_is_not_there_is_named(device) -> None:
     (device.path / "signal.npz").unlink()
     refused(device, "signal.npz", "check the path")
+
+
+def test_a_text_file_is_no_recording_and_no_word_is_said_of_pickles(device) -> None:
+    (device.path / "signal.npz").write_text("hello\n")
+    refused(device, "signal.npz is not a recording: it is not an .npz file")
+    assert "pickle" not in device.call("run").stderr
+
+
+def test_a_wrong_value_names_its_line(device) -> None:
+    edit(device, 'model = "tiny.tar"', "model = 3")
+    refused(device, "agent.toml:1", "'model'")
+
+
+@pytest.mark.parametrize("command", [("predictions",), ("session", "list")])
+def test_what_is_stored_before_the_first_run_is_nothing_and_the_agent_is_to_be_run(device, command) -> None:
+    done = device.call(*command)
+    assert done.returncode == 69
+    assert "[nothing-stored] — bedside agent run" in done.stderr
 
 
 def test_a_directory_without_an_agent_names_the_file_that_is_missing(device) -> None:

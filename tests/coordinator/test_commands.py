@@ -9,10 +9,12 @@ import sys
 
 import pytest
 
+from bedside.coordinator.cli.fleet import unwell
 from bedside.coordinator.home import Home
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.core.signing import digest
+from bedside.proto.v1.device_pb2 import ComponentHealth, ComponentState
 
 CODE = "from bedside.service.cli import main; main()"
 
@@ -34,7 +36,7 @@ async def test_a_refused_round_is_watched_with_its_sentence_and_exit_status_1(fe
         watching = asyncio.create_task(
             bedside(
                 *("round", "start", "--watch", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch"),
-                *("--rounds", "1", "--socket", sock),
+                *("--rounds", "1", "--min-contributors", "1", "--socket", sock),
             )
         )
         (item,) = await desk.trustees()[0].items()
@@ -59,7 +61,7 @@ async def test_a_plan_is_written_to_a_file_that_a_site_judges(federation, bundle
         await desk.populate(devices=1)
         sock = str(federation.home.directory / "operator.sock")
         start = ("round", "start", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch", "--socket", sock)
-        assert (await bedside(*start))[0] == 0
+        assert (await bedside(*start, "--min-contributors", "1"))[0] == 0
         await desk.trustees()[0].items()
         plan = str(tmp_path / "plan.bin")
         status, out, err = await bedside("round", "plan", "--task", "watch", "--out", plan, "--json", "--socket", sock)
@@ -115,6 +117,7 @@ async def test_an_operator_chooses_the_combiner_and_sees_it_again(new_federation
         sock = str(federation.home.directory / "operator.sock")
         start = ("round", "start", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch", "--socket", sock)
         trimmed = ("--combiner", "trimmed-mean", "--trim-cohorts", "1", "--cohort", "alder", "--cohort", "birch")
+        trimmed = (*trimmed, "--min-contributors", "1")
         status, _, err = await bedside(*start, *trimmed)
         assert (status, err.count("\n")) == (65, 1)
         assert "a trimmed mean (1 left out at either end) needs at least 3 cohorts; the plan has 2" in err
@@ -127,6 +130,49 @@ async def test_an_operator_chooses_the_combiner_and_sees_it_again(new_federation
         assert (status, shown["combiner"], shown["trim_cohorts"]) == (0, "trimmed-mean", 1)
         status, out, _ = await bedside("round", "show", "--task", "watch", "--socket", sock)
         assert "cohorts combined by: trimmed-mean, 1 left out at either end" in out
+
+
+async def test_what_the_fleet_cannot_do_is_refused_before_a_task_is_made_of_it(new_federation, bundle, tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(bundle)
+    federation = new_federation("alder", "birch")
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=1)
+        sock = str(federation.home.directory / "operator.sock")
+        start = ("round", "start", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch", "--socket", sock)
+        for more, code, words in (
+            (("--cohort", "alder, ward-q"), "unknown-site", "--cohort ward-q: the federation names no such site"),
+            (("--min-contributors", "3"), "too-few-devices", "alder, birch has 2 devices, and a round needs 3"),
+            (("--min-contributors", "2", "--cohort", "alder"), "too-few-devices", "alder has 1 device, and a"),
+        ):
+            status, _, err = await bedside(*start, *more)
+            assert (status, err.count("\n"), f"[{code}]" in err, words in err) == (78, 1, True, True), err
+        status, _, err = await bedside("round", "stop", "--task", "watch", "--socket", sock)
+        assert "[no-task]" in err, "no task was made"
+
+
+async def test_lists_and_stops_know_which_tasks_there_are(new_federation, bundle, tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(bundle)
+    federation = new_federation("alder")
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=3)
+        sock = str(federation.home.directory / "operator.sock")
+        status, _, err = await bedside("round", "list", "--task", "nope", "--socket", sock)
+        assert (status, "no round of task nope is known [no-round]" in err) == (76, True)
+        start = ("round", "start", "--bundle", str(tmp_path / "bundle.tar"), "--task", "watch", "--socket", sock)
+        assert (await bedside(*start))[0] == 0
+        assert await desk.trustees()[0].items(), "the round is planned"
+        status, out, _ = await bedside("round", "stop", "--task", "watch", "--at-once", "--socket", sock)
+        assert (status, out) == (0, "task watch stops now\n")
+        assert (await bedside("round", "watch", "--task", "watch", "--follow", "--socket", sock))[0] == 1
+        status, _, err = await bedside("round", "stop", "--task", "watch", "--socket", sock)
+        assert (status, "task watch has ended already: " in err, "[task-ended]" in err) == (76, True, True)
+
+
+def test_an_unwell_part_of_a_device_shows_its_state_with_or_without_a_sentence():
+    part = ComponentHealth(component="link", state=ComponentState.COMPONENT_STATE_DEGRADED)
+    assert unwell(part) == "link degraded"
+    part.sentence = "the coordinator is away"
+    assert unwell(part) == "link degraded: the coordinator is away"
 
 
 async def test_a_broken_bundle_is_refused_in_one_line(federation, bundle, tmp_path):

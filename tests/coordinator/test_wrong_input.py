@@ -81,6 +81,8 @@ def test_a_sites_directory_is_no_coordinators(refused, works, tmp_path):
     root_pk = json.loads(works("federation", "init", root, "--name", "fed", "--json"))["root_pk"]
     named = ("--coordinator", hub / "coordinator.public.json", "--site", site / "site.public.json")
     works("federation", "sign", "--root", root, *named, "--out", document)
+    for directory in (site, tmp_path / "nowhere"):
+        refused("coordinator", "install", directory, document, code="not-a-coordinator")
     works("site", "join", site, document, "--root-pk", root_pk, "--enrolment-address", "gw.example:7444")
     line = refused("coordinator", "install", site, document, code="not-a-coordinator")
     assert "bedside coordinator init" in line
@@ -133,6 +135,29 @@ def test_a_site_that_is_named_twice_is_refused_with_a_remedy(founded, refused):
 def test_a_coordinators_directory_is_no_root(founded, refused):
     founded.root = founded.hub
     assert "bedside federation init" in refused(*founded.words("alder"), code="not-a-root")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        *[(("--host", host), "bad-host") for host in ("http://gw", "gw:7443", "a b", "-gw", "[::1]", "")],
+        *[(("--service-address", text), "bad-address") for text in ("gw", "gw:99999", "unix:/run/x", "")],
+        (("--enrolment-address", "gw"), "bad-address"),
+    ],
+)
+def test_an_address_that_nobody_could_call_makes_no_coordinator(refused, tmp_path, words, code):
+    refused("coordinator", "init", tmp_path / "hub", *words, code=code)
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_host_of_ipv6_is_told_in_brackets(works, tmp_path):
+    works("coordinator", "init", tmp_path / "hub", "--host", "2001:db8::1", "--host", "gw.example.org")
+    assert 'public_service_address = "[2001:db8::1]:7443"' in (tmp_path / "hub" / "coordinator.toml").read_text()
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_a_text_file_is_no_bundle(refused, text_file, command):
+    assert "this is no model bundle" in refused("model", command, text_file, code="bad-archive")
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -1,6 +1,7 @@
 """The shape of the repository: roots, layers, freshness, size, versions."""
 
 import ast
+import hashlib
 import importlib.util
 import json
 import re
@@ -170,3 +171,8 @@ def test_time_and_randomness_are_read_in_one_file_only():
                 if named and (node.value.id, node.attr) in banned:
                     offenders.append(f"{file.relative_to(REPOSITORY)}:{node.lineno}")
     assert offenders == []
+
+
+def test_the_licence_is_the_unmodified_text_of_apache_2() -> None:
+    text = (REPOSITORY / "LICENSE").read_bytes()
+    assert hashlib.sha256(text).hexdigest() == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"

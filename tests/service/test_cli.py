@@ -83,6 +83,15 @@ def test_a_bug_is_one_line_that_asks_for_a_report_and_has_a_status_of_its_own(pa
     assert line.count("\n") == 1
 
 
+def test_of_tasks_that_failed_side_by_side_the_one_that_knows_what_to_say_is_heard(part, capsys):
+    part(
+        "from bedside.core.errors import ConfigError; raise ExceptionGroup('tasks', [ValueError('bug'),"
+        " ExceptionGroup('more', [ConfigError('x-y', 'it broke', remedy='mend it')])])"
+    )
+    assert run(["probe"], {}) == 78
+    assert capsys.readouterr().err == "error: it broke [x-y] — mend it\n"
+
+
 @pytest.mark.parametrize(("arguments", "environ"), [(["--debug", "probe"], {}), (["probe"], {"BEDSIDE_DEBUG": "1"})])
 def test_the_traceback_of_a_bug_is_shown_to_those_who_ask(part, capsys, arguments, environ):
     part("raise ValueError('bug')")

@@ -97,7 +97,7 @@ def test_a_wrong_type_names_key_and_the_file_it_came_from(write):
     write('[buffer]\nmax_bytes = "many"\n', "conf.d/x.toml")
     error = refused(path)
     assert error.code == "config-type"
-    assert "conf.d/x.toml: 'buffer.max_bytes'" in error.sentence
+    assert "conf.d/x.toml:2: 'buffer.max_bytes'" in error.sentence
     assert error.remedy == "expected `int`, got `str`"
 
 

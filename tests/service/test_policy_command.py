@@ -187,3 +187,17 @@ def test_every_rule_is_explained_and_shown(desk):
     assert "default: []" in next(line for line in shown.splitlines() if line.startswith("trusted_sites"))
     told = json.loads(desk.call("show", desk.policy, "--json")[1])
     assert set(told["rules"]) == set(SitePolicy.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("min_trusted = 1\n", "policy.toml:1: 'min_trusted'"),
+        ('tasks = []\n[bundle_signers]\nbob = "zz"\n', "policy.toml:3: 'bundle_signers.bob'"),
+        ("tasks = []\n[bundle_signers]\nbob = 3\n", "policy.toml:2: an entry of 'bundle_signers'"),
+    ],
+)
+def test_a_mistake_in_a_policy_names_its_line(tmp_path, capsys, text, words):
+    (tmp_path / "policy.toml").write_text(text)
+    assert run(["policy", "show", str(tmp_path / "policy.toml")], {}) == 78
+    assert words in capsys.readouterr().err

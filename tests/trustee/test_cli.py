@@ -12,8 +12,11 @@ from bedside.core.signing.envelope import sign_message
 from bedside.core.signing.tokens import open_token, read_token
 from bedside.proto.v1.identity_pb2 import Federation, SiteAuthority
 from bedside.service.cli import run
+from bedside.service.health import Health, Level
+from bedside.service.platform import SystemClock
 from bedside.trustee.ledger import Charge, charge
 from bedside.trustee.paths import SitePaths, default_runtime_directory
+from bedside.trustee.status import write_status
 from bedside.trustee.store import TrusteeStore
 
 ROOT, COORDINATOR = SigningKey(b"r" * 32), SigningKey(b"c" * 32)
@@ -145,13 +148,15 @@ def test_the_secret_half_of_a_token_is_not_kept(call, joined):
     assert seed not in stored
 
 
-@pytest.mark.parametrize("command", ["token", "requests"])
+@pytest.mark.parametrize(
+    "command", [("site", "token"), ("site", "requests"), ("trustee", "run"), ("trustee", "status")]
+)
 def test_commands_before_join_say_what_to_do(call, tmp_path, command):
-    status, _, err = call("site", command, tmp_path)
+    status, _, err = call(*command, tmp_path)
     assert (status, "no-site" in err) == (78, True)
     call("site", "init", tmp_path / "s", "--site", "north")
-    status, _, err = call("site", command, tmp_path / "s")
-    assert (status, "not-joined" in err) == (78, True)
+    status, _, err = call(*command, tmp_path / "s")
+    assert (status, "not-joined" in err, "bedside site join" in err) == (78, True, True)
 
 
 def test_an_authority_key_that_others_may_read_signs_nothing(call, joined):
@@ -174,6 +179,21 @@ def test_status_without_a_daemon_is_critical_and_still_tells_the_store(call, joi
     report = json.loads(out)
     assert status == 2
     assert (report["running"], report["ledger_entries"], report["open_rounds"]) == (False, 0, [])
+    _, out, _ = call("trustee", "status", joined)
+    assert f"FAILED no trustee runs here: bedside trustee run {joined}" in out
+
+
+def test_status_says_which_component_makes_it_unwell(call, joined):
+    paths = SitePaths(joined)
+    health = Health(SystemClock(), ("link", "policy"))
+    health.set("policy", Level.OK, "in force")
+    health.set("link", Level.DEGRADED, "the coordinator cannot be reached")
+    write_status(paths.status, 1, health)
+    with paths.hold():
+        status, out, _ = call("trustee", "status", joined)
+    assert status == 1
+    assert "DEGRADED link: the coordinator cannot be reached" in out
+    assert "policy" not in out
 
 
 def test_the_runtime_directory_is_systemds_where_there_is_one(tmp_path):

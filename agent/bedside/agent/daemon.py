@@ -30,7 +30,7 @@ from bedside.agent.health.pulse import Pulse
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline, prediction_messages
 from bedside.agent.rounds.models import CHECKPOINT_CODES, ActiveModel, ModelStore
-from bedside.agent.sources.registry import ReplayConfig, SerialConfig, SourceContext, build_source
+from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.core.clock import Clock, Entropy
@@ -225,6 +225,12 @@ def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
     try:
         return msgspec.convert(fields, type=ReplayConfig | SerialConfig)
     except msgspec.ValidationError as error:
+        if source.kind not in KINDS:
+            raise ConfigError(
+                "source-config",
+                f"source {source.name}: there is no kind {source.kind[:40]!r}",
+                remedy=f"the kinds are {', '.join(KINDS)}",
+            ) from error
         raise ConfigError(
             "source-config",
             f"source {source.name}: {error}",

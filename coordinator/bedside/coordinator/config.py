@@ -45,7 +45,8 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
             if not 0 < getattr(self, name) <= 86_400:
                 raise ConfigError("config-range", f"{name} must be above 0 and at most a day", remedy=f"correct {name}")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise ConfigError("config-range", "log_level is not one of DEBUG, INFO, WARNING, ERROR")
+            sentence = "log_level is not one of DEBUG, INFO, WARNING, ERROR"
+            raise ConfigError("config-range", sentence, remedy="correct log_level")
 
 
 DEFAULT_TOML: Final = """\

@@ -116,11 +116,7 @@ class Home:
             pin = msgspec.json.decode(self._installed("pins.json"), type=RootPin)
             bytes.fromhex(pin.root_pk)
         except ValueError as error:  # of msgspec, UTF-8 or the digits
-            raise ConfigError(
-                "not-a-coordinator",
-                f"{self.directory} is not a coordinator's directory, or its pins are damaged",
-                remedy="name the directory that `bedside coordinator init` made",
-            ) from error
+            raise self._foreign("its pins are damaged") from error
         return pin
 
     @property
@@ -178,9 +174,11 @@ class Home:
             root_pk: the root key to pin at the first installation; later ones must agree with the pin.
 
         Raises:
-            ConfigError: `root-unknown`, or `root-differs`.
+            ConfigError: `not-a-coordinator`, `root-unknown`, or `root-differs`.
             TrustError: `bad-signature`, `federation-rollback` or `not-our-federation`.
         """
+        if not (self.directory / PUBLIC_FILE).exists():
+            raise self._foreign(f"it has no {PUBLIC_FILE}")
         known = self._known_version()
         if known:
             pinned = bytes.fromhex(self.pin.root_pk)
@@ -209,6 +207,13 @@ class Home:
                 "the federation document names another coordinator, or other keys of this one",
                 remedy=f"restore this directory's keys, or sign the document again with its {PUBLIC_FILE}",
             )
+
+    def _foreign(self, why: str) -> ConfigError:
+        return ConfigError(
+            "not-a-coordinator",
+            f"{self.directory} is not a coordinator's directory: {why}",
+            remedy="name the directory that `bedside coordinator init` made",
+        )
 
     def _known_version(self) -> int:
         return self._signed_by_root().version if (self._identity / "federation.bin").exists() else 0

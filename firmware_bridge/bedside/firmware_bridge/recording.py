@@ -89,6 +89,9 @@ def read_recording(path: Path) -> Recording:
         MalformedError: `bad-recording`.
     """
     try:
+        if not zipfile.is_zipfile(path):  # numpy would speak of pickles
+            path.stat()
+            raise _no_recording(path, "it is not an .npz file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if archive.zip.getinfo("values.npy").file_size > MAX_RECORDING_BYTES:
                 raise MalformedError("bad-recording", f"{path.name} exceeds {MAX_RECORDING_BYTES} bytes")
@@ -98,7 +101,13 @@ def read_recording(path: Path) -> Recording:
             "recording-missing", f"{path} cannot be read: {error.strerror or error}", remedy="check the path"
         ) from error
     except _DAMAGE as error:
-        raise MalformedError("bad-recording", f"{path.name} is not a recording: {error}") from error
+        objects = "pickle" in str(error)  # numpy's words for them would frighten, and tempt
+        raise _no_recording(path, "it holds more than numbers and text" if objects else str(error)) from error
+
+
+def _no_recording(path: Path, why: str) -> MalformedError:
+    remedy = "name an .npz file with values, rate_hz, labels and session starts"
+    return MalformedError("bad-recording", f"{path.name} is not a recording: {why}", remedy=remedy)
 
 
 def write_recording(path: Path, recording: Recording) -> None:

@@ -204,6 +204,8 @@ def _report(error: Exception) -> int:
     """Print the line of an error, and return its exit status."""
     if _DEBUG.get():
         traceback.print_exception(error)
+    while isinstance(error, ExceptionGroup):  # of tasks that ran side by side: the first one that knows what to say
+        error = (error.subgroup(BedsideError) or error).exceptions[0]
     if isinstance(error, OSError):
         error = _of_system(error)
     if isinstance(error, BedsideError):

@@ -13,6 +13,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, TypeVar
@@ -172,6 +173,15 @@ def _convert(
         raise _type_error(str(error), path, origins, text) from error
 
 
+def _placed(dotted: str, text: str) -> tuple[str, str]:
+    """The innermost key of `dotted` that one line of the text sets, and that line; else its first key, and nothing."""
+    keys = dotted.split(".")
+    for key in reversed(keys):
+        if _KEY.fullmatch(key) and (line := _line_of(key, text)):
+            return (key if key == keys[0] else dotted), line
+    return keys[0], ""
+
+
 def _type_error(problem: str, path: Path, origins: Mapping[str, Path], text: str = "") -> ConfigError:
     match = _PROBLEM.fullmatch(problem)
     what, at = (match["what"], match["path"] or "") if match else (problem, "")
@@ -181,10 +191,16 @@ def _type_error(problem: str, path: Path, origins: Mapping[str, Path], text: str
     if missing:
         key = f"{at}.{missing['key']}".lstrip(".")
         return ConfigError("config-missing-key", f"{file}: the key {key!r} is missing", remedy=f"add {key} = ...")
+    if not text:
+        with suppress(OSError, UnicodeDecodeError):
+            text = file.read_text("utf-8")
     # A rule over several values names the first of them at the beginning of its sentence.
-    key = _INDEX.sub("", at).rpartition(".")[2] if at else what.partition(" ")[0].partition(".")[0]
-    line = _line_of(key, text) if _KEY.fullmatch(key) else ""
-    place = f"{key!r}" if line and not at else place
+    named = _INDEX.sub("", at).lstrip(".") if at else what.partition(" ")[0]
+    key, line = _placed(named, text)
+    if "[" in at:
+        place = f"an entry of {named!r}"
+    elif line and not at:
+        place = f"{key!r}"
     return ConfigError(
         "config-type", f"{file}{line}: {place} has a wrong value", remedy=bounded(what[:1].lower() + what[1:], 200)
     )

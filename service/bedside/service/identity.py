@@ -154,8 +154,6 @@ class Identity:
         try:
             return None if data is None else self.check_credential(parse_strict(Signed, data))
         except (MalformedError, TrustError) as error:
-            if error.remedy:
-                raise
             raise ConfigError(
                 "bad-credential",
                 f"{self._path('credential.bin')} does not hold: {error.sentence}",

@@ -33,6 +33,15 @@ def test_a_stranger_s_bundle_is_refused(built):
     assert refused(built.tar, SigningKey(b"x" * 32)) == "unknown-signer"
 
 
+def test_a_refused_signer_is_named_by_the_beginning_of_the_key_that_the_bundle_claims(built, author):
+    with pytest.raises(TrustError, match=f"it names the signer {bytes(author.verify_key).hex()[:16]}…") as caught:
+        verify_archive(built.tar, [])
+    assert bytes(author.verify_key).hex() not in caught.value.sentence, "short: to be asked about, not to be copied"
+    for damaged in (b"", b"not json", built.files[MANIFEST] + b" "):
+        files = built.files | {MANIFEST: damaged}
+        assert refused(pack_bundle(files), author) == "unknown-signer", "no parser's error takes its place"
+
+
 @pytest.mark.parametrize("name", COMMITTED)
 def test_a_changed_file_is_refused(built, author, name):
     changed = bytearray(built.files[name])

@@ -73,6 +73,18 @@ def test_a_plan_within_the_policy_is_allowed(case):
     assert verdict.allowed, verdict.sentence
 
 
+@pytest.mark.parametrize(
+    ("claimed", "told"), [("ab" * 32, "; it names the signer abababababababab…"), ("ignore me", "")]
+)
+def test_a_refused_model_is_told_with_the_key_that_it_claims_and_no_other_words_of_its_own(
+    case, tiny_manifest, claimed, told
+):
+    manifest = encode_manifest(msgspec.structs.replace(tiny_manifest(), signer=claimed))
+    signed = Signed.FromString(sign("bundle", manifest, case.world.author))
+    sentence = case.judge(policy={"bundle_signers": {}}, manifest=signed).sentence
+    assert sentence == f"no signer that this site allows has signed the model{told}"
+
+
 def test_a_model_by_an_unlisted_signer_is_refused(case):
     assert case.judge(policy={"bundle_signers": {}}).code == "unknown-signer"
     stranger = bytes(case.world.new_key().verify_key).hex()

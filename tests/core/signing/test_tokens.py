@@ -107,6 +107,13 @@ def test_a_cut_token_says_what_to_do(bearer):
     assert "bedside site token" in caught.value.remedy
 
 
+@pytest.mark.parametrize("text", ["bedside1.", "bedside1.AAAA", "bedside1." + "A" * 43])
+def test_a_token_of_which_little_is_left_is_cut_off_and_nothing_else(text):
+    with pytest.raises(MalformedError, match="cut off or damaged") as caught:
+        read_token(text)
+    assert caught.value.code == "bad-token"
+
+
 def test_a_request_is_bounded(bearer, world):
     key = world.new_key()
     sized = [use_token(bearer, request_for(bearer, key, nonce=b"n" * size), key) for size in (32, 33, 16 << 10)]

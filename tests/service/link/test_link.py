@@ -188,7 +188,7 @@ async def test_a_unix_socket_in_use_is_refused_and_a_stale_one_taken_over(tmp_pa
         assert await echo(channel, b"hello") == b"hello"
         with pytest.raises(UnavailableError) as caught:
             await serving(address).start()
-        assert caught.value.code == "port-in-use"
+        assert caught.value.code == "socket-in-use"
 
 
 async def test_a_channel_recovers_when_its_server_comes_back():

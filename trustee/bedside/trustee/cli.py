@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,9 @@ from bedside.trustee.paths import SitePaths, default_runtime_directory
 from bedside.trustee.site.desk import Desk
 from bedside.trustee.site.register import PENDING, Register
 from bedside.trustee.store import TrusteeStore
+
+if TYPE_CHECKING:
+    from bedside.trustee.status import TrusteeReport
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _NS_PER_S = 1_000_000_000
@@ -204,7 +208,7 @@ def run(directory: Path, runtime_dir: Path | None) -> None:
     from bedside.trustee.daemon import run_trustee
 
     paths = SitePaths(directory)
-    paths.read_public()
+    _identity(paths)
     setup_logging()
     asyncio.run(run_trustee(paths, runtime_dir or default_runtime_directory(directory), SystemClock(), SystemEntropy()))
 
@@ -229,8 +233,18 @@ def status(ctx: click.Context, directory: Path, as_json: bool) -> None:
     for verdict in report.verdicts:
         if not verdict.holds:
             title += f"\nALARM plan {verdict.plan_digest[:16]} does not hold: {verdict.sentence} [{verdict.code}]"
+    title += "".join(f"\n{line}" for line in _why(report, directory))
     emit(report, as_json, table=Table(("task", "round", "state", "why"), rows, title=title, empty="no rounds yet"))
     ctx.exit(report.exit_status)
+
+
+def _why(report: TrusteeReport, directory: Path) -> Iterator[str]:
+    """What makes the exit status 1 or 2, a line each."""
+    if not report.running:
+        yield f"FAILED no trustee runs here: bedside trustee run {directory}"
+    for part in report.components:
+        if part.level != "ok":
+            yield f"{part.level.upper()} {part.component}: {part.sentence}"
 
 
 @trustee.command(name="clear-alarm")

@@ -108,7 +108,7 @@ def list_sessions(directory: Path, as_json: bool) -> None:
 
     config = load_agent_config(directory)
     now_ns = SystemClock().now_ns()
-    with closing(BufferReader(config.state_dir / BUFFER_NAME, _buffer_key(config))) as reader:
+    with closing(BufferReader(_buffer_file(config), _buffer_key(config))) as reader:
         found = reader.sessions()
     rows = [
         (s.session, s.stream, human_age(s.opened_ns, now_ns), "open" if s.closed_ns is None else "closed", s.origin)
@@ -176,9 +176,19 @@ def _stored(config: AgentConfig, limit: int) -> list[local_pb2.Prediction]:
     from bedside.agent.buffer.reader import BufferReader
     from bedside.agent.pipeline import prediction_messages
 
-    with closing(BufferReader(config.state_dir / BUFFER_NAME, _buffer_key(config))) as reader:
+    with closing(BufferReader(_buffer_file(config), _buffer_key(config))) as reader:
         last = reader.last_prediction()
         return prediction_messages(reader.predictions(max(0, last.number - limit), limit)) if last is not None else []
+
+
+def _buffer_file(config: AgentConfig) -> Path:
+    """The database. Raises UnavailableError `nothing-stored` before the first run."""
+    path = config.state_dir / BUFFER_NAME
+    if not path.exists():
+        raise UnavailableError(
+            "nothing-stored", "this agent has not run yet, so that nothing is stored", remedy="bedside agent run DIR"
+        )
+    return path
 
 
 def _buffer_key(config: AgentConfig) -> bytes:

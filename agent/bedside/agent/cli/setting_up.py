@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from bedside.agent.config import CONFIG_NAME, TEMPLATE, AgentConfig, load_agent_config
-from bedside.core.errors import ConfigError, MalformedError, RefusedError
+from bedside.core.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
 from bedside.service.options import FiniteRange
@@ -90,6 +90,7 @@ def enrol(directory: Path, token: str, label: str, wait_s: float, as_json: bool)
             "fingerprint": found.fingerprint,
             "sentence": found.sentence,
             "code": found.code,
+            **({"next": _after_pending(found.needs_approval)} if found.phase == "pending" else {}),
         }
 
     emit(_joined(asyncio.run(join())), as_json)
@@ -127,11 +128,29 @@ def run(directory: Path) -> None:
 
     config = load_agent_config(directory)
     setup_logging()
-    asyncio.run(run_agent(directory, config, SystemClock(), SystemEntropy()))
+    try:
+        asyncio.run(run_agent(directory, config, SystemClock(), SystemEntropy()))
+    except UnavailableError as error:
+        if error.code != "socket-in-use":
+            raise
+        raise UnavailableError(
+            "agent-running",
+            f"an agent already runs in {directory}: {config.api.socket} is its socket",
+            remedy=f"look at it with `bedside agent status {directory}`, or stop it first",
+        ) from error
 
 
 def _identity(config: AgentConfig) -> Identity:
     return open_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE)
+
+
+def _after_pending(needs_approval: bool) -> str:
+    if needs_approval:
+        return (
+            "a person at the site compares the fingerprint and runs `bedside site approve`; "
+            "then enrol again with the same token, or wait for it with --wait SECONDS"
+        )
+    return "the site's trustee answers as soon as it is connected; then enrol again with the same token"
 
 
 def _joined(found: dict[str, object]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -66,6 +67,8 @@ class SerialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
 
 
 SourceConfig = ReplayConfig | SerialConfig
+KINDS: Final = tuple(str(kind.__struct_config__.tag) for kind in (ReplayConfig, SerialConfig))
+"""The kinds as `agent.toml` names them."""
 
 
 @dataclass(frozen=True, slots=True)

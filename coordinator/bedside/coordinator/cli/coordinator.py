@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +21,17 @@ from bedside.core.signing.envelope import DIGEST_BYTES
 from bedside.proto.v1.common_pb2 import Empty
 from bedside.proto.v1.operator_pb2 import FleetSummary, ListRoundsRequest, MintTokenRequest, RoundList
 from bedside.service.config import load_config
+from bedside.service.link.address import Address, parse_address
 from bedside.service.logs import setup_logging
 from bedside.service.output import emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
     from bedside.proto.v1.operator_pb2_grpc import OperatorServiceAsyncStub
+
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", re.ASCII)
+"""A name in DNS (RFC 1123)."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -43,7 +50,10 @@ def coordinator() -> None:
 @json_option
 def init(directory: Path, hosts: tuple[str, ...], service_address: str, enrolment_address: str, as_json: bool) -> None:
     """Make keys, certificates and a commented configuration in DIRECTORY."""
-    public = [f"{hosts[0]}:{address.rpartition(':')[2]}" for address in (service_address, enrolment_address) if hosts]
+    ports = [_port(address) for address in (service_address, enrolment_address)]
+    for host in hosts:
+        _check_host(host)
+    public = [str(Address(hosts[0], port)) for port in ports] if hosts else []
     text = default_toml(service_address, enrolment_address, *public)
     names = tuple(dict.fromkeys((*hosts, *LOOPBACK_NAMES)))
     home = create_home(directory, SystemClock(), SystemEntropy(), config_text=text, names=names)
@@ -148,6 +158,31 @@ def status(socket: str, as_json: bool) -> None:
         "server_time_s": fleet.server_time_s,
     }
     emit(data, as_json)
+
+
+def _port(text: str) -> int:
+    address = parse_address(text)
+    if address.path:
+        raise ConfigError("bad-address", f"{text[:200]} is a socket of this machine", remedy="write host:port")
+    return address.port
+
+
+def _check_host(host: str) -> None:
+    """What goes into the certificate and, with a port, into every token."""
+    if not _HOST.fullmatch(host) and not _is_ip(host):
+        raise ConfigError(
+            "bad-host",
+            f"--host {host[:100]!r} is no name and no address of a machine",
+            remedy="a name such as fed.example.org or an IP address, without scheme and port",
+        )
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _hex(text: str) -> bytes:

@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 
 from bedside.coordinator.cli.link import ask, socket_option
 from bedside.proto.v1.common_pb2 import Empty
-from bedside.proto.v1.device_pb2 import ComponentState
+from bedside.proto.v1.device_pb2 import ComponentHealth, ComponentState
 from bedside.proto.v1.operator_pb2 import DeviceEntry, DeviceList, FleetSummary
 from bedside.service.output import Table, emit, human_age, human_bytes, json_option
 from bedside.service.platform import SystemClock
@@ -74,11 +74,17 @@ def devices(socket: str, as_json: bool) -> None:
     emit(data, as_json, table=Table(columns, rows, empty="no device has enrolled yet"))
 
 
+def unwell(part: ComponentHealth) -> str:
+    """`link degraded: not enrolled`; a device that tells the minimum about itself gives no sentence."""
+    state = ComponentState.Name(part.state).removeprefix("COMPONENT_STATE_").lower()
+    return f"{part.component} {state}" + (f": {part.sentence}" if part.sentence else "")
+
+
 def _row(entry: DeviceEntry, now_ns: int) -> list[str]:
     beat = entry.heartbeat
     seen = human_age(entry.last_seen_s * _NS_PER_S if entry.last_seen_s else None, now_ns)
     worst = [part for part in beat.components if part.state != ComponentState.COMPONENT_STATE_OK]
-    health = "; ".join(f"{part.component}: {part.sentence}" for part in worst) or ("ok" if entry.last_seen_s else "")
+    health = "; ".join(unwell(part) for part in worst) or ("ok" if entry.last_seen_s else "")
     last = f"{beat.last_task} {beat.last_round}" if beat.last_task else ""
     reason = f"{last} not joined: {beat.last_refusal}" if beat.last_refusal else last
     size = human_bytes(beat.buffer_bytes) if entry.last_seen_s else ""

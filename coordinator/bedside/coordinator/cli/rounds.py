@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from bedside.coordinator.cli.bundle_file import manifest_of, read_bundle, send_chunks
+from bedside.coordinator.cli.cohort_check import check_cohorts
 from bedside.coordinator.cli.link import CALL_TIMEOUT_S, ask, socket_option
 from bedside.coordinator.cli.present import round_data, summary_data
 from bedside.coordinator.cli.task_options import TaskOptions, start_request, task_options
 from bedside.coordinator.cli.watch import drawing, news, plain_lines
+from bedside.core.errors import ProtocolError
 from bedside.core.signing import digest
+from bedside.proto.v1.common_pb2 import Empty
 from bedside.proto.v1.operator_pb2 import (
     ListRoundsRequest,
     PlanFile,
@@ -56,6 +59,7 @@ def start(
     async def begin(stub: OperatorServiceAsyncStub) -> TaskStarted:
         imported = await stub.ImportBundle(send_chunks(data), timeout=CALL_TIMEOUT_S)
         request.bundle_digest = imported.bundle_digest
+        check_cohorts(request, await stub.FleetStatus(Empty(), timeout=CALL_TIMEOUT_S))
         return await stub.StartTask(request, timeout=CALL_TIMEOUT_S)
 
     started = ask(socket, begin)
@@ -109,6 +113,8 @@ def list_(task: str, limit: int, socket: str, as_json: bool) -> None:
         return await stub.ListRounds(ListRoundsRequest(task=task, limit=limit), timeout=CALL_TIMEOUT_S)
 
     rounds = ask(socket, look).rounds
+    if task and not rounds:
+        raise ProtocolError("no-round", f"no round of task {task[:64]} is known", remedy="bedside round list")
     columns = ["task", "round", "phase", "devices", "refused", "took", "reason"]
     table = Table(columns, [_row(one) for one in rounds], right=frozenset(columns[3:6]), empty="no round yet")
     emit([summary_data(one) for one in rounds], as_json, table=table)
@@ -147,6 +153,7 @@ def stop(task: str, at_once: bool, socket: str) -> None:
         await stub.StopTask(StopTaskRequest(task=task, at_once=at_once), timeout=CALL_TIMEOUT_S)
 
     ask(socket, end)
+    click.echo(f"task {task} stops now" if at_once else f"task {task} stops after its open round")
 
 
 def _watch(socket: str, task: str, number: int, *, follow: bool, as_json: bool) -> int:

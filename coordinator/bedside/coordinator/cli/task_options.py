@@ -154,7 +154,10 @@ def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
         max_contributors=options.max_contributors,
         collect_s=options.collect_seconds,
         noise_multiplier_e6=multiplier_e6(options.noise_multiplier),
-        cohorts=[plan_pb2.Cohort(index=at, sites=text.split(",")) for at, text in enumerate(options.cohort)],
+        cohorts=[
+            plan_pb2.Cohort(index=at, sites=[site.strip() for site in text.split(",")])
+            for at, text in enumerate(options.cohort)
+        ],
         subsample_e32=int(options.subsample * (1 << 32)) if options.subsample < 1 else 0,
     )
 

@@ -166,7 +166,11 @@ class OperatorService(OperatorServiceServicer):
         """Make a token whose bearers wait for their site's approval."""
         federation = self._parts.registry.federation
         if not 1 <= request.uses <= 10_000 or not 1 <= request.hours <= 24 * 365:
-            raise MalformedError("bad-token-request", "a token has 1 to 10,000 uses and lasts 1 hour to a year")
+            raise MalformedError(
+                "bad-token-request",
+                "a token has 1 to 10,000 uses and lasts 1 hour to a year",
+                remedy="see bedside coordinator token --help",
+            )
         now_s = self._parts.now_ms() // _MS_PER_S
         token = Token(
             federation=federation.federation,

@@ -71,7 +71,7 @@ class Tasks:
         """Stop a task after its open round, or close that round as well.
 
         Raises:
-            ProtocolError: `no-task`.
+            ProtocolError: `no-task` or `task-ended`.
         """
         now_ms = self._parts.now_ms()
 
@@ -79,6 +79,12 @@ class Tasks:
             known = tasks.task(tx, request.task)
             if known is None:
                 raise ProtocolError("no-task", f"no task {request.task[:64]!r} is known", remedy="bedside round list")
+            if known.state not in (tasks.RUNNING, tasks.STOPPING):
+                raise ProtocolError(
+                    "task-ended",
+                    f"task {request.task} has ended already: {known.state}",
+                    remedy=f"bedside round list --task {request.task}",
+                )
             if known.state == tasks.RUNNING:
                 tasks.set_task_state(tx, request.task, tasks.STOPPING, "stopped by the operator")
             if request.at_once:

@@ -41,6 +41,9 @@ def unpack_bundle(data: bytes) -> dict[str, bytes]:
     Raises:
         MalformedError: `bad-archive`.
     """
+    if not data.startswith(MEMBERS[0].encode() + b"\0"):
+        sentence = "this is no model bundle"
+        raise MalformedError("bad-archive", sentence, remedy="name the folder or tar that `bedside model build` wrote")
     files: dict[str, bytes] = {}
     position = 0
     for name in MEMBERS:

@@ -31,6 +31,7 @@ COMMITTED: Final = (TRAIN, INFER, INFER_FLOAT, PARAMETERS, GOLDEN)
 """The files that a manifest commits to, in the order in which they travel."""
 
 SIGNED_KIND: Final = "bundle"
+_SHORT_KEY_CHARS: Final = 16
 """The domain of the signature over the manifest's bytes."""
 
 Level = Literal["Q0", "Q1"]
@@ -217,6 +218,18 @@ def decode_manifest(data: bytes) -> Manifest:
     _check_names(manifest)
     _check_tensors(manifest)
     return manifest
+
+
+def claimed_signer(manifest_bytes: bytes) -> str:
+    """Whose key an unverified manifest says it has, as the end of a sentence of refusal; empty when it says nothing.
+
+    The admin who reads it knows then which key to ask the author about; nobody else may act on it.
+    """
+    try:
+        signer = decode_manifest(manifest_bytes).signer
+        return f"; it names the signer {bytes.fromhex(signer).hex()[:_SHORT_KEY_CHARS]}…"
+    except (MalformedError, ValueError):
+        return ""
 
 
 def bundle_digest(manifest_bytes: bytes) -> bytes:

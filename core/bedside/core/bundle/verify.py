@@ -1,7 +1,7 @@
 """From bytes to a bundle that may be believed.
 
 Invariants of a `Bundle`:
-    * the manifest's signature was accepted by the caller's rule before any of it was parsed;
+    * the manifest's signature was accepted by the caller's rule before any of it was believed;
     * every file has the size and the digest that the manifest commits to, and there is no other file;
     * parameters and golden vectors parse, are finite, and have the manifest's names, shapes and dtypes.
 What it cannot say is whether the graphs compute what they should on this machine: that is what replaying the
@@ -29,6 +29,7 @@ from bedside.core.bundle.manifest import (
     FileEntry,
     Manifest,
     bundle_digest,
+    claimed_signer,
     decode_manifest,
 )
 from bedside.core.bundle.tensors import Array, decode_tensors, encode_tensors
@@ -120,7 +121,7 @@ def signed_by(signer_pks: Collection[bytes], signature: bytes) -> SignatureCheck
             return
         raise TrustError(
             "unknown-signer",
-            "the bundle was not signed by any signer that is accepted here",
+            f"the bundle was not signed by any signer that is accepted here{claimed_signer(manifest_bytes)}",
             remedy="have the site's policy name the author's key, or fetch the bundle from its author",
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from bedside.core.bundle.manifest import SIGNED_KIND, Manifest, decode_manifest
+from bedside.core.bundle.manifest import SIGNED_KIND, Manifest, claimed_signer, decode_manifest
 from bedside.core.errors import BedsideError, TrustError
 from bedside.core.policy import lineage, participation, times, training, vector
 from bedside.core.policy.case import Case
@@ -142,7 +142,7 @@ def signer_of(policy: SitePolicy, manifest: Signed) -> str:
         return name
     raise TrustError(
         "unknown-signer",
-        "no signer that this site allows has signed the model",
+        f"no signer that this site allows has signed the model{claimed_signer(manifest.payload)}",
         remedy="add the author's key to bundle_signers in the site's policy, if the author is to be trusted",
     )
 

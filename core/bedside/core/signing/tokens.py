@@ -73,9 +73,9 @@ def read_token(text: str) -> BearerToken:
         raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
         signed = parse_strict(Signed, raw[_SEED_BYTES:])
         token = parse_strict(Token, signed.payload)
+        _check_token(token)
     except (ValueError, MalformedError) as error:  # binascii.Error is a ValueError
         raise MalformedError("bad-token", "this token is cut off or damaged", remedy=remedy) from error
-    _check_token(token)
     if bytes(nacl.signing.SigningKey(raw[:_SEED_BYTES]).verify_key) != token.token_pk:
         raise MalformedError("bad-token", "this token's halves do not belong together", remedy=remedy)
     return BearerToken(raw[:_SEED_BYTES], signed, token)

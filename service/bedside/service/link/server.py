@@ -88,7 +88,7 @@ class LinkServer:
         """Bind, listen, and return the port.
 
         Raises:
-            UnavailableError: `port-in-use`, or `port-unusable` for every other reason.
+            UnavailableError: `port-in-use`, `socket-in-use`, or `port-unusable` for every other reason.
         """
         if self._address.path:
             _claim_socket(Path(self._address.path))
@@ -171,6 +171,8 @@ def _bind_error(address: Address) -> UnavailableError:
 
 
 def _in_use(address: Address) -> UnavailableError:
-    what = f"the socket {address.path}" if address.path else f"port {address.port} of {address.host}"
+    if address.path:
+        remedy = "stop the program that serves it, or configure another socket"
+        return UnavailableError("socket-in-use", f"the socket {address.path} is already in use", remedy=remedy)
     remedy = "stop the other program (ss -ltnp names it), or configure another port"
-    return UnavailableError("port-in-use", f"{what} is already in use", remedy=remedy)
+    return UnavailableError("port-in-use", f"port {address.port} of {address.host} is already in use", remedy=remedy)
