@@ -26,7 +26,7 @@ pytestmark = pytest.mark.system
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 SHARED_MEMORY = Path("/dev/shm")
 RUNTIME_IN_TEXT = "/dev/shm/bedside-try"
-DEADLINE_S = 45.0
+DEADLINE_S = 90.0
 ROUND_SHOW = "bedside round show --task activity"
 
 
@@ -70,7 +70,6 @@ def look_again(typed: Shell, command: str, holds: Callable[[str], bool]) -> None
         assert time.monotonic() < end_s, f"$ {command}\n{output}"
 
 
-@pytest.mark.timeout(240)
 def test_the_walk_through_ends_with_a_trained_model(tmp_path: Path, runtime: Path) -> None:
     service, enrolment = free_ports(2)
     replaced = {"7443": str(service), "7444": str(enrolment), RUNTIME_IN_TEXT: str(runtime)}

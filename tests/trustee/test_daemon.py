@@ -412,6 +412,23 @@ async def test_requests_that_no_database_or_disk_can_hold_are_refused_and_the_tr
     assert codes == {"bad-message", "bad-headers"}
 
 
+async def test_the_headers_of_a_refused_set_do_not_stay_on_the_disk(bench, coordinator, tmp_path):
+    async with serving(coordinator, tmp_path) as ports:
+        point(bench, ports)
+        async with running(bench):
+            begun, headers = await begin(bench, coordinator, bench.plan())
+            junk = bench.seal_request(begun, headers)
+            junk.headers.digest = digest(b"no headers")
+            coordinator.blobs[junk.headers.digest] = b"no headers"
+            await coordinator.ask(seal=junk)
+            await coordinator.wait_for(lambda: coordinator.words.get("refusal"))
+            await wait_until(lambda: not list(bench.paths.headers.iterdir()))
+            await vote(bench, coordinator, begun, headers)
+            assert [file.name for file in bench.paths.headers.iterdir()] == [
+                bench.seal_request(begun, headers).headers.digest.hex()
+            ]
+
+
 async def test_a_damaged_database_ends_the_trustee_with_one_line(bench):
     query = "SELECT rootpage FROM sqlite_master WHERE rootpage > 0 AND tbl_name != 'migrations'"
     pages = [row[0] for row in bench.store.database.connection.execute(query)]

@@ -24,7 +24,7 @@ import blake3
 from bedside.core.errors import MalformedError, StoreError, TrustError, UnavailableError
 from bedside.core.limits import MAX_BLOB_BYTES, MAX_CHUNK_BYTES
 from bedside.proto.v1.common_pb2 import BlobRequest, Chunk
-from bedside.service.files import private_opener, sync_directory
+from bedside.service.files import PRIVATE_MODE, sync_directory
 
 DigestKind = Literal["blake2b", "blake3"]
 """BLAKE2b-256 names manifests, checkpoints and tars; BLAKE3 names uploads and sums."""
@@ -179,7 +179,8 @@ class _Partial:
     def __init__(self, path: Path) -> None:
         self._path = path
         with _writing(path):
-            self._file = os.fdopen(private_opener(str(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+            path.touch(PRIVATE_MODE)
+            self._file = path.open("ab")
         self.size_bytes = self._file.tell()
         self._total_bytes: int | None = None
 
