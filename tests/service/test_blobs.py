@@ -6,7 +6,6 @@ import asyncio
 import errno
 import hashlib
 import io
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -155,11 +154,13 @@ class FullDisk(io.BufferedWriter):
 async def test_a_full_disk_is_an_error_of_the_store_whenever_it_shows(
     served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int, mode: str) -> io.BufferedWriter:
-        return FullDisk(io.FileIO(descriptor, mode))
+    sound = Path.open
+
+    def full(path: Path, mode: str = "r") -> object:
+        return FullDisk(io.FileIO(path, mode)) if "a" in mode else sound(path, mode)
 
     server = Server(served, cut_after=10)
-    monkeypatch.setattr(os, "fdopen", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(StoreError) as caught:
         await fetch_blob(server, DIGEST, tmp_path / "blob")
     assert caught.value.code == "blob-write"

@@ -154,6 +154,8 @@ class Identity:
         try:
             return None if data is None else self.check_credential(parse_strict(Signed, data))
         except (MalformedError, TrustError) as error:
+            if error.code == "other-credential":  # says itself what to do
+                raise
             raise ConfigError(
                 "bad-credential",
                 f"{self._path('credential.bin')} does not hold: {error.sentence}",
