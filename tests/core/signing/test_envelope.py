@@ -99,7 +99,7 @@ def test_any_bytes_parse_or_are_malformed(message_type, data):
     ],
 )
 def test_an_integer_that_no_database_holds_is_malformed(message):
-    with pytest.raises(MalformedError, match="over the limit"):
+    with pytest.raises(MalformedError, match="is above"):
         parse_strict(type(message), message.SerializeToString(deterministic=True))
 
 
