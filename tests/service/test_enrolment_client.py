@@ -172,7 +172,7 @@ async def test_an_address_that_leads_to_no_host_is_not_pinned(coordinator, autho
         with pytest.raises(MalformedError) as caught:
             await start(identity, token(address, authority))
     assert caught.value.code == "bad-address"
-    assert not (identity.directory / "pins.json").exists()
+    assert not identity.is_pinned
 
 
 async def test_an_interrupted_request_is_sent_again_byte_for_byte(coordinator, authority, identity):

@@ -304,8 +304,8 @@ def test_a_plan_signed_by_a_stranger_is_refused_by_every_site_in_a_sentence(
 ) -> None:
     wait_until(lambda: run_bedside("coordinator", "status", "--socket", stranger).returncode == 0, "it answers")
     cohorts = [word for site in federation.sites for word in ("--cohort", site)]  # or the first refusal would end it
-    watch = ("--watch", "--socket", stranger)
-    done = run_bedside("round", "start", "--task", "forged", "--bundle", federation.bundle, *cohorts, *watch)
+    few, watch = ("--min-contributors", "1"), ("--watch", "--socket", stranger)
+    done = run_bedside("round", "start", "--task", "forged", "--bundle", federation.bundle, *cohorts, *few, *watch)
     assert done.returncode == 1
     assert "stranger-plan" in done.stdout
     for site in federation.sites:

@@ -154,7 +154,7 @@ class Identity:
         try:
             return None if data is None else self.check_credential(parse_strict(Signed, data))
         except (MalformedError, TrustError) as error:
-            if error.code == "other-credential":  # says itself what to do
+            if error.code == "other-credential":  # it knows better what to do
                 raise
             raise ConfigError(
                 "bad-credential",

@@ -23,7 +23,7 @@ import grpc
 from google.protobuf.message import Message
 
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError, TrustError, UnavailableError
+from bedside.core.errors import BedsideError, ConfigError, StoreError, TrustError, UnavailableError
 from bedside.core.signing.envelope import SUITE, digest, parse_strict, sign_message
 from bedside.core.signing.tokens import BearerToken, read_token, token_digest, use_token
 from bedside.core.signing.trust import open_federation
@@ -53,6 +53,9 @@ SETTLE_S: Final = 5.0
 
 _NS_PER_S: Final = 1_000_000_000
 _DEFAULT_PORT: Final = 443
+
+_UNDECIDED: Final = (UnavailableError, StoreError, ConfigError)
+"""Trouble of the way or of our own disk, which says nothing of what the site has decided."""
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -170,7 +173,7 @@ async def start_enrolment(
                 state = await _settled(client, state, clock)
             found = await _take_state(identity, client, state, clock, entropy)
     except BedsideError as error:
-        if not (sent and isinstance(error, UnavailableError)):  # what was sent may have been taken: it is kept
+        if not (sent and isinstance(error, _UNDECIDED)):  # what was sent may have been taken: it is kept
             _undo(identity, waiting)
         raise
     if found.phase == "refused":
