@@ -92,8 +92,13 @@ def test_a_damaged_state_directory_ends_serve_in_one_line(federation, capsys, ho
     identity = sorted((federation.home.directory / "identity").iterdir())
     for path in [*identity, federation.home.database_path]:
         whole = path.read_bytes()
-        if (path.name, how) in {("coordinator.db", "empty"), ("sign.key", "zeros")}:
-            continue  # an empty file is an empty database, and any 32 bytes are a key
+        if (path.name, how) in {
+            ("coordinator.db", "empty"),
+            ("sign.key", "zeros"),
+            ("ca.pem", "empty"),
+            ("ca.pem", "zeros"),
+        }:
+            continue  # an empty database, and any 32 bytes as a key; without a CA nobody has an identity
         path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "zeros": b"\0" * len(whole)}[how])
         status = run(["coordinator", "serve", str(federation.home.directory)])
         told = capsys.readouterr().err
