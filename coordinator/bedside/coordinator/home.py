@@ -90,8 +90,10 @@ class Home:
 
     @property
     def authority(self) -> Authority:
-        """The CA of the link."""
-        return Authority(self._read("ca.pem"), load_tls_key(self._identity / "ca.key"))
+        """The CA of the link. Raises MalformedError `bad-certificate`: without it no client is authenticated."""
+        certificate_pem = self._read("ca.pem")
+        certificate_fingerprint(certificate_pem)
+        return Authority(certificate_pem, load_tls_key(self._identity / "ca.key"))
 
     @property
     def server_certificate_pem(self) -> bytes:

@@ -127,6 +127,17 @@ def test_labels_and_sessions_are_durable_at_once_and_predictions_with_the_group(
     store.close()
 
 
+def test_after_a_kill_signal_time_starts_behind_what_was_predicted_on_signal_that_is_lost(tmp_path) -> None:
+    store = open_store(tmp_path / "b.db")
+    session = feed(store, noise(250))
+    store.add_prediction(Prediction(ECG, session, T0 + 10**9, T0 + 3 * 10**9, "walking", 0.9, b"m", 0.001))
+    store.close()
+    store = open_store(tmp_path / "b.db")
+    assert store.sessions.current(ECG) == session
+    assert store.sessions.last_end_ns(ECG) == T0 + 3 * 10**9
+    store.close()
+
+
 def test_a_long_silence_begins_another_session_and_a_restart_does_not(tmp_path) -> None:
     store = open_store(tmp_path / "b.db", gap_s=5.0)
     first = feed(store, noise(250))

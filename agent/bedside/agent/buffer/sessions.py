@@ -17,6 +17,12 @@ from bedside.service.sqlite import Database
 
 _ID_BYTES: Final = 8
 
+_LATEST: Final = """
+    SELECT max(coalesce((SELECT end_ns FROM blobs WHERE session = :session ORDER BY id DESC LIMIT 1), 0),
+               coalesce((SELECT max(end_ns) FROM predictions WHERE session = :session), 0)) AS latest
+"""
+# A kill may lose the newest signal and leave what was predicted on it; signal time starts again behind both.
+
 
 @dataclass(slots=True)
 class _Current:
@@ -45,10 +51,8 @@ class Sessions:
         for row in database.connection.execute(
             "SELECT session, stream, opened_ns FROM sessions WHERE closed_ns IS NULL ORDER BY number"
         ).fetchall():
-            last = database.connection.execute(
-                "SELECT end_ns FROM blobs WHERE session = ? ORDER BY id DESC LIMIT 1", (row["session"],)
-            ).fetchone()
-            latest_ns = last["end_ns"] if last is not None else row["opened_ns"]
+            last = database.connection.execute(_LATEST, {"session": row["session"]}).fetchone()
+            latest_ns = max(row["opened_ns"], last["latest"])
             self._current[StreamId(row["stream"])] = _Current(SessionId(row["session"]), row["opened_ns"], latest_ns)
 
     def of(self, block: Block) -> SessionId:
