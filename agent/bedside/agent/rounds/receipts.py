@@ -69,7 +69,7 @@ def check_receipt(
         return Outcome(ContributionInput.RECEIPT_OUT, "not-in-set", "the round was opened without this device", seen)
     if counted != header_digest:
         raise TrustError("other-header", "the answered set holds a header of this device that it never committed")
-    return Outcome(ContributionInput.RECEIPT_IN, "", "counted in the opened sum", seen)
+    return Outcome(ContributionInput.RECEIPT_IN, "", "counted in the sum that its trustees opened", seen)
 
 
 def _closed(

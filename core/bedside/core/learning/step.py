@@ -71,7 +71,7 @@ def next_checkpoint(
         state: of the optimiser before the step; None when it begins anew.
 
     Raises:
-        ProtocolError: `no-examples`, `tensor-mismatch`, `delta-not-finite`.
+        ProtocolError: `tensor-mismatch`, `delta-not-finite`.
         MalformedError: `bad-optimiser`, `bad-combiner`, `bad-weighting`.
     """
     counts = {name: sum(int(one.decoded.counts[name].sum()) for one in sums) for name in sums[0].decoded.counts}
