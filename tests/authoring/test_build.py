@@ -73,10 +73,11 @@ def test_int8_weights_stay_within_the_recipe_s_magnitude(tiny, author):
 
 
 def test_a_cost_that_the_recipe_does_not_state_is_measured(tiny, author):
+    ballast = np.ones(80_000_000)  # 640 MB of the parent's, which are none of the child's
     cost = build_bundle(msgspec.structs.replace(tiny, cost=None), author).manifest.cost
     assert cost.batch == tiny.training.batch
     assert 0 < cost.step_ms < 1_000
-    assert 20 < cost.rss_mb < 400
+    assert 20 < cost.rss_mb < 400 < ballast.nbytes / 1e6
 
 
 def test_layers_that_do_not_fit_are_refused(tiny, author):
