@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside.authoring.build import Built
-from bedside.core.bundle.archive import MEMBERS, pack_bundle
+from bedside.core.bundle.archive import MEMBERS
 from bedside.core.errors import ConfigError, StoreError
 from bedside.service.files import write_durable
 
@@ -38,21 +38,3 @@ def write_bundle(folder: Path, built: Built) -> Path:
         write_durable(folder / name, built.files[name], _MODE)
     write_durable(folder / TAR, built.tar, _MODE)
     return folder / TAR
-
-
-def read_bundle(path: Path) -> bytes:
-    """Return the tar of a bundle: from the tar itself, or made of a folder's files.
-
-    Raises:
-        ConfigError: `no-bundle-file`.
-    """
-    try:
-        if path.is_dir():
-            return pack_bundle({name: (path / name).read_bytes() for name in MEMBERS})
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            "no-bundle-file",
-            f"{error.filename or path} cannot be read: {error.strerror}",
-            remedy="name the folder or tar that `bedside model build` wrote",
-        ) from error

@@ -9,13 +9,14 @@ import click
 import msgspec
 
 from bedside.authoring.build import build_bundle
-from bedside.authoring.bundle_folder import read_bundle, write_bundle
+from bedside.authoring.bundle_folder import write_bundle
 from bedside.authoring.golden import replay_golden
 from bedside.authoring.recipe import load_recipe, shipped_recipes
 from bedside.core.bundle.archive import unpack_bundle
 from bedside.core.bundle.manifest import MANIFEST, Manifest, bundle_digest, decode_manifest
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import ConfigError
+from bedside.service.bundle_file import read_bundle
 from bedside.service.keys import create_signing_key, load_signing_key
 from bedside.service.output import Table, emit, human_bytes, json_option
 from bedside.service.platform import SystemEntropy

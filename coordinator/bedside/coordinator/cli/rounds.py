@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bedside.coordinator.cli.bundle_file import manifest_of, read_bundle, send_chunks
+from bedside.coordinator.cli.bundle_file import manifest_of, send_chunks
 from bedside.coordinator.cli.cohort_check import check_cohorts
 from bedside.coordinator.cli.link import CALL_TIMEOUT_S, ask, socket_option
 from bedside.coordinator.cli.present import round_data, summary_data
@@ -27,6 +27,7 @@ from bedside.proto.v1.operator_pb2 import (
     StopTaskRequest,
     TaskStarted,
 )
+from bedside.service.bundle_file import read_bundle
 from bedside.service.files import write_durable
 from bedside.service.options import COUNT, NUMBER
 from bedside.service.output import Table, emit, emit_line, human_duration, json_option
