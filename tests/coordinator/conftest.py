@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import msgspec
@@ -80,6 +81,7 @@ from bedside.service.tls import create_csr, create_tls_key
 ENTROPY = SystemEntropy()
 CLOCK = SystemClock()
 CAP = 100
+Reply = TypeVar("Reply")
 
 
 def now_s() -> int:
@@ -295,7 +297,7 @@ class Desk:
             yield Chunk(offset_bytes=0, data=bundle, total_bytes=len(bundle))
 
         with remote_errors("coordinator"):
-            imported = await self.operator.ImportBundle(chunks())
+            imported = await sent(lambda: self.operator.ImportBundle(chunks()))
             request = task_request(imported.bundle_digest, **changes)
             return (await self.operator.StartTask(request)).first_round
 
@@ -419,7 +421,7 @@ class Device:
                 )
 
         with remote_errors("coordinator"):
-            return await self.stub.Upload(chunks())
+            return await sent(lambda: self.stub.Upload(chunks()))
 
     async def take_part(self) -> Offer:
         await self.beat()
@@ -557,7 +559,7 @@ class Trustee:
                 piece = packed[at : at + self.chunk_bytes]
                 yield AnswerChunk(answer=None if at else signed, offset_bytes=at, data=piece)
 
-        await self.stub.PutAnswer(chunks())
+        await sent(lambda: self.stub.PutAnswer(chunks()))
 
     async def do_close(self, request, reason=round_pb2.CLOSE_REASON_BURNED) -> None:  # type: ignore[no-untyped-def]
         told = round_pb2.Closed(
@@ -659,6 +661,21 @@ def make_bundle(classes: int = 20, seed: int = 1) -> bytes:
     encoded = encode_manifest(manifest)
     signature = signature_of("bundle", encoded, SigningKey.generate())
     return pack_bundle({MANIFEST: encoded, SIGNATURE: signature, **files})
+
+
+async def sent(call: Callable[[], Awaitable[Reply]]) -> Reply:
+    """Send a stream as agents and trustees do: again when it was cut off.
+
+    A server that refuses a stream ends it while chunks are still on their way; grpc.aio then reports the chunk that
+    it could not send, now and then, in place of the refusal.
+    """
+    for _ in range(20):
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as error:
+            if error.details() != "Internal error from Core":
+                raise
+    return await call()
 
 
 async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
