@@ -24,7 +24,7 @@ from bedside.proto.v1 import identity_pb2, plan_pb2, round_pb2
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.proto.v1.trustee_pb2 import HeaderEntry, HeaderSet
 
-sys.path.insert(0, str(Path(__file__).parent))  # enrolled.py, malicious_plans.py, tiny_manifest.py
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside it
 
 NOW_S = 1_800_000_000
 BOOT = b"b" * 16

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 import msgspec
@@ -77,11 +76,11 @@ from bedside.service.link.channel import ClientTls, open_channel
 from bedside.service.link.errors import remote_errors
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.tls import create_csr, create_tls_key
+from streams import sent
 
 ENTROPY = SystemEntropy()
 CLOCK = SystemClock()
 CAP = 100
-Reply = TypeVar("Reply")
 
 
 def now_s() -> int:
@@ -661,21 +660,6 @@ def make_bundle(classes: int = 20, seed: int = 1) -> bytes:
     encoded = encode_manifest(manifest)
     signature = signature_of("bundle", encoded, SigningKey.generate())
     return pack_bundle({MANIFEST: encoded, SIGNATURE: signature, **files})
-
-
-async def sent(call: Callable[[], Awaitable[Reply]]) -> Reply:
-    """Send a stream as agents and trustees do: again when it was cut off.
-
-    A server that refuses a stream ends it while chunks are still on their way; grpc.aio then reports the chunk that
-    it could not send, now and then, in place of the refusal.
-    """
-    for _ in range(20):
-        try:
-            return await call()
-        except grpc.aio.AioRpcError as error:
-            if error.details() != "Internal error from Core":
-                raise
-    return await call()
 
 
 async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
