@@ -35,13 +35,14 @@ RESULT_KEYS = {
 }
 
 
-def processes_of(out: Path) -> list[psutil.Process]:
-    """Processes whose command line names the run's folder, children of the test's own command included."""
+def processes_of(out: Path) -> list[list[str]]:
+    """Command lines that name the run's folder, children of the test's own command included."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and any(str(out) in word for word in process.cmdline()):
-                found.append(process)
+            words = process.cmdline()
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(out) in word for word in words):
+                found.append(words)
         except psutil.Error:
             continue
     return found
@@ -79,7 +80,7 @@ def test_an_interrupted_run_leaves_no_process(tmp_path: Path, how: signal.Signal
     )
     try:
         deadline_s = time.monotonic() + 120
-        while not any("trustee" in process.cmdline() for process in processes_of(out)):
+        while not any("trustee" in words for words in processes_of(out)):
             assert run.poll() is None
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
