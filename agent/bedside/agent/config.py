@@ -38,16 +38,92 @@ class SourceConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     options: dict[str, OptionValue] = msgspec.field(default_factory=dict)
 
 
+class StreamKeeping(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How long one stream is kept, where it differs from the others.
+
+    Attributes:
+        stream: its id.
+        priority: where space is short, signal of a lower priority goes first; streams without an entry have 0.
+        raw_hours: as in `BufferConfig`; absent = as there.
+    """
+
+    stream: str
+    priority: int = 0
+    raw_hours: float | None = None
+
+
 class BufferConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The store of signal, windows and predictions.
 
     Attributes:
         cap_mib: largest size of the database, MiB; the oldest signal goes first.
         session_gap_s: a stream that is silent for so long closes its session, seconds.
+        consent_training: whether a new session's windows may be trained on, until somebody says otherwise.
+        raw_hours: signal and records older than this leave their labelled windows and a summary behind.
+        windows_days: labelled windows are kept so long.
+        summaries_days: summaries, predictions, labels and alarms are kept so long.
+        streams: what differs by stream.
     """
 
     cap_mib: int = 512
     session_gap_s: float = 300.0
+    consent_training: bool = True
+    raw_hours: float = 72.0
+    windows_days: float = 30.0
+    summaries_days: float = 400.0
+    streams: list[StreamKeeping] = msgspec.field(default_factory=list)
+
+
+class ModelConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One model that serves from the start.
+
+    Attributes:
+        bundle: tar or directory.
+        streams: streams that it reads; empty = the one that its manifest names.
+    """
+
+    bundle: str
+    streams: list[str] = msgspec.field(default_factory=list)
+
+
+class InferenceConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How models are run.
+
+    Attributes:
+        runtime: `auto` measures on this machine and takes the faster one that reproduces the golden vectors.
+        queue_windows: windows of one model that may wait; beyond that the oldest is dropped and counted.
+    """
+
+    runtime: Literal["auto", "onnx", "litert"] = "auto"
+    queue_windows: int = 64
+
+
+class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """When to raise an alarm: on a class of a model, or on a field of a record.
+
+    Attributes:
+        name: an id, unique.
+        stream: which stream; empty = every one.
+        label: class whose probability is watched; or
+        field: field of a record whose value is watched. Exactly one of the two.
+        above: raised at this value or more; or
+        below: at this value or less. Exactly one of the two.
+        clear: cleared when the value is back past this one (hysteresis); absent = past the limit itself.
+        hold_off_s: the limit must be passed for so long, seconds of signal.
+        priority: as IEC 60601-1-8 names them.
+        escalate_s: raised again, louder, when nobody has acknowledged it for so long; 0 = never.
+    """
+
+    name: str
+    stream: str = ""
+    label: str = ""
+    field: str = ""
+    above: float | None = None
+    below: float | None = None
+    clear: float | None = None
+    hold_off_s: float = 0.0
+    priority: Literal["low", "medium", "high"] = "medium"
+    escalate_s: float = 0.0
 
 
 class TrainingConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -99,15 +175,20 @@ class AgentConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
         state_dir: everything that must survive: identity, databases, outbox, models.
         policy: this device's copy of the site's policy file.
         model: bundle to start with (tar or directory); empty = wait for the first plan.
+        models: further models that serve beside it.
         heartbeat: `minimal` or `standard`.
         sources: the inputs.
+        alarms: the rules of alarms.
     """
 
     state_dir: Path = Path("state")
     policy: Path = Path("policy.toml")
     model: str = ""
     heartbeat: HeartbeatDetail = "standard"
+    models: list[ModelConfig] = msgspec.field(default_factory=list)
     sources: list[SourceConfig] = msgspec.field(default_factory=list)
+    alarms: list[AlarmRule] = msgspec.field(default_factory=list)
+    inference: InferenceConfig = msgspec.field(default_factory=InferenceConfig)
     buffer: BufferConfig = msgspec.field(default_factory=BufferConfig)
     training: TrainingConfig = msgspec.field(default_factory=TrainingConfig)
     link: LinkConfig = msgspec.field(default_factory=LinkConfig)
@@ -128,6 +209,7 @@ def load_agent_config(directory: Path) -> AgentConfig:
         state_dir=base / config.state_dir,
         policy=base / config.policy,
         model=str(base / config.model) if config.model else "",
+        models=[msgspec.structs.replace(model, bundle=str(base / model.bundle)) for model in config.models],
         api=ApiConfig(socket=base / config.api.socket),
     )
 
@@ -143,6 +225,10 @@ def _check(config: AgentConfig) -> None:
         (config.training.timeout_s > 0, "training.timeout_s must be above zero"),
         (config.buffer.cap_mib >= 1, "buffer.cap_mib must be at least 1"),
         (config.buffer.session_gap_s > 0, "buffer.session_gap_s must be above zero"),
+        (config.buffer.raw_hours > 0, "buffer.raw_hours must be above zero"),
+        (config.buffer.windows_days > 0, "buffer.windows_days must be above zero"),
+        (config.buffer.summaries_days > 0, "buffer.summaries_days must be above zero"),
+        (1 <= config.inference.queue_windows <= 100_000, "inference.queue_windows must be 1 to 100000"),
         (0 < config.link.poll_wait_ms <= 60_000, "link.poll_wait_ms must be 1 to 60000"),
         (config.link.heartbeat_s >= 1, "link.heartbeat_s must be at least 1"),
     )
@@ -163,6 +249,14 @@ heartbeat = "standard"     # or "minimal": only versions, uptime and component s
 [buffer]
 cap_mib = 512              # largest size of the signal database, MiB; the oldest signal goes first
 session_gap_s = 300.0      # a stream that is silent for so long closes its session
+consent_training = true    # whether new sessions may be trained on, until somebody says otherwise
+raw_hours = 72.0           # older signal leaves its labelled windows and a summary behind
+windows_days = 30.0        # labelled windows are kept so long
+summaries_days = 400.0     # summaries, predictions, labels and alarms are kept so long
+
+[inference]
+runtime = "auto"           # or "onnx", "litert"; auto measures on this machine
+queue_windows = 64         # windows of one model that may wait before the oldest is dropped and counted
 
 [training]
 enabled = true             # false: this device only infers
@@ -186,5 +280,26 @@ socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
 # [sources.options]
 # stream = "wrist"
 # data = "recording.npz"   # or kind = "serial" with port = "/dev/ttyACM0"
+
+# One table per further model that serves beside the first:
+# [[models]]
+# bundle = "ecg.tar"
+# streams = ["bed-4-ecg"]  # empty: the stream that its manifest names
+
+# One table per stream that is kept longer or shorter than the others:
+# [[buffer.streams]]
+# stream = "bed-4-ecg"
+# priority = 1             # where space is short, lower priorities go first
+# raw_hours = 168.0
+
+# One table per alarm:
+# [[alarms]]
+# name = "fall"
+# label = "fall"           # class whose probability is watched; or field = "spo2" of a record
+# above = 0.9              # or below = 88.0
+# clear = 0.6              # hysteresis
+# hold_off_s = 2.0         # seconds of signal for which it must hold
+# priority = "high"        # low, medium or high
+# escalate_s = 60.0        # when nobody acknowledges it; 0: never
 """
 """What `bedside agent init` writes."""

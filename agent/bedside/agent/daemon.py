@@ -111,7 +111,9 @@ class Agent:
             self._health.set("link", Level.OK, "switched off in agent.toml")
         server = await start_api(
             self._config.api.socket,
-            AgentServicer(self._observer.facts, _StoredPredictions(self._reader), self._followers),
+            AgentServicer(  # type: ignore[abstract]  # the calls that change something come with their parts
+                self._observer.facts, _StoredPredictions(self._reader), self._followers
+            ),
             self._health,
         )
         self._runs.begin()

@@ -210,5 +210,6 @@ def _prediction(row: sqlite3.Row) -> Prediction:
         row["confidence"],
         row["model"],
         row["latency_s"],
+        row["model_name"],
         row["id"],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bedside.core.ids import SessionId, StreamId
 
@@ -47,6 +48,7 @@ class Prediction:
     Attributes:
         confidence: probability of `label`, 0 to 1.
         model: digest of the bundle and parameters that decided.
+        model_name: name of the model in its manifest.
         latency_s: from the arrival of the sample that closed the window to the decision.
     """
 
@@ -58,4 +60,34 @@ class Prediction:
     confidence: float
     model: bytes
     latency_s: float
+    model_name: str = ""
+    number: int = 0
+
+
+Priority = Literal["low", "medium", "high"]
+"""Of an alarm, as IEC 60601-1-8 names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One alarm from its raising on; each later time is 0 until it happens.
+
+    Attributes:
+        rule: name of the rule in `agent.toml`.
+        value: probability or physical value that raised it.
+        prediction: number of the prediction that raised it; 0 when a record did.
+        acknowledged_by: a role or a place, never a patient.
+    """
+
+    rule: str
+    stream: StreamId
+    session: SessionId
+    priority: Priority
+    raised_ns: int
+    value: float
+    prediction: int = 0
+    cleared_ns: int = 0
+    acknowledged_ns: int = 0
+    acknowledged_by: str = ""
+    escalated_ns: int = 0
     number: int = 0

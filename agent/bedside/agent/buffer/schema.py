@@ -18,6 +18,20 @@ MAX_STREAMS: Final = 1 << STREAM_BITS
 MAX_PARTS: Final = 1 << PART_BITS
 ID_PER_SECOND: Final = 1 << (STREAM_BITS + PART_BITS)
 
+OF_A_SESSION: Final = (
+    "blobs",
+    "records",
+    "windows",
+    "summaries",
+    "labels",
+    "predictions",
+    "explanations",
+    "alarms",
+    "counters",
+    "sessions",
+)
+"""Tables whose rows belong to a session, and go with it."""
+
 MIGRATIONS: Final = (
     Migration(
         "buffer-1",
@@ -43,6 +57,36 @@ MIGRATIONS: Final = (
         CREATE TABLE counters (
             stream TEXT NOT NULL, session TEXT NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL,
             PRIMARY KEY (stream, session, name)) WITHOUT ROWID;
+        """,
+    ),
+    Migration(
+        "buffer-2",
+        """
+        ALTER TABLE blobs ADD COLUMN key_id INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE predictions ADD COLUMN model_name TEXT NOT NULL DEFAULT '';
+        CREATE TABLE records (
+            id INTEGER PRIMARY KEY, stream TEXT NOT NULL, session TEXT NOT NULL, time_ns INTEGER NOT NULL,
+            key_id INTEGER NOT NULL, sealed BLOB NOT NULL);
+        CREATE INDEX records_session ON records (session, time_ns);
+        CREATE TABLE windows (
+            id INTEGER PRIMARY KEY, stream TEXT NOT NULL, session TEXT NOT NULL, start_ns INTEGER NOT NULL,
+            end_ns INTEGER NOT NULL, spec BLOB NOT NULL, label TEXT NOT NULL, key_id INTEGER NOT NULL,
+            sealed BLOB NOT NULL);
+        CREATE INDEX windows_session ON windows (session, start_ns);
+        CREATE TABLE summaries (
+            stream TEXT NOT NULL, session TEXT NOT NULL, minute INTEGER NOT NULL, key_id INTEGER NOT NULL,
+            sealed BLOB NOT NULL, PRIMARY KEY (stream, session, minute)) WITHOUT ROWID;
+        CREATE TABLE explanations (
+            prediction INTEGER PRIMARY KEY, session TEXT NOT NULL, method TEXT NOT NULL, segments INTEGER NOT NULL,
+            channels INTEGER NOT NULL, key_id INTEGER NOT NULL, sealed BLOB NOT NULL);
+        CREATE TABLE alarms (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, stream TEXT NOT NULL, session TEXT NOT NULL,
+            priority TEXT NOT NULL, raised_ns INTEGER NOT NULL, value REAL NOT NULL,
+            prediction INTEGER NOT NULL DEFAULT 0, cleared_ns INTEGER NOT NULL DEFAULT 0,
+            acknowledged_ns INTEGER NOT NULL DEFAULT 0, acknowledged_by TEXT NOT NULL DEFAULT '',
+            escalated_ns INTEGER NOT NULL DEFAULT 0);
+        CREATE INDEX alarms_session ON alarms (session);
+        CREATE INDEX alarms_open ON alarms (rule, stream) WHERE cleared_ns = 0 OR acknowledged_ns = 0;
         """,
     ),
 )

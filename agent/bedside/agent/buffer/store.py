@@ -21,7 +21,7 @@ from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.part import Part, end_ns
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.salvage import Salvage, open_or_salvage
-from bedside.agent.buffer.schema import MAX_PARTS, first_id
+from bedside.agent.buffer.schema import MAX_PARTS, OF_A_SESSION, first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
 from bedside.core.clock import Clock, Entropy
@@ -191,7 +191,7 @@ class BufferStore:
         self.flush()
 
         def work(tx: sqlite3.Connection) -> None:
-            for table in ("blobs", "labels", "predictions", "counters", "sessions"):
+            for table in OF_A_SESSION:
                 tx.execute(f"DELETE FROM {table} WHERE session = ?", (session,))
 
         self._database.run_tx("forget session", work)
@@ -246,10 +246,21 @@ class BufferStore:
         for waiting in self._waiting:
             total_bytes += self._insert(tx, waiting)
         tx.executemany(
-            "INSERT INTO predictions (id, stream, session, start_ns, end_ns, label, confidence, model, latency_s)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO predictions (id, stream, session, start_ns, end_ns, label, confidence, model, latency_s,"
+            " model_name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (p.number, p.stream, p.session, p.start_ns, p.end_ns, p.label, p.confidence, p.model, p.latency_s)
+                (
+                    p.number,
+                    p.stream,
+                    p.session,
+                    p.start_ns,
+                    p.end_ns,
+                    p.label,
+                    p.confidence,
+                    p.model,
+                    p.latency_s,
+                    p.model_name,
+                )
                 for _, p in self._predictions
             ],
         )

@@ -26,21 +26,75 @@ from bedside.proto.v1 import common_pb2 as bedside_dot_proto_dot_v1_dot_common__
 from bedside.proto.v1 import device_pb2 as bedside_dot_proto_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x65\x64side/proto/v1/local.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\"\xd9\x02\n\x0b\x41gentStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x10\n\x08uptime_s\x18\x04 \x01(\x04\x12\x35\n\ncomponents\x18\x05 \x03(\x0b\x32!.bedside.proto.v1.ComponentHealth\x12/\n\x07streams\x18\x06 \x03(\x0b\x32\x1e.bedside.proto.v1.StreamStatus\x12\x13\n\x0bpredictions\x18\x07 \x01(\x04\x12\x15\n\rmodel_running\x18\x08 \x01(\x0c\x12\x0c\n\x04link\x18\t \x01(\t\x12\x11\n\tlast_task\x18\n \x01(\t\x12\x12\n\nlast_round\x18\x0b \x01(\x04\x12\x18\n\x10last_round_state\x18\x0c \x01(\t\x12\x13\n\x0blast_reason\x18\r \x01(\t\x12\x11\n\trss_bytes\x18\x0e \x01(\x04\"\x96\x01\n\x0cStreamStatus\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x15\n\rsession_state\x18\x02 \x01(\t\x12\x0f\n\x07rate_hz\x18\x03 \x01(\x01\x12\x0e\n\x06\x62locks\x18\x04 \x01(\x04\x12\x0c\n\x04gaps\x18\x05 \x01(\x04\x12\x16\n\x0e\x64ropped_blocks\x18\x06 \x01(\x04\x12\x18\n\x10last_seen_age_ms\x18\x07 \x01(\x04\"!\n\rFollowRequest\x12\x10\n\x08since_id\x18\x01 \x01(\x04\"\x9a\x01\n\nPrediction\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x10\n\x08start_ns\x18\x03 \x01(\x04\x12\x0e\n\x06\x65nd_ns\x18\x04 \x01(\x04\x12\r\n\x05label\x18\x05 \x01(\t\x12\x15\n\rconfidence_e6\x18\x06 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\x0c\x12\x12\n\nlatency_us\x18\x08 \x01(\x04\x32\x9b\x01\n\x0c\x41gentService\x12@\n\x06Status\x12\x17.bedside.proto.v1.Empty\x1a\x1d.bedside.proto.v1.AgentStatus\x12I\n\x06\x46ollow\x12\x1f.bedside.proto.v1.FollowRequest\x1a\x1c.bedside.proto.v1.Prediction0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x65\x64side/proto/v1/local.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\x1a\x1d\x62\x65\x64side/proto/v1/device.proto\"\xcd\x03\n\x0b\x41gentStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x10\n\x08uptime_s\x18\x04 \x01(\x04\x12\x35\n\ncomponents\x18\x05 \x03(\x0b\x32!.bedside.proto.v1.ComponentHealth\x12/\n\x07streams\x18\x06 \x03(\x0b\x32\x1e.bedside.proto.v1.StreamStatus\x12\x13\n\x0bpredictions\x18\x07 \x01(\x04\x12\x15\n\rmodel_running\x18\x08 \x01(\x0c\x12\x0c\n\x04link\x18\t \x01(\t\x12\x11\n\tlast_task\x18\n \x01(\t\x12\x12\n\nlast_round\x18\x0b \x01(\x04\x12\x18\n\x10last_round_state\x18\x0c \x01(\t\x12\x13\n\x0blast_reason\x18\r \x01(\t\x12\x11\n\trss_bytes\x18\x0e \x01(\x04\x12-\n\x06models\x18\x0f \x03(\x0b\x32\x1d.bedside.proto.v1.ModelStatus\x12.\n\x06\x62uffer\x18\x10 \x01(\x0b\x32\x1e.bedside.proto.v1.BufferStatus\x12\x13\n\x0bopen_alarms\x18\x11 \x01(\r\"\xe0\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x0f\n\x07runtime\x18\x04 \x01(\t\x12\x13\n\x0bpredictions\x18\x05 \x01(\x04\x12\x17\n\x0f\x64ropped_windows\x18\x06 \x01(\x04\x12\x17\n\x0fwaiting_windows\x18\x07 \x01(\r\x12\x0c\n\x04gaps\x18\x08 \x01(\x04\x12.\n\x06stages\x18\t \x03(\x0b\x32\x1e.bedside.proto.v1.StageLatency\x12\r\n\x05\x65rror\x18\n \x01(\t\"\\\n\x0cStageLatency\x12\r\n\x05stage\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0e\n\x06p50_us\x18\x03 \x01(\x04\x12\x0e\n\x06p99_us\x18\x04 \x01(\x04\x12\x0e\n\x06max_us\x18\x05 \x01(\x04\"\x9f\x01\n\x0c\x42ufferStatus\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x12\x11\n\tcap_bytes\x18\x02 \x01(\x04\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x14\n\x0coldest_age_s\x18\x04 \x01(\x04\x12\x15\n\revicted_parts\x18\x05 \x01(\x04\x12\x15\n\rdropped_parts\x18\x06 \x01(\x04\x12\x15\n\rwritten_bytes\x18\x07 \x01(\x04\"\xd9\x01\n\x0cStreamStatus\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x15\n\rsession_state\x18\x02 \x01(\t\x12\x0f\n\x07rate_hz\x18\x03 \x01(\x01\x12\x0e\n\x06\x62locks\x18\x04 \x01(\x04\x12\x0c\n\x04gaps\x18\x05 \x01(\x04\x12\x16\n\x0e\x64ropped_blocks\x18\x06 \x01(\x04\x12\x18\n\x10last_seen_age_ms\x18\x07 \x01(\x04\x12\x0f\n\x07records\x18\x08 \x01(\x04\x12\x30\n\x07quality\x18\t \x01(\x0b\x32\x1f.bedside.proto.v1.StreamQuality\"\x8f\x01\n\rStreamQuality\x12\x12\n\nmissing_e6\x18\x01 \x01(\r\x12\x0f\n\x07\x66lat_e6\x18\x02 \x01(\r\x12\x14\n\x0csaturated_e6\x18\x03 \x01(\r\x12\x17\n\x0fout_of_range_e6\x18\x04 \x01(\r\x12\x19\n\x0c\x64rift_psi_e3\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x0f\n\r_drift_psi_e3\"!\n\rFollowRequest\x12\x10\n\x08since_id\x18\x01 \x01(\x04\"\xba\x01\n\nPrediction\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x10\n\x08start_ns\x18\x03 \x01(\x04\x12\x0e\n\x06\x65nd_ns\x18\x04 \x01(\x04\x12\r\n\x05label\x18\x05 \x01(\t\x12\x15\n\rconfidence_e6\x18\x06 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\x0c\x12\x12\n\nlatency_us\x18\x08 \x01(\x04\x12\r\n\x05model\x18\t \x01(\t\x12\x0f\n\x07session\x18\n \x01(\t\"/\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\x94\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\x0c\x12\r\n\x05label\x18\x03 \x01(\t\x12\x39\n\rprobabilities\x18\x04 \x03(\x0b\x32\".bedside.proto.v1.ClassProbability\x12\x12\n\nlatency_us\x18\x05 \x01(\x04\"9\n\x10\x43lassProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x16\n\x0eprobability_e6\x18\x02 \x01(\r\"9\n\x0e\x45xplainRequest\x12\x15\n\rprediction_id\x18\x01 \x01(\x04\x12\x10\n\x08segments\x18\x02 \x01(\r\"k\n\x0b\x45xplanation\x12\x15\n\rprediction_id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x10\n\x08segments\x18\x03 \x01(\r\x12\x10\n\x08\x63hannels\x18\x04 \x01(\r\x12\x11\n\teffect_e6\x18\x05 \x03(\x11\"%\n\x13ListSessionsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\":\n\x0bSessionList\x12+\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.bedside.proto.v1.Session\"z\n\x07Session\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x11\n\topened_ns\x18\x03 \x01(\x04\x12\x11\n\tclosed_ns\x18\x04 \x01(\x04\x12\x18\n\x10\x63onsent_training\x18\x05 \x01(\x08\x12\x0e\n\x06origin\x18\x06 \x01(\t\"X\n\x12OpenSessionRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x1d\n\x10\x63onsent_training\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x13\n\x11_consent_training\"%\n\x13\x43loseSessionRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\">\n\x11SetConsentRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x18\n\x10\x63onsent_training\x18\x02 \x01(\x08\"\x1d\n\nSessionRef\x12\x0f\n\x07session\x18\x01 \x01(\t\"m\n\tForgotten\x12\x33\n\x04rows\x18\x01 \x03(\x0b\x32%.bedside.proto.v1.Forgotten.RowsEntry\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x88\x01\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x10\n\x08start_ns\x18\x04 \x01(\x04\x12\x0e\n\x06\x65nd_ns\x18\x05 \x01(\x04\x12\r\n\x05label\x18\x06 \x01(\t\x12\x0e\n\x06origin\x18\x07 \x01(\t\x12\x11\n\twithdrawn\x18\x08 \x01(\x08\"4\n\tLabelList\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.bedside.proto.v1.Label\";\n\x10\x41\x64\x64LabelsRequest\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.bedside.proto.v1.Label\"\x16\n\x08LabelRef\x12\n\n\x02id\x18\x01 \x01(\x04\"5\n\x11ListAlarmsRequest\x12\x11\n\topen_only\x18\x01 \x01(\x08\x12\r\n\x05limit\x18\x02 \x01(\r\"4\n\tAlarmList\x12\'\n\x06\x61larms\x18\x01 \x03(\x0b\x32\x17.bedside.proto.v1.Alarm\"\xe9\x01\n\x05\x41larm\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x05 \x01(\t\x12\x11\n\traised_ns\x18\x06 \x01(\x04\x12\r\n\x05value\x18\x07 \x01(\x01\x12\x15\n\rprediction_id\x18\x08 \x01(\x04\x12\x12\n\ncleared_ns\x18\t \x01(\x04\x12\x17\n\x0f\x61\x63knowledged_ns\x18\n \x01(\x04\x12\x17\n\x0f\x61\x63knowledged_by\x18\x0b \x01(\t\x12\x14\n\x0c\x65scalated_ns\x18\x0c \x01(\x04\"1\n\x17\x41\x63knowledgeAlarmRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t2\x92\t\n\x0c\x41gentService\x12@\n\x06Status\x12\x17.bedside.proto.v1.Empty\x1a\x1d.bedside.proto.v1.AgentStatus\x12I\n\x06\x46ollow\x12\x1f.bedside.proto.v1.FollowRequest\x1a\x1c.bedside.proto.v1.Prediction0\x01\x12N\n\x07Predict\x12 .bedside.proto.v1.PredictRequest\x1a!.bedside.proto.v1.PredictResponse\x12J\n\x07\x45xplain\x12 .bedside.proto.v1.ExplainRequest\x1a\x1d.bedside.proto.v1.Explanation\x12T\n\x0cListSessions\x12%.bedside.proto.v1.ListSessionsRequest\x1a\x1d.bedside.proto.v1.SessionList\x12N\n\x0bOpenSession\x12$.bedside.proto.v1.OpenSessionRequest\x1a\x19.bedside.proto.v1.Session\x12P\n\x0c\x43loseSession\x12%.bedside.proto.v1.CloseSessionRequest\x1a\x19.bedside.proto.v1.Session\x12L\n\nSetConsent\x12#.bedside.proto.v1.SetConsentRequest\x1a\x19.bedside.proto.v1.Session\x12J\n\rForgetSession\x12\x1c.bedside.proto.v1.SessionRef\x1a\x1b.bedside.proto.v1.Forgotten\x12G\n\nListLabels\x12\x1c.bedside.proto.v1.SessionRef\x1a\x1b.bedside.proto.v1.LabelList\x12L\n\tAddLabels\x12\".bedside.proto.v1.AddLabelsRequest\x1a\x1b.bedside.proto.v1.LabelList\x12\x44\n\rWithdrawLabel\x12\x1a.bedside.proto.v1.LabelRef\x1a\x17.bedside.proto.v1.Label\x12N\n\nListAlarms\x12#.bedside.proto.v1.ListAlarmsRequest\x1a\x1b.bedside.proto.v1.AlarmList\x12\x42\n\x0c\x46ollowAlarms\x12\x17.bedside.proto.v1.Empty\x1a\x17.bedside.proto.v1.Alarm0\x01\x12V\n\x10\x41\x63knowledgeAlarm\x12).bedside.proto.v1.AcknowledgeAlarmRequest\x1a\x17.bedside.proto.v1.Alarmb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bedside.proto.v1.local_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FORGOTTEN_ROWSENTRY']._loaded_options = None
+  _globals['_FORGOTTEN_ROWSENTRY']._serialized_options = b'8\001'
   _globals['_AGENTSTATUS']._serialized_start=113
-  _globals['_AGENTSTATUS']._serialized_end=458
-  _globals['_STREAMSTATUS']._serialized_start=461
-  _globals['_STREAMSTATUS']._serialized_end=611
-  _globals['_FOLLOWREQUEST']._serialized_start=613
-  _globals['_FOLLOWREQUEST']._serialized_end=646
-  _globals['_PREDICTION']._serialized_start=649
-  _globals['_PREDICTION']._serialized_end=803
-  _globals['_AGENTSERVICE']._serialized_start=806
-  _globals['_AGENTSERVICE']._serialized_end=961
+  _globals['_AGENTSTATUS']._serialized_end=574
+  _globals['_MODELSTATUS']._serialized_start=577
+  _globals['_MODELSTATUS']._serialized_end=801
+  _globals['_STAGELATENCY']._serialized_start=803
+  _globals['_STAGELATENCY']._serialized_end=895
+  _globals['_BUFFERSTATUS']._serialized_start=898
+  _globals['_BUFFERSTATUS']._serialized_end=1057
+  _globals['_STREAMSTATUS']._serialized_start=1060
+  _globals['_STREAMSTATUS']._serialized_end=1277
+  _globals['_STREAMQUALITY']._serialized_start=1280
+  _globals['_STREAMQUALITY']._serialized_end=1423
+  _globals['_FOLLOWREQUEST']._serialized_start=1425
+  _globals['_FOLLOWREQUEST']._serialized_end=1458
+  _globals['_PREDICTION']._serialized_start=1461
+  _globals['_PREDICTION']._serialized_end=1647
+  _globals['_PREDICTREQUEST']._serialized_start=1649
+  _globals['_PREDICTREQUEST']._serialized_end=1696
+  _globals['_PREDICTRESPONSE']._serialized_start=1699
+  _globals['_PREDICTRESPONSE']._serialized_end=1847
+  _globals['_CLASSPROBABILITY']._serialized_start=1849
+  _globals['_CLASSPROBABILITY']._serialized_end=1906
+  _globals['_EXPLAINREQUEST']._serialized_start=1908
+  _globals['_EXPLAINREQUEST']._serialized_end=1965
+  _globals['_EXPLANATION']._serialized_start=1967
+  _globals['_EXPLANATION']._serialized_end=2074
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=2076
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2113
+  _globals['_SESSIONLIST']._serialized_start=2115
+  _globals['_SESSIONLIST']._serialized_end=2173
+  _globals['_SESSION']._serialized_start=2175
+  _globals['_SESSION']._serialized_end=2297
+  _globals['_OPENSESSIONREQUEST']._serialized_start=2299
+  _globals['_OPENSESSIONREQUEST']._serialized_end=2387
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=2389
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=2426
+  _globals['_SETCONSENTREQUEST']._serialized_start=2428
+  _globals['_SETCONSENTREQUEST']._serialized_end=2490
+  _globals['_SESSIONREF']._serialized_start=2492
+  _globals['_SESSIONREF']._serialized_end=2521
+  _globals['_FORGOTTEN']._serialized_start=2523
+  _globals['_FORGOTTEN']._serialized_end=2632
+  _globals['_FORGOTTEN_ROWSENTRY']._serialized_start=2589
+  _globals['_FORGOTTEN_ROWSENTRY']._serialized_end=2632
+  _globals['_LABEL']._serialized_start=2635
+  _globals['_LABEL']._serialized_end=2771
+  _globals['_LABELLIST']._serialized_start=2773
+  _globals['_LABELLIST']._serialized_end=2825
+  _globals['_ADDLABELSREQUEST']._serialized_start=2827
+  _globals['_ADDLABELSREQUEST']._serialized_end=2886
+  _globals['_LABELREF']._serialized_start=2888
+  _globals['_LABELREF']._serialized_end=2910
+  _globals['_LISTALARMSREQUEST']._serialized_start=2912
+  _globals['_LISTALARMSREQUEST']._serialized_end=2965
+  _globals['_ALARMLIST']._serialized_start=2967
+  _globals['_ALARMLIST']._serialized_end=3019
+  _globals['_ALARM']._serialized_start=3022
+  _globals['_ALARM']._serialized_end=3255
+  _globals['_ACKNOWLEDGEALARMREQUEST']._serialized_start=3257
+  _globals['_ACKNOWLEDGEALARMREQUEST']._serialized_end=3306
+  _globals['_AGENTSERVICE']._serialized_start=3309
+  _globals['_AGENTSERVICE']._serialized_end=4479
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,9 @@ class AgentStatus(google.protobuf.message.Message):
     LAST_ROUND_STATE_FIELD_NUMBER: builtins.int
     LAST_REASON_FIELD_NUMBER: builtins.int
     RSS_BYTES_FIELD_NUMBER: builtins.int
+    MODELS_FIELD_NUMBER: builtins.int
+    BUFFER_FIELD_NUMBER: builtins.int
+    OPEN_ALARMS_FIELD_NUMBER: builtins.int
     version: builtins.str
     site: builtins.str
     device: builtins.str
@@ -51,10 +54,16 @@ class AgentStatus(google.protobuf.message.Message):
     last_round_state: builtins.str
     last_reason: builtins.str
     rss_bytes: builtins.int
+    open_alarms: builtins.int
+    """Alarms that are raised and not acknowledged."""
     @property
     def components(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bedside.proto.v1.device_pb2.ComponentHealth]: ...
     @property
     def streams(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StreamStatus]: ...
+    @property
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelStatus]: ...
+    @property
+    def buffer(self) -> Global___BufferStatus: ...
     def __init__(
         self,
         *,
@@ -72,10 +81,123 @@ class AgentStatus(google.protobuf.message.Message):
         last_round_state: builtins.str = ...,
         last_reason: builtins.str = ...,
         rss_bytes: builtins.int = ...,
+        models: collections.abc.Iterable[Global___ModelStatus] | None = ...,
+        buffer: Global___BufferStatus | None = ...,
+        open_alarms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["components", b"components", "device", b"device", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "predictions", b"predictions", "rss_bytes", b"rss_bytes", "site", b"site", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["buffer", b"buffer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["buffer", b"buffer", "components", b"components", "device", b"device", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "models", b"models", "open_alarms", b"open_alarms", "predictions", b"predictions", "rss_bytes", b"rss_bytes", "site", b"site", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
 
 Global___AgentStatus: typing_extensions.TypeAlias = AgentStatus
+
+@typing.final
+class ModelStatus(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
+    RUNTIME_FIELD_NUMBER: builtins.int
+    PREDICTIONS_FIELD_NUMBER: builtins.int
+    DROPPED_WINDOWS_FIELD_NUMBER: builtins.int
+    WAITING_WINDOWS_FIELD_NUMBER: builtins.int
+    GAPS_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    digest: builtins.bytes
+    stream: builtins.str
+    runtime: builtins.str
+    """"onnx" or "litert"."""
+    predictions: builtins.int
+    dropped_windows: builtins.int
+    """Windows that left the queue undecided, because newer ones came."""
+    waiting_windows: builtins.int
+    gaps: builtins.int
+    """Windows that a gap, a session's end or a change of form cut short."""
+    error: builtins.str
+    @property
+    def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StageLatency]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        digest: builtins.bytes = ...,
+        stream: builtins.str = ...,
+        runtime: builtins.str = ...,
+        predictions: builtins.int = ...,
+        dropped_windows: builtins.int = ...,
+        waiting_windows: builtins.int = ...,
+        gaps: builtins.int = ...,
+        stages: collections.abc.Iterable[Global___StageLatency] | None = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "dropped_windows", b"dropped_windows", "error", b"error", "gaps", b"gaps", "name", b"name", "predictions", b"predictions", "runtime", b"runtime", "stages", b"stages", "stream", b"stream", "waiting_windows", b"waiting_windows"]) -> None: ...
+
+Global___ModelStatus: typing_extensions.TypeAlias = ModelStatus
+
+@typing.final
+class StageLatency(google.protobuf.message.Message):
+    """A histogram of one stage of the way from a sample to its decision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    P50_US_FIELD_NUMBER: builtins.int
+    P99_US_FIELD_NUMBER: builtins.int
+    MAX_US_FIELD_NUMBER: builtins.int
+    stage: builtins.str
+    """"cut" (arrival to window), "wait" (in the queue), "infer", "decide" (arrival to decision)."""
+    count: builtins.int
+    p50_us: builtins.int
+    p99_us: builtins.int
+    max_us: builtins.int
+    def __init__(
+        self,
+        *,
+        stage: builtins.str = ...,
+        count: builtins.int = ...,
+        p50_us: builtins.int = ...,
+        p99_us: builtins.int = ...,
+        max_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "max_us", b"max_us", "p50_us", b"p50_us", "p99_us", b"p99_us", "stage", b"stage"]) -> None: ...
+
+Global___StageLatency: typing_extensions.TypeAlias = StageLatency
+
+@typing.final
+class BufferStatus(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: builtins.int
+    CAP_BYTES_FIELD_NUMBER: builtins.int
+    FILE_BYTES_FIELD_NUMBER: builtins.int
+    OLDEST_AGE_S_FIELD_NUMBER: builtins.int
+    EVICTED_PARTS_FIELD_NUMBER: builtins.int
+    DROPPED_PARTS_FIELD_NUMBER: builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: builtins.int
+    bytes: builtins.int
+    cap_bytes: builtins.int
+    file_bytes: builtins.int
+    oldest_age_s: builtins.int
+    evicted_parts: builtins.int
+    dropped_parts: builtins.int
+    written_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        bytes: builtins.int = ...,
+        cap_bytes: builtins.int = ...,
+        file_bytes: builtins.int = ...,
+        oldest_age_s: builtins.int = ...,
+        evicted_parts: builtins.int = ...,
+        dropped_parts: builtins.int = ...,
+        written_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "cap_bytes", b"cap_bytes", "dropped_parts", b"dropped_parts", "evicted_parts", b"evicted_parts", "file_bytes", b"file_bytes", "oldest_age_s", b"oldest_age_s", "written_bytes", b"written_bytes"]) -> None: ...
+
+Global___BufferStatus: typing_extensions.TypeAlias = BufferStatus
 
 @typing.final
 class StreamStatus(google.protobuf.message.Message):
@@ -88,6 +210,8 @@ class StreamStatus(google.protobuf.message.Message):
     GAPS_FIELD_NUMBER: builtins.int
     DROPPED_BLOCKS_FIELD_NUMBER: builtins.int
     LAST_SEEN_AGE_MS_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    QUALITY_FIELD_NUMBER: builtins.int
     stream: builtins.str
     session_state: builtins.str
     rate_hz: builtins.float
@@ -95,6 +219,9 @@ class StreamStatus(google.protobuf.message.Message):
     gaps: builtins.int
     dropped_blocks: builtins.int
     last_seen_age_ms: builtins.int
+    records: builtins.int
+    @property
+    def quality(self) -> Global___StreamQuality: ...
     def __init__(
         self,
         *,
@@ -105,10 +232,45 @@ class StreamStatus(google.protobuf.message.Message):
         gaps: builtins.int = ...,
         dropped_blocks: builtins.int = ...,
         last_seen_age_ms: builtins.int = ...,
+        records: builtins.int = ...,
+        quality: Global___StreamQuality | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "dropped_blocks", b"dropped_blocks", "gaps", b"gaps", "last_seen_age_ms", b"last_seen_age_ms", "rate_hz", b"rate_hz", "session_state", b"session_state", "stream", b"stream"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["quality", b"quality"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "dropped_blocks", b"dropped_blocks", "gaps", b"gaps", "last_seen_age_ms", b"last_seen_age_ms", "quality", b"quality", "rate_hz", b"rate_hz", "records", b"records", "session_state", b"session_state", "stream", b"stream"]) -> None: ...
 
 Global___StreamStatus: typing_extensions.TypeAlias = StreamStatus
+
+@typing.final
+class StreamQuality(google.protobuf.message.Message):
+    """Over the last minutes; shares are 0 to 1,000,000."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MISSING_E6_FIELD_NUMBER: builtins.int
+    FLAT_E6_FIELD_NUMBER: builtins.int
+    SATURATED_E6_FIELD_NUMBER: builtins.int
+    OUT_OF_RANGE_E6_FIELD_NUMBER: builtins.int
+    DRIFT_PSI_E3_FIELD_NUMBER: builtins.int
+    missing_e6: builtins.int
+    flat_e6: builtins.int
+    saturated_e6: builtins.int
+    out_of_range_e6: builtins.int
+    drift_psi_e3: builtins.int
+    """Population stability index against the bundle's reference, of the channel that moved most; in thousandths."""
+    def __init__(
+        self,
+        *,
+        missing_e6: builtins.int = ...,
+        flat_e6: builtins.int = ...,
+        saturated_e6: builtins.int = ...,
+        out_of_range_e6: builtins.int = ...,
+        drift_psi_e3: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_drift_psi_e3", b"_drift_psi_e3", "drift_psi_e3", b"drift_psi_e3"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_drift_psi_e3", b"_drift_psi_e3", "drift_psi_e3", b"drift_psi_e3", "flat_e6", b"flat_e6", "missing_e6", b"missing_e6", "out_of_range_e6", b"out_of_range_e6", "saturated_e6", b"saturated_e6"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_drift_psi_e3", b"_drift_psi_e3"]) -> typing.Literal["drift_psi_e3"] | None: ...
+
+Global___StreamQuality: typing_extensions.TypeAlias = StreamQuality
 
 @typing.final
 class FollowRequest(google.protobuf.message.Message):
@@ -137,6 +299,8 @@ class Prediction(google.protobuf.message.Message):
     CONFIDENCE_E6_FIELD_NUMBER: builtins.int
     MODEL_DIGEST_FIELD_NUMBER: builtins.int
     LATENCY_US_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
     id: builtins.int
     stream: builtins.str
     start_ns: builtins.int
@@ -145,6 +309,9 @@ class Prediction(google.protobuf.message.Message):
     confidence_e6: builtins.int
     model_digest: builtins.bytes
     latency_us: builtins.int
+    model: builtins.str
+    session: builtins.str
+    """Local and random; it never leaves the device."""
     def __init__(
         self,
         *,
@@ -156,7 +323,484 @@ class Prediction(google.protobuf.message.Message):
         confidence_e6: builtins.int = ...,
         model_digest: builtins.bytes = ...,
         latency_us: builtins.int = ...,
+        model: builtins.str = ...,
+        session: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["confidence_e6", b"confidence_e6", "end_ns", b"end_ns", "id", b"id", "label", b"label", "latency_us", b"latency_us", "model_digest", b"model_digest", "start_ns", b"start_ns", "stream", b"stream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["confidence_e6", b"confidence_e6", "end_ns", b"end_ns", "id", b"id", "label", b"label", "latency_us", b"latency_us", "model", b"model", "model_digest", b"model_digest", "session", b"session", "start_ns", b"start_ns", "stream", b"stream"]) -> None: ...
 
 Global___Prediction: typing_extensions.TypeAlias = Prediction
+
+@typing.final
+class PredictRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the model; may be empty when one serves."""
+    values: builtins.bytes
+    """Little-endian float32, (length, channels) in C order, in the physical unit of the stream."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        values: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "values", b"values"]) -> None: ...
+
+Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
+
+@typing.final
+class PredictResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    PROBABILITIES_FIELD_NUMBER: builtins.int
+    LATENCY_US_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    model_digest: builtins.bytes
+    label: builtins.str
+    latency_us: builtins.int
+    @property
+    def probabilities(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClassProbability]: ...
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        model_digest: builtins.bytes = ...,
+        label: builtins.str = ...,
+        probabilities: collections.abc.Iterable[Global___ClassProbability] | None = ...,
+        latency_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["label", b"label", "latency_us", b"latency_us", "model", b"model", "model_digest", b"model_digest", "probabilities", b"probabilities"]) -> None: ...
+
+Global___PredictResponse: typing_extensions.TypeAlias = PredictResponse
+
+@typing.final
+class ClassProbability(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: builtins.int
+    PROBABILITY_E6_FIELD_NUMBER: builtins.int
+    label: builtins.str
+    probability_e6: builtins.int
+    def __init__(
+        self,
+        *,
+        label: builtins.str = ...,
+        probability_e6: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["label", b"label", "probability_e6", b"probability_e6"]) -> None: ...
+
+Global___ClassProbability: typing_extensions.TypeAlias = ClassProbability
+
+@typing.final
+class ExplainRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PREDICTION_ID_FIELD_NUMBER: builtins.int
+    SEGMENTS_FIELD_NUMBER: builtins.int
+    prediction_id: builtins.int
+    segments: builtins.int
+    """Pieces of time that are covered one by one; 0 means 16."""
+    def __init__(
+        self,
+        *,
+        prediction_id: builtins.int = ...,
+        segments: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["prediction_id", b"prediction_id", "segments", b"segments"]) -> None: ...
+
+Global___ExplainRequest: typing_extensions.TypeAlias = ExplainRequest
+
+@typing.final
+class Explanation(google.protobuf.message.Message):
+    """How much the probability of the predicted class falls when a piece of a channel is covered: positive speaks for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PREDICTION_ID_FIELD_NUMBER: builtins.int
+    METHOD_FIELD_NUMBER: builtins.int
+    SEGMENTS_FIELD_NUMBER: builtins.int
+    CHANNELS_FIELD_NUMBER: builtins.int
+    EFFECT_E6_FIELD_NUMBER: builtins.int
+    prediction_id: builtins.int
+    method: builtins.str
+    segments: builtins.int
+    channels: builtins.int
+    @property
+    def effect_e6(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Millionths of probability, (segments, channels) in C order."""
+
+    def __init__(
+        self,
+        *,
+        prediction_id: builtins.int = ...,
+        method: builtins.str = ...,
+        segments: builtins.int = ...,
+        channels: builtins.int = ...,
+        effect_e6: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "effect_e6", b"effect_e6", "method", b"method", "prediction_id", b"prediction_id", "segments", b"segments"]) -> None: ...
+
+Global___Explanation: typing_extensions.TypeAlias = Explanation
+
+@typing.final
+class ListSessionsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: builtins.int
+    stream: builtins.str
+    """Empty means all."""
+    def __init__(
+        self,
+        *,
+        stream: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["stream", b"stream"]) -> None: ...
+
+Global___ListSessionsRequest: typing_extensions.TypeAlias = ListSessionsRequest
+
+@typing.final
+class SessionList(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: builtins.int
+    @property
+    def sessions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Session]: ...
+    def __init__(
+        self,
+        *,
+        sessions: collections.abc.Iterable[Global___Session] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["sessions", b"sessions"]) -> None: ...
+
+Global___SessionList: typing_extensions.TypeAlias = SessionList
+
+@typing.final
+class Session(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
+    OPENED_NS_FIELD_NUMBER: builtins.int
+    CLOSED_NS_FIELD_NUMBER: builtins.int
+    CONSENT_TRAINING_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    session: builtins.str
+    stream: builtins.str
+    opened_ns: builtins.int
+    closed_ns: builtins.int
+    """0 while it is open."""
+    consent_training: builtins.bool
+    origin: builtins.str
+    def __init__(
+        self,
+        *,
+        session: builtins.str = ...,
+        stream: builtins.str = ...,
+        opened_ns: builtins.int = ...,
+        closed_ns: builtins.int = ...,
+        consent_training: builtins.bool = ...,
+        origin: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["closed_ns", b"closed_ns", "consent_training", b"consent_training", "opened_ns", b"opened_ns", "origin", b"origin", "session", b"session", "stream", b"stream"]) -> None: ...
+
+Global___Session: typing_extensions.TypeAlias = Session
+
+@typing.final
+class OpenSessionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: builtins.int
+    CONSENT_TRAINING_FIELD_NUMBER: builtins.int
+    stream: builtins.str
+    consent_training: builtins.bool
+    """Whether its windows may be trained on; the configuration's default when absent."""
+    def __init__(
+        self,
+        *,
+        stream: builtins.str = ...,
+        consent_training: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training", "stream", b"stream"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_consent_training", b"_consent_training"]) -> typing.Literal["consent_training"] | None: ...
+
+Global___OpenSessionRequest: typing_extensions.TypeAlias = OpenSessionRequest
+
+@typing.final
+class CloseSessionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: builtins.int
+    stream: builtins.str
+    def __init__(
+        self,
+        *,
+        stream: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["stream", b"stream"]) -> None: ...
+
+Global___CloseSessionRequest: typing_extensions.TypeAlias = CloseSessionRequest
+
+@typing.final
+class SetConsentRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    CONSENT_TRAINING_FIELD_NUMBER: builtins.int
+    session: builtins.str
+    consent_training: builtins.bool
+    def __init__(
+        self,
+        *,
+        session: builtins.str = ...,
+        consent_training: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consent_training", b"consent_training", "session", b"session"]) -> None: ...
+
+Global___SetConsentRequest: typing_extensions.TypeAlias = SetConsentRequest
+
+@typing.final
+class SessionRef(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    session: builtins.str
+    def __init__(
+        self,
+        *,
+        session: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["session", b"session"]) -> None: ...
+
+Global___SessionRef: typing_extensions.TypeAlias = SessionRef
+
+@typing.final
+class Forgotten(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class RowsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    ROWS_FIELD_NUMBER: builtins.int
+    @property
+    def rows(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Rows erased per table."""
+
+    def __init__(
+        self,
+        *,
+        rows: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rows", b"rows"]) -> None: ...
+
+Global___Forgotten: typing_extensions.TypeAlias = Forgotten
+
+@typing.final
+class Label(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    START_NS_FIELD_NUMBER: builtins.int
+    END_NS_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    WITHDRAWN_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    stream: builtins.str
+    session: builtins.str
+    start_ns: builtins.int
+    end_ns: builtins.int
+    label: builtins.str
+    origin: builtins.str
+    """Who says so: "cli", "api", "csv:NAME", "replay"."""
+    withdrawn: builtins.bool
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        stream: builtins.str = ...,
+        session: builtins.str = ...,
+        start_ns: builtins.int = ...,
+        end_ns: builtins.int = ...,
+        label: builtins.str = ...,
+        origin: builtins.str = ...,
+        withdrawn: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end_ns", b"end_ns", "id", b"id", "label", b"label", "origin", b"origin", "session", b"session", "start_ns", b"start_ns", "stream", b"stream", "withdrawn", b"withdrawn"]) -> None: ...
+
+Global___Label: typing_extensions.TypeAlias = Label
+
+@typing.final
+class LabelList(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: builtins.int
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    def __init__(
+        self,
+        *,
+        labels: collections.abc.Iterable[Global___Label] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["labels", b"labels"]) -> None: ...
+
+Global___LabelList: typing_extensions.TypeAlias = LabelList
+
+@typing.final
+class AddLabelsRequest(google.protobuf.message.Message):
+    """All of them or none. A label needs a stream, or a session whose stream it takes; without a session it belongs to the
+    one that covers its start.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: builtins.int
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    def __init__(
+        self,
+        *,
+        labels: collections.abc.Iterable[Global___Label] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["labels", b"labels"]) -> None: ...
+
+Global___AddLabelsRequest: typing_extensions.TypeAlias = AddLabelsRequest
+
+@typing.final
+class LabelRef(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+
+Global___LabelRef: typing_extensions.TypeAlias = LabelRef
+
+@typing.final
+class ListAlarmsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPEN_ONLY_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    open_only: builtins.bool
+    limit: builtins.int
+    def __init__(
+        self,
+        *,
+        open_only: builtins.bool = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "open_only", b"open_only"]) -> None: ...
+
+Global___ListAlarmsRequest: typing_extensions.TypeAlias = ListAlarmsRequest
+
+@typing.final
+class AlarmList(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALARMS_FIELD_NUMBER: builtins.int
+    @property
+    def alarms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Alarm]: ...
+    def __init__(
+        self,
+        *,
+        alarms: collections.abc.Iterable[Global___Alarm] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alarms", b"alarms"]) -> None: ...
+
+Global___AlarmList: typing_extensions.TypeAlias = AlarmList
+
+@typing.final
+class Alarm(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    RAISED_NS_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    PREDICTION_ID_FIELD_NUMBER: builtins.int
+    CLEARED_NS_FIELD_NUMBER: builtins.int
+    ACKNOWLEDGED_NS_FIELD_NUMBER: builtins.int
+    ACKNOWLEDGED_BY_FIELD_NUMBER: builtins.int
+    ESCALATED_NS_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    rule: builtins.str
+    stream: builtins.str
+    session: builtins.str
+    priority: builtins.str
+    """"low", "medium" or "high", as IEC 60601-1-8 names them."""
+    raised_ns: builtins.int
+    value: builtins.float
+    prediction_id: builtins.int
+    """0 when a record raised it."""
+    cleared_ns: builtins.int
+    """Each 0 until it happens."""
+    acknowledged_ns: builtins.int
+    acknowledged_by: builtins.str
+    escalated_ns: builtins.int
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        rule: builtins.str = ...,
+        stream: builtins.str = ...,
+        session: builtins.str = ...,
+        priority: builtins.str = ...,
+        raised_ns: builtins.int = ...,
+        value: builtins.float = ...,
+        prediction_id: builtins.int = ...,
+        cleared_ns: builtins.int = ...,
+        acknowledged_ns: builtins.int = ...,
+        acknowledged_by: builtins.str = ...,
+        escalated_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged_by", b"acknowledged_by", "acknowledged_ns", b"acknowledged_ns", "cleared_ns", b"cleared_ns", "escalated_ns", b"escalated_ns", "id", b"id", "prediction_id", b"prediction_id", "priority", b"priority", "raised_ns", b"raised_ns", "rule", b"rule", "session", b"session", "stream", b"stream", "value", b"value"]) -> None: ...
+
+Global___Alarm: typing_extensions.TypeAlias = Alarm
+
+@typing.final
+class AcknowledgeAlarmRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    BY_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    by: builtins.str
+    """A role or a place, never a patient: shown in lists."""
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        by: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["by", b"by", "id", b"id"]) -> None: ...
+
+Global___AcknowledgeAlarmRequest: typing_extensions.TypeAlias = AcknowledgeAlarmRequest

@@ -45,6 +45,71 @@ class AgentServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.FollowRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Prediction.FromString,
                 _registered_method=True)
+        self.Predict = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/Predict',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.PredictRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.PredictResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/Explain',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Explanation.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ListSessions',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionList.FromString,
+                _registered_method=True)
+        self.OpenSession = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/OpenSession',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.OpenSessionRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Session.FromString,
+                _registered_method=True)
+        self.CloseSession = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/CloseSession',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.CloseSessionRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Session.FromString,
+                _registered_method=True)
+        self.SetConsent = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/SetConsent',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SetConsentRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Session.FromString,
+                _registered_method=True)
+        self.ForgetSession = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ForgetSession',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Forgotten.FromString,
+                _registered_method=True)
+        self.ListLabels = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ListLabels',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.FromString,
+                _registered_method=True)
+        self.AddLabels = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/AddLabels',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.AddLabelsRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.FromString,
+                _registered_method=True)
+        self.WithdrawLabel = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/WithdrawLabel',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Label.FromString,
+                _registered_method=True)
+        self.ListAlarms = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ListAlarms',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ListAlarmsRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.AlarmList.FromString,
+                _registered_method=True)
+        self.FollowAlarms = channel.unary_stream(
+                '/bedside.proto.v1.AgentService/FollowAlarms',
+                request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.FromString,
+                _registered_method=True)
+        self.AcknowledgeAlarm = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/AcknowledgeAlarm',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.AcknowledgeAlarmRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer(object):
@@ -63,6 +128,88 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Predict(self, request, context):
+        """One window of the caller's own, decided by a served model and stored nowhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Why a stored prediction came out as it did; made from the buffer and kept beside the prediction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenSession(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseSession(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetConsent(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetSession(self, request, context):
+        """Erases everything of a session; returns when the pages are overwritten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLabels(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddLabels(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawLabel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAlarms(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowAlarms(self, request, context):
+        """Every alarm that is open, and then each change as it is durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeAlarm(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +222,71 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Follow,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.FollowRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Prediction.SerializeToString,
+            ),
+            'Predict': grpc.unary_unary_rpc_method_handler(
+                    servicer.Predict,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.PredictRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.PredictResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ExplainRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Explanation.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ListSessionsRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionList.SerializeToString,
+            ),
+            'OpenSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenSession,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.OpenSessionRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Session.SerializeToString,
+            ),
+            'CloseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseSession,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.CloseSessionRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Session.SerializeToString,
+            ),
+            'SetConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetConsent,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SetConsentRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Session.SerializeToString,
+            ),
+            'ForgetSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetSession,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Forgotten.SerializeToString,
+            ),
+            'ListLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLabels,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.SerializeToString,
+            ),
+            'AddLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddLabels,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.AddLabelsRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.SerializeToString,
+            ),
+            'WithdrawLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawLabel,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Label.SerializeToString,
+            ),
+            'ListAlarms': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlarms,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ListAlarmsRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.AlarmList.SerializeToString,
+            ),
+            'FollowAlarms': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowAlarms,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.SerializeToString,
+            ),
+            'AcknowledgeAlarm': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeAlarm,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.AcknowledgeAlarmRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +343,357 @@ class AgentService(object):
             '/bedside.proto.v1.AgentService/Follow',
             bedside_dot_proto_dot_v1_dot_local__pb2.FollowRequest.SerializeToString,
             bedside_dot_proto_dot_v1_dot_local__pb2.Prediction.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Predict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/Predict',
+            bedside_dot_proto_dot_v1_dot_local__pb2.PredictRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/Explain',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ExplainRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ListSessions',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ListSessionsRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.SessionList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/OpenSession',
+            bedside_dot_proto_dot_v1_dot_local__pb2.OpenSessionRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/CloseSession',
+            bedside_dot_proto_dot_v1_dot_local__pb2.CloseSessionRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/SetConsent',
+            bedside_dot_proto_dot_v1_dot_local__pb2.SetConsentRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ForgetSession',
+            bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Forgotten.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ListLabels',
+            bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/AddLabels',
+            bedside_dot_proto_dot_v1_dot_local__pb2.AddLabelsRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/WithdrawLabel',
+            bedside_dot_proto_dot_v1_dot_local__pb2.LabelRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Label.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlarms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ListAlarms',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ListAlarmsRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.AlarmList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowAlarms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/FollowAlarms',
+            bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeAlarm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/AcknowledgeAlarm',
+            bedside_dot_proto_dot_v1_dot_local__pb2.AcknowledgeAlarmRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,7 +60,215 @@ _AgentServiceFollowType = typing_extensions.TypeVar(
     ],
 )
 
-class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType]):
+_AgentServicePredictType = typing_extensions.TypeVar(
+    '_AgentServicePredictType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.PredictRequest,
+        bedside.proto.v1.local_pb2.PredictResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.PredictRequest,
+        bedside.proto.v1.local_pb2.PredictResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.PredictRequest,
+        bedside.proto.v1.local_pb2.PredictResponse,
+    ],
+)
+
+_AgentServiceExplainType = typing_extensions.TypeVar(
+    '_AgentServiceExplainType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ExplainRequest,
+        bedside.proto.v1.local_pb2.Explanation,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ExplainRequest,
+        bedside.proto.v1.local_pb2.Explanation,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ExplainRequest,
+        bedside.proto.v1.local_pb2.Explanation,
+    ],
+)
+
+_AgentServiceListSessionsType = typing_extensions.TypeVar(
+    '_AgentServiceListSessionsType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListSessionsRequest,
+        bedside.proto.v1.local_pb2.SessionList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListSessionsRequest,
+        bedside.proto.v1.local_pb2.SessionList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListSessionsRequest,
+        bedside.proto.v1.local_pb2.SessionList,
+    ],
+)
+
+_AgentServiceOpenSessionType = typing_extensions.TypeVar(
+    '_AgentServiceOpenSessionType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.OpenSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.OpenSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.OpenSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+)
+
+_AgentServiceCloseSessionType = typing_extensions.TypeVar(
+    '_AgentServiceCloseSessionType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.CloseSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.CloseSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.CloseSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+)
+
+_AgentServiceSetConsentType = typing_extensions.TypeVar(
+    '_AgentServiceSetConsentType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SetConsentRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SetConsentRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SetConsentRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+)
+
+_AgentServiceForgetSessionType = typing_extensions.TypeVar(
+    '_AgentServiceForgetSessionType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.Forgotten,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.Forgotten,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.Forgotten,
+    ],
+)
+
+_AgentServiceListLabelsType = typing_extensions.TypeVar(
+    '_AgentServiceListLabelsType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+)
+
+_AgentServiceAddLabelsType = typing_extensions.TypeVar(
+    '_AgentServiceAddLabelsType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AddLabelsRequest,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AddLabelsRequest,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AddLabelsRequest,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+)
+
+_AgentServiceWithdrawLabelType = typing_extensions.TypeVar(
+    '_AgentServiceWithdrawLabelType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.LabelRef,
+        bedside.proto.v1.local_pb2.Label,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.LabelRef,
+        bedside.proto.v1.local_pb2.Label,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.LabelRef,
+        bedside.proto.v1.local_pb2.Label,
+    ],
+)
+
+_AgentServiceListAlarmsType = typing_extensions.TypeVar(
+    '_AgentServiceListAlarmsType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListAlarmsRequest,
+        bedside.proto.v1.local_pb2.AlarmList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListAlarmsRequest,
+        bedside.proto.v1.local_pb2.AlarmList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListAlarmsRequest,
+        bedside.proto.v1.local_pb2.AlarmList,
+    ],
+)
+
+_AgentServiceFollowAlarmsType = typing_extensions.TypeVar(
+    '_AgentServiceFollowAlarmsType',
+    grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.Alarm,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.Alarm,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.Alarm,
+    ],
+)
+
+_AgentServiceAcknowledgeAlarmType = typing_extensions.TypeVar(
+    '_AgentServiceAcknowledgeAlarmType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
+        bedside.proto.v1.local_pb2.Alarm,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
+        bedside.proto.v1.local_pb2.Alarm,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
+        bedside.proto.v1.local_pb2.Alarm,
+    ],
+)
+
+class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType, _AgentServicePredictType, _AgentServiceExplainType, _AgentServiceListSessionsType, _AgentServiceOpenSessionType, _AgentServiceCloseSessionType, _AgentServiceSetConsentType, _AgentServiceForgetSessionType, _AgentServiceListLabelsType, _AgentServiceAddLabelsType, _AgentServiceWithdrawLabelType, _AgentServiceListAlarmsType, _AgentServiceFollowAlarmsType, _AgentServiceAcknowledgeAlarmType]):
     @typing.overload
     def __init__(self: AgentServiceStub[
         grpc.UnaryUnaryMultiCallable[
@@ -70,6 +278,58 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
         grpc.UnaryStreamMultiCallable[
             bedside.proto.v1.local_pb2.FollowRequest,
             bedside.proto.v1.local_pb2.Prediction,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.PredictRequest,
+            bedside.proto.v1.local_pb2.PredictResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ExplainRequest,
+            bedside.proto.v1.local_pb2.Explanation,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ListSessionsRequest,
+            bedside.proto.v1.local_pb2.SessionList,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.OpenSessionRequest,
+            bedside.proto.v1.local_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.CloseSessionRequest,
+            bedside.proto.v1.local_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SetConsentRequest,
+            bedside.proto.v1.local_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SessionRef,
+            bedside.proto.v1.local_pb2.Forgotten,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SessionRef,
+            bedside.proto.v1.local_pb2.LabelList,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.AddLabelsRequest,
+            bedside.proto.v1.local_pb2.LabelList,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.LabelRef,
+            bedside.proto.v1.local_pb2.Label,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ListAlarmsRequest,
+            bedside.proto.v1.local_pb2.AlarmList,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.local_pb2.Alarm,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
+            bedside.proto.v1.local_pb2.Alarm,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -83,12 +343,94 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
             bedside.proto.v1.local_pb2.FollowRequest,
             bedside.proto.v1.local_pb2.Prediction,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.PredictRequest,
+            bedside.proto.v1.local_pb2.PredictResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ExplainRequest,
+            bedside.proto.v1.local_pb2.Explanation,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ListSessionsRequest,
+            bedside.proto.v1.local_pb2.SessionList,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.OpenSessionRequest,
+            bedside.proto.v1.local_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.CloseSessionRequest,
+            bedside.proto.v1.local_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SetConsentRequest,
+            bedside.proto.v1.local_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SessionRef,
+            bedside.proto.v1.local_pb2.Forgotten,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SessionRef,
+            bedside.proto.v1.local_pb2.LabelList,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.AddLabelsRequest,
+            bedside.proto.v1.local_pb2.LabelList,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.LabelRef,
+            bedside.proto.v1.local_pb2.Label,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ListAlarmsRequest,
+            bedside.proto.v1.local_pb2.AlarmList,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.local_pb2.Alarm,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
+            bedside.proto.v1.local_pb2.Alarm,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Status: _AgentServiceStatusType
 
     Follow: _AgentServiceFollowType
     """Predictions as they are made; with since_id the stored ones first."""
+
+    Predict: _AgentServicePredictType
+    """One window of the caller's own, decided by a served model and stored nowhere."""
+
+    Explain: _AgentServiceExplainType
+    """Why a stored prediction came out as it did; made from the buffer and kept beside the prediction."""
+
+    ListSessions: _AgentServiceListSessionsType
+
+    OpenSession: _AgentServiceOpenSessionType
+
+    CloseSession: _AgentServiceCloseSessionType
+
+    SetConsent: _AgentServiceSetConsentType
+
+    ForgetSession: _AgentServiceForgetSessionType
+    """Erases everything of a session; returns when the pages are overwritten."""
+
+    ListLabels: _AgentServiceListLabelsType
+
+    AddLabels: _AgentServiceAddLabelsType
+
+    WithdrawLabel: _AgentServiceWithdrawLabelType
+
+    ListAlarms: _AgentServiceListAlarmsType
+
+    FollowAlarms: _AgentServiceFollowAlarmsType
+    """Every alarm that is open, and then each change as it is durable."""
+
+    AcknowledgeAlarm: _AgentServiceAcknowledgeAlarmType
 
 AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -98,6 +440,58 @@ AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         bedside.proto.v1.local_pb2.FollowRequest,
         bedside.proto.v1.local_pb2.Prediction,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.PredictRequest,
+        bedside.proto.v1.local_pb2.PredictResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ExplainRequest,
+        bedside.proto.v1.local_pb2.Explanation,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListSessionsRequest,
+        bedside.proto.v1.local_pb2.SessionList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.OpenSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.CloseSessionRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SetConsentRequest,
+        bedside.proto.v1.local_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.Forgotten,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AddLabelsRequest,
+        bedside.proto.v1.local_pb2.LabelList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.LabelRef,
+        bedside.proto.v1.local_pb2.Label,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ListAlarmsRequest,
+        bedside.proto.v1.local_pb2.AlarmList,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.Alarm,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
+        bedside.proto.v1.local_pb2.Alarm,
     ],
 ]
 
@@ -116,5 +510,100 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.local_pb2.Prediction], collections.abc.AsyncIterator[bedside.proto.v1.local_pb2.Prediction]]:
         """Predictions as they are made; with since_id the stored ones first."""
+
+    @abc.abstractmethod
+    def Predict(
+        self,
+        request: bedside.proto.v1.local_pb2.PredictRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.PredictResponse, collections.abc.Awaitable[bedside.proto.v1.local_pb2.PredictResponse]]:
+        """One window of the caller's own, decided by a served model and stored nowhere."""
+
+    @abc.abstractmethod
+    def Explain(
+        self,
+        request: bedside.proto.v1.local_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.Explanation, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Explanation]]:
+        """Why a stored prediction came out as it did; made from the buffer and kept beside the prediction."""
+
+    @abc.abstractmethod
+    def ListSessions(
+        self,
+        request: bedside.proto.v1.local_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.SessionList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.SessionList]]: ...
+
+    @abc.abstractmethod
+    def OpenSession(
+        self,
+        request: bedside.proto.v1.local_pb2.OpenSessionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.Session, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Session]]: ...
+
+    @abc.abstractmethod
+    def CloseSession(
+        self,
+        request: bedside.proto.v1.local_pb2.CloseSessionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.Session, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Session]]: ...
+
+    @abc.abstractmethod
+    def SetConsent(
+        self,
+        request: bedside.proto.v1.local_pb2.SetConsentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.Session, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Session]]: ...
+
+    @abc.abstractmethod
+    def ForgetSession(
+        self,
+        request: bedside.proto.v1.local_pb2.SessionRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.Forgotten, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Forgotten]]:
+        """Erases everything of a session; returns when the pages are overwritten."""
+
+    @abc.abstractmethod
+    def ListLabels(
+        self,
+        request: bedside.proto.v1.local_pb2.SessionRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.LabelList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.LabelList]]: ...
+
+    @abc.abstractmethod
+    def AddLabels(
+        self,
+        request: bedside.proto.v1.local_pb2.AddLabelsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.LabelList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.LabelList]]: ...
+
+    @abc.abstractmethod
+    def WithdrawLabel(
+        self,
+        request: bedside.proto.v1.local_pb2.LabelRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.Label, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Label]]: ...
+
+    @abc.abstractmethod
+    def ListAlarms(
+        self,
+        request: bedside.proto.v1.local_pb2.ListAlarmsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.AlarmList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.AlarmList]]: ...
+
+    @abc.abstractmethod
+    def FollowAlarms(
+        self,
+        request: bedside.proto.v1.common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.local_pb2.Alarm], collections.abc.AsyncIterator[bedside.proto.v1.local_pb2.Alarm]]:
+        """Every alarm that is open, and then each change as it is durable."""
+
+    @abc.abstractmethod
+    def AcknowledgeAlarm(
+        self,
+        request: bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.Alarm, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Alarm]]: ...
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
