@@ -28,6 +28,7 @@ import psutil
 from report import emit, plain_arguments
 from secure_sum import ROOT, load_world
 
+from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.config import TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome, make_contribution
 from bedside.agent.rounds.kept import write_kept
@@ -107,7 +108,7 @@ def prepare(folder: Path, words: int) -> ContributionJob:
     openings, _ = world.open_round(plan)
     delta = np.random.default_rng(0).standard_normal(words, dtype=np.float32) / np.float32(words**0.5)
     update = TensorUpdate({"w": delta}, {"examples": 100}, layout)
-    write_kept(folder / "freed", identity.buffer_key, SystemEntropy(), plan, update, examples=100)
+    write_kept(folder / "freed", load_key_ring(identity.directory).newest, SystemEntropy(), plan, update, examples=100)
     offer = Offer(
         plan=plan.signed,
         openings=[OpeningEntry(opening=one.signed, credential=one.credential.signed) for one in openings],

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from nacl.signing import SigningKey
 
+from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.authoring.build import Built, build_bundle
 from bedside.authoring.recipe import load_recipe
 from bedside.firmware_bridge.recording import Label, Recording, write_recording
 from bedside.proto.v1.identity_pb2 import Role
-from bedside.service.identity import create_identity, find_identity
+from bedside.service.identity import create_identity
 from bedside.service.platform import SystemEntropy
 
 TINY = Path(__file__).parents[1] / "recipes" / "tiny.toml"
@@ -90,7 +91,7 @@ class Device:
     def await_predictions(self, above: int = 0) -> int:
         """Wait until a prediction with an id above that is stored; returns the newest id."""
 
-        key = find_identity(self.path / "state" / "identity", Role.ROLE_DEVICE).buffer_key
+        key = load_key_ring(self.path / "state" / "identity")
 
         def newest() -> int:
             if not (self.path / "run" / "agent.sock").is_socket():

@@ -20,6 +20,7 @@ import msgspec
 
 from bedside.agent.api.follow import Followers
 from bedside.agent.api.server import AgentServicer, start_api
+from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
@@ -78,17 +79,17 @@ class Agent:
         self._health = Health(clock, COMPONENTS)
         self._notifier = Notifier(clock)
         self._followers = Followers()
-        key = identity.buffer_key
+        keys = load_key_ring(identity.directory)
         database = config.state_dir / BUFFER_NAME
         self._buffer = BufferStore(
             database,
-            key,
+            keys,
             clock,
             entropy,
             cap_bytes=config.buffer.cap_mib << 20,
             gap_s=config.buffer.session_gap_s,
         )
-        self._reader = BufferReader(database, key)
+        self._reader = BufferReader(database, keys)
         last = self._reader.last_prediction()
         self._pipeline = Pipeline(self._buffer, clock, self._followers, last.number if last is not None else 0)
         self._models = ModelStore(config.state_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.config import BUFFER_NAME
@@ -17,9 +18,8 @@ from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError
 from bedside.core.ids import SessionId, StreamId
 from bedside.demo.cast import Device
-from bedside.service.keys import load_secret
+from bedside.service.identity import DIRECTORY_NAME
 
-_KEY = Path("identity") / "buffer.key"
 _PAGE_ROWS = 1_000
 _SHOWN_SAMPLES = 128
 
@@ -95,7 +95,7 @@ class DeviceEye:
 
     def _open(self) -> BufferReader:
         if self._reader is None:
-            self._reader = BufferReader(self.state_dir / BUFFER_NAME, load_secret(self.state_dir / _KEY, 32))
+            self._reader = BufferReader(self.state_dir / BUFFER_NAME, load_key_ring(self.state_dir / DIRECTORY_NAME))
         return self._reader
 
     def _take(self, reader: BufferReader) -> None:

@@ -103,11 +103,6 @@ class Identity:
         return load_secret(self._path("device.secret"), SECRET_BYTES)
 
     @property
-    def buffer_key(self) -> bytes:
-        """32 bytes that seal the buffer (device only)."""
-        return load_secret(self._path("buffer.key"), SECRET_BYTES)
-
-    @property
     def pins(self) -> Pins:
         """What was pinned. Raises ConfigError `not-enrolled` or `bad-pins`."""
         data = self._require("pins.json")
@@ -265,11 +260,15 @@ class Identity:
         self._write("tls.crt", certificate_pem)
 
     def check_keys(self) -> None:
-        """Read every key once. Raises ConfigError `key-missing`, `key-mode`, `key-owner` or `key-size`."""
+        """Read every key once, but the buffer's, which may lie elsewhere.
+
+        Raises:
+            ConfigError: `key-missing`, `key-mode`, `key-owner` or `key-size`.
+        """
         load_signing_key(self._path("sign.key"))
         read_private(self._path("tls.key"), _MAX_FILE_BYTES)
-        for name in _DEVICE_SECRETS if self.role == Role.ROLE_DEVICE else ():
-            load_secret(self._path(name), SECRET_BYTES)
+        if self.role == Role.ROLE_DEVICE:
+            load_secret(self._path("device.secret"), SECRET_BYTES)
 
     def sequence(self) -> SequenceNumbers:
         """The counter of signed messages. One per process and identity."""

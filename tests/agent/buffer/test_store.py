@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Prediction
-from bedside.agent.buffer.seal import load_or_create_key
 from bedside.agent.buffer.store import BufferStore
-from bedside.core.errors import ConfigError, StoreError
+from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -270,15 +269,6 @@ def test_a_refusing_disk_loses_nothing_that_waits(tmp_path) -> None:
     reader = BufferReader(tmp_path / "b.db", KEY)
     assert np.array_equal(reader.read_range(ECG, session)[0].values, noise(250))
     reader.close()
-
-
-def test_a_key_that_others_may_read_is_refused(tmp_path) -> None:
-    key = load_or_create_key(tmp_path / "key", SystemEntropy())
-    assert load_or_create_key(tmp_path / "key", SystemEntropy()) == key
-    (tmp_path / "key").chmod(0o640)
-    with pytest.raises(ConfigError) as caught:
-        load_or_create_key(tmp_path / "key", SystemEntropy())
-    assert caught.value.code == "key-mode"
 
 
 WRITER = """

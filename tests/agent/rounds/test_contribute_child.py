@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from nacl.signing import SigningKey
 
+from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME, TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
@@ -96,7 +97,7 @@ def member(tmp_path, offering) -> Member:
     world = offering.world
     identity = create_identity(tmp_path / "identity", identity_pb2.Role.ROLE_DEVICE, SystemEntropy())
     enrol(world, identity)
-    fill_buffer(tmp_path / BUFFER_NAME, identity.buffer_key)
+    fill_buffer(tmp_path / BUFFER_NAME, load_key_ring(identity.directory).newest)
     store = ModelStore(tmp_path)
     store.bundle_path(offering.built.digest.hex()).write_bytes(offering.built.tar)
     model = ActiveModel(offering.built.digest.hex(), "", (bytes(offering.author.verify_key).hex(),))

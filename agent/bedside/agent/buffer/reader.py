@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import NS_PER_S, Part, Run, offset_ns
 from bedside.agent.buffer.rows import Label, Prediction, Session
 from bedside.agent.buffer.schema import ID_PER_SECOND, MAX_STREAMS, PART_BITS, second_of
@@ -49,7 +50,7 @@ class BufferReader:
         unreadable: parts that were skipped because they did not open.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, keys: Keys) -> None:
         """Open.
 
         Raises:
@@ -57,7 +58,7 @@ class BufferReader:
         """
         self._connection = open_reader(path)
         self._path = path
-        self._sealer = Sealer(key)
+        self._sealer = Sealer(keys)
         self.unreadable = 0
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from bedside.agent.buffer.eviction import ROW_BYTES, count, evict, evict_predictions, stored_bytes
 from bedside.agent.buffer.joiner import Joiner
+from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import Part, end_ns
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.salvage import Salvage, open_or_salvage
@@ -60,7 +61,7 @@ class BufferStore:
     def __init__(
         self,
         path: Path,
-        key: bytes,
+        keys: Keys,
         clock: Clock,
         entropy: Entropy,
         *,
@@ -77,7 +78,7 @@ class BufferStore:
         if cap_bytes < MIN_CAP_BYTES:
             raise ConfigError("buffer-cap", f"a buffer of {cap_bytes} bytes is too small", remedy="allow 64 KiB")
         self._clock = clock
-        self._sealer = Sealer(key, entropy)
+        self._sealer = Sealer(keys, entropy)
         self._cap_bytes = cap_bytes
         self._database, self.salvage = open_or_salvage(path, self._sealer)
         self.sessions = Sessions(self._database, entropy, gap_ns=round(gap_s * 1e9), consent_training=consent_training)
@@ -282,8 +283,8 @@ class BufferStore:
             return 0
         samples, channels = part.values.shape
         tx.execute(
-            "INSERT INTO blobs (id, session, start_ns, end_ns, rate_hz, samples, channels, dtype, flags, sealed)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO blobs (id, session, start_ns, end_ns, rate_hz, samples, channels, dtype, flags, key_id,"
+            " sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 blob_id,
                 part.session,
@@ -294,6 +295,7 @@ class BufferStore:
                 channels,
                 part.values.dtype.name,
                 int(part.quality),
+                self._sealer.key_id,
                 waiting.sealed,
             ),
         )

@@ -104,11 +104,12 @@ def sessions() -> None:
 @json_option
 def list_sessions(directory: Path, as_json: bool) -> None:
     """List the sessions in DIRECTORY's database. Their ids are random and never leave the device."""
+    from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.buffer.reader import BufferReader
 
     config = load_agent_config(directory)
     now_ns = SystemClock().now_ns()
-    with closing(BufferReader(_buffer_file(config), _buffer_key(config))) as reader:
+    with closing(BufferReader(_buffer_file(config), load_key_ring(_identity(config)))) as reader:
         found = reader.sessions()
     rows = [
         (s.session, s.stream, human_age(s.opened_ns, now_ns), "open" if s.closed_ns is None else "closed", s.origin)
@@ -173,10 +174,11 @@ async def _follow(config: AgentConfig, since_id: int, as_json: bool) -> None:
 
 
 def _stored(config: AgentConfig, limit: int) -> list[local_pb2.Prediction]:
+    from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.buffer.reader import BufferReader
     from bedside.agent.pipeline import prediction_messages
 
-    with closing(BufferReader(_buffer_file(config), _buffer_key(config))) as reader:
+    with closing(BufferReader(_buffer_file(config), load_key_ring(_identity(config)))) as reader:
         last = reader.last_prediction()
         return prediction_messages(reader.predictions(max(0, last.number - limit), limit)) if last is not None else []
 
@@ -191,8 +193,8 @@ def _buffer_file(config: AgentConfig) -> Path:
     return path
 
 
-def _buffer_key(config: AgentConfig) -> bytes:
-    return find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).buffer_key
+def _identity(config: AgentConfig) -> Path:
+    return find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).directory
 
 
 def _print_prediction(prediction: local_pb2.Prediction, as_json: bool) -> None:

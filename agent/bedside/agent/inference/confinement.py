@@ -29,7 +29,17 @@ from bedside.core.errors import BedsideError, UnavailableError
 _PR_SET_PDEATHSIG: Final = 1
 _LINE_LIMIT_BYTES: Final = 1 << 20
 _STDERR_TAIL_CHARS: Final = 300
-_PASSED_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+_PASSED_VARIABLES: Final = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "CREDENTIALS_DIRECTORY",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,13 +74,14 @@ def _check(job: ContributionJob, identity: Identity) -> CheckedOffer:
 
 def _freed(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> KeptUpdate | None:
     """The delta that the own trustee gave back, if this plan can take it."""
+    from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.rounds.kept import KeptUpdate
     from bedside.core.errors import StoreError
 
     if not job.freed:
         return None
     try:
-        update = KeptUpdate(Path(job.freed), identity.buffer_key, offer.plan.layout)
+        update = KeptUpdate(Path(job.freed), load_key_ring(identity.directory).newest, offer.plan.layout)
     except StoreError:
         return None  # trained again
     return update if update.serves(offer.plan) else None
@@ -88,6 +89,7 @@ def _freed(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> Kep
 
 def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tuple[KeptUpdate, tuple[float, float]]:
     """Train, and seal the delta; the losses of the first and the last epoch."""
+    from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.rounds.kept import KeptUpdate, write_kept
     from bedside.agent.rounds.models import ModelStore
     from bedside.agent.training.train import train
@@ -102,8 +104,9 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
     counts = trained.counts
     kept = Path(job.kept)
     entropy = SystemEntropy()
-    write_kept(kept, identity.buffer_key, entropy, plan, _update(plan, trained), examples=counts.examples)
-    return KeptUpdate(kept, identity.buffer_key, plan.layout), (counts.loss_before, counts.loss_after)
+    key = load_key_ring(identity.directory).newest
+    write_kept(kept, key, entropy, plan, _update(plan, trained), examples=counts.examples)
+    return KeptUpdate(kept, key, plan.layout), (counts.loss_before, counts.loss_after)
 
 
 def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Plan) -> Windows:
@@ -112,6 +115,7 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
     Raises:
         RefusedError: `too-few-sessions`; `train` refuses too few examples.
     """
+    from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.config import BUFFER_NAME
     from bedside.agent.training.train import Windows
     from bedside.agent.windows.training import collect
@@ -120,7 +124,7 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
     manifest, training = bundle.manifest, plan.training
     found = collect(
         Path(job.state_dir) / BUFFER_NAME,
-        identity.buffer_key,
+        load_key_ring(identity.directory),
         manifest.window,
         manifest.labels,
         max_windows=training.max_examples,

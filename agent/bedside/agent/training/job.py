@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -13,9 +13,6 @@ from bedside.agent.training.train import Counts, Schedule, Windows
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.bundle.verify import Bundle, Parameters, check_parameters, verify_archive
 from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
-
-_BUFFER_KEY: Final = Path("identity") / "buffer.key"
-"""Where an agent keeps its buffer's key, below its state directory."""
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,12 +89,14 @@ def load_windows(job: Job, bundle: Bundle) -> Windows:
         MalformedError: `bad-tensors`, `bad-examples`.
     """
     if job.state_dir:
+        from bedside.agent.buffer.keys import load_key_ring
         from bedside.agent.config import BUFFER_NAME
         from bedside.agent.windows.training import collect
+        from bedside.service.identity import DIRECTORY_NAME
 
         found = collect(
             Path(job.state_dir) / BUFFER_NAME,
-            Path(job.state_dir) / _BUFFER_KEY,
+            load_key_ring(Path(job.state_dir) / DIRECTORY_NAME),
             bundle.manifest.window,
             bundle.manifest.labels,
             max_windows=job.max_windows,

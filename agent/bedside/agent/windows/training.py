@@ -12,13 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Label, Session
-from bedside.agent.buffer.seal import KEY_BYTES
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.ids import SessionId, StreamId
-from bedside.service.keys import load_secret
 
 MIN_COVER: Final = 0.9
 """Share of a window that one label must cover."""
@@ -43,7 +42,7 @@ class TrainingSet:
 
 def collect(
     database_path: Path,
-    key: bytes | Path,
+    keys: Keys,
     spec: WindowSpec,
     labels: Sequence[str],
     *,
@@ -55,7 +54,7 @@ def collect(
 
     Args:
         database_path: the buffer's file; it may be in use.
-        key: the buffer's key or its file.
+        keys: the buffer's.
         spec: stream, window and normalisation.
         labels: class names; windows with another label are left out.
         max_windows: bound of memory: length x channels x 4 bytes each.
@@ -64,13 +63,11 @@ def collect(
 
     Raises:
         StoreError: `store-open`.
-        ConfigError: `key-mode` and its kin.
     """
-    secret = load_secret(key, KEY_BYTES) if isinstance(key, Path) else key
     classes = {label: index for index, label in enumerate(labels)}
     found: list[list[tuple[Window, int]]] = []
     left = max_windows
-    with closing(BufferReader(database_path, secret)) as reader:
+    with closing(BufferReader(database_path, keys)) as reader:
         for session in reversed(reader.sessions(StreamId(spec.stream))):
             if left <= 0:
                 break
