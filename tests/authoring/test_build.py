@@ -42,7 +42,9 @@ def test_ranges_are_shared_like_weights(built, author):
 @pytest.mark.parametrize("level", ["Q0", "Q1"])
 def test_golden_vectors_replay_where_they_were_made(tiny, author, level):
     bundle = believed(build_bundle(msgspec.structs.replace(tiny, level=level), author), author)
-    assert set(replay_golden(bundle).values()) == {0.0}
+    found = replay_golden(bundle)
+    assert found.pop("logits_litert") < bundle.manifest.tolerance("logits_litert") / 100
+    assert set(found.values()) == {0.0}
 
 
 def test_golden_classes_are_clear_by_twice_the_tolerance_of_a_logit(built, author):

@@ -17,6 +17,7 @@ from bedside.authoring.inference_graph import build_float_graph, build_int8_grap
 from bedside.authoring.initialise import AMAX, initial_parameters, parameter_tensors
 from bedside.authoring.recipe import Recipe
 from bedside.authoring.session import Float32
+from bedside.authoring.tflite_graph import build_tflite
 from bedside.authoring.training_graph import START, build_training_graph, optimiser_tensors
 from bedside.core.bundle.archive import pack_bundle
 from bedside.core.bundle.layers import Step
@@ -25,7 +26,9 @@ from bedside.core.bundle.manifest import (
     GOLDEN,
     INFER,
     INFER_FLOAT,
+    INFER_TFLITE,
     MANIFEST,
+    OPTIONAL,
     PARAMETERS,
     SIGNATURE,
     SIGNED_KIND,
@@ -39,7 +42,8 @@ from bedside.core.bundle.manifest import (
     encode_manifest,
     expected_tensors,
 )
-from bedside.core.bundle.quantise import quantise_parameters
+from bedside.core.bundle.patch import Patch
+from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.tensors import Array, encode_tensors
 from bedside.core.bundle.verify import file_digest, verify_archive
 from bedside.core.signing.envelope import signature_of
@@ -71,6 +75,7 @@ class Parts:
     quantisation: Quantisation
     parameters: dict[str, Float32]
     graphs: dict[str, bytes]
+    patches: tuple[Patch, ...]
 
 
 def build_bundle(recipe: Recipe, key: SigningKey) -> Built:
@@ -100,12 +105,15 @@ def _parts(recipe: Recipe, steps: tuple[Step, ...]) -> Parts:
     x, y = golden_batch((window.length, window.channels), classes, recipe.seed)
     parameters = initial_parameters(steps, recipe.seed, x, y)
     weights = {name: array for name, array in parameters.items() if name != AMAX}
+    quantised = quantise_parameters(parameters, quantisation)
+    tflite, patches = build_tflite(steps, quantised | real_tensors(quantised, quantisation))
     graphs = {
         TRAIN: build_training_graph(steps, specs, AMAX, recipe.level, recipe.weight_qmax),
-        INFER: build_int8_graph(steps, quantise_parameters(parameters, quantisation)),
+        INFER: build_int8_graph(steps, quantised),
         INFER_FLOAT: build_float_graph(steps, weights),
+        INFER_TFLITE: tflite,
     }
-    return Parts(specs, optimiser_tensors(specs, AMAX), quantisation, parameters, graphs)
+    return Parts(specs, optimiser_tensors(specs, AMAX), quantisation, parameters, graphs, patches)
 
 
 def _manifest(
@@ -124,10 +132,11 @@ def _manifest(
         training=recipe.training,
         golden=golden.terms,
         cost=cost,
-        files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in COMMITTED),
+        files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in (*COMMITTED, *OPTIONAL)),
         checkpoint=file_digest(
             encode_tensors({spec.name: parts.parameters[spec.name] for spec in parts.specs if spec.shared})
         ),
+        patches=parts.patches,
     )
 
 

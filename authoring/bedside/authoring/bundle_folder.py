@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from bedside.authoring.build import Built
-from bedside.core.bundle.archive import MEMBERS
+from bedside.core.bundle.archive import MEMBERS, members_of
+from bedside.core.bundle.manifest import OPTIONAL
 from bedside.core.errors import ConfigError, StoreError
 from bedside.service.files import write_durable
 
@@ -21,9 +22,8 @@ def write_bundle(folder: Path, built: Built) -> Path:
         ConfigError: `bundle-folder`: something else is in it.
         StoreError: `file-write`.
     """
-    foreign = (
-        sorted(path.name for path in folder.iterdir() if path.name not in {*MEMBERS, TAR}) if folder.is_dir() else []
-    )
+    ours = {*MEMBERS, *OPTIONAL, TAR}
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.is_dir() else []
     if foreign or (folder.exists() and not folder.is_dir()):
         raise ConfigError(
             "bundle-folder",
@@ -34,7 +34,9 @@ def write_bundle(folder: Path, built: Built) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError("file-write", f"{folder} was not made: {error.strerror}") from error
-    for name in MEMBERS:
+    for name in set(OPTIONAL) - set(built.files):
+        (folder / name).unlink(missing_ok=True)
+    for name in members_of(built.files):
         write_durable(folder / name, built.files[name], _MODE)
     write_durable(folder / TAR, built.tar, _MODE)
     return folder / TAR

@@ -15,10 +15,20 @@ from typing import Final, cast
 import numpy as np
 
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
-from bedside.authoring.session import Float32, Int64, Rates, TrainingRun, predict
+from bedside.authoring.session import Float32, Int64, Rates, TrainingRun, predict, predict_tflite
 from bedside.core.bundle.layers import Step
-from bedside.core.bundle.manifest import INFER, INFER_FLOAT, TRAIN, Golden, Quantisation, TensorSpec, Tolerance
-from bedside.core.bundle.quantise import quantise_parameters
+from bedside.core.bundle.manifest import (
+    INFER,
+    INFER_FLOAT,
+    INFER_TFLITE,
+    TRAIN,
+    Golden,
+    Quantisation,
+    TensorSpec,
+    Tolerance,
+)
+from bedside.core.bundle.patch import apply_patches
+from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.tensors import Array
 from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import ConfigError, MalformedError, TrustError
@@ -105,7 +115,7 @@ def make_golden(
     }
     tensors |= {AFTER + name: array for name, array in after.items()}
     floats = [Tolerance(name, _FLOAT_TOLERANCE) for name in ("loss", "logits_float", *after)]
-    tolerances = (Tolerance("logits", tolerance), *floats)
+    tolerances = (Tolerance("logits", tolerance), Tolerance("logits_litert", tolerance), *floats)
     terms = Golden(_STEPS, _RATES.learning_rate, _RATES.momentum, _RATES.proximal_mu, tolerances)
     return GoldenSet(tensors, terms)
 
@@ -128,7 +138,8 @@ def replay_golden(bundle: Bundle) -> dict[str, float]:
         y = cast("Int64", golden["y"])
         losses, ours = _train(bundle.files[TRAIN], bundle.parameters, manifest.optimiser, x, y, terms.steps, rates)
         after = {name: cast("Float32", golden[AFTER + name]) for name in ours}
-        logits = predict(bundle.files[INFER], quantise_parameters(after, manifest.quantisation), probe)
+        quantised = quantise_parameters(after, manifest.quantisation)
+        logits = predict(bundle.files[INFER], quantised, probe)
         weights = _without_ranges(after, manifest.quantisation)
         found = {
             "loss": _distance(losses, golden["loss"]),
@@ -136,6 +147,11 @@ def replay_golden(bundle: Bundle) -> dict[str, float]:
             "logits_float": _distance(predict(bundle.files[INFER_FLOAT], weights, probe), golden["logits_float"]),
             "classes": float((logits.argmax(axis=1) != golden["classes"]).sum()),
         }
+        if isinstance(manifest.patches, tuple):
+            tensors = quantised | real_tensors(quantised, manifest.quantisation)
+            lite = predict_tflite(apply_patches(bundle.files[INFER_TFLITE], manifest.patches, tensors), probe)
+            found["logits_litert"] = _distance(lite, golden["logits"])
+            found["classes"] += float((lite.argmax(axis=1) != golden["classes"]).sum())
     except KeyError as error:
         raise MalformedError(
             "bad-golden", f"the golden vectors have no {error}", remedy="build the bundle again"

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from ai_edge_litert.interpreter import Interpreter
 
 from bedside.authoring.training_graph import NEXT, START
 from bedside.core.bundle.manifest import TensorSpec
@@ -71,6 +72,26 @@ def predict(graph: bytes, initialisers: Mapping[str, Array], x: Float32) -> Floa
     }
     session = open_session(graph, values)
     return cast("Float32", session.run(["logits"], {"x": x})[0])
+
+
+def predict_tflite(model: bytes, x: Float32) -> Float32:
+    """Return logits (N, classes) of windows `x` (N, L, C) from `infer.tflite` as it stands.
+
+    Raises:
+        MalformedError: `bad-graph`: LiteRT cannot run it.
+    """
+    try:
+        interpreter = Interpreter(model_content=model, num_threads=1)
+        interpreter.allocate_tensors()
+        window, logits = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+        rows = []
+        for example in x:
+            interpreter.set_tensor(window, example[np.newaxis])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(logits))
+    except (ValueError, RuntimeError) as error:
+        raise MalformedError("bad-graph", f"LiteRT cannot run infer.tflite: {str(error)[:200]}") from error
+    return np.concatenate(rows).astype(np.float32, copy=False)
 
 
 def open_session(graph: bytes, initialisers: Mapping[str, ort.OrtValue] | None = None) -> ort.InferenceSession:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bedside.core.bundle.archive import MEMBERS, pack_bundle
+from bedside.core.bundle.archive import members_of, pack_bundle
 from bedside.core.errors import ConfigError
 
 
@@ -16,7 +16,8 @@ def read_bundle(path: Path) -> bytes:
     """
     try:
         if path.is_dir():
-            return pack_bundle({name: (path / name).read_bytes() for name in MEMBERS})
+            names = members_of({file.name for file in path.iterdir()})
+            return pack_bundle({name: (path / name).read_bytes() for name in names})
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(

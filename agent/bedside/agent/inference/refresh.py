@@ -1,28 +1,67 @@
 """New parameters into a served model, without any model toolkit.
 
-The float parameters of a checkpoint are requantised with numpy (0.4 ms for 25,000) and laid over the initialisers of
-the bundle's int8 graph; opening the session takes 3 to 10 ms, during which the old model goes on serving.
+The float parameters of a checkpoint are requantised with numpy (0.4 ms for 25,000), then laid over the initialisers of
+the bundle's ONNX graph, or written over their places in its `.tflite` file. Opening the session takes 3 to 10 ms,
+during which the old model goes on serving. A runtime is imported only where it is opened: the resident process has
+one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, assert_never
 
-from bedside.agent.inference.runtimes import Float32
-from bedside.agent.inference.runtimes.onnx import OnnxRuntime
-from bedside.core.bundle.manifest import INFER, INFER_FLOAT
-from bedside.core.bundle.quantise import quantise_parameters
+from bedside.agent.inference.runtimes import Float32, Runtime, RuntimeName
+from bedside.core.bundle.manifest import INFER, INFER_FLOAT, INFER_TFLITE
+from bedside.core.bundle.patch import apply_patches
+from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
+from bedside.core.errors import MalformedError
+
+if TYPE_CHECKING:
+    from bedside.agent.inference.runtimes.onnx import OnnxRuntime
 
 
-def int8_runtime(bundle: Bundle, parameters: Mapping[str, Float32]) -> OnnxRuntime:
+def int8_runtime(bundle: Bundle, parameters: Mapping[str, Float32], runtime: RuntimeName = "onnx") -> Runtime:
     """Return the deployed form of `parameters`: int8 weights and activations.
 
     Raises:
-        MalformedError: `bad-parameters` when they are not a state of this bundle's model.
+        MalformedError: `bad-parameters` when they are not a state of this bundle's model; `no-tflite`; `bad-graph`.
+        UnavailableError: `runtime-missing`.
     """
-    state = check_parameters(bundle.manifest, parameters)
-    return OnnxRuntime(bundle.files[INFER], quantise_parameters(state, bundle.manifest.quantisation))
+    match runtime:
+        case "onnx":
+            from bedside.agent.inference.runtimes.onnx import OnnxRuntime
+
+            state = check_parameters(bundle.manifest, parameters)
+            return OnnxRuntime(bundle.files[INFER], quantise_parameters(state, bundle.manifest.quantisation))
+        case "litert":
+            from bedside.agent.inference.runtimes.litert import LiteRtRuntime
+
+            window = bundle.manifest.window
+            model = patched_tflite(bundle, parameters)
+            return LiteRtRuntime(model, (window.length, window.channels), len(bundle.manifest.labels))
+        case _:
+            assert_never(runtime)
+
+
+def patched_tflite(bundle: Bundle, parameters: Mapping[str, Float32]) -> bytes:
+    """Return the bundle's `infer.tflite` with `parameters` in it.
+
+    Raises:
+        MalformedError: `bad-parameters`; `no-tflite` when the bundle has no such file; `bad-manifest` when its table
+            does not fit its tensors.
+    """
+    manifest = bundle.manifest
+    if not isinstance(manifest.patches, tuple):
+        raise MalformedError(
+            "no-tflite",
+            f"the bundle {manifest.name} has no {INFER_TFLITE}",
+            remedy='have its author build it again, or set runtime = "auto" in [inference] of agent.toml',
+        )
+    quantised = quantise_parameters(check_parameters(manifest, parameters), manifest.quantisation)
+    tensors = quantised | real_tensors(quantised, manifest.quantisation)
+    return apply_patches(bundle.files[INFER_TFLITE], manifest.patches, tensors)
 
 
 def float_runtime(bundle: Bundle, parameters: Mapping[str, Float32]) -> OnnxRuntime:
@@ -31,6 +70,8 @@ def float_runtime(bundle: Bundle, parameters: Mapping[str, Float32]) -> OnnxRunt
     Raises:
         MalformedError: `bad-parameters` when they are not a state of this bundle's model.
     """
+    from bedside.agent.inference.runtimes.onnx import OnnxRuntime
+
     state = check_parameters(bundle.manifest, parameters)
     amax = bundle.manifest.quantisation.amax
     weights = {name: array for name, array in state.items() if name != amax}

@@ -6,15 +6,17 @@ files, sizes checked against the bytes at hand before anything is copied. No pat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from bedside.core.bundle.bounds import MAX_BUNDLE_FILE_BYTES, MAX_MANIFEST_BYTES, SIGNATURE_BYTES
-from bedside.core.bundle.manifest import COMMITTED, MANIFEST, SIGNATURE
+from bedside.core.bundle.manifest import COMMITTED, MANIFEST, OPTIONAL, SIGNATURE
 from bedside.core.errors import MalformedError
 from bedside.core.ustar import BLOCK_BYTES, END, header, padding, size_of
 
 MEMBERS: Final = (MANIFEST, SIGNATURE, *COMMITTED)
+"""The files of every bundle, in their order; those of `OPTIONAL` may follow."""
+
 _LIMITS: Final = {
     MANIFEST: MAX_MANIFEST_BYTES,
     SIGNATURE: SIGNATURE_BYTES,
@@ -22,17 +24,22 @@ _LIMITS: Final = {
 
 
 def pack_bundle(files: Mapping[str, bytes]) -> bytes:
-    """Return the tar of `files`, which must be exactly the members of a bundle.
+    """Return the tar of `files`, which must be the members of a bundle, with or without optional ones.
 
     Raises:
         ValueError: a file is missing or unknown.
     """
-    if set(files) != set(MEMBERS):
-        raise ValueError(f"a bundle has exactly the files {', '.join(MEMBERS)}")
+    if set(files) - set(OPTIONAL) != set(MEMBERS):
+        raise ValueError(f"a bundle has exactly the files {', '.join(MEMBERS)}, and perhaps {', '.join(OPTIONAL)}")
     parts = []
-    for name in MEMBERS:
+    for name in members_of(files):
         parts += [header(name, len(files[name])), files[name], bytes(padding(len(files[name])))]
     return b"".join([*parts, END])
+
+
+def members_of(names: Container[str]) -> tuple[str, ...]:
+    """The files of a bundle that has `names`, in their order."""
+    return (*MEMBERS, *(name for name in OPTIONAL if name in names))
 
 
 def unpack_bundle(data: bytes) -> dict[str, bytes]:
@@ -46,7 +53,9 @@ def unpack_bundle(data: bytes) -> dict[str, bytes]:
         raise MalformedError("bad-archive", sentence, remedy="name the folder or tar that `bedside model build` wrote")
     files: dict[str, bytes] = {}
     position = 0
-    for name in MEMBERS:
+    for name in (*MEMBERS, *OPTIONAL):
+        if name in OPTIONAL and data[position:] == END:
+            break
         block = data[position : position + BLOCK_BYTES]
         size = size_of(block)
         if size > _LIMITS.get(name, MAX_BUNDLE_FILE_BYTES) or block != header(name, size):

@@ -25,6 +25,9 @@ MAX_TENSOR_RANK: Final = 8
 MAX_LAYERS: Final = 256
 """Layers of one list."""
 
+MAX_PATCHES: Final = 4_096
+"""Places in `infer.tflite` that follow from the parameters: a dozen for each layer."""
+
 MAX_LABELS: Final = 256
 """Classes of one model."""
 

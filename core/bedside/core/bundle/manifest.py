@@ -16,6 +16,7 @@ import msgspec
 
 from bedside.core.bundle import bounds
 from bedside.core.bundle.layers import Layer, walk
+from bedside.core.bundle.patch import Patch, check_patches
 from bedside.core.errors import MalformedError
 from bedside.core.limits import MAX_VECTOR_WORDS
 
@@ -27,8 +28,12 @@ INFER: Final = "infer.onnx"
 INFER_FLOAT: Final = "infer_float.onnx"
 PARAMETERS: Final = "parameters.safetensors"
 GOLDEN: Final = "golden.safetensors"
+INFER_TFLITE: Final = "infer.tflite"
 COMMITTED: Final = (TRAIN, INFER, INFER_FLOAT, PARAMETERS, GOLDEN)
-"""The files that a manifest commits to, in the order in which they travel."""
+"""The files that every manifest commits to, in the order in which they travel."""
+
+OPTIONAL: Final = (INFER_TFLITE,)
+"""The files that may follow them, in this order."""
 
 SIGNED_KIND: Final = "bundle"
 _SHORT_KEY_CHARS: Final = 16
@@ -119,7 +124,7 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         learning_rate: of those steps.
         momentum: of those steps.
         proximal_mu: of those steps.
-        tolerances: of `loss`, `logits`, `logits_float` and every parameter.
+        tolerances: of `loss`, `logits`, `logits_litert` (against the same vector), `logits_float` and every parameter.
     """
 
     steps: int
@@ -165,7 +170,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The manifest. `optimiser` tensors start at zero, have no file, and never leave the device.
 
     `checkpoint` is the BLAKE2b-256, in hexadecimal, of the shared parameters that training starts from, as a
-    safetensors file: the first link of every lineage.
+    safetensors file: the first link of every lineage. `patches` is there together with `infer.tflite`, and says where
+    the parameters are in it; a manifest without has the bytes that it had before there was such a file.
     """
 
     name: str
@@ -183,6 +189,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: tuple[FileEntry, ...]
     checkpoint: str
     schema: int = SCHEMA
+    patches: tuple[Patch, ...] | msgspec.UnsetType = msgspec.UNSET
 
     def shared(self) -> tuple[TensorSpec, ...]:
         """The parameters that an update carries, in the manifest's order."""
@@ -254,10 +261,13 @@ def _check_names(manifest: Manifest) -> None:
     names = (manifest.name, manifest.version, manifest.signer, manifest.window.stream, *manifest.labels)
     if any(not 0 < len(name) <= bounds.MAX_NAME_CHARS or not name.isprintable() for name in names):
         raise _bad(f"names and labels have 1 to {bounds.MAX_NAME_CHARS} printable characters")
-    if tuple(entry.name for entry in manifest.files) != COMMITTED:
-        raise _bad(f"a bundle commits to exactly {', '.join(COMMITTED)}, in this order")
+    optional = OPTIONAL if isinstance(manifest.patches, tuple) else ()
+    if tuple(entry.name for entry in manifest.files) != (*COMMITTED, *optional):
+        raise _bad(f"a bundle commits to exactly {', '.join((*COMMITTED, *optional))}, in this order")
     if any(not 0 < entry.size <= bounds.MAX_BUNDLE_FILE_BYTES for entry in manifest.files):
         raise _bad("a file's size is outside its bounds")
+    if isinstance(manifest.patches, tuple):
+        check_patches(manifest.patches, manifest.files[-1].size)
     if len(manifest.checkpoint) != 64 or not set(manifest.checkpoint) <= set("0123456789abcdef"):
         raise _bad("the first checkpoint is not named by 64 hexadecimal digits")
 

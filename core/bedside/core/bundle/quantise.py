@@ -25,6 +25,7 @@ UNSIGNED_ZERO_POINT: Final = -128
 """Zero point of an int8 activation that is never negative."""
 
 _INT32_MAX: Final = 2**31 - 1
+_CONV_RANK: Final = 3
 
 
 def quantise_parameters(
@@ -43,6 +44,22 @@ def quantise_parameters(
     return tensors
 
 
+def real_tensors(quantised: Mapping[str, Array], quantisation: Quantisation) -> dict[str, Array]:
+    """Return what the integers of `quantise_parameters` stand for, float32: `w.real` shaped as `w.q`, and `b.real`.
+
+    A runtime that computes a layer in float multiplies by these and so stays with the numbers of the integer form.
+    """
+    tensors: dict[str, Array] = {}
+    for layer in quantisation.layers:
+        values, scale = quantised[f"{layer.weight}.q"], quantised[f"{layer.weight}.scale"]
+        units_first = values.ndim == _CONV_RANK
+        spread = scale[:, np.newaxis, np.newaxis] if units_first else scale
+        bias = quantised[f"{layer.bias}.q"] * quantised[f"{layer.bias}.scale"].astype(np.float64)
+        tensors[f"{layer.weight}.real"] = (values * spread).astype(np.float32)
+        tensors[f"{layer.bias}.real"] = bias.astype(np.float32)
+    return tensors
+
+
 def activation_scale(amax: float, *, signed: bool) -> float:
     """Scale of an int8 activation whose largest magnitude is `amax`."""
     return max(amax / (127 if signed else 255), MIN_SCALE)
@@ -58,7 +75,7 @@ def _layer_tensors(
     flat = weight.reshape(-1, weight.shape[-1])
     scale = np.maximum(np.abs(flat).max(axis=0) / np.float32(qmax), np.float32(MIN_SCALE)).astype(np.float32)
     values = np.clip(np.round(weight / scale), -qmax, qmax).astype(np.int8)
-    if values.ndim == 3:  # (taps, channels, filters) to the order of the ONNX operator Conv
+    if values.ndim == _CONV_RANK:  # (taps, channels, filters) to the order of the ONNX operator Conv
         values = np.ascontiguousarray(values.transpose(2, 1, 0))
     bias_scale = (scale * np.float32(input_scale)).astype(np.float32)
     bias_values = np.clip(np.round(bias.astype(np.float64) / bias_scale), -_INT32_MAX, _INT32_MAX)

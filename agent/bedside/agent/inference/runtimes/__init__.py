@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+RuntimeName = Literal["onnx", "litert"]
+"""The modules of this package."""
 
 Float32 = npt.NDArray[np.float32]
 

@@ -1,0 +1,100 @@
+"""LiteRT on one core: a third of onnxruntime's time for a window of these nets, and a third of its memory.
+
+ai-edge-litert where its wheel exists; else its predecessor tflite-runtime, which has the same interface and reads the
+same file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final, cast
+
+import numpy as np
+
+from bedside.agent.inference.runtimes import Float32
+from bedside.core.errors import MalformedError, UnavailableError
+
+_MODULES: Final = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
+
+
+class LiteRtRuntime:
+    """One interpreter over the bytes of `infer.tflite`, which has run once when this returns.
+
+    Running it is the proof that there is a runtime: tflite-runtime imports under numpy 2 and fails only here.
+
+    Args:
+        model: the file, with the parameters to serve.
+        shape: (L, C) of its windows.
+        classes: number of its logits.
+
+    Raises:
+        UnavailableError: `runtime-missing`.
+        MalformedError: `bad-graph`: the runtime cannot run the file, or it is not a net of this shape.
+    """
+
+    def __init__(self, model: bytes, shape: tuple[int, int], classes: int) -> None:
+        interpreter = _interpreter_class()
+        self._model = model  # the interpreter reads from these bytes for as long as it lives
+        try:
+            self._interpreter = interpreter(model_content=model, num_threads=1)
+            self._interpreter.allocate_tensors()
+            window, logits = (
+                _only(self._interpreter.get_input_details()),
+                _only(self._interpreter.get_output_details()),
+            )
+        except SystemError as error:
+            raise runtime_missing("LiteRT is installed beside a numpy that it was not built for") from error
+        except (RuntimeError, ValueError) as error:
+            raise _bad(str(error)) from error
+        for detail, wanted in ((window, (1, *shape)), (logits, (1, classes))):
+            if tuple(detail["shape"]) != wanted or detail["dtype"] is not np.float32:
+                raise _bad(f"a tensor of it is {detail['dtype'].__name__}{tuple(detail['shape'])}, not float32{wanted}")
+        self._window, self._logits = int(window["index"]), int(logits["index"])
+        self.predict(np.zeros((1, *shape), np.float32))
+
+    def predict(self, x: Float32) -> Float32:
+        """Return logits (N, classes) of windows `x` (N, L, C), both float32, one window after the other.
+
+        Raises:
+            MalformedError: `bad-graph`: the runtime fails on it.
+        """
+        rows = []
+        try:
+            for number in range(len(x)):
+                self._interpreter.set_tensor(self._window, x[number : number + 1])
+                self._interpreter.invoke()
+                rows.append(self._interpreter.get_tensor(self._logits))
+        except (RuntimeError, ValueError) as error:
+            raise _bad(str(error)) from error
+        return cast("Float32", rows[0] if len(rows) == 1 else np.concatenate(rows))
+
+
+def runtime_missing(sentence: str) -> UnavailableError:
+    """The error where LiteRT was asked for and cannot be had."""
+    return UnavailableError(
+        "runtime-missing",
+        sentence,
+        remedy="pip install 'bedside[litert]' (on Python 3.11 boards without its wheel: 'bedside[tflite]'), "
+        'or set runtime = "onnx" in [inference] of agent.toml',
+    )
+
+
+def _interpreter_class() -> Any:
+    for module in _MODULES:
+        try:
+            return importlib.import_module(module).Interpreter
+        except ImportError:
+            continue
+    raise runtime_missing("LiteRT is not installed")
+
+
+def _only(details: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(details) != 1:
+        raise ValueError(f"it has {len(details)} inputs or outputs, not one")
+    return details[0]
+
+
+def _bad(sentence: str) -> MalformedError:
+    return MalformedError(
+        "bad-graph", f"LiteRT cannot run the graph: {sentence[:200]}", remedy="build the bundle for this version of it"
+    )
