@@ -1,26 +1,48 @@
-"""Opening a buffer that a bad card has damaged: look first, set it aside, save what proves itself, go on.
+"""Saving what proves itself from a buffer that a bad card has damaged.
 
-`quick_check` *raises* on a malformed file, and SQLite's own recovery fails on healthy ones, so rows are read one by
-one by id; a blob counts as saved only when its seal opens.
+SQLite's own recovery fails on healthy files, so rows are read one by one by their keys. A row counts as saved only
+when its tag holds and, where it is sealed, its seal opens.
+
+Invariants:
+    * The damaged file is only read. It gives way to the new one after that is complete.
+    * What was lost is counted by table, in the new file's own counters.
+    * A key that opens nothing is a wrong key, not damage: then nothing is changed.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from itertools import count
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.buffer.schema import ID_PER_SECOND, MIGRATIONS, second_of, stream_number_of
+from bedside.agent.buffer.schema import ID_PER_SECOND, second_of, stream_number_of
 from bedside.agent.buffer.seal import Sealer
-from bedside.core.errors import MalformedError, StoreError
-from bedside.service.sqlite import Database, open_database
+from bedside.agent.buffer.tags import TAG, TAGGED, is_sound
+from bedside.core.errors import ConfigError, MalformedError, StoreError
+from bedside.service.sqlite import Database
 
-_DAMAGE_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_SMALL_TABLES: Final = ("streams", "sessions", "labels", "predictions")
+MAX_SET_ASIDE: Final = 2
+"""Damaged files that are kept for whoever wants to look; a bad card must not fill itself with them."""
+
+SEALED: Final = ("blobs", "records", "windows", "summaries", "explanations")
+"""Tables whose content is sealed."""
+
+_KEYS: Final = {
+    "seal_keys": "key_id",
+    "streams": "number",
+    "sessions": "number",
+    "explanations": "prediction",
+    "summaries": "",
+    "counters": "",
+}
+"""Integer keys by which rows are read, where that is not `id`; tables without one are read from both ends."""
+
+_BATCH_ROWS: Final = 256
 _MAX_ERRORS_IN_ROW: Final = 100_000
 """Failed reads after which the rest of a table counts as lost: a day of seconds, and a few seconds of work."""
 
@@ -30,166 +52,250 @@ class Salvage:
     """What was saved from a damaged file.
 
     Attributes:
-        renamed_to: where the damaged file lies.
-        blobs: rows of signal saved.
-        bad_blobs: rows of signal that could be read but did not open.
-        other_rows: saved rows of the small tables.
-        read_errors: reads that failed.
+        renamed_to: where the damaged file lies; None where only the end of its log was damaged.
+        saved: rows by table.
+        lost: rows that were read and did not hold, and reads that failed, by table: at least so much is gone.
+        lost_commits: transactions at the end of the log that had been acknowledged and do not hold.
     """
 
-    renamed_to: Path
-    blobs: int
-    bad_blobs: int
-    other_rows: int
-    read_errors: int
+    renamed_to: Path | None
+    saved: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    lost_commits: int = 0
+
+    @property
+    def blobs(self) -> int:
+        """Rows of signal saved."""
+        return self.saved.get("blobs", 0)
 
     def sentence(self) -> str:
         """For health and logs."""
-        return (
-            f"the buffer was damaged: {self.blobs} seconds of signal saved, {self.bad_blobs} unreadable, "
-            f"the old file is {self.renamed_to.name}"
-        )
+        lost = [f"{number} {table}" for table, number in self.lost.items()]
+        lost += [f"{self.lost_commits} seconds at the end of the log"] if self.lost_commits else []
+        told = f"the buffer was damaged: {', '.join(lost) or 'nothing'} lost"
+        if self.renamed_to is None:
+            return told
+        return f"{told}, {self.blobs} seconds of signal saved, the old file is {self.renamed_to.name}"
 
 
-def open_or_salvage(path: Path, sealer: Sealer) -> tuple[Database, Salvage | None]:
-    """Open the buffer at `path`; when it is malformed, salvage it into a new file.
+def set_aside_files(path: Path) -> list[Path]:
+    """Damaged databases beside the buffer at `path`, oldest first."""
+    found = [one for one in path.parent.glob(f"{path.name}.damaged-*") if one.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda one: int(one.name.rpartition("-")[2]))
 
-    Raises:
-        StoreError: `store-open` or `store-newer` for reasons other than damage.
+
+def discard_set_aside(path: Path, keep: int = 0) -> None:
+    """Delete damaged files beside the buffer at `path`, oldest first, until `keep` are left.
+
+    Erasing a session needs it: a damaged file still holds that session's rows.
     """
-    try:
-        return _open_checked(path), None
-    except StoreError as error:
-        if not _is_damage(error):
-            raise
-    aside = _set_aside(path)
-    database = open_database(path, MIGRATIONS, secure_delete=True)
-    return database, _copy(aside, database, sealer)
+    found = set_aside_files(path)
+    for one in found[: len(found) - keep]:
+        for suffix in ("-wal", "-shm", ""):
+            one.with_name(one.name + suffix).unlink(missing_ok=True)
 
 
-def _open_checked(path: Path) -> Database:
-    database = open_database(path, MIGRATIONS, secure_delete=True)
-    try:
-        answer = database.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.Error as error:
-        database.close()
-        raise StoreError("store-open", f"{path} cannot be checked: {error}") from error
-    if answer != "ok":
-        database.close()
-        raise StoreError("store-damaged", f"{path} is damaged: {answer}")
-    return database
-
-
-def _is_damage(error: StoreError) -> bool:
-    if error.code == "store-damaged":
-        return True
-    cause = error.__cause__
-    while isinstance(cause, StoreError):
-        cause = cause.__cause__
-    return isinstance(cause, sqlite3.Error) and (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE_CODES
-
-
-def _set_aside(path: Path) -> Path:
-    aside = next(
-        candidate for number in count(1) if not (candidate := path.with_name(f"{path.name}.damaged-{number}")).exists()
-    )
+def set_aside(path: Path) -> Path:
+    """Rename the damaged file with its log, keep few of its kind, and return its new name."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(_next_number(path)))
+    aside = next(names)
     for suffix in ("-wal", "-shm", ""):
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            source.rename(aside.with_name(aside.name + suffix))
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    discard_set_aside(path, MAX_SET_ASIDE)
     return aside
 
 
-def _copy(aside: Path, database: Database, sealer: Sealer) -> Salvage:
-    with closing(sqlite3.connect(aside, isolation_level=None)) as damaged:
+def copy_sound_rows(damaged_path: Path, database: Database, sealer: Sealer) -> tuple[Counter[str], Counter[str]]:
+    """Copy every row that proves itself; return how many were saved, and lost, by table.
+
+    Raises:
+        ConfigError: `buffer-key-wrong` when there are sealed rows and no key is theirs.
+        StoreError: `store-write` when the new file cannot take them.
+    """
+    saved: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    with closing(sqlite3.connect(damaged_path, isolation_level=None)) as damaged:
         damaged.row_factory = sqlite3.Row
-        reads = _Reads(damaged)
-        other = sum(
-            database.run_tx(f"salvage {table}", lambda tx, name=table: _copy_small(reads, tx, name))  # type: ignore[misc]  # the default binds the loop value
-            for table in _SMALL_TABLES
-        )
-        names = {int(row["number"]): str(row["name"]) for row in database.connection.execute("SELECT * FROM streams")}
-        good, bad = database.run_tx("salvage blobs", lambda tx: _copy_blobs(reads, tx, sealer, names))
-        return Salvage(aside, good, bad, other, reads.errors)
+        damaged.text_factory = _text
+        proof = _Proof(sealer, _is_tagged(damaged))
+        for table in TAGGED:
+            reads = _Reads(damaged, table)
+            rows_left = reads.rows()
+            while rows := list(islice(rows_left, _BATCH_ROWS)):
+                sound = [row for row in rows if proof.holds(table, row)]
+                saved[table] += database.run_tx(f"salvage {table}", lambda tx, t=table, s=sound: _insert(tx, t, s))  # type: ignore[misc]  # the defaults bind the loop's values
+                lost[table] += len(rows) - len(sound)
+            lost[table] += reads.errors
+        proof.check_key(damaged_path)
+        _copy_numbering(damaged, database)
+    return +saved, +lost
 
 
-def _copy_small(reads: _Reads, tx: sqlite3.Connection, table: str) -> int:
-    kept = 0
-    key = "number" if table in {"streams", "sessions"} else "id"
-    for row in reads.by_key(table, key, 1):
-        marks = ", ".join("?" * len(row))
-        kept += tx.execute(
-            f"INSERT OR IGNORE INTO {table} ({', '.join(row.keys())}) VALUES ({marks})", tuple(row)
+def _copy_numbering(damaged: sqlite3.Connection, database: Database) -> None:
+    """Numbers of rows that are gone are not used again."""
+    with suppress(sqlite3.Error):
+        for name, last in damaged.execute("SELECT name, seq FROM sqlite_sequence").fetchall():
+            if name in TAGGED and isinstance(last, int):
+                raise_to = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
+                database.run_tx("numbering", lambda tx, sql=raise_to, to=(last, name): tx.execute(sql, to))  # type: ignore[misc]  # as above
+
+
+def _next_number(path: Path) -> int:
+    found = set_aside_files(path)
+    return int(found[-1].name.rpartition("-")[2]) + 1 if found else 1
+
+
+def _text(data: bytes) -> str:
+    """Text of a damaged row: what is no UTF-8 must fail its tag, not stop the reading."""
+    return data.decode("utf-8", "replace")
+
+
+def _is_tagged(damaged: sqlite3.Connection) -> bool:
+    with suppress(sqlite3.Error):
+        return bool(damaged.execute("PRAGMA user_version").fetchone()[0])
+    return True
+
+
+def _insert(tx: sqlite3.Connection, table: str, rows: Iterable[sqlite3.Row]) -> int:
+    inserted = 0
+    for row in rows:
+        names = [name for name in row.keys() if name != TAG]  # noqa: SIM118
+        marks = ", ".join("?" * len(names))
+        inserted += tx.execute(
+            f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({marks})", [row[name] for name in names]
         ).rowcount
-    return kept
+    return inserted
 
 
-def _copy_blobs(reads: _Reads, tx: sqlite3.Connection, sealer: Sealer, names: dict[int, str]) -> tuple[int, int]:
-    good = bad = 0
-    for row in reads.by_key("blobs", "id", ID_PER_SECOND):
-        blob_id = int(row["id"])
-        name = names.get(stream_number_of(blob_id), "")
+class _Proof:
+    """Whether a row is as it was written."""
+
+    def __init__(self, sealer: Sealer, tagged: bool) -> None:
+        self._sealer = sealer
+        self._tagged = tagged
+        self._streams: dict[int, str] = {}
+        self._sealed = self._opened = 0
+
+    def holds(self, table: str, row: sqlite3.Row) -> bool:
+        """Judge one row; streams come before blobs, whose place names them."""
+        if self._tagged and not is_sound(row):
+            return False
+        if table == "streams":
+            self._streams[int(row["number"])] = str(row["name"])
+        return table not in SEALED or self._opens(table, row)
+
+    def check_key(self, path: Path) -> None:
+        """Raises ConfigError `buffer-key-wrong` when rows were sealed, and none by one of our keys."""
+        if self._sealed and not self._opened:
+            raise wrong_key(path)
+
+    def _opens(self, table: str, row: sqlite3.Row) -> bool:
+        ours = row["key_id"] in self._sealer.ring.ids if "key_id" in row.keys() else False  # noqa: SIM118
+        self._sealed += 1
         try:
-            sealer.open(row["sealed"], name, row["session"], second_of(blob_id))
-        except (StoreError, MalformedError):
-            bad += 1
-            continue
-        marks = ", ".join("?" * len(row))
-        tx.execute(f"INSERT OR IGNORE INTO blobs ({', '.join(row.keys())}) VALUES ({marks})", tuple(row))
-        good += 1
-    return good, bad
+            if table == "blobs":
+                name = self._streams.get(stream_number_of(row["id"]), "")
+                self._sealer.open(row["sealed"], name, row["session"], second_of(row["id"]))
+            elif not self._sealer.opens(row["sealed"]):
+                self._opened += ours
+                return False
+        except (StoreError, MalformedError) as error:
+            self._opened += ours or error.code != "blob-sealed"
+            return False
+        self._opened += 1
+        return True
+
+
+def wrong_key(path: Path) -> ConfigError:
+    """The error of a buffer that was sealed with a key that is not here."""
+    return ConfigError(
+        "buffer-key-wrong",
+        f"{path.name} holds rows that were sealed with a key which is not here; nothing was changed",
+        remedy="restore identity/buffer.key or the credentials bedside-buffer-key and bedside-buffer-key-old;"
+        f" if the key is lost for good, move {path} away to begin anew",
+    )
 
 
 class _Reads:
-    """Point reads on a damaged file, in the order of an integer key, stepping over what cannot be read."""
+    """Every row of one table of a damaged file that can be read, stepping over what cannot.
 
-    def __init__(self, damaged: sqlite3.Connection) -> None:
+    Attributes:
+        errors: reads that failed.
+    """
+
+    def __init__(self, damaged: sqlite3.Connection, table: str) -> None:
         self._damaged = damaged
+        self._table = table
+        self._key = _KEYS.get(table, "id")
+        self._step = ID_PER_SECOND if table == "blobs" else 1
         self.errors = 0
 
-    def by_key(self, table: str, key: str, step: int) -> Iterator[sqlite3.Row]:
-        """Yield every readable row; after a failure go on `step` later."""
-        if not self._is_known(table):
+    def rows(self) -> Iterator[sqlite3.Row]:
+        """Yield them in the order of their keys; a table without a key from both ends, some rows twice."""
+        if not self._is_known():
             return
-        last_key = self._end(table, key)
+        yield from self._by_key() if self._key else self._from_both_ends()
+
+    def _by_key(self) -> Iterator[sqlite3.Row]:
+        last_key = self._end()
         after, failed = -1, 0
         while failed < _MAX_ERRORS_IN_ROW and (last_key is None or after < last_key):
             try:
-                row = self._damaged.execute(
-                    f"SELECT * FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT 1", (after,)
-                ).fetchone()
+                row = self._next("*", after)
             except sqlite3.Error:
                 self.errors += 1
                 failed += 1
-                after = self._skip(table, key, after, step)
+                after = self._skip(after)
                 continue
             if row is None:
                 return
-            failed, after = 0, int(row[key])
+            if not isinstance(row[self._key], int) or row[self._key] <= after:  # the order itself is damaged
+                self.errors += 1
+                return
+            failed, after = 0, row[self._key]
             yield row
 
-    def _is_known(self, table: str) -> bool:
+    def _from_both_ends(self) -> Iterator[sqlite3.Row]:
+        order = ", ".join(
+            str(row[1])
+            for row in sorted(self._damaged.execute(f"PRAGMA table_info({self._table})"), key=lambda r: int(r[5]))
+            if row[5]
+        )
+        for direction in ("ASC", "DESC"):
+            ordered = ", ".join(f"{name} {direction}" for name in order.split(", "))
+            try:
+                yield from self._damaged.execute(f"SELECT * FROM {self._table} ORDER BY {ordered}")
+            except sqlite3.Error:
+                self.errors += 1
+            else:
+                return
+
+    def _next(self, what: str, after: int) -> sqlite3.Row | None:
+        sql = f"SELECT {what} FROM {self._table} WHERE {self._key} > ? ORDER BY {self._key} LIMIT 1"
+        found: sqlite3.Row | None = self._damaged.execute(sql, (after,)).fetchone()
+        return found
+
+    def _is_known(self) -> bool:
         """Whether the schema can be read: without it every row would fail, one by one."""
         try:
-            self._damaged.execute(f"SELECT 1 FROM {table} LIMIT 0")
-        except sqlite3.Error:
-            self.errors += 1
+            self._damaged.execute(f"SELECT 1 FROM {self._table} LIMIT 0")
+        except sqlite3.Error as error:
+            self.errors += "no such table" not in str(error)
             return False
         return True
 
-    def _skip(self, table: str, key: str, after: int, step: int) -> int:
+    def _skip(self, after: int) -> int:
         """The next key to read behind: the key alone may be readable where its row is not."""
         try:
-            row = self._damaged.execute(
-                f"SELECT {key} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT 1", (after,)
-            ).fetchone()
+            row = self._next(self._key, after)
         except sqlite3.Error:
-            return after - after % step + step
-        return int(row[key]) if row is not None else after + step
+            return after - after % self._step + self._step
+        return int(row[0]) if row is not None and isinstance(row[0], int) and row[0] > after else after + self._step
 
-    def _end(self, table: str, key: str) -> int | None:
+    def _end(self) -> int | None:
         try:
-            row = self._damaged.execute(f"SELECT max({key}) FROM {table}").fetchone()
+            row = self._damaged.execute(f"SELECT max({self._key}) FROM {self._table}").fetchone()
         except sqlite3.Error:
             self.errors += 1
             return None

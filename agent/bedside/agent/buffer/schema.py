@@ -89,6 +89,23 @@ MIGRATIONS: Final = (
         CREATE INDEX alarms_open ON alarms (rule, stream) WHERE cleared_ns = 0 OR acknowledged_ns = 0;
         """,
     ),
+    Migration(
+        "buffer-3",
+        """
+        CREATE TABLE seal_keys (key_id INTEGER PRIMARY KEY, tag INTEGER NOT NULL DEFAULT -1);
+        ALTER TABLE streams ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE sessions ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE blobs ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE records ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE windows ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE summaries ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE labels ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE predictions ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE explanations ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE alarms ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        ALTER TABLE counters ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        """,
+    ),
 )
 
 

@@ -19,9 +19,10 @@ from typing import Final
 from bedside.agent.buffer.eviction import ROW_BYTES, count, evict, evict_predictions, stored_bytes
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
+from bedside.agent.buffer.opening import open_or_salvage
 from bedside.agent.buffer.part import Part, end_ns
 from bedside.agent.buffer.rows import Prediction
-from bedside.agent.buffer.salvage import Salvage, open_or_salvage
+from bedside.agent.buffer.salvage import Salvage
 from bedside.agent.buffer.schema import MAX_PARTS, OF_A_SESSION, first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions

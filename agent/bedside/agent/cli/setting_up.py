@@ -131,11 +131,11 @@ def run(directory: Path) -> None:
     try:
         asyncio.run(run_agent(directory, config, SystemClock(), SystemEntropy()))
     except UnavailableError as error:
-        if error.code != "socket-in-use":
+        if error.code not in {"socket-in-use", "buffer-in-use"}:
             raise
         raise UnavailableError(
             "agent-running",
-            f"an agent already runs in {directory}: {config.api.socket} is its socket",
+            f"an agent already runs in {directory}",
             remedy=f"look at it with `bedside agent status {directory}`, or stop it first",
         ) from error
 

@@ -1,0 +1,248 @@
+"""Opening the buffer's file for its one writer: lock it, look at it, check the key; when it is damaged, salvage it.
+
+Invariants:
+    * One process writes. The lock is the system's, so that it ends with the process, however that ends.
+    * Before anything is written the file's structure, its indexes and every row's tag have been checked.
+    * Every key that a row may need is on record (`seal_keys`). A key that is not here refuses the start and changes
+      nothing: an operator's mistake must never look like damage.
+    * The salvaged file is complete before it takes the damaged one's place; a crash in between is made good here.
+
+Source: DESIGN section 4.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Final
+
+from bedside.agent.buffer.eviction import count
+from bedside.agent.buffer.log import committing_frames
+from bedside.agent.buffer.salvage import SEALED, Salvage, copy_sound_rows, set_aside, wrong_key
+from bedside.agent.buffer.schema import MIGRATIONS
+from bedside.agent.buffer.seal import Sealer
+from bedside.agent.buffer.tags import TAGGED, damaged_rows, keep_tags
+from bedside.core.errors import StoreError, UnavailableError
+from bedside.service.files import private_opener, sync_directory
+from bedside.service.sqlite import DAMAGED, Database, open_database
+
+_NO_DAMAGE_CODES: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+"""Failures of opening that say nothing about the file; after any other one, a copy of what proves itself is better."""
+_PROBED_ROWS: Final = 16
+
+
+class BufferDatabase(Database):
+    """The buffer's file with its one writer; nobody else gets it until it is closed.
+
+    `held` closes the connection, then lets the lock go.
+    """
+
+    def __init__(self, database: Database, held: ExitStack) -> None:
+        super().__init__(database.connection, database.path)
+        self._held = held
+
+    def close(self) -> None:
+        """Checkpoint, close, and let others write."""
+        self._held.close()
+
+
+def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage | None]:
+    """Open the buffer at `path`; when it is malformed, salvage it into a new file.
+
+    Raises:
+        UnavailableError: `buffer-in-use`.
+        ConfigError: `buffer-key-wrong`; the file is as it was.
+        StoreError: `store-open` or `store-newer` for reasons other than damage, `store-write` when there is no room.
+    """
+    with ExitStack() as undo:
+        undo.enter_context(_locked(path))
+        _take_up(path)
+        lost_commits = _lost_commits(path)
+        try:
+            database = _open_checked(path)
+            salvage = Salvage(None, lost_commits=lost_commits) if lost_commits else None
+        except StoreError as error:
+            if not (_is_damage(error) or (error.code == "store-newer" and not _is_newer(path))):
+                raise
+            database, salvage = _salvaged(path, sealer, lost_commits)
+        undo.callback(database.close)
+        _check_keys(database, sealer)
+        if lost_commits:
+            database.run_tx("lost commits", lambda tx: count(tx, "", "", "lost-commits", lost_commits))
+        return BufferDatabase(database, undo.pop_all()), salvage
+
+
+def _open_checked(path: Path) -> Database:
+    database = open_database(path, MIGRATIONS, secure_delete=True)
+    with ExitStack() as undo:
+        undo.callback(database.close)
+        try:
+            answer = database.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if answer != "ok":
+                raise StoreError(DAMAGED, f"{path} is damaged: {answer}")
+            if _shape(database.connection) != _right_shape():
+                raise StoreError(DAMAGED, f"{path} has other tables than it should")
+            keep_tags(database)
+            bad = [table for table in TAGGED if damaged_rows(database.connection, table)]
+        except sqlite3.Error as error:
+            raise StoreError("store-open", f"{path} cannot be checked: {error}") from error
+        if bad:
+            raise StoreError(DAMAGED, f"{path} has damaged rows in {', '.join(bad)}")
+        undo.pop_all()
+    return database
+
+
+def _shape(connection: sqlite3.Connection) -> dict[str, object]:
+    """Columns and indexes of every table: a flipped bit in the schema's text may still be a schema."""
+
+    def rows(pragma: str) -> list[tuple[object, ...]]:
+        return [tuple(row) for row in connection.execute(f"PRAGMA {pragma}")]
+
+    return {
+        table: (
+            rows(f"table_info({table})"),
+            [(index, rows(f"index_xinfo({index[1]})")) for index in rows(f"index_list({table})")],
+        )
+        for table in TAGGED
+    }
+
+
+@cache
+def _right_shape() -> dict[str, object]:
+    with closing(sqlite3.connect(":memory:")) as reference:
+        for migration in MIGRATIONS:
+            reference.executescript(migration.script)
+        return _shape(reference)
+
+
+def _salvaged(path: Path, sealer: Sealer, lost_commits: int) -> tuple[Database, Salvage]:
+    """Build the new file beside the damaged one, then swap them."""
+    building = _building(path)
+    _remove(building)
+    with ExitStack() as undo:
+        undo.callback(_remove, building)
+        with closing(open_database(building, MIGRATIONS, secure_delete=True)) as database:
+            keep_tags(database)
+            saved, lost = copy_sound_rows(path, database, sealer)
+            for table, rows in lost.items():
+                count_lost = partial(count, stream="", session="", name=f"lost-{table}", amount=rows)
+                database.run_tx("salvage", count_lost)
+        undo.pop_all()
+    aside = set_aside(path)
+    building.rename(path)
+    sync_directory(path.parent)
+    return _open_checked(path), Salvage(aside, saved, lost, lost_commits)
+
+
+def _take_up(path: Path) -> None:
+    """Finish a swap that was cut off: the damaged file had gone, and the salvaged one had not come."""
+    building = _building(path)
+    if building.exists() and not path.exists():
+        building.rename(path)
+        sync_directory(path.parent)
+
+
+def _building(path: Path) -> Path:
+    return path.with_name(f"{path.name}.salvaged")
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _lost_commits(path: Path) -> int:
+    """Acknowledged transactions at the end of the log that SQLite will not take, or has no log to take from.
+
+    One is not counted: it may be the transaction that a power cut interrupted, of which nobody was told.
+    """
+    commits = committing_frames(path.with_name(f"{path.name}-wal"))
+    if not commits:
+        return 0
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        taken = int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+        return max(0, sum(number > taken for number in commits) - 1)
+    return 0
+
+
+def _check_keys(database: Database, sealer: Sealer) -> None:
+    """Record the key that seals, and refuse when a row needs one that is not here.
+
+    Raises:
+        ConfigError: `buffer-key-wrong`.
+    """
+    connection, ring = database.connection, sealer.ring
+    recorded = {int(row[0]) for row in connection.execute("SELECT key_id FROM seal_keys")}
+    unneeded = {number for number in recorded - ring.ids if not _needs(connection, number)}
+    if recorded - ring.ids - unneeded or (not recorded and not _opens_some(connection, sealer)):
+        raise wrong_key(database.path)
+    new = {sealer.key_id} if recorded else ring.ids
+
+    def work(tx: sqlite3.Connection) -> None:
+        tx.executemany("DELETE FROM seal_keys WHERE key_id = ?", [(number,) for number in unneeded])
+        tx.executemany("INSERT OR IGNORE INTO seal_keys (key_id) VALUES (?)", [(number,) for number in new])
+
+    if unneeded or new - recorded:
+        database.run_tx("seal keys", work)
+
+
+def _needs(connection: sqlite3.Connection, number: int) -> bool:
+    return any(
+        connection.execute(f"SELECT 1 FROM {table} WHERE key_id = ? LIMIT 1", (number,)).fetchone() for table in SEALED
+    )
+
+
+def _opens_some(connection: sqlite3.Connection, sealer: Sealer) -> bool:
+    """Whether a file from before keys were on record opens: some of its first rows, or it has none."""
+    rows = [
+        row[0] for table in SEALED for row in connection.execute(f"SELECT sealed FROM {table} LIMIT ?", (_PROBED_ROWS,))
+    ]
+    return not rows or any(sealer.opens(sealed) for sealed in rows)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.name}.lock"), "ab", opener=private_opener) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UnavailableError(
+                "buffer-in-use",
+                f"another process writes to {path}",
+                remedy="stop the agent first; two would write over each other",
+            ) from error
+        yield
+
+
+def _is_damage(error: StoreError) -> bool:
+    if error.code == DAMAGED:
+        return True
+    cause = error.__cause__
+    while isinstance(cause, StoreError):
+        cause = cause.__cause__
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # none where text is no text
+    return isinstance(cause, sqlite3.DatabaseError) and (code & 0xFF) not in _NO_DAMAGE_CODES
+
+
+def _is_newer(path: Path) -> bool:
+    """Whether the file has more migrations than we know; where it has not, one of their names is damaged."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM migrations").fetchone()[0]) > len(MIGRATIONS)
+    return False
