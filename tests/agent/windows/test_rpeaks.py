@@ -13,12 +13,12 @@ from wfdb_records import RECORDS, data_folder, read_record
 
 
 def lead(beats_s: np.ndarray, rate_hz: float, seconds: float, heights: np.ndarray) -> np.ndarray:
-    """R waves of 60 ms and T waves a quarter second later, on a wander with noise."""
+    """R waves of 60 ms and tall T waves a quarter second later, on a wander with noise."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
     values = 0.4 * np.sin(2 * np.pi * 0.3 * time_s) + np.random.default_rng(1).normal(0, 0.01, len(time_s))
     for beat_s, height in zip(beats_s, heights, strict=True):
         values += height * np.exp(-(((time_s - beat_s) / 0.012) ** 2))
-        values += 0.35 * height * np.exp(-(((time_s - beat_s - 0.26) / 0.05) ** 2))
+        values += 0.9 * height * np.exp(-(((time_s - beat_s - 0.26) / 0.045) ** 2))
     return values
 
 

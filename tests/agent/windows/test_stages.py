@@ -73,7 +73,7 @@ def bits(windows: list[Window]) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @settings(deadline=None, database=None, max_examples=25)
-@given(st.lists(st.integers(1, 900), min_size=1, max_size=60))
+@given(st.lists(st.integers(1, 900) | st.integers(1, 4), min_size=1, max_size=80))
 def test_blocks_of_any_size_give_the_same_bits(spec, lengths) -> None:
     values = signal(4_000)
     whole, pieces = WindowCutter(spec), WindowCutter(spec)
@@ -156,6 +156,14 @@ def test_a_filter_passes_its_band_and_begins_without_a_step() -> None:
         tone = SectionFilter(sections).push(np.sin(2 * np.pi * hz * time_s)[:, None])
         expected = gain(sections, 2 * math.pi * hz / RATE_HZ)
         assert math.sqrt(2) * tone[1_000:].std() == pytest.approx(expected, abs=2e-3)
+
+
+def test_not_even_the_last_bit_depends_on_blocks_of_one_sample() -> None:
+    values = np.random.default_rng(7).normal(size=(900, 1))
+    for make in (lambda: Resampler(Fraction(25, 72), 10, 8.0), lambda: SectionFilter(BAND.sections)):
+        singly = make()
+        pieces = [singly.push(values[at : at + 1]) for at in range(len(values))]
+        assert np.concatenate(pieces).tobytes() == make().push(values).tobytes()
 
 
 @pytest.mark.parametrize(("from_hz", "to_hz"), [(360, 125), (125, 360), (250, 100), (200, 200), (100, 33)])
