@@ -1,21 +1,36 @@
 """Cuts windows from blocks, causally.
 
 Invariants:
-    * No window crosses a gap, a session, or a change of rate or form; `Run` decides, as in the buffer.
-    * The same samples give the same windows, bit for bit, whatever the blocks they arrive in.
+    * No window, and no state of a filter, crosses a gap, a session, a change of rate or form, or a value that is not
+      a number; `Run` decides, as in the buffer.
+    * The same samples give the same windows, bit for bit, whatever the blocks they arrive in: every stage computes each
+      value by the same operations in the same order.
+
+Source: docs/models.md, docs/adr/0012-preprocessing.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from bedside.agent.buffer.part import Run, offset_ns
+from bedside.agent.windows.cuts import Beats, Cuts, Sliding
+from bedside.agent.windows.kept import Kept
+from bedside.agent.windows.resampler import fits, ratio_of
+from bedside.agent.windows.shaping import Float64, Shaper
+from bedside.agent.windows.stages import StreamStages
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import signal_channels
 from bedside.core.ids import SessionId
-from bedside.core.samples import Block
+from bedside.core.samples import Block, Record
+
+_PIECE_SAMPLES: Final = 1_024
+"""A longer block is taken in pieces, which bounds the memory of its stages."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,24 +52,45 @@ class Window:
     closed_monotonic_s: float
 
 
+@dataclass(slots=True)
+class _Segment:
+    """Consecutive samples without a gap, and what is under way in them."""
+
+    start_ns: int
+    stages: StreamStages
+    cuts: Cuts
+    kept: Kept
+
+
 class WindowCutter:
     """Cuts one stream.
 
     Attributes:
-        gaps: runs that ended before a stream did (gap, session or form changed).
-        unusable_blocks: blocks of another stream, rate or number of channels than the spec's.
+        gaps: runs that ended before a stream did (gap, session or form changed, or values that are not numbers).
+        unusable_blocks: blocks of another stream, rate or number of channels than the spec's, and records that the
+            spec does not take.
+        missing_fields: values that records lacked, and that became 0 after normalisation.
     """
 
-    def __init__(self, spec: WindowSpec) -> None:
+    def __init__(self, spec: WindowSpec, stream: str | None = None) -> None:
+        """Cut `spec`'s windows; `stream` is another one than it names, when the model is bound to that."""
         self.spec = spec
+        self.stream = spec.stream if stream is None else stream
         self.gaps = 0
         self.unusable_blocks = 0
-        self._offset = np.array(spec.offset, np.float64)
-        self._scale = np.array(spec.scale, np.float64)
+        self.missing_fields = 0
+        self._unsettled = 0
+        self._channels = signal_channels(spec)
+        self._pick = list(spec.pick)
+        self._shaper = Shaper(spec)
         self._run: Run | None = None
-        self._kept = np.empty((0, spec.channels), np.float32)
-        self._kept_index = 0
-        self._next_index = 0
+        self._segment: _Segment | None = None
+        self._resampled_hz = 0.0
+
+    @property
+    def unsettled_windows(self) -> int:
+        """Windows left out because they began before the stream's filters had settled."""
+        return self._unsettled + (self._segment.cuts.unsettled if self._segment is not None else 0)
 
     def push(self, block: Block, session: SessionId, arrived_s: float) -> list[Window]:
         """Take a block that arrived at monotonic time `arrived_s`; return the windows that it closed."""
@@ -64,42 +100,83 @@ class WindowCutter:
         if self._run is None or not self._run.continues(block, session):
             self.gaps += self._run is not None
             self._run = Run.begin(block, session)
-            self._kept = self._kept[:0]
-            self._kept_index = self._next_index = 0
-        self._run.samples += len(block.values)
-        self._kept = np.concatenate([self._kept, self._normalise(block)])
+            self._end_segment()
+        first, self._run.samples = self._run.samples, self._run.samples + len(block.values)
         windows: list[Window] = []
-        while self._next_index + self.spec.length <= self._run.samples:
-            windows.append(self._cut(self._run, arrived_s))
-            self._next_index += self.spec.hop
-        self._forget()
+        for at, piece in self._pieces(block):
+            if not len(piece):
+                self.gaps += self._segment is not None
+                self._end_segment()
+                continue
+            if self._segment is None:
+                self._segment = self._begin_segment(self._run, first + at)
+            windows += self._take(self._segment, piece, session, arrived_s)
         return windows
 
+    def push_record(self, record: Record, session: SessionId, arrived_s: float) -> list[Window]:
+        """Take a record that arrived at monotonic time `arrived_s`; return the window that it is."""
+        if record.stream != self.stream or not self.spec.fields:
+            self.unusable_blocks += 1
+            return []
+        values = np.array([[record.values.get(name, np.nan) for name in self.spec.fields]], np.float64)
+        missing = ~np.isfinite(values)
+        self.missing_fields += int(missing.sum())
+        shaped = self._shaper.shape(np.where(missing, 0.0, values), ())
+        shaped[missing] = 0.0
+        return [Window(self.stream, session, record.time_ns, record.time_ns + 1, shaped, arrived_s)]
+
     def _usable(self, block: Block) -> bool:
-        return (
-            block.stream == self.spec.stream
-            and block.values.shape[1] == self.spec.channels
-            and abs(block.rate_hz - self.spec.rate_hz) <= 1e-3 * self.spec.rate_hz
-        )
+        channels = block.values.shape[1]
+        fitting = channels > max(self._pick) if self._pick else channels == self._channels
+        return block.stream == self.stream and fitting and not self.spec.fields and self._accepts_rate(block.rate_hz)
 
-    def _normalise(self, block: Block) -> npt.NDArray[np.float32]:
-        physical = block.values.astype(np.float64) * block.scale
-        return ((physical - self._offset) * self._scale).astype(np.float32)
+    def _accepts_rate(self, rate_hz: float) -> bool:
+        if self.spec.resample is None:
+            return abs(rate_hz - self.spec.rate_hz) <= 1e-3 * self.spec.rate_hz
+        if rate_hz != self._resampled_hz:
+            if not fits(ratio_of(rate_hz, self.spec.rate_hz), self.spec.resample.half_width):
+                return False
+            self._resampled_hz = rate_hz
+        return True
 
-    def _cut(self, run: Run, arrived_s: float) -> Window:
-        first = self._next_index - self._kept_index
-        start_ns = run.start_ns + offset_ns(self._next_index, run.rate_hz)
-        return Window(
-            self.spec.stream,
-            run.session,
-            start_ns,
-            run.start_ns + offset_ns(self._next_index + self.spec.length, run.rate_hz),
-            self._kept[first : first + self.spec.length].copy(),
-            arrived_s,
-        )
+    def _pieces(self, block: Block) -> Iterator[tuple[int, Float64]]:
+        """Yield (index, physical samples) in pieces of numbers; an empty piece where something is none."""
+        values = block.values[:, self._pick] if self._pick else block.values
+        physical = values.astype(np.float64) * block.scale
+        bad = np.flatnonzero(~np.isfinite(physical).all(axis=1)) if values.dtype.kind == "f" else ()
+        start = 0
+        for end in (*bad, len(physical)):
+            for at in range(start, end, _PIECE_SAMPLES):
+                yield at, physical[at : min(at + _PIECE_SAMPLES, end)]
+            if end < len(physical):
+                yield int(end), physical[:0]
+            start = int(end) + 1
 
-    def _forget(self) -> None:
-        """Drop the samples that no later window needs."""
-        spent = min(self._next_index - self._kept_index, len(self._kept))
-        self._kept = self._kept[spent:]
-        self._kept_index += spent
+    def _begin_segment(self, run: Run, at: int) -> _Segment:
+        stages = StreamStages(self.spec, run.rate_hz)
+        cuts: Cuts = Sliding(self.spec.length, self.spec.hop, stages.first, stages.usable)
+        if self.spec.beat is not None:
+            cuts = Beats(self.spec.beat, stages.rate_hz, stages.first, stages.usable)
+        start_ns = run.start_ns + offset_ns(at, run.rate_hz)
+        return _Segment(start_ns, stages, cuts, Kept(self._channels, stages.first))
+
+    def _end_segment(self) -> None:
+        self._unsettled = self.unsettled_windows
+        self._segment = None
+
+    def _take(self, segment: _Segment, piece: Float64, session: SessionId, arrived_s: float) -> list[Window]:
+        staged = segment.stages.push(piece)
+        segment.kept.append(staged.after)
+        windows = [
+            Window(
+                self.stream,
+                session,
+                segment.start_ns + offset_ns(cut.first, segment.stages.rate_hz),
+                segment.start_ns + offset_ns(cut.first + self.spec.length, segment.stages.rate_hz),
+                self._shaper.shape(segment.kept.between(cut.first, cut.first + self.spec.length), cut.extra),
+                arrived_s,
+            )
+            for cut in segment.cuts.push(staged.before, segment.kept.end)
+        ]
+        segment.kept.forget(segment.cuts.needed)
+        return windows

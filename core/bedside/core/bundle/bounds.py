@@ -39,3 +39,6 @@ MAX_WINDOW_SAMPLES: Final = 65_536
 
 MAX_NAME_CHARS: Final = 64
 """Characters of a tensor, file, label or model name."""
+
+MAX_REFERENCE_EDGES: Final = 64
+"""Borders between the bins of one channel's reference histogram: deciles need nine."""

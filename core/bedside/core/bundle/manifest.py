@@ -17,6 +17,17 @@ import msgspec
 from bedside.core.bundle import bounds
 from bedside.core.bundle.layers import Layer, walk
 from bedside.core.bundle.patch import Patch, check_patches
+from bedside.core.bundle.preprocessing import (
+    Beat,
+    Detrend,
+    Filter,
+    Normalise,
+    Reference,
+    Resample,
+    check_reference,
+    check_stages,
+    signal_channels,
+)
 from bedside.core.errors import MalformedError
 from bedside.core.limits import MAX_VECTOR_WORDS
 
@@ -43,17 +54,26 @@ Level = Literal["Q0", "Q1"]
 """Q0: float training, quantised afterwards. Q1: quantisation-aware training on a float master."""
 
 
-class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a stream is cut into model inputs.
+
+    What has a default is a stage that a model may leave out; then the manifest's bytes do not have it either.
 
     Attributes:
         stream: id of the stream.
-        channels: values per sample.
-        rate_hz: samples per second.
+        channels: values per sample of the model's input.
+        rate_hz: samples per second of the model's input.
         length: samples of one window.
         hop: samples from one window's start to the next one's.
         offset: per channel, physical units.
         scale: per channel; the model sees x = (physical - offset) * scale.
+        pick: channels of the stream to take, in this order; empty for all.
+        resample: None when the stream has the window's rate.
+        filter: None for none.
+        beat: None for sliding windows.
+        detrend: per window and channel.
+        normalise: per window and channel.
+        fields: names of a record's values, when the model takes records; no stage of a stream applies then.
     """
 
     stream: str
@@ -63,6 +83,13 @@ class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hop: int
     offset: tuple[float, ...]
     scale: tuple[float, ...]
+    pick: tuple[int, ...] = ()
+    resample: Resample | None = None
+    filter: Filter | None = None
+    beat: Beat | None = None
+    detrend: Detrend = "none"
+    normalise: Normalise = "none"
+    fields: tuple[str, ...] = ()
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,6 +199,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `checkpoint` is the BLAKE2b-256, in hexadecimal, of the shared parameters that training starts from, as a
     safetensors file: the first link of every lineage. `patches` is there together with `infer.tflite`, and says where
     the parameters are in it; a manifest without has the bytes that it had before there was such a file.
+    `reference` is what the author's streams looked like.
     """
 
     name: str
@@ -190,6 +218,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint: str
     schema: int = SCHEMA
     patches: tuple[Patch, ...] | msgspec.UnsetType = msgspec.UNSET
+    reference: Reference | msgspec.UnsetType = msgspec.UNSET
 
     def shared(self) -> tuple[TensorSpec, ...]:
         """The parameters that an update carries, in the manifest's order."""
@@ -222,6 +251,8 @@ def decode_manifest(data: bytes) -> Manifest:
     if encode_manifest(manifest) != data:
         raise _bad("the manifest is not in canonical form")
     _check_window(manifest.window)
+    if manifest.reference is not msgspec.UNSET:
+        check_reference(manifest.reference, signal_channels(manifest.window))
     _check_names(manifest)
     _check_tensors(manifest)
     return manifest
@@ -253,6 +284,7 @@ def _check_window(window: WindowSpec) -> None:
         raise _bad("the window's rate must be above zero")
     if not len(window.offset) == len(window.scale) == window.channels:
         raise _bad("offset and scale need one value per channel")
+    check_stages(window)
 
 
 def _check_names(manifest: Manifest) -> None:

@@ -1,0 +1,58 @@
+"""The stages of one window: detrend, normalise, then the manifest's offset and scale.
+
+Invariant: sums run sample by sample, so that a window has the same bits wherever it was cut.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside.core.bundle.manifest import WindowSpec
+
+Float64 = npt.NDArray[np.float64]
+
+_FLAT: Final = 1e-9
+"""A standard deviation this small against the largest value is rounding, not signal."""
+
+
+class Shaper:
+    """Shapes the windows of one spec."""
+
+    def __init__(self, spec: WindowSpec) -> None:
+        self._detrend = spec.detrend
+        self._zscore = spec.normalise == "zscore"
+        self._offset = np.array(spec.offset, np.float64)
+        self._scale = np.array(spec.scale, np.float64)
+        ramp = np.arange(spec.length, dtype=np.float64) - (spec.length - 1) / 2
+        self._ramp = ramp[:, np.newaxis]
+        self._ramp_energy = max(float(_sum(self._ramp * self._ramp)[0]), 1.0)
+
+    def shape(self, signal: Float64, extra: tuple[float, ...]) -> npt.NDArray[np.float32]:
+        """Return the model's input (length, channels), float32; `extra` are the constant channels after the signal."""
+        if self._detrend != "none":
+            signal = signal - _sum(signal) / len(signal)
+        if self._detrend == "linear":
+            signal = signal - self._ramp * (_sum(self._ramp * signal) / self._ramp_energy)
+        if self._zscore:
+            signal = _zscore(signal)
+        if extra:
+            signal = np.concatenate([signal, np.broadcast_to(np.array(extra), (len(signal), len(extra)))], axis=1)
+        shaped: npt.NDArray[np.float32] = ((signal - self._offset) * self._scale).astype(np.float32)
+        return shaped
+
+
+def _zscore(signal: Float64) -> Float64:
+    centred = signal - _sum(signal) / len(signal)
+    deviation = np.sqrt(_sum(centred * centred) / len(signal))
+    flat = deviation <= _FLAT * np.abs(signal).max(axis=0)
+    scaled: Float64 = np.where(flat, 0.0, centred / np.where(flat, 1.0, deviation))
+    return scaled
+
+
+def _sum(signal: Float64) -> Float64:
+    """Per channel, one sample after the other; numpy's own sum adds in an order that depends on the shape."""
+    total: Float64 = np.add.accumulate(signal, axis=0)[-1]
+    return total
