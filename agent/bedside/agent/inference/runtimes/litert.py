@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from bedside.agent.inference.runtimes import Float32
+from bedside.agent.inference.runtimes import Float32, RuntimeName
 from bedside.core.errors import MalformedError, UnavailableError
 
 _MODULES: Final = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
@@ -31,6 +31,8 @@ class LiteRtRuntime:
         UnavailableError: `runtime-missing`.
         MalformedError: `bad-graph`: the runtime cannot run the file, or it is not a net of this shape.
     """
+
+    name: RuntimeName = "litert"
 
     def __init__(self, model: bytes, shape: tuple[int, int], classes: int) -> None:
         interpreter = _interpreter_class()
