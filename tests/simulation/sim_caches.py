@@ -55,13 +55,6 @@ class _RememberingPrivate:
         return self._key.decapsulate(ciphertext) if known is None else known
 
 
-class _Factory:
-    """Stands where the key classes stand; one object per key."""
-
-    def __init__(self, made: object) -> None:
-        self.from_public_bytes = self.from_seed_bytes = functools.cache(made)  # type: ignore[type-var]
-
-
 class _Signatures:
     def __init__(self) -> None:
         self._good: set[tuple[str, bytes, bytes, bytes]] = set()
@@ -117,8 +110,8 @@ def remembered() -> Iterator[None]:
             (envelope, "verify", signatures.verify),
             (device, "encapsulate", exchanges.encapsulate),
             (keys, "_exchange", exchanges.exchange),
-            (keys, "MLKEM768PublicKey", _Factory(lambda raw: _PooledPublic(raw, ciphertexts))),
-            (keys, "MLKEM768PrivateKey", _Factory(lambda seed: _RememberingPrivate(seed, ciphertexts))),
+            (keys, "mlkem_public_key", functools.cache(lambda raw: _PooledPublic(raw, ciphertexts))),
+            (keys, "mlkem_private_key", functools.cache(lambda seed: _RememberingPrivate(seed, ciphertexts))),
             (trustee, "RoundOpener", functools.lru_cache(256)(keys.RoundOpener)),
         ):
             stack.enter_context(mock.patch.object(module, name, stand_in))

@@ -92,7 +92,7 @@ class Agent:
         self._reader = BufferReader(database, keys)
         last = self._reader.last_prediction()
         self._pipeline = Pipeline(self._buffer, clock, self._followers, last.number if last is not None else 0)
-        self._models = ModelStore(config.state_dir)
+        self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
         self._supervisor = Supervisor(self._sources(), self._pipeline.consume, clock)
         self._runs = RunNote(config.state_dir)
         self._uplink = Uplink(
@@ -179,11 +179,12 @@ class Agent:
     async def _serve(self, model: ActiveModel) -> None:
         if model.digest == self._pipeline.model_digest:
             return
+        await self._models.settle(model)
         served = await asyncio.to_thread(self._models.load, model)
         self._pipeline.serve(served)
         self._models.activate(model)
         self._observer.model_wanted = model.digest
-        event(_LOGGER, "model-serves", model=model.digest)
+        event(_LOGGER, "model-serves", model=model.digest, runtime=served.model.runtime.name)
 
     def _facts(self, pulse: Pulse) -> AgentFacts:
         self._observer.clock_offset_ms = pulse.clock_offset_ms

@@ -11,7 +11,8 @@ The golden tensors: `x`, `y` the training batch; `loss` (steps,); `after.<parame
 from __future__ import annotations
 
 import sys
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,6 +25,10 @@ from bedside.agent.inference.confinement import (
     run_child,
 )
 from bedside.core.errors import BedsideError, MalformedError, TrustError
+
+if TYPE_CHECKING:
+    from bedside.core.bundle.manifest import Manifest
+    from bedside.core.bundle.verify import Bundle
 
 CHILD: Final = "bedside.agent.inference.golden"
 DEFAULT_LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=60)
@@ -65,9 +70,23 @@ def main() -> None:
 
 
 def _run(data: bytes) -> Compared:
+    from bedside.agent.inference.replay import compare_golden
+
+    bundle = believed_bundle(data)
+    differences = compare_golden(bundle)
+    check_differences(bundle.manifest, differences)
+    return Compared(bundle.digest.hex(), differences)
+
+
+def believed_bundle(data: bytes) -> Bundle:
+    """In a child: read and verify the bundle that a `Replay` names.
+
+    Raises:
+        MalformedError: `bad-job`, and from the bundle.
+        TrustError: `unknown-signer`, `bundle-file`.
+    """
     from pathlib import Path
 
-    from bedside.agent.inference.replay import compare_golden
     from bedside.core.bundle.verify import verify_archive
 
     try:
@@ -75,21 +94,24 @@ def _run(data: bytes) -> Compared:
         archive = Path(replay.bundle).read_bytes()
     except (msgspec.DecodeError, OSError) as error:
         raise MalformedError("bad-job", f"the replay cannot begin: {error}") from error
-    bundle = verify_archive(archive, [bytes.fromhex(key) for key in replay.signer_pks])
-    differences = compare_golden(bundle)
+    return verify_archive(archive, [bytes.fromhex(key) for key in replay.signer_pks])
+
+
+def check_differences(manifest: Manifest, differences: Mapping[str, float]) -> None:
+    """Check that this machine computes what the author saw.
+
+    Raises:
+        TrustError: `golden-mismatch`.
+    """
     for tensor, difference in differences.items():
-        if not difference <= bundle.manifest.tolerance(tensor):
-            raise golden_mismatch(bundle.manifest.name, tensor, difference, bundle.manifest.tolerance(tensor))
-    return Compared(bundle.digest.hex(), differences)
-
-
-def golden_mismatch(model: str, tensor: str, difference: float, tolerance: float) -> TrustError:
-    """The error for a tensor that this machine computes otherwise."""
-    return TrustError(
-        "golden-mismatch",
-        f"{model} computes {tensor} {difference:.3g} away from its golden vector here, {tolerance:.3g} is allowed",
-        remedy="do not use this bundle on this machine; have its author rebuild it for this onnxruntime",
-    )
+        allowed = manifest.tolerance(tensor)
+        if not difference <= allowed:
+            raise TrustError(
+                "golden-mismatch",
+                f"{manifest.name} computes {tensor} {difference:.3g} away from its golden vector here, "
+                f"{allowed:.3g} is allowed",
+                remedy="do not use this bundle on this machine; have its author rebuild it for this runtime",
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The computation behind `golden`: how far this machine is from the author's golden vectors."""
+"""The computation behind `golden` and `trial`: how far this machine is from the author's golden vectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.agent.inference.refresh import float_runtime, int8_runtime
-from bedside.agent.inference.runtimes import Float32
+from bedside.agent.inference.runtimes import Float32, Runtime
 from bedside.agent.training.step import TrainingStep
 from bedside.core.bundle.tensors import Array
 from bedside.core.bundle.verify import Bundle
@@ -24,14 +24,45 @@ def compare_golden(bundle: Bundle) -> dict[str, float]:
         MalformedError: `bad-golden`: a tensor is missing or has another shape; `bad-graph`.
     """
     differences = _compare_training(bundle)
-    after = {spec.name: _float(bundle, AFTER + spec.name) for spec in bundle.manifest.parameters}
-    probe = _float(bundle, "probe")
+    after = golden_parameters(bundle)
+    probe = golden_windows(bundle)
     int8 = int8_runtime(bundle, after).predict(probe)
     return differences | {
         "logits": _distance(int8, _float(bundle, "logits")),
         "logits_float": _distance(float_runtime(bundle, after).predict(probe), _float(bundle, "logits_float")),
         "classes": float((int8.argmax(axis=1) != _tensor(bundle, "classes")).sum()),
     }
+
+
+def compare_litert(bundle: Bundle, runtime: Runtime) -> dict[str, float]:
+    """Return how far `runtime`, which has the `after` parameters, is from the golden vectors.
+
+    Raises:
+        MalformedError: `bad-golden`; `bad-graph`.
+    """
+    logits = runtime.predict(golden_windows(bundle))
+    return {
+        "logits_litert": _distance(logits, _float(bundle, "logits")),
+        "classes": float((logits.argmax(axis=1) != _tensor(bundle, "classes")).sum()),
+    }
+
+
+def golden_parameters(bundle: Bundle) -> dict[str, Float32]:
+    """The author's parameters after the golden steps.
+
+    Raises:
+        MalformedError: `bad-golden`.
+    """
+    return {spec.name: _float(bundle, AFTER + spec.name) for spec in bundle.manifest.parameters}
+
+
+def golden_windows(bundle: Bundle) -> Float32:
+    """The probe (M, L, C).
+
+    Raises:
+        MalformedError: `bad-golden`.
+    """
+    return _float(bundle, "probe")
 
 
 def _compare_training(bundle: Bundle) -> dict[str, float]:

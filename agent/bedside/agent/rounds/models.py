@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from bedside.agent.inference.choice import Wish, choose, open_chosen
 from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.core.errors import MalformedError, StoreError, TrustError
 from bedside.core.signing.envelope import digest
@@ -73,9 +74,10 @@ class ServedModel(NamedTuple):
 class ModelStore:
     """`<state_dir>/models/`."""
 
-    def __init__(self, state_dir: Path, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, state_dir: Path, limits: Limits = DEFAULT_LIMITS, wish: Wish = "auto") -> None:
         self._root = state_dir / "models"
         self._limits = limits
+        self._wish: Wish = wish
         for name in ("bundles", "checkpoints", "incoming"):
             (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -89,6 +91,9 @@ class ModelStore:
     def bundle_path(self, bundle: str) -> Path:
         """The tar of an accepted bundle."""
         return self._root / "bundles" / f"{bundle}.tar"
+
+    def _runtime_note(self, active: ActiveModel) -> Path:
+        return self._root / "bundles" / f"{active.bundle}.runtime.json"
 
     def checkpoint_path(self, checkpoint: str) -> Path:
         """A verified checkpoint."""
@@ -161,18 +166,27 @@ class ModelStore:
         await fetch_blob(get_blob, checkpoint.digest, target, max_bytes=checkpoint.size_bytes)
         return ActiveModel(bundle, checkpoint.digest.hex(), signer_pks)
 
+    async def settle(self, active: ActiveModel) -> None:
+        """Decide on which runtime a bundle serves here, unless that is known; before `load`.
+
+        Raises:
+            BedsideError: as `choose`: the configuration asks for LiteRT, which cannot serve it.
+        """
+        replay = Replay(str(self.bundle_path(active.bundle)), active.signer_pks)
+        await choose(self._runtime_note(active), replay, self._wish, self._limits)
+
     def load(self, active: ActiveModel) -> ServedModel:
-        """Open the int8 form of a model for inference. Loads the runtime (30 MB).
+        """Open the int8 form of a model for inference. Loads the runtime (10 to 30 MB).
 
         Raises:
             TrustError, MalformedError, StoreError: what is on the disk does not hold any more.
+            UnavailableError: `runtime-missing`.
         """
         from bedside.agent.inference.engine import Model
-        from bedside.agent.inference.refresh import int8_runtime
 
         bundle = self.read_bundle(active)
         window = bundle.manifest.window
-        runtime = int8_runtime(bundle, self.parameters(active, bundle))
+        runtime = open_chosen(bundle, self.parameters(active, bundle), self._runtime_note(active), self._wish)
         model = Model(active.digest, bundle.manifest.labels, (window.length, window.channels), runtime)
         return ServedModel(model, window)
 

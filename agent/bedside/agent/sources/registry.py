@@ -11,13 +11,11 @@ import msgspec
 
 from bedside.agent.sources.marks import read_track
 from bedside.agent.sources.replay import ReplaySource
-from bedside.agent.sources.serial_port import LabelledSerialSource
 from bedside.core.clock import Clock
 from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId, check_id
 from bedside.core.samples import Source
 from bedside.firmware_bridge.recording import read_recording
-from bedside.firmware_bridge.serial_source import SerialSource
 
 
 class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="replay"):
@@ -96,6 +94,9 @@ def build_source(config: SourceConfig, context: SourceContext) -> Source:
     stream = StreamId(check_id(config.stream, "stream"))
     if isinstance(config, ReplayConfig):
         return _replay(config, stream, context)
+    from bedside.agent.sources.serial_port import LabelledSerialSource
+    from bedside.firmware_bridge.serial_source import SerialSource
+
     board = SerialSource(
         config.name,
         config.port,

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 SEED_BYTES: Final = 32
 """Bytes of a rotation seed or rounding key."""
@@ -27,6 +26,8 @@ class KeyStream:
     def __init__(self, seed: bytes, purpose: bytes, index: int, largest_read: int) -> None:
         if len(seed) != SEED_BYTES:
             raise ValueError(f"a seed has {SEED_BYTES} bytes, not {len(seed)}")
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms  # 6 MB, needed while an update is made
+
         suffix = index.to_bytes(4, "little")
         key = hashlib.blake2b(suffix, key=seed, person=purpose, digest_size=SEED_BYTES).digest()
         self._cipher = Cipher(algorithms.ChaCha20(key, _ZERO_START), mode=None).encryptor()

@@ -19,15 +19,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import nacl.bindings
 import nacl.exceptions
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 
 from bedside.core.clock import Entropy
 from bedside.core.errors import MalformedError, TrustError
 from bedside.core.signing.envelope import SUITE, digest
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 
 X25519_BYTES: Final = 32
 MLKEM_PK_BYTES: Final = 1_184
@@ -102,7 +104,7 @@ class RoundSecret:
     @property
     def public(self) -> RoundPublic:
         """The halves that the opening publishes."""
-        mlkem_pk = MLKEM768PrivateKey.from_seed_bytes(self.mlkem_seed).public_key().public_bytes_raw()
+        mlkem_pk = mlkem_private_key(self.mlkem_seed).public_key().public_bytes_raw()
         return RoundPublic(nacl.bindings.crypto_scalarmult_base(self.x25519_sk), mlkem_pk)
 
 
@@ -122,7 +124,7 @@ def encapsulate(public: RoundPublic, ephemeral_sk: bytes, ephemeral_pk: bytes, c
         TrustError: `bad-round-key`, for a public key of low order or one that is not an ML-KEM key.
     """
     try:
-        mlkem_secret, ciphertext = MLKEM768PublicKey.from_public_bytes(public.mlkem_pk).encapsulate()
+        mlkem_secret, ciphertext = mlkem_public_key(public.mlkem_pk).encapsulate()
     except ValueError as error:
         raise TrustError("bad-round-key", "a trustee's ML-KEM key is not valid") from error
     secret = _exchange(ephemeral_sk, public.x25519_pk) + mlkem_secret
@@ -134,7 +136,7 @@ class RoundOpener:
 
     def __init__(self, secret: RoundSecret) -> None:
         self._x25519_sk = secret.x25519_sk
-        self._mlkem = MLKEM768PrivateKey.from_seed_bytes(secret.mlkem_seed)
+        self._mlkem = mlkem_private_key(secret.mlkem_seed)
         self._public = secret.public
 
     def decapsulate(self, ephemeral_pk: bytes, ciphertext: bytes, context: MaskContext) -> MaskKey:
@@ -149,6 +151,24 @@ class RoundOpener:
             raise TrustError("bad-round-key", "a header's ML-KEM ciphertext is not valid") from error
         secret = _exchange(self._x25519_sk, ephemeral_pk) + mlkem_secret
         return _schedule(secret, context.encode(self._public, ephemeral_pk, ciphertext), ciphertext)
+
+
+def mlkem_public_key(raw: bytes) -> MLKEM768PublicKey:
+    """Load a public key; the library (6 MB) comes with the first one, because a device at rest has none.
+
+    Raises:
+        ValueError: it is not an ML-KEM key.
+    """
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
+
+    return MLKEM768PublicKey.from_public_bytes(raw)
+
+
+def mlkem_private_key(seed: bytes) -> MLKEM768PrivateKey:
+    """Load a private key from its 64-byte seed; the library comes as above."""
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+
+    return MLKEM768PrivateKey.from_seed_bytes(seed)
 
 
 def _exchange(sk: bytes, pk: bytes) -> bytes:

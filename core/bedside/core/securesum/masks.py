@@ -10,13 +10,15 @@ the cipher itself.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 
 from bedside.core.limits import MASK_CHUNK_BYTES
 from bedside.core.securesum.ring import Words, reduce_in_place, word_dtype
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import CipherContext
 
 MASK_KEY_BYTES: Final = 32
 """Bytes of a ChaCha20 key."""
@@ -75,5 +77,7 @@ def _cipher_at(key: bytes, block: int) -> CipherContext:
         raise ValueError(f"a mask key has {MASK_KEY_BYTES} bytes, not {len(key)}")
     if not 0 <= block < 1 << 32:
         raise ValueError(f"the stream of a mask has no block {block}")
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms  # 6 MB, needed while an update is masked
+
     initial = block.to_bytes(4, "little") + _NONCE
     return Cipher(algorithms.ChaCha20(key, initial), mode=None).encryptor()

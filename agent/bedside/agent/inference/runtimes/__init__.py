@@ -14,7 +14,13 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Runtime(Protocol):
-    """A model that is ready to predict. Not thread-safe."""
+    """A model that is ready to predict. Not thread-safe.
+
+    Attributes:
+        name: which runtime it is.
+    """
+
+    name: RuntimeName
 
     def predict(self, x: Float32) -> Float32:
         """Return logits (N, classes) of windows `x` (N, L, C), both float32."""

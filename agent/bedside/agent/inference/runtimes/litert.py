@@ -6,12 +6,13 @@ same file.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
 from typing import Any, Final, cast
 
 import numpy as np
 
-from bedside.agent.inference.runtimes import Float32
+from bedside.agent.inference.runtimes import Float32, RuntimeName
 from bedside.core.errors import MalformedError, UnavailableError
 
 _MODULES: Final = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
@@ -31,6 +32,8 @@ class LiteRtRuntime:
         UnavailableError: `runtime-missing`.
         MalformedError: `bad-graph`: the runtime cannot run the file, or it is not a net of this shape.
     """
+
+    name: RuntimeName = "litert"
 
     def __init__(self, model: bytes, shape: tuple[int, int], classes: int) -> None:
         interpreter = _interpreter_class()
@@ -80,12 +83,20 @@ def runtime_missing(sentence: str) -> UnavailableError:
 
 
 def _interpreter_class() -> Any:
+    _skip_second_library()
     for module in _MODULES:
         try:
             return importlib.import_module(module).Interpreter
         except ImportError:
             continue
     raise runtime_missing("LiteRT is not installed")
+
+
+def _skip_second_library() -> None:
+    """Enter the package without running its first module, which loads an interface beside the interpreter (1.7 MB)."""
+    package = _MODULES[0].partition(".")[0]
+    if package not in sys.modules and (spec := importlib.util.find_spec(package)) is not None:
+        sys.modules[package] = importlib.util.module_from_spec(spec)
 
 
 def _only(details: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Final, cast
 import numpy as np
 import onnxruntime as ort
 
-from bedside.agent.inference.runtimes import Float32
+from bedside.agent.inference.runtimes import Float32, RuntimeName
 from bedside.core.bundle.tensors import Array
 from bedside.core.errors import MalformedError
 
@@ -18,6 +18,8 @@ _PROVIDERS: Final = [("CPUExecutionProvider", {"arena_extend_strategy": "kSameAs
 
 class OnnxRuntime:
     """One inference session over model bytes, with initialisers laid over those in the model."""
+
+    name: RuntimeName = "onnx"
 
     def __init__(self, model: bytes, initialisers: Mapping[str, Array]) -> None:
         options = session_options()

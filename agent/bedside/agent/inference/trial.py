@@ -1,0 +1,88 @@
+"""LiteRT on trial in a child: does it reproduce the golden vectors here, and which runtime is the faster one?
+
+What a bundle's `.tflite` does to an interpreter is seen here first: a crash, a loop or a hunger for memory ends the
+child. The bundle's ONNX form was replayed before and does not depend on it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from bedside.agent.inference.confinement import confine, read_job, report_error, report_result
+from bedside.agent.inference.golden import believed_bundle, check_differences
+from bedside.agent.inference.runtimes import RuntimeName
+from bedside.core.errors import BedsideError
+
+if TYPE_CHECKING:
+    from bedside.agent.inference.runtimes import Float32, Runtime
+    from bedside.core.clock import Clock
+
+CHILD: Final = "bedside.agent.inference.trial"
+_WARM_WINDOWS: Final = 50
+_WINDOWS: Final = 500
+
+
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long one window took, microseconds.
+
+    Attributes:
+        runtime: which one.
+        median_us: half of the windows took no longer.
+        p99_us: 99 of 100 took no longer.
+    """
+
+    runtime: RuntimeName
+    median_us: float
+    p99_us: float
+
+
+def main() -> None:
+    """The child: confine, verify, replay, measure, report."""
+    confine(sys.argv[1:])
+    try:
+        report_result(_run(read_job()))
+    except BedsideError as error:
+        report_error(error)
+
+
+def _run(job: bytes) -> tuple[Measured, ...]:
+    from bedside.agent.inference.refresh import int8_runtime
+    from bedside.agent.inference.replay import compare_litert, golden_parameters, golden_windows
+    from bedside.service.platform import SystemClock
+
+    bundle = believed_bundle(job)
+    after = golden_parameters(bundle)
+    litert = int8_runtime(bundle, after, "litert")
+    check_differences(bundle.manifest, compare_litert(bundle, litert))
+    return measure((litert, int8_runtime(bundle, after, "onnx")), golden_windows(bundle), SystemClock())
+
+
+def measure(runtimes: tuple[Runtime, ...], windows: Float32, clock: Clock) -> tuple[Measured, ...]:
+    """Time single windows on each runtime in turn, so that what else the machine does meets all of them.
+
+    Args:
+        runtimes: of one model.
+        windows: (M, L, C) float32; used over and over.
+        clock: its monotonic time is read around each window.
+    """
+    import numpy as np
+
+    taken_us = np.zeros((len(runtimes), _WARM_WINDOWS + _WINDOWS))
+    for count in range(_WARM_WINDOWS + _WINDOWS):
+        window = windows[count % len(windows)][np.newaxis]
+        for number, runtime in enumerate(runtimes):
+            began_s = clock.monotonic_s()
+            runtime.predict(window)
+            taken_us[number, count] = (clock.monotonic_s() - began_s) * 1e6
+    rows = np.percentile(taken_us[:, _WARM_WINDOWS:], (50, 99), axis=1).T
+    return tuple(
+        Measured(runtime.name, round(float(median), 1), round(float(p99), 1))
+        for runtime, (median, p99) in zip(runtimes, rows, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    main()

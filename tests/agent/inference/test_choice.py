@@ -1,0 +1,193 @@
+"""Which runtime serves: measured on this machine, and never at the cost of the process that asks."""
+
+import asyncio
+import dataclasses
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from bedside.agent.inference import choice
+from bedside.agent.inference.choice import Choice, choose, open_chosen, read_choice
+from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay
+from bedside.agent.inference.trial import Measured, measure
+from bedside.core.bundle.archive import pack_bundle
+from bedside.core.bundle.manifest import COMMITTED, MANIFEST, SIGNATURE, SIGNED_KIND, encode_manifest
+from bedside.core.bundle.verify import file_digest
+from bedside.core.errors import MalformedError, TrustError, UnavailableError
+from bedside.core.signing.envelope import signature_of
+from bedside.service.platform import SystemClock
+
+
+def resigned(built, author, tflite, patches=msgspec.UNSET):
+    """The bundle with another `infer.tflite`, or with none, signed again by its author."""
+    files = {name: built.files[name] for name in COMMITTED}
+    manifest = msgspec.structs.replace(built.manifest, files=built.manifest.files[: len(COMMITTED)])
+    if tflite is None:
+        manifest = msgspec.structs.replace(manifest, patches=msgspec.UNSET)
+    else:
+        entry = msgspec.structs.replace(built.manifest.files[-1], size=len(tflite), blake2b=file_digest(tflite))
+        manifest = msgspec.structs.replace(
+            manifest, files=(*manifest.files, entry), patches=patches or built.manifest.patches
+        )
+        files[entry.name] = tflite
+    data = encode_manifest(manifest)
+    return pack_bundle({MANIFEST: data, SIGNATURE: signature_of(SIGNED_KIND, data, author), **files})
+
+
+@pytest.fixture
+def decide(tmp_path, author):
+    def run(tar, wish):
+        (tmp_path / "bundle.tar").write_bytes(tar)
+        replay = Replay(str(tmp_path / "bundle.tar"), (bytes(author.verify_key).hex(),))
+        return asyncio.run(choose(tmp_path / "note.json", replay, wish, DEFAULT_LIMITS))
+
+    return run
+
+
+def test_both_runtimes_are_measured_and_the_faster_one_serves(decide, built, tmp_path):
+    chosen = decide(built.tar, "auto")
+    by_name = {measured.runtime: measured for measured in chosen.measured}
+    assert set(by_name) == {"onnx", "litert"}
+    assert chosen.runtime == min(by_name, key=lambda name: by_name[name].median_us)
+    assert all(0 < measured.median_us <= measured.p99_us for measured in chosen.measured)
+    assert read_choice(tmp_path / "note.json") == chosen
+
+
+def test_what_was_measured_is_not_measured_again(decide, built, monkeypatch):
+    first = decide(built.tar, "auto")
+    monkeypatch.setattr(choice, "CHILD", "bedside.nowhere")
+    assert decide(built.tar, "auto") == first
+    with pytest.raises(UnavailableError):
+        decide(built.tar, "litert")
+
+
+def test_another_version_of_a_runtime_is_measured_anew(decide, built, monkeypatch):
+    first = decide(built.tar, "auto")
+    monkeypatch.setattr(choice, "_version", lambda _: "99")
+    assert decide(built.tar, "auto").basis != first.basis
+
+
+@pytest.mark.parametrize("wish", ["onnx", "litert"])
+def test_the_configuration_may_decide(decide, built, bundle, tmp_path, wish):
+    assert decide(built.tar, wish).runtime == wish
+    assert open_chosen(bundle, bundle.parameters, tmp_path / "note.json", wish).name == wish
+
+
+def test_a_bundle_of_before_is_served_by_onnxruntime(decide, built, author):
+    old = resigned(built, author, None)
+    chosen = decide(old, "auto")
+    assert (chosen.runtime, chosen.reason) == ("onnx", "no-tflite")
+    with pytest.raises(MalformedError) as caught:
+        decide(old, "litert")
+    assert caught.value.code == "no-tflite"
+
+
+def test_where_litert_is_not_installed_no_child_is_started(decide, built, monkeypatch):
+    monkeypatch.setattr(choice, "_version", lambda _: "none")
+    monkeypatch.setattr(choice, "CHILD", "bedside.nowhere")
+    chosen = decide(built.tar, "auto")
+    assert (chosen.runtime, chosen.reason) == ("onnx", "runtime-missing")
+
+
+def test_a_table_that_forgets_a_layer_is_not_taken(decide, built, author):
+    forgotten = f"{built.manifest.quantisation.layers[-1].weight}.real"
+    kept = tuple(patch for patch in built.manifest.patches if patch.tensor != forgotten)
+    assert len(kept) == len(built.manifest.patches) - 1
+    other = resigned(built, author, built.files["infer.tflite"], patches=kept)
+    chosen = decide(other, "auto")
+    assert (chosen.runtime, chosen.measured, chosen.reason) == ("onnx", (), "golden-mismatch")
+    with pytest.raises(TrustError):
+        decide(other, "litert")
+
+
+def test_a_crash_in_the_trial_costs_the_trial_alone(decide, built, monkeypatch, tmp_path):
+    (tmp_path / "crashing_child.py").write_text("import os\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(choice, "CHILD", "crashing_child")
+    chosen = decide(built.tar, "auto")
+    assert (chosen.runtime, chosen.reason) == ("onnx", "child-died")
+    assert read_choice(tmp_path / "note.json") is None, "it may have been the memory: the next start tries again"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"runtime": "tensorflow", "basis": ""}', b"\xff" * 9])
+def test_a_damaged_note_is_as_good_as_none(bundle, tmp_path, damage):
+    (tmp_path / "note.json").write_bytes(damage)
+    assert read_choice(tmp_path / "note.json") is None
+    assert open_chosen(bundle, bundle.parameters, tmp_path / "note.json", "auto").name == "onnx"
+
+
+def test_what_litert_cannot_run_is_served_by_onnxruntime_where_the_choice_was_ours(bundle, tmp_path):
+    chosen = Choice("litert", "measured")
+    (tmp_path / "note.json").write_bytes(msgspec.json.encode(chosen))
+    assert open_chosen(bundle, bundle.parameters, tmp_path / "note.json", "auto").name == "litert"
+    files = {**bundle.files, "infer.tflite": bytes(len(bundle.files["infer.tflite"]))}
+    empty = dataclasses.replace(bundle, files=files)
+    assert open_chosen(empty, bundle.parameters, tmp_path / "note.json", "auto").name == "onnx"
+    with pytest.raises(MalformedError):
+        open_chosen(empty, bundle.parameters, tmp_path / "note.json", "litert")
+
+
+def test_an_equal_share_of_time_is_measured_for_each(bundle):
+    class Slow:
+        name = "onnx"
+        seen = 0
+
+        def predict(self, x):
+            self.seen += len(x)
+            return x
+
+    runtimes = (Slow(), Slow())
+    found = measure(runtimes, bundle.golden["probe"], SystemClock())
+    assert [type(measured) for measured in found] == [Measured, Measured]
+    assert runtimes[0].seen == runtimes[1].seen > 500
+
+
+MUTANTS = """
+import os, sys, numpy as np
+from pathlib import Path
+from bedside.agent.inference.golden import check_differences
+from bedside.agent.inference.refresh import int8_runtime
+from bedside.agent.inference.replay import compare_litert, golden_parameters
+from bedside.core.bundle.verify import Bundle, verify_archive
+from bedside.core.errors import BedsideError
+sound = verify_archive(Path(sys.argv[1]).read_bytes(), [bytes.fromhex(sys.argv[2])])
+after = golden_parameters(sound)
+for number in range(int(sys.argv[3]), int(sys.argv[4])):
+    generator = np.random.default_rng(number)
+    data = bytearray(sound.files["infer.tflite"])
+    for _ in range(1 + number % 4):
+        data[int(generator.integers(0, len(data)))] = int(generator.integers(0, 256))
+    if number % 10 == 9:
+        del data[int(generator.integers(1, len(data))) :]
+        data += bytes(len(sound.files["infer.tflite"]) - len(data))
+    files = {**sound.files, "infer.tflite": bytes(data)}
+    mutant = Bundle(sound.manifest, b"", b"", files, sound.parameters, sound.golden)
+    print(number, end=" ", flush=True)
+    try:
+        check_differences(mutant.manifest, compare_litert(mutant, int8_runtime(mutant, after, "litert")))
+        print("same", flush=True)
+    except BedsideError as error:
+        print(error.code, flush=True)
+"""
+
+
+def test_two_hundred_damaged_files_compute_the_same_or_are_refused_or_end_their_child(built, author, tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(built.tar)
+    counts = {}
+    number, last = 0, 200
+    while number < last:
+        command = [sys.executable, "-c", MUTANTS, str(tmp_path / "bundle.tar"), bytes(author.verify_key).hex()]
+        done = subprocess.run([*command, str(number), str(last)], capture_output=True, text=True, timeout=120)
+        lines = [line.split() for line in done.stdout.splitlines()]
+        for outcome in (line[1] for line in lines if len(line) == 2):
+            counts[outcome] = counts.get(outcome, 0) + 1
+        crashed = bool(lines) and len(lines[-1]) == 1
+        assert crashed == (done.returncode < 0), done.stderr[-2_000:]
+        assert done.returncode <= 0, done.stderr[-2_000:]
+        number = int(lines[-1][0]) + 1
+        counts["crash"] = counts.get("crash", 0) + crashed
+    print(f"\n200 damaged files: {counts}")
+    assert sum(counts.values()) == last
+    assert set(counts) <= {"same", "crash", "bad-graph", "golden-mismatch"}
