@@ -14,7 +14,8 @@ from nacl.signing import SigningKey
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME, TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
-from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.codec import decode_sum
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark
