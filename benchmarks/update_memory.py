@@ -32,7 +32,7 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.config import TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome, make_contribution
 from bedside.agent.rounds.kept import write_kept
-from bedside.agent.rounds.models import ActiveModel
+from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.rounds.upload import send_upload
 from bedside.core.codec import TensorUpdate
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot

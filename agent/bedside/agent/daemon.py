@@ -30,12 +30,13 @@ from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.pulse import Pulse
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline, prediction_messages
-from bedside.agent.rounds.models import CHECKPOINT_CODES, ActiveModel, ModelStore
+from bedside.agent.rounds.models import ModelStore
+from bedside.agent.serving import Serving
 from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
+from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
@@ -43,7 +44,6 @@ from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.config import config_digest
 from bedside.service.health import Health, Level
 from bedside.service.identity import DIRECTORY_NAME, find_identity
-from bedside.service.link.errors import unexpected
 from bedside.service.link.server import LinkServer
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
@@ -54,8 +54,8 @@ _LOGGER = logging.getLogger(__name__)
 FLUSH_INTERVAL_S: Final = 0.04
 """Seconds between two looks at what must be committed; also the pace of the watchdog."""
 
-BUNDLE_TAR: Final = "bundle.tar"
-"""The tar inside a bundle's directory."""
+DRAIN_S: Final = 2.0
+"""Seconds in which windows that wait at the end are still decided; what is left is counted."""
 
 _PAGE_ROWS: Final = 500
 _CALL_CLOCK_TICKS: Final = 25
@@ -91,13 +91,20 @@ class Agent:
         )
         self._reader = BufferReader(database, keys)
         last = self._reader.last_prediction()
-        self._pipeline = Pipeline(self._buffer, clock, self._followers, last.number if last is not None else 0)
+        self._pipeline = Pipeline(
+            self._buffer,
+            clock,
+            self._followers,
+            last.number if last is not None else 0,
+            queue_windows=config.inference.queue_windows,
+        )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
+        self._serving = Serving(config, self._models, self._pipeline, self._policy)
         self._supervisor = Supervisor(self._sources(), self._pipeline.consume, clock)
         self._runs = RunNote(config.state_dir)
         self._uplink = Uplink(
             directory, config, identity, self._models, clock, entropy,
-            on_model=self._serve, report=self._report, observe=self._facts, detail=self._detail,
+            on_model=self._serving.take, report=self._report, observe=self._facts, detail=self._detail,
         )  # fmt: skip
         parts = Parts(
             identity, self._buffer, self._reader, self._pipeline, self._supervisor, self._uplink.newest, self._runs
@@ -119,7 +126,7 @@ class Agent:
         )
         self._runs.begin()
         try:
-            await self._serve_last_model()
+            await self._serving.start()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._work())
                 tasks.create_task(self._supervisor.run())
@@ -135,6 +142,7 @@ class Agent:
             closing.callback(self._uplink.close)
             closing.callback(self._reader.close)
             closing.callback(self._buffer.close)
+            closing.push_async_callback(self._pipeline.close, DRAIN_S)
             closing.push_async_callback(server.stop, 0.5)
 
     async def _work(self) -> None:
@@ -149,45 +157,9 @@ class Agent:
                 self._notifier.watchdog()
             await asyncio.sleep(FLUSH_INTERVAL_S)
 
-    async def _serve_last_model(self) -> None:
-        """Serve the last verified model, or the one that the configuration starts with."""
-        try:
-            self._models.drop_unfinished()
-            active = self._models.active()
-            if active is None and self._config.model:
-                path = Path(self._config.model)
-                active = await self._models.accept_file(path / BUNDLE_TAR if path.is_dir() else path, self._policy())
-            if active is not None:
-                await self._serve_stored(active)
-        except BedsideError as error:
-            self._pipeline.decide_error = error
-            event(_LOGGER, "model-refused", level=logging.ERROR, error=error)
-        except Exception as error:
-            self._pipeline.decide_error = unexpected(error)
-            _LOGGER.exception("model-failed")
-
-    async def _serve_stored(self, active: ActiveModel) -> None:
-        """Serve what served last; without its checkpoint the bundle's own, until the result comes again."""
-        try:
-            await self._serve(active)
-        except (StoreError, MalformedError) as error:
-            if not active.checkpoint or error.code not in CHECKPOINT_CODES:
-                raise
-            event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
-            await self._serve(msgspec.structs.replace(active, checkpoint=""))
-
-    async def _serve(self, model: ActiveModel) -> None:
-        if model.digest == self._pipeline.model_digest:
-            return
-        await self._models.settle(model)
-        served = await asyncio.to_thread(self._models.load, model)
-        self._pipeline.serve(served)
-        self._models.activate(model)
-        self._observer.model_wanted = model.digest
-        event(_LOGGER, "model-serves", model=model.digest, runtime=served.model.runtime.name)
-
     def _facts(self, pulse: Pulse) -> AgentFacts:
         self._observer.clock_offset_ms = pulse.clock_offset_ms
+        self._observer.model_wanted = self._serving.wanted
         return self._observer.facts()
 
     def _report(self, component: str, error: BedsideError | None) -> None:

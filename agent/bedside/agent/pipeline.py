@@ -1,7 +1,7 @@
-"""The path of a sample: a block arrives, is buffered, closes windows, and is decided on, all before the next one.
+"""The path of a sample: a block arrives, is buffered, and closes windows, which go into the queues of their models.
 
-Nothing here waits for a network or for a disk longer than one group commit; a store that fails costs its own blocks,
-which are counted, and a window that cannot be decided costs that window.
+Nothing here waits for a network, for a model, or for a disk longer than one group commit; a store that fails costs its
+own blocks, which are counted, and not their windows; a window that cannot be decided costs that window.
 
 Source: DESIGN section 4.
 """
@@ -9,17 +9,21 @@ Source: DESIGN section 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from bedside.agent.api.follow import Followers
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.health.facts import StreamFacts
-from bedside.agent.inference.engine import Decision, Engine
+from bedside.agent.health.facts import ModelFacts, StreamFacts
+from bedside.agent.inference.engine import Engine
+from bedside.agent.inference.model import ClosedWindow, Decision
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.windows.cutter import WindowCutter
+from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -40,44 +44,81 @@ class _Stream:
     last_seen_s: float = 0.0
 
 
+@dataclass(slots=True)
+class _Slot:
+    """What the sample path knows of one slot: one cutter per stream."""
+
+    window: WindowSpec
+    cutters: dict[StreamId, WindowCutter]
+
+    @property
+    def gaps(self) -> int:
+        return sum(cutter.gaps for cutter in self.cutters.values())
+
+
 class Pipeline:
     """One device's sample path. Not thread-safe: it runs in the agent's loop.
 
     Attributes:
+        engine: decides.
+        main: slot that the heartbeat tells of: the one that rounds train, or the first.
+        faults: why a slot's model, or the one that should replace it, could not be loaded, by name.
         predictions: id of the newest prediction.
         last_prediction_s: monotonic time of it; None before the first of this process.
         store_error: why the buffer refuses; None while it takes everything.
-        decide_error: why the last window was not decided; None when it was.
         unused_records: records that arrived while no model takes them.
     """
 
-    def __init__(self, buffer: BufferStore, clock: Clock, followers: Followers, last_id: int) -> None:
+    def __init__(
+        self, buffer: BufferStore, clock: Clock, followers: Followers, last_id: int, *, queue_windows: int = 64
+    ) -> None:
         self._buffer = buffer
         self._clock = clock
         self._followers = followers
-        self._engine: Engine | None = None
-        self._cutter: WindowCutter | None = None
+        self.engine = Engine(clock, queue_windows=queue_windows, decided=self._decided, lost=self._lost)
+        self._slots: dict[str, _Slot] = {}
         self._streams: dict[StreamId, _Stream] = {}
         self._good_blocks = 0
+        self.main = ""
+        self.faults: dict[str, BedsideError] = {}
         self.predictions = last_id
         self.last_prediction_s: float | None = None
         self.store_error: BedsideError | None = None
-        self.decide_error: BedsideError | None = None
         self.unused_records = 0
 
     @property
     def model_digest(self) -> bytes:
-        """Which model decides; empty while there is none."""
-        return self._engine.model.digest if self._engine is not None else b""
+        """Which model decides in the slot `main`; empty while there is none."""
+        worker = self.engine.slots.get(self.main)
+        return worker.model.digest if worker is not None else b""
 
-    def serve(self, served: ServedModel) -> None:
-        """Decide with this model from the next window on; windows under way go on when they have the same form."""
-        if self._engine is None:
-            self._engine = Engine(served.model, self._clock)
-        else:
-            self._engine.swap(served.model)
-        if self._cutter is None or self._cutter.spec != served.window:
-            self._cutter = WindowCutter(served.window)
+    def serve(self, served: ServedModel, streams: Sequence[str] = ()) -> None:
+        """Decide with this model from now on; windows under way go on when they have the same form.
+
+        Args:
+            served: a model and its slot.
+            streams: what it reads; empty = the stream that its manifest names.
+
+        Raises:
+            RefusedError: `too-many-models`.
+        """
+        names = [StreamId(name) for name in dict.fromkeys(streams or (served.window.stream,))]
+        slot = self._slots.get(served.name)
+        same_form = slot is not None and slot.window == served.window
+        self.engine.serve(served.name, served.model, same_form=same_form)
+        if slot is None or not same_form or list(slot.cutters) != names:
+            cutters = {name: WindowCutter(msgspec.structs.replace(served.window, stream=name)) for name in names}
+            self._slots[served.name] = _Slot(served.window, cutters)
+        self.faults.pop(served.name, None)
+        self.main = self.main or served.name
+
+    def release(self, name: str) -> None:
+        """Serve a slot no longer."""
+        self._slots.pop(name, None)
+        self.engine.release(name)
+        self.faults.pop(name, None)
+        if self.main == name:
+            self.main = next(iter(self._slots), "")
 
     def consume(self, arrived: Block | Record | Mark) -> None:
         """Take one event of a source."""
@@ -98,19 +139,44 @@ class Pipeline:
     def streams(self) -> list[StreamFacts]:
         """What arrived, by stream."""
         now_s = self._clock.monotonic_s()
-        cutter = self._cutter
         return [
             StreamFacts(
                 stream=name,
                 session_open=self._buffer.sessions.current(name) is not None,
                 rate_hz=stream.rate_hz,
                 blocks=stream.blocks,
-                gaps=cutter.gaps if cutter is not None and cutter.spec.stream == name else 0,
+                gaps=max((slot.cutters[name].gaps for slot in self._slots.values() if name in slot.cutters), default=0),
                 dropped_blocks=stream.dropped_blocks,
                 last_seen_age_ms=round((now_s - stream.last_seen_s) * 1000),
             )
             for name, stream in self._streams.items()
         ]
+
+    def models(self) -> list[ModelFacts]:
+        """How every slot does, and what could not be loaded."""
+        facts = []
+        for name, worker in self.engine.slots.items():
+            slot, fault = self._slots[name], self.faults.get(name) or worker.error
+            facts.append(
+                ModelFacts(
+                    name=name,
+                    digest=worker.model.digest,
+                    streams=tuple(slot.cutters),
+                    runtime=worker.model.runtime.name,
+                    predictions=worker.predictions,
+                    dropped_windows=worker.dropped,
+                    waiting_windows=worker.waiting,
+                    gaps=slot.gaps,
+                    latencies=worker.latencies(),
+                    error=fault.sentence if fault is not None else "",
+                )
+            )
+        absent = [(name, fault) for name, fault in self.faults.items() if name not in self._slots]
+        return facts + [ModelFacts(name=name, error=fault.sentence) for name, fault in absent]
+
+    async def close(self, timeout_s: float) -> None:
+        """Decide what waits, for at most so long."""
+        await self.engine.close(timeout_s)
 
     def _take_block(self, block: Block) -> None:
         arrived_s = self._clock.monotonic_s()
@@ -124,15 +190,11 @@ class Pipeline:
             self._store_failed(error)
             return
         self._store_held()
-        if self._cutter is not None and self._engine is not None:
-            for window in self._cutter.push(block, session, arrived_s):
-                try:
-                    decision = self._engine.decide(window)
-                except BedsideError as error:
-                    self.decide_error = error
-                    continue
-                self.decide_error = None
-                self._record(decision)
+        for name, slot in self._slots.items():
+            cutter = slot.cutters.get(block.stream)
+            if cutter is not None:
+                for window in cutter.push(block, session, arrived_s):
+                    self.engine.offer(name, window, cutter.gaps)
 
     def _take_mark(self, mark: Mark) -> None:
         try:
@@ -140,20 +202,26 @@ class Pipeline:
         except StoreError as error:
             self._store_failed(error)
 
-    def _record(self, decision: Decision) -> None:
+    def _decided(self, name: str, decision: Decision, stretch: int) -> None:
+        del stretch
+        window, now_s = decision.window, self._clock.monotonic_s()
         prediction = Prediction(
-            stream=StreamId(decision.stream),
-            session=SessionId(decision.session),
-            start_ns=decision.start_ns,
-            end_ns=decision.end_ns,
+            stream=StreamId(window.stream),
+            session=SessionId(window.session),
+            start_ns=window.start_ns,
+            end_ns=window.end_ns,
             label=decision.label,
             confidence=decision.confidence,
-            model=decision.model_digest,
-            latency_s=decision.latency_s,
+            model=decision.model.digest,
+            latency_s=now_s - window.closed_monotonic_s,
+            model_name=name,
         )
         self.predictions = self._buffer.add_prediction(prediction)
-        self.last_prediction_s = self._clock.monotonic_s()
+        self.last_prediction_s = now_s
         self._followers.publish(prediction_message(prediction, self.predictions))
+
+    def _lost(self, window: ClosedWindow, counter: str) -> None:
+        self._buffer.count(StreamId(window.stream), window.session, counter, 1)
 
     def _store_failed(self, error: BedsideError) -> None:
         if self.store_error is None:
@@ -178,6 +246,8 @@ def prediction_message(prediction: Prediction, number: int) -> local_pb2.Predict
         confidence_e6=round(prediction.confidence * 1_000_000),
         model_digest=prediction.model,
         latency_us=max(0, round(prediction.latency_s * 1_000_000)),
+        model=prediction.model_name,
+        session=prediction.session,
     )
 
 

@@ -24,7 +24,8 @@ from bedside.agent.health.pulse import Pulse
 from bedside.agent.rounds.client import Report, RoundClient, RoundSettings
 from bedside.agent.rounds.journal import Contribution, Journal
 from bedside.agent.rounds.link import CoordinatorLink
-from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.service.identity import Identity, SequenceNumbers

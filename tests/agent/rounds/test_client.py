@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +10,8 @@ from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
 from bedside.agent.rounds.client import RoundClient, RoundSettings
 from bedside.agent.rounds.journal import Journal, KeptRow, OutboxRow
-from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.bundle.tensors import encode_tensors
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import StoreError, TrustError
@@ -66,8 +66,11 @@ class Ward:
         self.settings.policy_path.write_text(rules + POLICY.format(author=author))
 
     async def serve(self, model: ActiveModel) -> None:
-        self.models.load(model)
-        self.models.activate(model)
+        self.models.activate(self.models.load(model).name, model)
+
+    def active(self) -> ActiveModel | None:
+        slot = self.models.slots().get("tiny")
+        return slot.model if slot is not None else None
 
     async def get_offer(self, _: object) -> Offer:
         return self.offer
@@ -128,7 +131,7 @@ async def test_a_result_is_served_once(ward) -> None:
     good = ward.checkpoint()
     ward.offer = ward.result(good)
     await ward.client.step()
-    assert ward.models.active().checkpoint == digest(good).hex()
+    assert ward.active().checkpoint == digest(good).hex()
     await ward.client.step()
     assert ward.asked == [digest(ward.offering.built.tar), digest(good)]
 
@@ -141,7 +144,7 @@ async def test_checkpoints_that_do_not_fit_leave_nothing_on_the_disk(ward) -> No
         ward.offer = ward.result(b"%d is no checkpoint" % number * 9, number)
         await ward.client.step()
     assert ward.stored() == [digest(good).hex()]
-    assert ward.models.active().checkpoint == digest(good).hex()
+    assert ward.active().checkpoint == digest(good).hex()
 
 
 async def test_a_checkpoint_larger_than_its_model_is_not_fetched(ward) -> None:
@@ -180,7 +183,7 @@ async def test_a_result_of_a_task_that_the_site_takes_no_part_in_is_not_served(w
     ward.set_policy('tasks = ["watch"]\n')
     ward.offer = ward.result(ward.checkpoint(), task="other")
     await ward.client.step()
-    assert (ward.models.active(), ward.asked) == (None, [])
+    assert (ward.active(), ward.asked) == (None, [])
 
 
 def rot(ward, name: str) -> None:
@@ -194,29 +197,29 @@ async def test_a_checkpoint_that_rotted_does_not_serve_and_is_fetched_again(ward
     good = ward.checkpoint()
     ward.offer = ward.result(good)
     await ward.client.step()
-    active = ward.models.active()
+    active = ward.active()
     rot(ward, active.checkpoint)
     with pytest.raises(StoreError) as caught:
         ward.models.load(active)
     assert caught.value.code == "checkpoint-rotten"
     assert ward.stored() == []
 
-    ward.models.activate(ActiveModel(active.bundle, "", active.signer_pks))  # what the daemon falls back to
+    ward.models.activate("tiny", ActiveModel(active.bundle, "", active.signer_pks))  # what the daemon falls back to
     ward.client = ward.make_client()
     await ward.client.step()
-    assert ward.models.active() == active
+    assert ward.active() == active
     assert ward.models.load(active).model.digest == digest(good)
 
 
 async def test_after_a_start_with_a_rotten_checkpoint_the_bundles_own_parameters_serve(ward, device) -> None:
     ward.offer = ward.result(ward.checkpoint())
     await ward.client.step()
-    active = ward.models.active()
+    active = ward.active()
     rot(ward, active.checkpoint)
     agent = Agent(device.path, load_agent_config(device.path), CLOCK, ENTROPY)
-    await agent._serve_last_model()
+    await agent._serving.start()
     assert agent._pipeline.model_digest.hex() == active.bundle
-    assert json.loads((ward.settings.state_dir / "models" / "active.json").read_text())["checkpoint"] == ""
+    assert ward.active().checkpoint == ""
     agent._buffer.close()
     agent._reader.close()
 

@@ -15,7 +15,8 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME, TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
-from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.codec import decode_sum
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark

@@ -42,8 +42,14 @@ def test_a_result_older_than_the_newest_served_or_planned_is_no_news(offering, o
 
 
 def test_the_newest_result_is_news_again_where_its_checkpoint_was_lost(offering, offer) -> None:
-    assert check_result(offer, offering.standing(), Seen(results={"watch": 3}), lost=True) is not None
-    assert check_result(offer, offering.standing(), Seen(results={"watch": 4}), lost=True) is None
+    assert (
+        check_result(offer, offering.standing(), Seen(results={"watch": 3}), lost=lambda manifest: bool(manifest))
+        is not None
+    )
+    assert (
+        check_result(offer, offering.standing(), Seen(results={"watch": 4}), lost=lambda manifest: bool(manifest))
+        is None
+    )
 
 
 def test_a_result_of_a_task_that_the_policy_leaves_out_is_refused(offering, offer, refusal) -> None:

@@ -9,10 +9,10 @@ from typing import Protocol
 import grpc
 
 from bedside.agent.api.follow import Followers
-from bedside.agent.health.facts import AgentFacts
+from bedside.agent.health.facts import AgentFacts, ModelFacts
 from bedside.proto.v1 import local_pb2_grpc
 from bedside.proto.v1.common_pb2 import Empty
-from bedside.proto.v1.local_pb2 import AgentStatus, FollowRequest, Prediction, StreamStatus
+from bedside.proto.v1.local_pb2 import AgentStatus, FollowRequest, ModelStatus, Prediction, StageLatency, StreamStatus
 from bedside.service.health import Health
 from bedside.service.link.address import parse_address
 from bedside.service.link.health import HealthPublisher
@@ -85,6 +85,7 @@ def status_message(facts: AgentFacts) -> AgentStatus:
             )
             for stream in facts.streams
         ],
+        models=[_model_message(model) for model in facts.models],
         predictions=facts.predictions,
         model_running=facts.model_running,
         link=facts.components["link"].sentence,
@@ -93,6 +94,26 @@ def status_message(facts: AgentFacts) -> AgentStatus:
         last_round_state=facts.round.state,
         last_reason=facts.round.reason,
         rss_bytes=facts.machine.rss_bytes,
+    )
+
+
+def _model_message(model: ModelFacts) -> ModelStatus:
+    return ModelStatus(
+        name=model.name,
+        digest=model.digest,
+        stream=", ".join(model.streams),
+        runtime=model.runtime,
+        predictions=model.predictions,
+        dropped_windows=model.dropped_windows,
+        waiting_windows=model.waiting_windows,
+        gaps=model.gaps,
+        stages=[
+            StageLatency(
+                stage=found.stage, count=found.count, p50_us=found.p50_us, p99_us=found.p99_us, max_us=found.max_us
+            )
+            for found in model.latencies
+        ],
+        error=model.error,
     )
 
 

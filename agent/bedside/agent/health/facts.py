@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bedside.agent.health.machine import MachineFacts
+from bedside.agent.inference.latency import LatencyFacts
 from bedside.proto.v1.device_pb2 import ComponentHealth
 from bedside.proto.v1.device_pb2 import ComponentState as WireState
 from bedside.service.health import ComponentState, Level
@@ -31,6 +32,35 @@ class StreamFacts:
     gaps: int
     dropped_blocks: int
     last_seen_age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """One slot since the process started.
+
+    Attributes:
+        name: of the model, or of the file that should have held one.
+        digest: of what serves; empty when nothing does.
+        streams: what it reads.
+        runtime: `onnx` or `litert`.
+        predictions: windows decided.
+        dropped_windows: windows that left the queue undecided.
+        waiting_windows: windows in the queue.
+        gaps: interruptions of its streams.
+        latencies: by stage.
+        error: what is wrong, for this machine's users only; empty when nothing is.
+    """
+
+    name: str
+    digest: bytes = b""
+    streams: Sequence[str] = ()
+    runtime: str = ""
+    predictions: int = 0
+    dropped_windows: int = 0
+    waiting_windows: int = 0
+    gaps: int = 0
+    latencies: Sequence[LatencyFacts] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +95,10 @@ class AgentFacts:
         last_exit: `clean`, `killed` or `first-start`.
         components: by name.
         streams: by arrival.
+        models: every slot.
         predictions: made since the state directory was made.
         last_prediction_age_ms: None while there is none.
-        model_running: digest; empty while there is none.
+        model_running: digest in the slot that rounds train, or the first; empty while there is none.
         model_wanted: digest of what it was told to use.
         config_digest: of the effective configuration.
         buffer_bytes: of the signal database.
@@ -86,6 +117,7 @@ class AgentFacts:
     last_exit: str
     components: Mapping[str, ComponentState]
     streams: Sequence[StreamFacts]
+    models: Sequence[ModelFacts]
     predictions: int
     last_prediction_age_ms: int | None
     model_running: bytes

@@ -86,6 +86,7 @@ class Observer:
             last_exit=parts.runs.last_exit,
             components=self._health.snapshot(),
             streams=parts.pipeline.streams(),
+            models=parts.pipeline.models(),
             predictions=parts.pipeline.predictions,
             last_prediction_age_ms=round((now_s - last_s) * 1000) if last_s is not None else None,
             model_running=parts.pipeline.model_digest,
@@ -109,12 +110,7 @@ class Observer:
             self._health.set("buffer", Level.FAILED, error.sentence)
         else:
             self._health.set("buffer", Level.DEGRADED if degraded else Level.OK, degraded or "takes everything")
-        if pipeline.decide_error is not None:
-            self._health.set("inference", Level.FAILED, pipeline.decide_error.sentence)
-        elif pipeline.model_digest:
-            self._health.set("inference", Level.OK, "serves")
-        else:
-            self._health.set("inference", Level.DEGRADED, "no model yet: it comes with the first plan")
+        self._look_at_models()
         self._look_at_trustee()
 
     def link(self, error: BedsideError | None) -> None:
@@ -159,6 +155,18 @@ class Observer:
             self._health.set("ingest", Level.DEGRADED, "no source is configured")
         else:
             self._health.set("ingest", Level.OK, "samples arrive")
+
+    def _look_at_models(self) -> None:
+        """One model that fails leaves the others at work; the first that does is told of."""
+        models = self._parts.pipeline.models()
+        failing = [model for model in models if model.error]
+        if not models:
+            self._health.set("inference", Level.DEGRADED, "no model yet: it comes with the first plan")
+        elif failing:
+            sentence = failing[0].error if len(models) == 1 else f"model {failing[0].name}: {failing[0].error}"
+            self._health.set("inference", Level.FAILED if len(failing) == len(models) else Level.DEGRADED, sentence)
+        else:
+            self._health.set("inference", Level.OK, "serves")
 
     def _look_at_trustee(self) -> None:
         """The own site's trustee fails when the newest plan was refused because of what it signed."""

@@ -1,128 +1,89 @@
-"""The engine: a window goes in, a decision comes out.
+"""The engine: windows of many streams go in, decisions of many models come out, and nobody waits for anybody.
 
-The served model is one reference that `swap` replaces; a window is decided by the model that is there when it
-arrives, whole. Nothing here waits: from a closed window to its decision is one session run.
+Every slot has a queue, a task and at most one busy thread, so that a slow model delays neither ingest nor another
+model. A thread of its own is also what a quick model gets: the hop costs about 0.1 ms, and the runtimes let go of the
+interpreter's lock while they compute.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import Final, TypeVar
 
-import numpy as np
-
-from bedside.agent.inference.runtimes import Float32, Runtime
+from bedside.agent.inference.model import ClosedWindow, Model
+from bedside.agent.inference.worker import Decided, Lost, Worker
+from bedside.agent.rounds.slots import MAX_SLOTS, check_room
 from bedside.core.clock import Clock
-from bedside.core.errors import MalformedError
 
+CALLERS: Final = 2
+"""Calls from outside (predictions of a caller's windows, explanations) that compute at once; others wait."""
 
-class ClosedWindow(Protocol):
-    """What the engine reads of a window (`bedside.agent.windows.Window`)."""
-
-    @property
-    def stream(self) -> str: ...
-    @property
-    def session(self) -> str: ...
-    @property
-    def start_ns(self) -> int: ...
-    @property
-    def end_ns(self) -> int: ...
-    @property
-    def values(self) -> Float32:
-        """(L, C), normalised."""
-
-    @property
-    def closed_monotonic_s(self) -> float:
-        """When its last sample arrived."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model that is ready to serve.
-
-    Attributes:
-        digest: of the checkpoint or bundle that its parameters come from (32 bytes).
-        labels: class names in the order of the logits.
-        shape: (L, C) of its windows.
-        runtime: predicts.
-    """
-
-    digest: bytes
-    labels: tuple[str, ...]
-    shape: tuple[int, int]
-    runtime: Runtime
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the model says about one window.
-
-    Attributes:
-        stream: of the window.
-        session: of the window.
-        start_ns: of the window, nanoseconds since the epoch.
-        end_ns: of the window.
-        label: class of the largest logit.
-        confidence: softmax of that logit, 0..1; not calibrated.
-        logits: (classes,) float32.
-        model_digest: which model said so.
-        latency_s: from the arrival of the window's last sample to this decision.
-    """
-
-    stream: str
-    session: str
-    start_ns: int
-    end_ns: int
-    label: str
-    confidence: float
-    logits: Float32
-    model_digest: bytes
-    latency_s: float
+Result = TypeVar("Result")
 
 
 class Engine:
-    """Serves one model at a time."""
+    """Serves one model per slot. Use from one event loop; `decided` and `lost` are called in it."""
 
-    def __init__(self, model: Model, clock: Clock) -> None:
-        self._model = model
+    def __init__(self, clock: Clock, *, queue_windows: int, decided: Decided, lost: Lost) -> None:
         self._clock = clock
+        self._queue_windows = queue_windows
+        self._decided = decided
+        self._lost = lost
+        self._workers: dict[str, Worker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._executor = ThreadPoolExecutor(MAX_SLOTS + CALLERS, thread_name_prefix="inference")
+        self._callers = asyncio.Semaphore(CALLERS)
 
     @property
-    def model(self) -> Model:
-        """The model that decides the next window."""
-        return self._model
+    def slots(self) -> Mapping[str, Worker]:
+        """The workers by name, in the order in which they came."""
+        return MappingProxyType(self._workers)
 
-    def swap(self, model: Model) -> Model:
-        """Serve `model` from the next window on; returns the one before, which can be swapped back."""
-        before, self._model = self._model, model
-        return before
-
-    def decide(self, window: ClosedWindow) -> Decision:
-        """Predict one window.
+    def serve(self, name: str, model: Model, *, same_form: bool = True) -> None:
+        """Decide a slot's windows with this model from now on; windows that wait follow, if it takes their form.
 
         Raises:
-            MalformedError: `bad-window`: its shape is not the model's, or a value or logit is not finite.
+            RefusedError: `too-many-models`.
         """
-        model = self._model
-        values = window.values
-        if values.shape != model.shape or not np.isfinite(values).all():
-            raise _bad(f"a window of {window.stream} has shape {values.shape} or a value that is not finite")
-        logits = model.runtime.predict(values[np.newaxis])[0]
-        if not np.isfinite(logits).all():
-            raise _bad(f"the model's answer to a window of {window.stream} is not finite")
-        best = int(logits.argmax())
-        return Decision(
-            stream=window.stream,
-            session=window.session,
-            start_ns=window.start_ns,
-            end_ns=window.end_ns,
-            label=model.labels[best],
-            confidence=float(1.0 / np.exp(logits - logits[best]).sum()),
-            logits=logits,
-            model_digest=model.digest,
-            latency_s=self._clock.monotonic_s() - window.closed_monotonic_s,
+        worker = self._workers.get(name)
+        if worker is not None:
+            worker.swap(model, same_form=same_form)
+            return
+        check_room(self._workers, name)
+        self._workers[name] = Worker(
+            name, model, self._clock, queue_windows=self._queue_windows, decided=self._decided, lost=self._lost
         )
 
+    def release(self, name: str) -> None:
+        """Serve a slot no longer; what waits in it is counted as lost."""
+        worker, task = self._workers.pop(name, None), self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+        if worker is not None:
+            worker.abandon()
 
-def _bad(sentence: str) -> MalformedError:
-    return MalformedError("bad-window", sentence, remedy="check the stream's source and the model's window")
+    def offer(self, name: str, window: ClosedWindow, stretch: int) -> None:
+        """Put a window into a slot's queue; needs a running event loop."""
+        worker = self._workers[name]
+        if name not in self._tasks:
+            self._tasks[name] = asyncio.get_running_loop().create_task(worker.run(self._executor), name=f"infer {name}")
+        worker.offer(window, stretch)
+
+    async def call(self, work: Callable[[], Result]) -> Result:
+        """Run a caller's computation beside the windows, where few may compute at once."""
+        async with self._callers:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def close(self, timeout_s: float) -> None:
+        """Decide what waits, for at most so long; count what is left as lost."""
+        waits = [asyncio.ensure_future(worker.drained()) for worker in self._workers.values()]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=timeout_s)
+            for wait in late:
+                wait.cancel()
+        for name in tuple(self._workers):
+            self.release(name)
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -20,12 +20,13 @@ from bedside.agent.rounds.contribution import ContributionJob, make_contribution
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.kept import MAX_AGE_ROUNDS
 from bedside.agent.rounds.link import CoordinatorLink
-from bedside.agent.rounds.models import ActiveModel, ModelStore
+from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.offer import SignedPlan, Standing, check_offer, check_plan, is_signed, judge_again
 from bedside.agent.rounds.outbox import Outbox
 from bedside.agent.rounds.receipts import check_receipt
 from bedside.agent.rounds.refusals import Refusals
 from bedside.agent.rounds.results import CheckedResult, check_result
+from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.rounds.upload import send_upload, upload_holds
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
@@ -322,7 +323,7 @@ class RoundClient:
         try:
             if checked is not None:
                 served = await self._serve_result(offer, checked, standing)
-        except (TrustError, MalformedError) as error:
+        except (TrustError, MalformedError, RefusedError) as error:
             self._refuse_result(error)
         self._known_result = digest(offer.result.payload)
         return served

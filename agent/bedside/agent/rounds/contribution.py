@@ -14,7 +14,7 @@ import msgspec
 
 from bedside.agent.config import TrainingConfig
 from bedside.agent.inference.confinement import Limits, run_child
-from bedside.agent.rounds.models import ActiveModel
+from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.errors import ProtocolError
 from bedside.core.signing import parse_strict
 from bedside.proto.v1.common_pb2 import Signed

@@ -1,13 +1,12 @@
-"""Models on this device: bundles and checkpoints as files named by digest, and which of them serves.
+"""Models on this device: bundles and checkpoints as files named by digest, and which of them serve.
 
 Invariants:
     * A bundle has its name only after its signature (by a signer of the site's policy), its digests and its golden
       vectors held on this machine; a checkpoint only after its digest did.
     * What is read is checked again: a file that rotted, or that does not fit its model, is dropped, so that it is
       fetched anew.
-    * There are never more than a few checkpoints, and one unfinished file, whatever is announced.
-    * `active.json` is replaced durably after the files it names are on the disk, so that after any power cut the last
-      verified model serves again, without a coordinator.
+    * There are never more than a few checkpoints beside those that serve, and one unfinished file, whatever is
+      announced; what a slot names stays.
 
 Source: DESIGN section 6.
 """
@@ -19,18 +18,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
-
 from bedside.agent.inference.choice import Wish, choose, open_chosen
 from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay, replay_golden
+from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, SlotNote
 from bedside.core.errors import MalformedError, StoreError, TrustError
 from bedside.core.signing.envelope import digest
 from bedside.service.files import sync_directory, write_durable
 from bedside.service.link.blobs import PARTIAL_SUFFIX, GetBlob, fetch_blob
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bedside.agent.inference.confinement import Limits
-    from bedside.agent.inference.engine import Model
+    from bedside.agent.inference.model import Model
+    from bedside.agent.rounds.slots import Origin, Slot
     from bedside.core.bundle.manifest import WindowSpec
     from bedside.core.bundle.verify import Bundle, Parameters
     from bedside.core.policy import SitePolicy
@@ -38,35 +39,16 @@ if TYPE_CHECKING:
 
 _LENGTH_BYTES: Final = 8
 _FLOAT32_BYTES: Final = 4
-_ACTIVE_NAME: Final = "active.json"
 CHECKPOINT_CODES: Final = frozenset({"checkpoint-rotten", "file-read", "bad-tensors", "bad-parameters"})
 """What may be wrong with a checkpoint while its bundle is sound."""
-_KEPT_CHECKPOINTS: Final = 3
-"""The one that serves, the one that a round starts from, and the last known good."""
-
-
-class ActiveModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which model serves.
-
-    Attributes:
-        bundle: hexadecimal digest of the manifest.
-        checkpoint: hexadecimal digest of the parameters; empty for the bundle's own.
-        signer_pks: hexadecimal keys under which the bundle was accepted.
-    """
-
-    bundle: str
-    checkpoint: str
-    signer_pks: tuple[str, ...]
-
-    @property
-    def digest(self) -> bytes:
-        """What predictions carry: the checkpoint's digest, or the bundle's (32 bytes)."""
-        return bytes.fromhex(self.checkpoint or self.bundle)
+_SPARE_CHECKPOINTS: Final = 2
+"""Beside those that serve: the one that a round starts from, and the last known good."""
 
 
 class ServedModel(NamedTuple):
-    """A model that is ready, and the windows that it takes."""
+    """A model that is ready, the slot that it serves in, and the windows that it takes."""
 
+    name: str
     model: Model
     window: WindowSpec
 
@@ -78,6 +60,7 @@ class ModelStore:
         self._root = state_dir / "models"
         self._limits = limits
         self._wish: Wish = wish
+        self._note = SlotNote(self._root / NOTE_NAME)
         for name in ("bundles", "checkpoints", "incoming"):
             (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -99,25 +82,25 @@ class ModelStore:
         """A verified checkpoint."""
         return self._root / "checkpoints" / f"{checkpoint}.safetensors"
 
-    def active(self) -> ActiveModel | None:
-        """Which model serves; None while there is none.
+    def slots(self) -> dict[str, Slot]:
+        """What serves, by name; empty while nothing does.
 
         Raises:
             StoreError: `active-model` when the note is damaged.
         """
-        path = self._root / _ACTIVE_NAME
-        if not path.exists():
-            return None
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=ActiveModel)
-        except (msgspec.DecodeError, OSError) as error:
-            raise StoreError("active-model", f"{path} is damaged: {error}", remedy="remove it") from error
+        return self._note.read()
 
-    def activate(self, active: ActiveModel) -> None:
-        """Note durably which model serves, and drop checkpoints that nobody needs any more."""
-        if self._serving() != active:  # at a start nothing is written, so that a full disk does not matter
-            write_durable(self._root / _ACTIVE_NAME, msgspec.json.encode(active))
-        self._sweep(active, self.checkpoint_path(active.checkpoint))
+    def activate(self, name: str, active: ActiveModel, origin: Origin | None = None) -> None:
+        """Note durably which model serves under a name, and drop checkpoints that nobody needs any more.
+
+        Raises:
+            RefusedError: `too-many-models`.
+        """
+        self._sweep(self._note.put(name, active, origin), self.checkpoint_path(active.checkpoint))
+
+    def release(self, name: str) -> None:
+        """Note durably that nothing serves under a name any more."""
+        self._note.drop(name)
 
     async def accept_file(self, path: Path, policy: SitePolicy) -> ActiveModel:
         """Take a bundle from a file of this machine, after the same checks as one from the network.
@@ -162,7 +145,7 @@ class ModelStore:
         if checkpoint.size_bytes > most:
             raise MalformedError("blob-size", f"a checkpoint of {checkpoint.size_bytes} bytes is above {most}")
         self._drop_partials(target)
-        self._sweep(self._serving(), target)
+        self._sweep(self._note.known(), target)
         await fetch_blob(get_blob, checkpoint.digest, target, max_bytes=checkpoint.size_bytes)
         return ActiveModel(bundle, checkpoint.digest.hex(), signer_pks)
 
@@ -182,13 +165,13 @@ class ModelStore:
             TrustError, MalformedError, StoreError: what is on the disk does not hold any more.
             UnavailableError: `runtime-missing`.
         """
-        from bedside.agent.inference.engine import Model
+        from bedside.agent.inference.model import Model
 
         bundle = self.read_bundle(active)
         window = bundle.manifest.window
         runtime = open_chosen(bundle, self.parameters(active, bundle), self._runtime_note(active), self._wish)
         model = Model(active.digest, bundle.manifest.labels, (window.length, window.channels), runtime)
-        return ServedModel(model, window)
+        return ServedModel(bundle.manifest.name, model, window)
 
     def read_bundle(self, active: ActiveModel) -> Bundle:
         """Read an accepted bundle and check it again; one that does not hold any more is dropped.
@@ -231,18 +214,16 @@ class ModelStore:
             path.unlink(missing_ok=True)
             raise
 
-    def _serving(self) -> ActiveModel | None:
-        """As `active`; None as well for a note that is damaged."""
-        try:
-            return self.active()
-        except StoreError:
-            return None
+    def lost(self, manifest: bytes) -> bool:
+        """Whether no checkpoint of a round serves in a manifest's slot: then its newest result is wanted again.
 
-    @property
-    def lost(self) -> bool:
-        """Whether no checkpoint of a round serves: the newest result is wanted, also one that was seen before."""
-        active = self._serving()
-        return active is None or not active.checkpoint
+        Raises:
+            MalformedError: `bad-manifest`.
+        """
+        from bedside.core.bundle.manifest import decode_manifest
+
+        slot = self._note.known().get(decode_manifest(manifest).name)
+        return slot is None or not slot.model.checkpoint
 
     async def _admit(self, incoming: Path, signer_pks: tuple[str, ...], *, wanted: str | None) -> str:
         """Verify and replay an incoming tar in a limited child, then give it its name; returns the bundle's digest."""
@@ -264,12 +245,13 @@ class ModelStore:
             if target is None or path != target.with_name(f".{target.name}{PARTIAL_SUFFIX}"):
                 path.unlink(missing_ok=True)
 
-    def _sweep(self, active: ActiveModel | None, newest: Path) -> None:
+    def _sweep(self, slots: Mapping[str, Slot], newest: Path) -> None:
         """Keep what serves, `newest` (which may not be here yet), and the last ones beside them."""
-        kept = {newest} | ({self.checkpoint_path(active.checkpoint)} if active is not None else set())
+        kept = {newest} | {self.checkpoint_path(slot.model.checkpoint) for slot in slots.values()}
         files = sorted((self._root / "checkpoints").glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
         others = [path for path in files if path not in kept]
-        for path in others[: max(0, len(others) + len(kept) - _KEPT_CHECKPOINTS)]:
+        spare = max(0, _SPARE_CHECKPOINTS + max(1, len(slots)) - len(kept))
+        for path in others[: max(0, len(others) - spare)]:
             path.unlink()
 
 

@@ -6,6 +6,7 @@ vectors are replayed before it serves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bedside.agent.rounds.memory import Seen
@@ -41,10 +42,18 @@ class CheckedResult:
     seen: Seen
 
 
-def check_result(offer: Offer, standing: Standing, seen: Seen, *, lost: bool = False) -> CheckedResult | None:
+def _never(manifest: bytes) -> bool:
+    del manifest
+    return False
+
+
+def check_result(
+    offer: Offer, standing: Standing, seen: Seen, *, lost: Callable[[bytes], bool] = _never
+) -> CheckedResult | None:
     """Verify the result of an offer; None when this device knows it, or knows a newer round of the task.
 
-    `lost` tells that the checkpoint of the result that is known is here no more: then it is news again.
+    `lost` is asked with the manifest whether the checkpoint of the result that is known is here no more: then it is
+    news again.
 
     Raises:
         TrustError: `bad-signature`, `federation-rollback`, `other-authority`, `unknown-signer`, `other-bundle` or
@@ -64,7 +73,9 @@ def check_result(offer: Offer, standing: Standing, seen: Seen, *, lost: bool = F
         raise MalformedError("bad-result", "a result comes without the digest of its bundle's tar")
     served = seen.results.get(result.task, 0)
     round_seen = seen.rounds[result.task].round_number if result.task in seen.rounds else 0
-    if result.round_number < max(served, round_seen) or (result.round_number == served and not lost):
+    if result.round_number < max(served, round_seen) or (
+        result.round_number == served and not lost(offer.manifest.payload)
+    ):
         return None
     if standing.policy.tasks and result.task not in standing.policy.tasks:
         raise RefusedError("task-not-allowed", f"a result is of task {result.task}, in which this site takes no part")

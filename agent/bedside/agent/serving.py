@@ -1,0 +1,167 @@
+"""Which models this device serves: those that the configuration names, and those that plans and results bring.
+
+Invariants:
+    * At a start the last verified models serve again, without a network and without the configured files.
+    * A model that is damaged or refused takes down its own slot at most; while an older one serves there, it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bedside.agent.config import AgentConfig, ModelConfig
+from bedside.agent.pipeline import Pipeline
+from bedside.agent.rounds.models import CHECKPOINT_CODES, ModelStore
+from bedside.agent.rounds.slots import UNNAMED, ActiveModel, Origin, Slot, check_room
+from bedside.core.errors import BedsideError, MalformedError, StoreError
+from bedside.core.policy import SitePolicy
+from bedside.core.signing.envelope import digest
+from bedside.service.link.errors import unexpected
+from bedside.service.logs import event
+
+_LOGGER = logging.getLogger(__name__)
+
+BUNDLE_TAR: Final = "bundle.tar"
+"""The tar inside a bundle's directory."""
+
+
+class Serving:
+    """Fills the pipeline's slots. Use from one event loop.
+
+    Attributes:
+        wanted: digest of what was to serve last in the main slot; empty before anything was.
+    """
+
+    def __init__(
+        self, config: AgentConfig, models: ModelStore, pipeline: Pipeline, policy: Callable[[], SitePolicy]
+    ) -> None:
+        first = [ModelConfig(bundle=config.model)] if config.model else []
+        self._entries = {entry.bundle: entry for entry in (*first, *config.models)}
+        self._first = config.model
+        self._models = models
+        self._pipeline = pipeline
+        self._policy = policy
+        self._streams: dict[str, list[str]] = {}
+        self.wanted = b""
+
+    async def start(self) -> None:
+        """Serve the last verified models, and what the configuration names beside them; raises nothing."""
+        slots: dict[str, Slot] = {}
+        try:
+            self._models.drop_unfinished()
+            slots = self._models.slots()
+        except BedsideError as error:
+            self._fault("the note of models", error)
+        for name, slot in slots.items():
+            if self._taken_out(slot):
+                await self._guarded(name, self._release(name))
+            else:
+                await self._guarded(name, self._serve_stored(name, slot))
+        for path, entry in self._entries.items():
+            await self._guarded(Path(path).stem, self._serve_configured(entry, slots))
+        trained = [name for name, slot in self._noted().items() if slot.model.checkpoint]
+        self._pipeline.main = next((name for name in trained if name in self._pipeline.engine.slots), "") or next(
+            iter(self._pipeline.engine.slots), ""
+        )
+        self.wanted = self._pipeline.model_digest
+
+    async def take(self, active: ActiveModel) -> None:
+        """Serve a verified model that a plan or a result brought, in the slot of its name.
+
+        Raises:
+            RefusedError: `too-many-models`.
+            TrustError, MalformedError, StoreError: what is on the disk does not hold any more.
+        """
+        self.wanted = active.digest
+        self._pipeline.main = await self._serve(active)
+
+    async def _serve(self, active: ActiveModel, origin: Origin | None = None) -> str:
+        """Load, swap, and note; returns the slot's name."""
+        for name, worker in self._pipeline.engine.slots.items():
+            if worker.model.digest == active.digest and origin is None:
+                return name
+        await self._models.settle(active)
+        served = await asyncio.to_thread(self._models.load, active)
+        check_room(self._pipeline.engine.slots, served.name)
+        if origin is not None and origin.path in self._entries:
+            self._streams[served.name] = self._entries[origin.path].streams
+        self._pipeline.serve(served, self._streams.get(served.name, ()))
+        self._models.activate(served.name, active, origin)
+        event(_LOGGER, "model-serves", slot=served.name, model=active.digest, runtime=served.model.runtime.name)
+        return served.name
+
+    async def _serve_stored(self, name: str, slot: Slot) -> None:
+        """Serve what served last; without its checkpoint the bundle's own, until the result comes again."""
+        origin = slot.origin
+        if name == UNNAMED and self._first:  # before there were slots, the one model began with the configured file
+            origin = Origin(self._first, _digest_of(self._first))
+        try:
+            await self._serve(slot.model, origin)
+        except (StoreError, MalformedError) as error:
+            if not slot.model.checkpoint or error.code not in CHECKPOINT_CODES:
+                raise
+            event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
+            await self._serve(msgspec.structs.replace(slot.model, checkpoint=""), origin)
+
+    async def _serve_configured(self, entry: ModelConfig, before: dict[str, Slot]) -> None:
+        """Serve what a configured file holds, unless its slot serves already and the file is still the same."""
+        serving = {name: slot for name, slot in self._noted().items() if name in self._pipeline.engine.slots}
+        mine = {name: slot for name, slot in serving.items() if slot.origin.path == entry.bundle}
+        file = _digest_of(entry.bundle)
+        if mine and (not file or any(slot.origin.file == file for slot in mine.values())):
+            return  # also where the file is gone: what was accepted from it goes on
+        accepted = await self._models.accept_file(_tar(entry.bundle), self._policy())
+        same = [slot.model for slot in serving.values() if slot.model.bundle == accepted.bundle]
+        name = await self._serve(same[0] if same else accepted, Origin(entry.bundle, file))
+        for other in mine.keys() - {name}:  # the file's model has another name now
+            await self._release(other)
+        for other, slot in before.items():
+            if slot.origin.path == entry.bundle:
+                self._pipeline.faults.pop(other, None)
+
+    async def _release(self, name: str) -> None:
+        self._pipeline.release(name)
+        self._models.release(name)
+        event(_LOGGER, "model-released", slot=name)
+
+    async def _guarded(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            known = unexpected(error)
+            if known is not error:
+                _LOGGER.exception("model-failed")
+            self._fault(name, known)
+
+    def _fault(self, name: str, error: BedsideError) -> None:
+        self._pipeline.faults[name] = error
+        event(_LOGGER, "model-refused", level=logging.ERROR, slot=name, error=error)
+
+    def _taken_out(self, slot: Slot) -> bool:
+        """Whether the configuration named it once, does so no longer, and no round has improved it."""
+        return bool(slot.origin.path) and slot.origin.path not in self._entries and not slot.model.checkpoint
+
+    def _noted(self) -> dict[str, Slot]:
+        try:
+            return self._models.slots()
+        except StoreError:
+            return {}
+
+
+def _tar(bundle: str) -> Path:
+    path = Path(bundle)
+    return path / BUNDLE_TAR if path.is_dir() else path
+
+
+def _digest_of(bundle: str) -> str:
+    """Digest of a configured file; empty where it cannot be read."""
+    try:
+        return digest(_tar(bundle).read_bytes()).hex()
+    except OSError:
+        return ""
