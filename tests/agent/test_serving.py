@@ -1,0 +1,162 @@
+"""Which models a device serves: from its note, from its configuration, and from rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bedside.agent.config import load_agent_config
+from bedside.agent.daemon import Agent
+from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, Slot
+from bedside.authoring.build import Built, build_bundle
+from bedside.authoring.recipe import load_recipe
+from bedside.service.platform import SystemClock, SystemEntropy
+
+RECIPE = (Path(__file__).parents[1] / "recipes" / "tiny.toml").read_text()
+
+
+@pytest.fixture
+def build(tmp_path, tiny_author):
+    def make(name: str, version: str = "1", stream: str = "wrist") -> Built:
+        text = RECIPE.replace('"tiny"', f'"{name}"').replace('version = "1"', f'version = "{version}"')
+        path = tmp_path / "recipe.toml"
+        path.write_text(text.replace('"wrist"', f'"{stream}"'))
+        return build_bundle(load_recipe(str(path)), tiny_author)
+
+    return make
+
+
+def configure(device, text: str) -> None:
+    (device.path / "agent.toml").write_text(text)
+
+
+@contextmanager
+def assembled(device) -> Iterator[Agent]:
+    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy())
+    try:
+        yield agent
+    finally:
+        agent._buffer.close()
+
+
+async def serving(device) -> dict[str, tuple[bytes, tuple[str, ...], str]]:
+    """Start the models of a device as its process does, and look."""
+    with assembled(device) as agent:
+        await agent._serving.start()
+        return {model.name: (model.digest, tuple(model.streams), model.error) for model in agent._pipeline.models()}
+
+
+async def test_models_of_the_configuration_serve_beside_each_other(device, build, tiny) -> None:
+    ecg = build("ecg", stream="chest")
+    (device.path / "ecg.tar").write_bytes(ecg.tar)
+    configure(device, 'model = "tiny.tar"\n[[models]]\nbundle = "ecg.tar"\nstreams = ["bed-1", "bed-2"]\n')
+    wanted = {"tiny": (tiny.digest, ("wrist",), ""), "ecg": (ecg.digest, ("bed-1", "bed-2"), "")}
+    assert await serving(device) == wanted
+    (device.path / "ecg.tar").unlink()  # what was accepted serves without the file
+    assert await serving(device) == wanted
+
+
+async def test_a_damaged_model_takes_down_its_own_slot_alone(device, build, tiny) -> None:
+    (device.path / "ecg.tar").write_bytes(build("ecg").tar[:-900])
+    configure(device, 'model = "tiny.tar"\n[[models]]\nbundle = "ecg.tar"\n')
+    with assembled(device) as agent:
+        await agent._serving.start()
+        agent._observer.look()
+        state = agent._health.snapshot()["inference"]
+    assert (state.level.name, state.sentence.split(":")[0]) == ("DEGRADED", "model ecg")
+    assert (await serving(device))["tiny"] == (tiny.digest, ("wrist",), "")
+
+
+async def test_a_newer_file_of_the_same_name_replaces_its_slot_and_a_refused_one_does_not(device, build, tiny) -> None:
+    configure(device, '[[models]]\nbundle = "tiny.tar"\n')
+    assert await serving(device) == {"tiny": (tiny.digest, ("wrist",), "")}
+    newer = build("tiny", version="2")
+    (device.path / "tiny.tar").write_bytes(newer.tar[:3_000])
+    digest, streams, error = (await serving(device))["tiny"]
+    assert (digest, streams) == (tiny.digest, ("wrist",))
+    assert error
+    (device.path / "tiny.tar").write_bytes(newer.tar)
+    assert await serving(device) == {"tiny": (newer.digest, ("wrist",), "")}
+
+
+async def test_a_model_that_the_configuration_names_no_longer_serves_no_longer(device, build, tiny) -> None:
+    (device.path / "ecg.tar").write_bytes(build("ecg").tar)
+    configure(device, 'model = "tiny.tar"\n[[models]]\nbundle = "ecg.tar"\n')
+    assert set(await serving(device)) == {"tiny", "ecg"}
+    configure(device, 'model = "tiny.tar"\n')
+    assert set(await serving(device)) == {"tiny"}
+    assert set(await serving(device)) == {"tiny"}
+
+
+async def test_a_note_of_one_model_is_taken_over_with_its_name(device, tiny, tiny_author) -> None:
+    configure(device, 'model = "tiny.tar"\n')
+    await serving(device)
+    note = device.path / "state" / "models" / NOTE_NAME
+    old = ActiveModel(tiny.digest.hex(), "", (bytes(tiny_author.verify_key).hex(),))
+    note.write_bytes(msgspec.json.encode(old))
+    with assembled(device) as agent:
+        await agent._serving.start()
+        assert agent._pipeline.model_digest == tiny.digest
+        slots = agent._models.slots()
+    assert slots == {"tiny": Slot(old, slots["tiny"].origin)}
+    assert slots["tiny"].origin.path.endswith("tiny.tar")
+    assert await serving(device) == {"tiny": (tiny.digest, ("wrist",), "")}
+
+
+async def test_a_damaged_note_costs_nothing_that_the_configuration_names(device, tiny) -> None:
+    configure(device, 'model = "tiny.tar"\n')
+    await serving(device)
+    (device.path / "state" / "models" / NOTE_NAME).write_bytes(b"{")
+    found = await serving(device)
+    assert found["tiny"] == (tiny.digest, ("wrist",), "")
+    assert set(await serving(device)) == {"tiny"}
+
+
+async def test_what_a_round_brings_takes_its_slot_and_keeps_its_streams(device, build, tiny, tiny_author) -> None:
+    configure(device, '[[models]]\nbundle = "tiny.tar"\nstreams = ["bed-1"]\n')
+    with assembled(device) as agent:
+        await agent._serving.start()
+        newer = device.path / "newer.tar"
+        newer.write_bytes(build("tiny", version="2").tar)
+        active = await agent._models.accept_file(newer, agent._policy())
+        await agent._serving.take(active)
+        found = [(model.name, model.digest, tuple(model.streams)) for model in agent._pipeline.models()]
+    assert found == [("tiny", active.digest, ("bed-1",))]
+
+
+async def test_two_models_on_two_streams_predict_in_a_real_agent(device, build) -> None:
+    (device.path / "ecg.tar").write_bytes(build("ecg", stream="chest").tar)
+    source = '[[sources]]\nkind = "replay"\nname = "{0}"\n[sources.options]\nstream = "{0}"\ndata = "signal.npz"\n'
+    source += "speed = 10.0\nloop = true\n"
+    text = 'model = "tiny.tar"\n[[models]]\nbundle = "ecg.tar"\nstreams = ["chest", "wrist"]\n'
+    configure(device, text + source.format("wrist") + source.format("chest"))
+    device.start()
+    wanted = {("tiny", "wrist"), ("ecg", "chest"), ("ecg", "wrist")}
+
+    def missing() -> int:
+        with reading(device) as reader:
+            found = {(one.model_name, one.stream) for one in reader.predictions(0, 100_000)}
+        return len(wanted ^ found)
+
+    device.await_predictions()
+    assert device.await_value(missing, lambda count: count == 0) == 0
+    assert device.stop() == 0
+    assert "Traceback" not in (device.path / "log.txt").read_text()
+
+
+@contextmanager
+def reading(device):
+    from bedside.agent.buffer.reader import BufferReader
+    from bedside.proto.v1.identity_pb2 import Role
+    from bedside.service.identity import find_identity
+
+    key = find_identity(device.path / "state" / "identity", Role.ROLE_DEVICE).buffer_key
+    reader = BufferReader(device.path / "state" / "buffer.db", key)
+    try:
+        yield reader
+    finally:
+        reader.close()
