@@ -109,6 +109,25 @@ async def test_a_slow_model_delays_neither_the_loop_nor_another_model(desk) -> N
     await desk.until(lambda: desk.starts("slow") == [0])
 
 
+async def test_a_quick_model_decides_at_once_until_a_swap_makes_its_speed_unknown(desk) -> None:
+    desk.engine.serve("har", model())
+    async with asyncio.timeout(DEADLINE_S):
+        number = at_once = 0
+        while not at_once:  # the first goes to a thread, and so does what follows a slow one
+            desk.engine.offer("har", window(number), 0)
+            number += 1
+            at_once = len(desk.decided) == number
+            await desk.until(lambda so_far=number: len(desk.decided) == so_far)
+    stuck = Answers(1)
+    stuck.gate.clear()
+    desk.engine.serve("har", model(1, stuck))
+    desk.engine.offer("har", window(number), 0)  # would never come back if it were decided here
+    assert len(desk.decided) == number
+    stuck.gate.set()
+    await desk.until(lambda: len(desk.decided) == number + 1)
+    assert desk.starts() == list(range(number + 1))
+
+
 async def test_a_full_queue_drops_its_oldest_window_and_counts_it() -> None:
     desk, slow = Desk(queue_windows=5), Answers()
     slow.gate.clear()

@@ -1,8 +1,7 @@
 """The engine: windows of many streams go in, decisions of many models come out, and nobody waits for anybody.
 
 Every slot has a queue, a task and at most one busy thread, so that a slow model delays neither ingest nor another
-model. A thread of its own is also what a quick model gets: the hop costs about 0.1 ms, and the runtimes let go of the
-interpreter's lock while they compute.
+model: the runtimes let go of the interpreter's lock while they compute.
 """
 
 from __future__ import annotations

@@ -49,6 +49,11 @@ class Model:
     runtime: Runtime
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it predicts at this moment, in another thread."""
+        return self._lock.locked()
+
     def probabilities(self, x: Float32) -> Float32:
         """Return softmax probabilities (N, classes) of windows `x` (N, L, C), both float32; not calibrated.
 
