@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from bedside.agent.buffer.keys import load_key_ring
+from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, Slot
@@ -149,14 +151,8 @@ async def test_two_models_on_two_streams_predict_in_a_real_agent(device, build) 
 
 
 @contextmanager
-def reading(device):
-    from bedside.agent.buffer.reader import BufferReader
-    from bedside.proto.v1.identity_pb2 import Role
-    from bedside.service.identity import find_identity
-
-    key = find_identity(device.path / "state" / "identity", Role.ROLE_DEVICE).buffer_key
-    reader = BufferReader(device.path / "state" / "buffer.db", key)
-    try:
+def reading(device) -> Iterator[BufferReader]:
+    with closing(
+        BufferReader(device.path / "state" / "buffer.db", load_key_ring(device.path / "state" / "identity"))
+    ) as reader:
         yield reader
-    finally:
-        reader.close()
