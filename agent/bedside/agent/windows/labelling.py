@@ -19,7 +19,8 @@ class Labeller:
     """Names windows of one session.
 
     A sliding window takes the label that covers at least `min_cover` of it. A beat's window takes the one that
-    holds its R peak, or else the nearest within 150 ms. Two labels that are as good as each other and disagree name nothing.
+    holds its R peak, or else the nearest within 150 ms. Two that are as near and
+    disagree name nothing.
     """
 
     def __init__(self, spec: WindowSpec, labels: Sequence[Label], min_cover: float) -> None:
