@@ -284,8 +284,9 @@ def _bundles() -> None:
     from bedside.service.bundle_file import read_bundle
 
     files, pk = seeds.BUNDLE_FILES, bytes(AUTHOR.verify_key)
-    add("manifest", "core.bundle.manifest.decode_manifest core.bundle.layers.walk", decode_manifest,
-        [files[MANIFEST]], json)  # fmt: skip
+    add("manifest", "core.bundle.manifest.decode_manifest core.bundle.layers.walk core.bundle.patch.check_patches"
+        " core.bundle.preprocessing.check_stages", decode_manifest, [files[MANIFEST], *seeds.full_manifests()],
+        json)  # fmt: skip
     add("tensors", "core.bundle.tensors.decode_tensors", decode_tensors, [files[PARAMETERS], files[GOLDEN]],
         forms.tensors)  # fmt: skip
     add("checkpoint", "core.bundle.tensors.float_tensors", float_tensors, [files[PARAMETERS]], forms.tensors)
@@ -441,6 +442,7 @@ def _agent() -> None:
     from bedside.agent.buffer.part import Part
     from bedside.agent.buffer.seal import Sealer
     from bedside.agent.health.runs import RunNote
+    from bedside.agent.inference.choice import Choice, Measured, read_choice
     from bedside.agent.inference.confinement import decode_job
     from bedside.agent.rounds.contribution import ContributionJob
     from bedside.agent.rounds.models import ActiveModel, ModelStore
@@ -473,6 +475,9 @@ def _agent() -> None:
 
     add("active-model", "agent.rounds.models.ModelStore.active", on_file("device/models/active.json", served),
         [msgspec.json.encode(active)], json, StoreError)  # fmt: skip
+    measured = (Measured("litert", 7.5, 9.0), Measured("onnx", 22.0, 30.5))
+    add("runtime-choice", "agent.inference.choice.read_choice", on_file("choice.json", read_choice),
+        [msgspec.json.encode(Choice("litert", "auto 1 2", measured))], json)  # fmt: skip
     add("labels-csv", "agent.sources.marks.read_track",
         on_file("labels.csv", lambda path: list(islice(read_track(path, loop=False).timeline(), 99))),
         [b"start_s,end_s,label\n0.5,2,rest\n2,3.25,walk\n", b'label,start_s,end_s\n"a, b",1e3,2e3\n'], plain,

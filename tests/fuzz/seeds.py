@@ -24,14 +24,18 @@ from bedside.core.bundle.archive import pack_bundle, unpack_bundle
 from bedside.core.bundle.manifest import (
     COMMITTED,
     GOLDEN,
+    INFER_TFLITE,
     MANIFEST,
     PARAMETERS,
     SIGNATURE,
     SIGNED_KIND,
     FileEntry,
     Manifest,
+    TensorSpec,
     encode_manifest,
 )
+from bedside.core.bundle.patch import Patch
+from bedside.core.bundle.preprocessing import Beat, ChannelReference, Filter, Reference, Resample
 from bedside.core.bundle.tensors import encode_tensors
 from bedside.core.bundle.verify import file_digest, first_checkpoint
 from bedside.core.errors import MalformedError
@@ -103,6 +107,31 @@ def _bundle_files() -> dict[str, bytes]:
     first = first_checkpoint(load("tiny_manifest.py").make_manifest(), parameters)
     manifest = encode_manifest(_manifest(files, first))
     return {MANIFEST: manifest, SIGNATURE: signature_of(SIGNED_KIND, manifest, AUTHOR), **files}
+
+
+def full_manifests() -> list[bytes]:
+    """Manifests with everything that may be left out: stages, patches, a reference; and one of beats."""
+    told = load("tiny_manifest.py").make_manifest()
+    staged = msgspec.structs.replace(
+        told.window,
+        pick=(0,),
+        resample=Resample(8, 8.0),
+        filter=Filter(((0.1, 0.2, 0.1, -0.5, 0.2),), 1.0),
+        detrend="linear",
+        normalise="zscore",
+    )
+    files = (*told.files, FileEntry(INFER_TFLITE, 100, "0" * 64))
+    patches = (Patch("w0", 0, 8), Patch("w0_scale", 16, 8, (1, 0)))
+    reference = Reference((ChannelReference((0.0, 1.0), (0.25, 0.5, 0.25), -5.0, 5.0),))
+    whole = msgspec.structs.replace(told, window=staged, files=files, patches=patches, reference=reference)
+    beats = msgspec.structs.replace(told.window, rate_hz=250.0, hop=4, beat=Beat(0, 2, 2, rr=False))
+    record = msgspec.structs.replace(told.window, length=1, hop=1, fields=("spo2",))
+    tensors_of_it = (TensorSpec("w0", (1, 2)), *told.parameters[1:])
+    return [
+        encode_manifest(whole),
+        encode_manifest(msgspec.structs.replace(told, window=beats)),
+        encode_manifest(msgspec.structs.replace(told, window=record, parameters=tensors_of_it)),
+    ]
 
 
 BUNDLE_FILES = _bundle_files()

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from bedside.agent.inference.confinement import Limits, run_child
+from bedside.agent.inference.confinement import Limits, read_outcome, run_child
 from bedside.agent.inference.golden import Replay
 from bedside.agent.inference.runtimes import Float32, Runtime, RuntimeName
 from bedside.agent.inference.trial import CHILD, Measured
 from bedside.core.errors import BedsideError
+from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import write_durable
 from bedside.service.logs import event
 
@@ -80,7 +81,7 @@ async def choose(note: Path, replay: Replay, wish: Wish, limits: Limits) -> Choi
     else:
         try:
             result = await run_child(CHILD, msgspec.json.encode(replay), limits)
-            measured = msgspec.json.decode(result, type=tuple[Measured, ...])
+            measured = read_outcome(result, tuple[Measured, ...])
             fastest = min(measured, key=lambda runtime: runtime.median_us).runtime
             choice = Choice("litert" if wish == "litert" else fastest, basis, measured)
         except BedsideError as error:
@@ -98,7 +99,7 @@ def read_choice(note: Path) -> Choice | None:
     """The choice that is noted; None when there is none that can be read."""
     try:
         return msgspec.json.decode(note.read_bytes(), type=Choice)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

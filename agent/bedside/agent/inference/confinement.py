@@ -43,7 +43,7 @@ _PASSED_VARIABLES: Final = (
 )
 
 
-Outcome = TypeVar("Outcome", bound=msgspec.Struct)
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True, slots=True)
