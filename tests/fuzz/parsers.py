@@ -5,6 +5,7 @@ To add one: an `add(...)` here, and its row in README.md (the test says which is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -439,18 +440,21 @@ def _agent() -> None:
     from nacl.secret import SecretBox
 
     from bedside.agent.buffer.codec import decode_samples, encode_samples
+    from bedside.agent.buffer.derived import open_summary, seal_summary, summary_place
     from bedside.agent.buffer.part import Part
+    from bedside.agent.buffer.records import decode_record, encode_record
+    from bedside.agent.buffer.rows import Moments, Summary
     from bedside.agent.buffer.seal import Sealer
     from bedside.agent.health.runs import RunNote
     from bedside.agent.inference.choice import Choice, Measured, read_choice
     from bedside.agent.inference.confinement import decode_job
     from bedside.agent.rounds.contribution import ContributionJob
-    from bedside.agent.rounds.models import ActiveModel, ModelStore
+    from bedside.agent.rounds.slots import ActiveModel, Origin, Slot, SlotNote
     from bedside.agent.sources.marks import read_track
     from bedside.agent.training.job import Job
     from bedside.agent.training.train import Schedule
     from bedside.core.ids import SessionId, StreamId
-    from bedside.core.samples import Quality
+    from bedside.core.samples import Quality, Record
     from bedside.service.platform import SystemEntropy
 
     values = np.arange(40, dtype=np.int16).reshape(20, 2)
@@ -465,16 +469,25 @@ def _agent() -> None:
         plain, StoreError, base_bytes=34 << 20)  # fmt: skip
     add("sealed-bytes", "agent.buffer.seal.Sealer.open", lambda data: Sealer(b"k" * 32).open(data, "ecg", "s", 7),
         [sealed], plain, StoreError)  # fmt: skip
+    vitals = Record(StreamId("bed"), 7, {"spo2": 97.0, "hr": math.nan}, {"spo2": "%"})
+    add("record-row", "agent.buffer.records.decode_record", lambda data: decode_record(data, StreamId("bed"), 7),
+        [encode_record(vitals)])  # fmt: skip
+    summary = Summary(StreamId("s"), SessionId("x"), 1, (Moments("0", "mV", 9, 0.5, 0.0, 1.0, 0.1),), 0, Quality.GOOD)
+    sealer, place = Sealer(b"k" * 32, entropy), summary_place("s", "x", 1)
+    add("summary-row", "agent.buffer.derived.open_summary",
+        lambda data: open_summary(sealer, sealer.seal_row(place, data), summary.stream, summary.session, 1),
+        [sealer.open_row(seal_summary(sealer, summary), place)], plain, StoreError)  # fmt: skip
     add("run-note", "agent.health.runs.RunNote", on_file("runs/runs.json", lambda path: RunNote(path.parent).restarts),
         [b'{"starts":3,"clean":false}'], json)  # fmt: skip
     active = ActiveModel("0a" * 32, "0b" * 32, ("0c" * 32,))
 
-    def served(path: Any) -> object:
-        found = ModelStore(path.parents[1]).active()
-        return found and (found.digest, [bytes.fromhex(key) for key in found.signer_pks])
+    def served(path: Path) -> object:
+        models = [slot.model for slot in SlotNote(path).read().values()]
+        return [(one.digest, [bytes.fromhex(key) for key in one.signer_pks]) for one in models]
 
-    add("active-model", "agent.rounds.models.ModelStore.active", on_file("device/models/active.json", served),
-        [msgspec.json.encode(active)], json, StoreError)  # fmt: skip
+    slots = {"slots": {"har": Slot(active, Origin("har.tar", "0d" * 32))}}
+    add("active-model", "agent.rounds.slots.SlotNote.read", on_file("active.json", served),
+        [msgspec.json.encode(active), msgspec.json.encode(slots)], json, StoreError)  # fmt: skip
     measured = (Measured("litert", 7.5, 9.0), Measured("onnx", 22.0, 30.5))
     add("runtime-choice", "agent.inference.choice.read_choice", on_file("choice.json", read_choice),
         [msgspec.json.encode(Choice("litert", "auto 1 2", measured))], json)  # fmt: skip
