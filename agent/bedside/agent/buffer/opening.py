@@ -176,6 +176,7 @@ def _lost_commits(path: Path) -> int:
     if not commits:
         return 0
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first read takes the log up
         taken = int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
         return max(0, sum(number > taken for number in commits) - 1)
     return 0
