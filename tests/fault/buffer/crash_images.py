@@ -43,7 +43,8 @@ def state_of(connection) -> str:
     for table in (*TAGGED, "sqlite_sequence"):
         key = "1, 2, 3" if table in {"summaries", "counters"} else "1"
         for row in connection.execute(f"SELECT * FROM {table} ORDER BY {key}"):
-            whole.update(repr((table, *row)).encode())
+            if "torn-commits" not in row:  # what the opening itself counts
+                whole.update(repr((table, *row)).encode())
     return whole.hexdigest()
 
 

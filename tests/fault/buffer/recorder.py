@@ -23,7 +23,7 @@ CHECKPOINT_PAGES = 40
 
 
 class Op(NamedTuple):
-    """One thing that happened: to `file`, `kind` write, truncate, sync, delete or ack; `at` is offset, size or number."""
+    """One thing that happened to `file`: write, truncate, sync, delete or ack. `at` is its offset, size or number."""
 
     file: str
     kind: str

@@ -113,6 +113,7 @@ def judged(recording: Recording, images: int, scratch: Path) -> Counter[str]:
     return verdicts
 
 
+@pytest.mark.timeout(1_800)
 def test_no_torn_image_lacks_a_row_that_was_acknowledged(monkeypatch, tmp_path, scratch) -> None:
     recording = record(monkeypatch, tmp_path, "FULL")
     kinds = Counter(op[1] for op in recording.ops)

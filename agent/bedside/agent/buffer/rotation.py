@@ -34,6 +34,7 @@ from bedside.agent.buffer.keys import (
 from bedside.agent.buffer.opening import open_or_salvage
 from bedside.agent.buffer.salvage import SEALED
 from bedside.agent.buffer.seal import Sealer
+from bedside.agent.buffer.tags import key_columns
 from bedside.core.clock import Entropy
 from bedside.core.errors import StoreError
 from bedside.service.sqlite import Database
@@ -122,7 +123,7 @@ def _reseal(database: Database, sealer: Sealer, advance: Advance) -> tuple[Count
 
 def _reseal_slice(tx: sqlite3.Connection, table: str, sealer: Sealer) -> tuple[int, int]:
     """Seal some rows anew; return how many, and how many were damaged and are gone."""
-    keys = [str(row["name"]) for row in tx.execute(f"PRAGMA table_info({table})") if row["pk"]]
+    keys = key_columns(table)
     place = " AND ".join(f"{name} = ?" for name in keys)
     rows = tx.execute(
         f"SELECT {', '.join(keys)}, sealed FROM {table} WHERE key_id <> ? LIMIT {_SLICE_ROWS}", (sealer.key_id,)
