@@ -2,9 +2,8 @@
 
 The store's own code runs unmodified. Its `sqlite3.connect` is answered by apsw, behind the few methods of the sqlite3
 module that `bedside.service.sqlite.Database` and the buffer use, because only apsw lets a file system of ours stand
-below SQLite. Two things differ from a device, and both are in the recording's favour: the log's index lies in memory
-(`locking_mode=EXCLUSIVE`, since apsw's files have no shared memory), which changes no write; and the log is moved into
-the file after 40 pages instead of 1,000, so that a short recording holds many checkpoints.
+below SQLite. One thing differs from a device: the log's index lies in memory (`locking_mode=EXCLUSIVE`, since apsw's
+files have no shared memory), which changes no write and no sync.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import apsw
-
-CHECKPOINT_PAGES = 40
 
 
 class Op(NamedTuple):
@@ -110,10 +107,7 @@ class _Connection:
     def execute(self, sql: str, parameters: object = ()) -> _Cursor:
         if sql == "PRAGMA synchronous=FULL":
             sql = f"PRAGMA synchronous={self._synchronous}"
-        found = _Cursor(self._connection, self._connection.execute(sql, parameters))
-        if sql == "PRAGMA journal_mode=WAL":
-            self.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-        return found
+        return _Cursor(self._connection, self._connection.execute(sql, parameters))
 
     def executemany(self, sql: str, rows: object) -> _Cursor:
         return _Cursor(self._connection, self._connection.executemany(sql, rows))

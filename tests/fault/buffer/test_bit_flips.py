@@ -1,4 +1,4 @@
-"""A bad card flips bits: what is read back is right or it is missing, what is missing is counted, and the agent goes on.
+"""A bad card flips bits: what is read back is right or missing, what is missing is counted, and the agent goes on.
 
 `BEDSIDE_BIT_FLIPS` sets in how many copies of a buffer a bit is flipped; 500 unless it is set.
 """

@@ -19,7 +19,7 @@ import pytest
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark
+from bedside.core.samples import Block, Mark, Record
 from bedside.service.platform import SystemEntropy
 from bedside.service.sqlite import Database
 
@@ -30,8 +30,10 @@ from recorder import Op, recorded
 IMAGES = int(os.environ.get("BEDSIDE_CRASH_IMAGES", "20000"))
 NORMAL_IMAGES = 1_000
 T0 = 1_700_000_000 * 10**9
-ECG, WRIST = StreamId("ecg"), StreamId("wrist")
+ECG, WRIST, EHR = StreamId("ecg"), StreamId("wrist"), StreamId("ehr")
 WORKERS = 2
+CAP_BYTES = 256 << 10
+SECONDS = 60
 
 
 class HandClock:
@@ -56,7 +58,7 @@ def record(monkeypatch, folder: Path, synchronous: str) -> Recording:
     states: list[str] = []
     with recorded(monkeypatch, synchronous) as log:
         clock, rng = HandClock(), np.random.default_rng(3)
-        store = BufferStore(folder / DATABASE, KEY, clock, SystemEntropy(), cap_bytes=64 << 10)
+        store = BufferStore(folder / DATABASE, KEY, clock, SystemEntropy(), cap_bytes=CAP_BYTES)
 
         def acknowledge() -> None:
             states.append(state_of(store.database.connection))
@@ -72,7 +74,7 @@ def record(monkeypatch, folder: Path, synchronous: str) -> Recording:
 
         with monkeypatch.context() as patch:
             patch.setattr(Database, "run_tx", acknowledged)
-            for second in range(60):
+            for second in range(SECONDS):
                 live(store, clock, rng, second)
             store.close()
     return Recording([tuple(op) for op in log], states)
@@ -84,8 +86,10 @@ def live(store: BufferStore, clock: HandClock, rng: np.random.Generator, second:
         store.mark(Mark(ECG, at_ns, at_ns, "session-open", "replay"))
     for stream, rate_hz in ((ECG, 250.0), (WRIST, 50.0)):
         for step in range(25):
-            values = rng.integers(-3000, 3000, (int(rate_hz / 25), 2), np.int16)
+            values = rng.integers(-3000, 3000, (int(rate_hz / 25), 6), np.int16)
             session = store.append(Block(stream, at_ns + step * 40_000_000, rate_hz, values))
+    if second % 2 == 0:
+        store.add_record(Record(EHR, at_ns, {"heart-rate": float(second), "spo2": 97.0}, {"spo2": "%"}))
     if second % 3 == 0:
         store.add_label(ECG, at_ns, at_ns + 10**9, "walking", "cli")
     if second % 7 == 0:
