@@ -88,7 +88,7 @@ def decode_summary(data: bytes) -> _Content:
         raise MalformedError("summary-format", f"a summary exceeds {MAX_SUMMARY_BYTES} bytes")
     try:
         content = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError("summary-format", "a summary does not unpack") from error
     if content.gaps < 0 or not 0 <= content.quality <= max(Quality) * 2 - 1:
         raise MalformedError("summary-format", "a summary holds what cannot be")

@@ -62,7 +62,7 @@ def decode_record(data: bytes, stream: StreamId, time_ns: int) -> Record:
         raise MalformedError("record-format", f"a record exceeds {MAX_RECORD_BYTES} bytes")
     try:
         content = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError("record-format", "a record does not unpack") from error
     _check(content)
     return Record(stream, time_ns, content.values, content.units, Quality(content.quality))
