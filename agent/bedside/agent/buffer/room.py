@@ -7,9 +7,12 @@ has a smaller cap. Labels, alarms and sessions stay, as with the cap.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, TypeVar
 
 from bedside.agent.buffer.erasure import checkpoint
@@ -20,10 +23,32 @@ from bedside.service.sqlite import Database
 
 Result = TypeVar("Result")
 
-_STEP_BYTES: Final = 64 << 10
-"""Given up at a time: it passes through the log, for which there must be space too."""
+_STEPS_BYTES: Final = (64 << 10, 16 << 10, 8 << 10)
+"""Given up at a time."""
+RESERVE_BYTES: Final = 128 << 10
+"""On the disk for a bad day: without any space at all not even a deletion can be written."""
 _SPARE_BYTES: Final = 256 << 10
 """Free pages inside the file beyond which no more is given up: then it is the log that finds no space."""
+
+
+class Reserve:
+    """A file of nothing beside the database, which gives its space up when the disk is full."""
+
+    def __init__(self, database_path: Path) -> None:
+        self._path = database_path.with_name(f"{database_path.name}.reserve")
+
+    def take(self) -> None:
+        """Allocate it, where the disk has several times as much left."""
+        with suppress(OSError):
+            if self._path.exists() or shutil.disk_usage(self._path.parent).free < 4 * RESERVE_BYTES:
+                return
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+    def give(self) -> None:
+        """Give the space back to the disk."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 class Room:
@@ -42,6 +67,8 @@ class Room:
         self._evictor = evictor
         self._places = places
         self._log_bytes = log_bytes
+        self._reserve = Reserve(database.path)
+        self._reserve.take()
 
     def run(self, name: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run a transaction, on a full disk after having made room.
@@ -70,11 +97,23 @@ class Room:
         return result
 
     def _give_up_some(self) -> None:
+        """Smaller and smaller steps: what goes passes through the log, and that may find little space itself."""
+        self._reserve.give()
+        for step_bytes in _STEPS_BYTES:
+            try:
+                self._give_up(step_bytes)
+            except StoreError as error:
+                if not _is_full(error) or step_bytes == _STEPS_BYTES[-1]:
+                    raise
+            else:
+                return
+
+    def _give_up(self, step_bytes: int) -> None:
         checkpoint(self._database)
         connection = self._database.connection
         used = used_bytes(connection)
         free = int(connection.execute("PRAGMA freelist_count").fetchone()[0]) * 4_096
-        self._evictor.limit_bytes = min(self._evictor.limit_bytes, used - (_STEP_BYTES if free < _SPARE_BYTES else 0))
+        self._evictor.limit_bytes = min(self._evictor.limit_bytes, used - (step_bytes if free < _SPARE_BYTES else 0))
         self._attempt("make room", self._evictor.make_room)
         checkpoint(self._database)
 
@@ -82,6 +121,8 @@ class Room:
         """Half of what the disk can spare is for the file, the rest for the log and others."""
         spare = shutil.disk_usage(self._database.path.parent).free - self._log_bytes
         used = used_bytes(self._database.connection)
+        if spare > _SPARE_BYTES:
+            self._reserve.take()
         limit = max(self._evictor.limit_bytes, used + spare // 2)
         self._evictor.limit_bytes = min(self._evictor.cap_bytes, limit)
 
