@@ -14,7 +14,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -29,7 +29,6 @@ from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.observer import Observer, Parts
-from bedside.agent.health.pulse import Pulse
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline, prediction_messages
 from bedside.agent.rounds.models import ModelStore
@@ -50,6 +49,9 @@ from bedside.service.link.server import LinkServer
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
 from bedside.service.policy_file import read_policy
+
+if TYPE_CHECKING:
+    from bedside.agent.health.pulse import Pulse
 
 _LOGGER = logging.getLogger(__name__)
 
