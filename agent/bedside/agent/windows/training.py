@@ -85,6 +85,10 @@ def collect(
 def windows_of(reader: BufferReader, session: Session, spec: WindowSpec) -> Iterator[Window]:
     """Yield every window of a stored session, cut as inference cuts it."""
     cutter = WindowCutter(spec, session.stream)
+    if spec.fields:
+        for record in reader.records(session.stream, session.session):
+            yield from cutter.push_record(record, session.session, 0.0)
+        return
     for part in reader.parts(session.stream, session.session):
         yield from cutter.push(part.block(), session.session, 0.0)
 
