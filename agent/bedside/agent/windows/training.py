@@ -50,7 +50,7 @@ def collect(
     max_windows: int,
     consent_only: bool = True,
     min_cover: float = MIN_COVER,
-    stream: str | None = None,
+    streams: Sequence[str] = (),
 ) -> TrainingSet:
     """Read the newest `max_windows` labelled windows.
 
@@ -62,7 +62,7 @@ def collect(
         max_windows: bound of memory: length x channels x 4 bytes each.
         consent_only: leave out sessions without consent for training.
         min_cover: share of a window that one label must cover.
-        stream: another stream than the spec names, when the model is bound to that.
+        streams: those that the model is bound to; empty for the one that the spec names.
 
     Raises:
         StoreError: `store-open`.
@@ -71,7 +71,8 @@ def collect(
     found: list[list[tuple[Window, int]]] = []
     left = max_windows
     with closing(BufferReader(database_path, keys)) as reader:
-        for session in reversed(reader.sessions(StreamId(spec.stream if stream is None else stream))):
+        sessions = [session for session in reader.sessions() if session.stream in (streams or (spec.stream,))]
+        for session in reversed(sessions):
             if left <= 0:
                 break
             if consent_only and not session.consent_training:
