@@ -83,8 +83,8 @@ class Run:
 
 def judge(record: WfdbRecord, recording: Recording, replayed: Replayed, spec: WindowSpec) -> Outcome:
     """Compare what a device stored and said with the file."""
-    same = replayed.stretches == 1 and replayed.values.shape == record.values.shape
-    samples_off = int((replayed.values != record.values).any(axis=1).sum()) if same else len(record.values)
+    same = replayed.stretches == 1 and replayed.values.shape == recording.values.shape
+    samples_off = int((replayed.values != recording.values).any(axis=1).sum()) if same else len(recording.values)
     windows = cut_record(recording, spec, START_NS)
     predicted = Counter((one.start_ns, one.end_ns) for one in replayed.predictions)
     expected = Counter((window.start_ns, window.end_ns) for window in windows)

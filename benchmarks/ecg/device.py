@@ -93,7 +93,7 @@ def make_device(
 
 
 def run_device(folder: Path, recordings: Mapping[str, Recording], deadline_s: float) -> tuple[float, float]:
-    """Run the agent until every sample is stored; return the wall and CPU seconds that it took.
+    """Run the agent until every sample is stored; return the wall seconds since it was up, and its CPU seconds.
 
     Raises:
         RuntimeError: it ended by itself, or was not done in time; with its log.
@@ -103,12 +103,15 @@ def run_device(folder: Path, recordings: Mapping[str, Recording], deadline_s: fl
     with log.open("ab") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
     began_s = time.monotonic()
+    up_s: float | None = None
     try:
         while not _all_stored(folder, recordings):
+            if up_s is None and (folder / "run" / "agent.sock").is_socket():
+                up_s = time.monotonic()
             if process.poll() is not None or time.monotonic() - began_s > deadline_s:
                 raise RuntimeError(log.read_text()[-4_000:])
             time.sleep(0.2)
-        wall_s = time.monotonic() - began_s
+        wall_s = time.monotonic() - (began_s if up_s is None else up_s)
         process.send_signal(signal.SIGTERM)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -18,7 +18,7 @@ from bedside.agent.buffer.rows import Session
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.labelling import Labeller
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.ids import SessionId, StreamId
+from bedside.core.ids import SessionId
 
 MIN_COVER: Final = 0.9
 """Share of a window that one label must cover."""
