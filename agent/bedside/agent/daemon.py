@@ -36,6 +36,7 @@ from bedside.agent.serving import Serving
 from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
+from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.policy import SitePolicy
@@ -60,6 +61,11 @@ FLUSH_INTERVAL_S: Final = 0.04
 
 DRAIN_S: Final = 2.0
 """Seconds in which windows that wait at the end are still decided; what is left is counted."""
+
+RETENTION_INTERVAL_S: Final = 60.0
+"""Seconds between two looks whether something has expired."""
+RETENTION_PAUSE_S: Final = 0.1
+"""Seconds between two steps of retention: samples come first."""
 
 _PAGE_ROWS: Final = 500
 _CALL_CLOCK_TICKS: Final = 25
@@ -94,7 +100,10 @@ class Agent:
             entropy,
             cap_bytes=config.buffer.cap_mib << 20,
             gap_s=config.buffer.session_gap_s,
+            consent_training=config.buffer.consent_training,
+            priorities={one.stream: one.priority for one in config.buffer.streams},
         )
+        self._retention = Retention(database, keys, RetentionRules.of(config.buffer))
         self._reader = BufferReader(database, keys)
         last = self._reader.last_prediction()
         self._alarms = AlarmDesk(config.alarms, self._buffer, clock, self._alarm_followers)
@@ -144,6 +153,7 @@ class Agent:
             await self._serving.start()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._work())
+                tasks.create_task(self._retain())
                 tasks.create_task(self._supervisor.run())
                 tasks.create_task(self._uplink.run())
         finally:
@@ -171,6 +181,21 @@ class Agent:
                 self._observer.look()
                 self._notifier.watchdog()
             await asyncio.sleep(FLUSH_INTERVAL_S)
+
+    async def _retain(self) -> None:
+        """Let old signal expire, a minute of one stream at a time; it is read beside the loop and written in it."""
+        while True:
+            await asyncio.sleep(RETENTION_INTERVAL_S)
+            try:
+                while step := await asyncio.to_thread(
+                    self._retention.prepare, self._clock.now_ns(), self._pipeline.window_specs()
+                ):
+                    self._buffer.expire(step)
+                    await asyncio.sleep(RETENTION_PAUSE_S)
+            except BedsideError as error:
+                event(_LOGGER, "retention-waits", level=logging.WARNING, error=error)
+            except Exception:
+                _LOGGER.exception("retention-failed")
 
     def _facts(self, pulse: Pulse) -> AgentFacts:
         self._observer.clock_offset_ms = pulse.clock_offset_ms

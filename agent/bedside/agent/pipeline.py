@@ -139,6 +139,10 @@ class Pipeline:
         if self.main == name:
             self.main = next(iter(self._slots), "")
 
+    def window_specs(self) -> list[WindowSpec]:
+        """Of what serves, each bound to its stream: windows of these are worth keeping."""
+        return [cutter.spec for slot in self._slots.values() for cutter in slot.cutters.values()]
+
     def consume(self, arrived: Block | Record | Mark) -> None:
         """Take one event of a source."""
         if isinstance(arrived, Block):

@@ -84,16 +84,16 @@ def add_sealed_rows(database: Database, sealer: Sealer, session: str) -> None:
     sealed = {table: sealer.seal_row(place, f"content of {table}".encode()) for table, place in OTHERS.items()}
     tx, key = database.connection, sealer.key_id
     tx.execute(
-        "INSERT INTO records (stream, session, time_ns, key_id, sealed) VALUES ('ehr', ?, 1, ?, ?)",
+        "INSERT INTO records (id, session, time_ns, key_id, sealed) VALUES (4096, ?, 1, ?, ?)",
         (session, key, sealed["records"]),
     )
     tx.execute(
-        "INSERT INTO windows (stream, session, start_ns, end_ns, spec, label, key_id, sealed)"
-        " VALUES ('ecg', ?, 1, 2, x'00', 'walk', ?, ?)",
+        "INSERT INTO windows (stream, session, start_ns, end_ns, spec, length, channels, label, key_id, sealed)"
+        " VALUES ('ecg', ?, 1, 2, x'00', 1, 1, 'walk', ?, ?)",
         (session, key, sealed["windows"]),
     )
     tx.execute(
-        "INSERT INTO summaries (stream, session, minute, key_id, sealed) VALUES ('ecg', ?, 1, ?, ?)",
+        "INSERT INTO summaries (id, session, key_id, sealed) VALUES (4096, ?, ?, ?)",
         (session, key, sealed["summaries"]),
     )
 

@@ -232,16 +232,20 @@ class BufferReader:
         rows = self._rows("SELECT start_ns FROM blobs ORDER BY id LIMIT 1")
         return int(rows[0]["start_ns"]) if rows else None
 
-    def first_raw_ns(self, stream: StreamId, session: SessionId, from_ns: int = 0) -> int | None:
-        """Time of the first part or record that begins at `from_ns` or later; None when there is none."""
+    def first_raw_ns(self, stream: StreamId, session: SessionId, from_ns: int, to_ns: int) -> int | None:
+        """Time of the first part or record that begins from `from_ns` to `to_ns`; None when there is none."""
         found = []
         for table, column in (("blobs", "start_ns"), ("records", "time_ns")):
-            for rows in self._walk(table, f"id, {column} AS at_ns", stream, session, from_ns, None):
-                times = [row["at_ns"] for row in rows if row["at_ns"] >= from_ns]
+            for rows in self._walk(table, f"id, {column} AS at_ns", stream, session, from_ns, to_ns):
+                times = [row["at_ns"] for row in rows if from_ns <= row["at_ns"] <= to_ns]
                 if times:
                     found.append(min(times))
                     break
         return min(found, default=None)
+
+    def raw_ids(self, table: str, stream: StreamId, session: SessionId) -> list[int]:
+        """Ids of a session's parts or records."""
+        return [int(row["id"]) for rows in self._walk(table, "id", stream, session, 0, None) for row in rows]
 
     def unexpired(self) -> list[Session]:
         """Sessions of which raw rows may be left, in the order in which they were opened."""

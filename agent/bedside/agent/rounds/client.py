@@ -265,7 +265,13 @@ class RoundClient:
             freed=str(directory / freed.file) if freed is not None else "",
             sequence=self._sequence.next(),
         )
+        erasures = self._journal.erasures()
         outcome = await make_contribution(job, self._settings.training)
+        if self._journal.erasures() != erasures:  # nothing of it is used; the next step trains on what is left
+            for trained in (name, fresh.file):
+                self._outbox.discard(trained)
+            event(_LOGGER, "training-discarded", task=contribution.task, round=contribution.round_number)
+            return
         row = OutboxRow(contribution.plan_digest, outcome.header, name, outcome.size_bytes)
         reused = freed is not None and outcome.reused
         kept = KeptRow(contribution.plan_digest, freed.file) if freed is not None and reused else fresh
