@@ -25,6 +25,7 @@ class Played:
     stream: str
     values: np.ndarray
     rate_hz: float
+    session_starts: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def make_device(path: Path, played: list[Played], served: list[Served], *, runti
         streams = ", ".join(f'"{name}"' for name in model.streams)
         lines.append(f'[[models]]\nbundle = "{model.tar}"\nstreams = [{streams}]\n')
     for one in played:
-        write_recording(path / f"{one.stream}.npz", Recording(one.values, one.rate_hz))
+        write_recording(
+            path / f"{one.stream}.npz", Recording(one.values, one.rate_hz, session_starts=one.session_starts)
+        )
         lines.append(
             f'[[sources]]\nkind = "replay"\nname = "{one.stream}"\n'
             f'[sources.options]\nstream = "{one.stream}"\ndata = "{one.stream}.npz"\n'
