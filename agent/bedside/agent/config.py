@@ -106,6 +106,7 @@ class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
         stream: which stream; empty = every one.
         label: class whose probability is watched; or
         field: field of a record whose value is watched. Exactly one of the two.
+        model: whose probability of `label`; empty = of every model that knows it.
         above: raised at this value or more; or
         below: at this value or less. Exactly one of the two.
         clear: cleared when the value is back past this one (hysteresis); absent = past the limit itself.
@@ -118,6 +119,7 @@ class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
     stream: str = ""
     label: str = ""
     field: str = ""
+    model: str = ""
     above: float | None = None
     below: float | None = None
     clear: float | None = None

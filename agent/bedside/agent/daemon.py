@@ -18,7 +18,9 @@ from typing import Final
 
 import msgspec
 
-from bedside.agent.api.follow import Followers
+from bedside.agent.alarms.desk import AlarmDesk
+from bedside.agent.alarms.rules import check_rules
+from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.server import AgentServicer, start_api
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
@@ -66,11 +68,12 @@ class Agent:
     """One device, assembled.
 
     Raises:
-        ConfigError: `not-initialised`, `key-mode`, or from a source's configuration.
+        ConfigError: `not-initialised`, `key-mode`, `alarm-rule`, or from a source's configuration.
         StoreError: a database cannot be opened.
     """
 
     def __init__(self, directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+        check_rules(config.alarms)
         self._directory = directory
         self._config = config
         self._clock = clock
@@ -79,6 +82,7 @@ class Agent:
         self._health = Health(clock, COMPONENTS)
         self._notifier = Notifier(clock)
         self._followers = Followers()
+        self._alarm_followers = AlarmFollowers()
         keys = load_key_ring(identity.directory)
         database = config.state_dir / BUFFER_NAME
         self._buffer = BufferStore(
@@ -91,11 +95,13 @@ class Agent:
         )
         self._reader = BufferReader(database, keys)
         last = self._reader.last_prediction()
+        self._alarms = AlarmDesk(config.alarms, self._buffer, clock, self._alarm_followers)
         self._pipeline = Pipeline(
             self._buffer,
             clock,
             self._followers,
             last.number if last is not None else 0,
+            alarms=self._alarms,
             queue_windows=config.inference.queue_windows,
         )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
@@ -107,7 +113,14 @@ class Agent:
             on_model=self._serving.take, report=self._report, observe=self._facts, detail=self._detail,
         )  # fmt: skip
         parts = Parts(
-            identity, self._buffer, self._reader, self._pipeline, self._supervisor, self._uplink.newest, self._runs
+            identity,
+            self._buffer,
+            self._reader,
+            self._pipeline,
+            self._alarms,
+            self._supervisor,
+            self._uplink.newest,
+            self._runs,
         )
         version = importlib.metadata.version("bedside")
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))

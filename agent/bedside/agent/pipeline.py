@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.api.follow import Followers
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
@@ -70,11 +71,29 @@ class Pipeline:
     """
 
     def __init__(
-        self, buffer: BufferStore, clock: Clock, followers: Followers, last_id: int, *, queue_windows: int = 64
+        self,
+        buffer: BufferStore,
+        clock: Clock,
+        followers: Followers,
+        last_id: int,
+        *,
+        alarms: AlarmDesk | None = None,
+        queue_windows: int = 64,
     ) -> None:
+        """Work on an open buffer.
+
+        Args:
+            buffer: takes what arrives and what is decided.
+            clock: for latencies.
+            followers: hear of every decision.
+            last_id: number of the newest stored prediction.
+            alarms: hold decisions and records against their rules; None for no alarms.
+            queue_windows: windows of one model that may wait.
+        """
         self._buffer = buffer
         self._clock = clock
         self._followers = followers
+        self._alarms = alarms
         self.engine = Engine(clock, queue_windows=queue_windows, decided=self._decided, lost=self._lost)
         self._slots: dict[str, _Slot] = {}
         self._streams: dict[StreamId, _Stream] = {}
@@ -130,11 +149,18 @@ class Pipeline:
             self.unused_records += 1
 
     def flush_due(self) -> None:
-        """Commit what has waited for a second; a refusing disk is reported and tried again."""
+        """Commit what has waited for a second, and let alarms grow old; a refusing disk is reported and tried again."""
         try:
             self._buffer.flush_due()
         except StoreError as error:
             self._store_failed(error)
+        if self._alarms is not None:
+            self._alarms.tick(self._buffer.sessions.current)
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """Every class that a served model knows."""
+        return frozenset(label for worker in self.engine.slots.values() for label in worker.model.labels)
 
     def streams(self) -> list[StreamFacts]:
         """What arrived, by stream."""
@@ -203,7 +229,6 @@ class Pipeline:
             self._store_failed(error)
 
     def _decided(self, name: str, decision: Decision, stretch: int) -> None:
-        del stretch
         window, now_s = decision.window, self._clock.monotonic_s()
         prediction = Prediction(
             stream=StreamId(window.stream),
@@ -219,6 +244,8 @@ class Pipeline:
         self.predictions = self._buffer.add_prediction(prediction)
         self.last_prediction_s = now_s
         self._followers.publish(prediction_message(prediction, self.predictions))
+        if self._alarms is not None:
+            self._alarms.decided(name, decision, stretch, self.predictions)
 
     def _lost(self, window: ClosedWindow, counter: str) -> None:
         self._buffer.count(StreamId(window.stream), window.session, counter, 1)

@@ -23,6 +23,7 @@ FACTS = AgentFacts(
     components={name: ComponentState(Level.DEGRADED, f"{name} tells a reason", 1) for name in COMPONENTS},
     streams=[StreamFacts("wrist", True, 50.0, 900, 2, 1, 61_000)],
     models=[],
+    open_alarms=0,
     predictions=77,
     last_prediction_age_ms=9_000,
     model_running=b"r" * 32,

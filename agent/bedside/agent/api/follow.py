@@ -1,4 +1,4 @@
-"""Those who follow predictions: each has a bounded queue, and a slow one loses its oldest, never ours."""
+"""Those who follow what happens: each has a bounded queue, and a slow one loses its oldest, never ours."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from bedside.proto.v1.local_pb2 import Prediction
+from bedside.proto.v1.local_pb2 import Alarm, Prediction
 
 MAX_WAITING: Final = 1_000
-"""Predictions that a follower may lag behind; the stored ones can be asked for again by id."""
+"""What a follower may lag behind; what is stored can be asked for again by id."""
+
+Item = TypeVar("Item")
 
 
-class Followers:
-    """Hands every prediction to everybody who follows, without waiting for any of them."""
+class Feed(Generic[Item]):
+    """Hands every item to everybody who follows, without waiting for any of them."""
 
     def __init__(self) -> None:
-        self._queues: set[asyncio.Queue[Prediction]] = set()
-        self._recent: deque[Prediction] = deque(maxlen=MAX_WAITING)
+        self._queues: set[asyncio.Queue[Item]] = set()
+        self._recent: deque[Item] = deque(maxlen=MAX_WAITING)
 
-    def publish(self, prediction: Prediction) -> None:
-        """Offer a prediction to every follower, and keep it for those who come before it is stored."""
-        self._recent.append(prediction)
+    def publish(self, item: Item) -> None:
+        """Offer an item to every follower, and keep it for those who come before it is stored."""
+        self._recent.append(item)
         for queue in self._queues:
             if queue.full():
                 queue.get_nowait()
-            queue.put_nowait(prediction)
+            queue.put_nowait(item)
 
-    def recent(self) -> Sequence[Prediction]:
+    def recent(self) -> Sequence[Item]:
         """The newest, oldest first: among them all that wait for their commit."""
         return tuple(self._recent)
 
     @contextmanager
-    def subscribe(self) -> Iterator[AsyncIterator[Prediction]]:
+    def subscribe(self) -> Iterator[AsyncIterator[Item]]:
         """Follow from now on, until the block is left."""
-        queue: asyncio.Queue[Prediction] = asyncio.Queue(MAX_WAITING)
+        queue: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
         self._queues.add(queue)
         try:
             yield _drain(queue)
@@ -44,6 +46,14 @@ class Followers:
             self._queues.discard(queue)
 
 
-async def _drain(queue: asyncio.Queue[Prediction]) -> AsyncIterator[Prediction]:
+class Followers(Feed[Prediction]):
+    """Those who follow predictions."""
+
+
+class AlarmFollowers(Feed[Alarm]):
+    """Those who follow alarms."""
+
+
+async def _drain(queue: asyncio.Queue[Item]) -> AsyncIterator[Item]:
     while True:
         yield await queue.get()

@@ -86,6 +86,7 @@ def status_message(facts: AgentFacts) -> AgentStatus:
             for stream in facts.streams
         ],
         models=[_model_message(model) for model in facts.models],
+        open_alarms=facts.open_alarms,
         predictions=facts.predictions,
         model_running=facts.model_running,
         link=facts.components["link"].sentence,

@@ -96,6 +96,7 @@ class AgentFacts:
         components: by name.
         streams: by arrival.
         models: every slot.
+        open_alarms: raised and not acknowledged.
         predictions: made since the state directory was made.
         last_prediction_age_ms: None while there is none.
         model_running: digest in the slot that rounds train, or the first; empty while there is none.
@@ -118,6 +119,7 @@ class AgentFacts:
     components: Mapping[str, ComponentState]
     streams: Sequence[StreamFacts]
     models: Sequence[ModelFacts]
+    open_alarms: int
     predictions: int
     last_prediction_age_ms: int | None
     model_running: bytes

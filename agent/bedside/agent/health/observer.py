@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.health.facts import AgentFacts, RoundFacts
@@ -44,6 +45,7 @@ class Parts:
     buffer: BufferStore
     reader: BufferReader
     pipeline: Pipeline
+    alarms: AlarmDesk
     supervisor: Supervisor
     newest_plan: Callable[[], Contribution | None]
     runs: RunNote
@@ -87,6 +89,7 @@ class Observer:
             components=self._health.snapshot(),
             streams=parts.pipeline.streams(),
             models=parts.pipeline.models(),
+            open_alarms=parts.alarms.unseen(),
             predictions=parts.pipeline.predictions,
             last_prediction_age_ms=round((now_s - last_s) * 1000) if last_s is not None else None,
             model_running=parts.pipeline.model_digest,
@@ -157,14 +160,21 @@ class Observer:
             self._health.set("ingest", Level.OK, "samples arrive")
 
     def _look_at_models(self) -> None:
-        """One model that fails leaves the others at work; the first that does is told of."""
-        models = self._parts.pipeline.models()
+        """One model that fails leaves the others at work; the first that does is told of. Alarms count as well."""
+        pipeline, alarms = self._parts.pipeline, self._parts.alarms
+        models = pipeline.models()
         failing = [model for model in models if model.error]
-        if not models:
+        unwatched = alarms.unwatched(pipeline.labels)
+        if alarms.store_error is not None:
+            sentence = f"{alarms.waiting} alarms wait for the disk: {alarms.store_error.sentence}"
+            self._health.set("inference", Level.FAILED, sentence)
+        elif not models:
             self._health.set("inference", Level.DEGRADED, "no model yet: it comes with the first plan")
         elif failing:
             sentence = failing[0].error if len(models) == 1 else f"model {failing[0].name}: {failing[0].error}"
             self._health.set("inference", Level.FAILED if len(failing) == len(models) else Level.DEGRADED, sentence)
+        elif unwatched:
+            self._health.set("inference", Level.DEGRADED, f"no model knows the label of alarm {', '.join(unwatched)}")
         else:
             self._health.set("inference", Level.OK, "serves")
 

@@ -1,0 +1,248 @@
+"""Alarms at work: what is decided and recorded goes in, and what a rule makes of it is stored and then told.
+
+Invariants:
+    * Nobody hears of an alarm, or of a change of one, before it is durable. What the disk refuses waits in memory, is
+      tried again, and is told once it is there.
+    * At most one alarm of a rule and stream is raised and not cleared at a time.
+    * After a kill the table says what has been raised: the same event is not raised again.
+    * The prediction that an alarm names is durable before it, so that its number is no other's.
+
+Source: DESIGN section 4.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bedside.agent.alarms.machine import Act, Effect, Happens, Observation, Phase, Watch, end, happen, observe, resume
+from bedside.agent.api.follow import AlarmFollowers
+from bedside.agent.api.messages import alarm_message
+from bedside.agent.buffer.alarms import AlarmTable
+from bedside.agent.buffer.rows import Alarm
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.config import AlarmRule
+from bedside.agent.inference.model import Decision
+from bedside.core.clock import Clock
+from bedside.core.errors import StoreError
+from bedside.core.ids import SessionId, StreamId
+from bedside.core.samples import Record
+from bedside.service.logs import event
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 1_000
+"""Changes that wait for the disk, some 200 bytes each; beyond that the oldest alarm that is over is dropped."""
+RETRY_S: Final = 1.0
+"""Seconds between two tries to store what waits."""
+
+_Key = tuple[str, StreamId]
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """An alarm that is not over, or that waits for the disk.
+
+    Attributes:
+        escalates_s: monotonic time at which it is to be raised again, louder; None for never.
+    """
+
+    rule: AlarmRule
+    alarm: Alarm
+    escalates_s: float | None = None
+
+
+class AlarmDesk:
+    """One device's alarms. Use from one event loop.
+
+    Attributes:
+        store_error: why an alarm could not be stored; None while none waits.
+        dropped: alarms that were over before they could be stored, and were too many to wait.
+    """
+
+    def __init__(
+        self, rules: Sequence[AlarmRule], buffer: BufferStore, clock: Clock, followers: AlarmFollowers
+    ) -> None:
+        """Take up what the table holds; alarms whose rule is gone are cleared.
+
+        Raises:
+            StoreError: `store-read`.
+        """
+        self._rules = {rule.name: rule for rule in rules}
+        self._buffer = buffer
+        self._table = AlarmTable(buffer.database)
+        self._clock = clock
+        self._followers = followers
+        self._watches: dict[_Key, Watch] = {}
+        self._open: dict[_Key, _Entry] = {}
+        self._waiting: list[_Entry] = []
+        self._tried_s = 0.0
+        self.store_error: StoreError | None = None
+        self.dropped = 0
+        for alarm in self._table.latest():
+            self._take_up(alarm)
+
+    @property
+    def waiting(self) -> int:
+        """Alarms with a change that is not stored yet."""
+        return len(self._waiting)
+
+    def unwatched(self, labels: Collection[str]) -> list[str]:
+        """Rules whose label is none of these."""
+        return [rule.name for rule in self._rules.values() if rule.label and rule.label not in labels]
+
+    def decided(self, name: str, decision: Decision, stretch: int, number: int) -> None:
+        """Hold a decision of a slot, stored under a number, against the rules of its stream."""
+        window = decision.window
+        for rule in self._rules.values():
+            if not rule.label or rule.model not in ("", name) or rule.stream not in ("", window.stream):
+                continue
+            value = decision.probability(rule.label)
+            if value is not None:
+                seen = Observation(window.session, stretch, window.end_ns, value)
+                self._observe(rule, StreamId(window.stream), seen, number)
+        self._store()
+
+    def recorded(self, record: Record, session: SessionId) -> None:
+        """Hold a record against the rules of its stream."""
+        for rule in self._rules.values():
+            if rule.field in record.values and rule.stream in ("", record.stream):
+                seen = Observation(session, 0, record.time_ns, record.values[rule.field])
+                self._observe(rule, record.stream, seen, 0)
+        self._store()
+
+    def tick(self, current: Callable[[StreamId], SessionId | None]) -> None:
+        """Do what time does: end what sessions have ended, escalate, and try the disk again.
+
+        Args:
+            current: the open session of a stream.
+        """
+        now_s = self._clock.monotonic_s()
+        for key, watch in self._watches.items():
+            if watch.phase is not Phase.QUIET and watch.session != current(key[1]):
+                after, effects = end(watch)
+                self._watches[key] = after
+                self._apply(key, watch.session, effects, 0)
+        for entry in self._open.values():
+            if entry.escalates_s is not None and now_s >= entry.escalates_s:
+                entry.escalates_s = None
+                self._change(entry, happen(entry.alarm, Happens.ESCALATE, self._clock.now_ns()))
+        if not self.store_error or now_s - self._tried_s >= RETRY_S:
+            self._store()
+
+    def newest(self, limit: int, *, open_only: bool) -> Sequence[Alarm]:
+        """The newest alarms that are durable, as they were raised.
+
+        `open_only` leaves out what has cleared and has been seen.
+
+        Raises:
+            StoreError: `store-read`.
+        """
+        return self._table.newest(limit, open_only=open_only)
+
+    def unseen(self) -> int:
+        """How many alarms are raised and not acknowledged."""
+        return sum(not entry.alarm.acknowledged_ns for entry in self._open.values())
+
+    def acknowledge(self, number: int, by: str) -> Alarm:
+        """Note durably that somebody has seen an alarm, and tell it; a second time changes nothing.
+
+        Raises:
+            ProtocolError: `no-such-alarm`.
+            StoreError: `store-write`; then it is as if nobody had said so.
+        """
+        held = next((entry for entry in (*self._open.values(), *self._waiting) if entry.alarm.number == number), None)
+        before = held.alarm if held is not None and number else self._table.find(number)
+        after = happen(before, Happens.ACKNOWLEDGE, self._clock.now_ns(), by)
+        if after is None:
+            return before
+        (stored,) = self._table.write([after])
+        if stored is None:
+            return self._table.find(number)  # erased in between: says so
+        if held is not None:
+            held.alarm = stored
+        self._followers.publish(alarm_message(stored))
+        return stored
+
+    def _take_up(self, alarm: Alarm) -> None:
+        key, rule = (alarm.rule, alarm.stream), self._rules.get(alarm.rule)
+        if rule is not None:
+            self._watches[key] = resume(alarm)
+        if alarm.cleared_ns:
+            return
+        entry = self._open[key] = _Entry(rule or AlarmRule(name=alarm.rule), alarm)
+        if rule is None:
+            self._clear(key, self._clock.now_ns())
+        else:
+            self._set_timer(entry)
+
+    def _observe(self, rule: AlarmRule, stream: StreamId, seen: Observation, number: int) -> None:
+        key = (rule.name, stream)
+        self._watches[key], effects = observe(rule, self._watches.get(key, Watch()), seen)
+        self._apply(key, seen.session, effects, number)
+
+    def _apply(self, key: _Key, session: str, effects: Sequence[Effect], number: int) -> None:
+        for effect in effects:
+            if effect.act is Act.CLEAR:
+                self._clear(key, effect.time_ns)
+                continue
+            rule = self._rules[key[0]]
+            alarm = Alarm(
+                rule.name, key[1], SessionId(session), rule.priority, effect.time_ns, effect.value, prediction=number
+            )
+            entry = self._open[key] = _Entry(rule, alarm)
+            self._change(entry, alarm)
+
+    def _clear(self, key: _Key, time_ns: int) -> None:
+        entry = self._open.pop(key, None)
+        if entry is not None:
+            self._change(entry, happen(entry.alarm, Happens.CLEAR, max(time_ns, entry.alarm.raised_ns)))
+
+    def _change(self, entry: _Entry, after: Alarm | None) -> None:
+        if after is None:
+            return
+        entry.alarm = after
+        if entry not in self._waiting:
+            self._waiting.append(entry)
+        if len(self._waiting) > MAX_WAITING:
+            self._drop_one()
+
+    def _drop_one(self) -> None:
+        for entry in self._waiting:
+            if entry.alarm.cleared_ns and not entry.alarm.number:
+                self._waiting.remove(entry)
+                self.dropped += 1
+                self._buffer.count(entry.alarm.stream, entry.alarm.session, "dropped-alarms", 1)
+                return
+
+    def _store(self) -> None:
+        """Commit what waits, then tell it."""
+        if not self._waiting:
+            return
+        self._tried_s = self._clock.monotonic_s()
+        try:
+            if any(entry.alarm.prediction and not entry.alarm.number for entry in self._waiting):
+                self._buffer.flush()
+            written = self._table.write([entry.alarm for entry in self._waiting])
+        except StoreError as error:
+            if self.store_error is None:
+                event(_LOGGER, "alarm-waits", level=logging.ERROR, error=error)
+            self.store_error = error
+            return
+        self.store_error = None
+        told, self._waiting = self._waiting, []
+        for entry, stored in zip(told, written, strict=True):
+            if stored is None:  # its session was erased
+                self._open = {key: other for key, other in self._open.items() if other is not entry}
+                continue
+            fresh, entry.alarm = not entry.alarm.number, stored
+            if fresh and not stored.cleared_ns:
+                self._set_timer(entry)
+            self._followers.publish(alarm_message(stored))
+
+    def _set_timer(self, entry: _Entry) -> None:
+        """Escalation counts from when the alarm could be heard, and anew from the start of the process."""
+        if entry.rule.escalate_s > 0 and not entry.alarm.escalated_ns and not entry.alarm.acknowledged_ns:
+            entry.escalates_s = self._clock.monotonic_s() + entry.rule.escalate_s

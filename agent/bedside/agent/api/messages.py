@@ -1,0 +1,126 @@
+"""What the buffer's tables hold, as the local API has it, and back. The wire's numbers are bounded on the way in."""
+
+from __future__ import annotations
+
+from bedside.agent.buffer.rows import Alarm, Label, Prediction, Priority, Session
+from bedside.core.errors import MalformedError
+from bedside.core.ids import SessionId, StreamId
+from bedside.core.limits import MAX_WIRE_INTEGER
+from bedside.proto.v1 import local_pb2
+
+_PRIORITIES: dict[str, Priority] = {"low": "low", "medium": "medium", "high": "high"}
+
+
+def check_number(number: int, what: str) -> int:
+    """Return a number that a column can hold.
+
+    Raises:
+        MalformedError: `number-too-large`.
+    """
+    if number > MAX_WIRE_INTEGER:
+        raise MalformedError("number-too-large", f"{what} {number} is too large")
+    return number
+
+
+def session_message(session: Session) -> local_pb2.Session:
+    """A session for the wire."""
+    return local_pb2.Session(
+        session=session.session,
+        stream=session.stream,
+        opened_ns=session.opened_ns,
+        closed_ns=session.closed_ns or 0,
+        consent_training=session.consent_training,
+        origin=session.origin,
+    )
+
+
+def session_row(message: local_pb2.Session) -> Session:
+    """A session from the wire."""
+    return Session(
+        SessionId(message.session),
+        StreamId(message.stream),
+        message.opened_ns,
+        message.closed_ns or None,
+        message.consent_training,
+        message.origin,
+    )
+
+
+def label_message(label: Label) -> local_pb2.Label:
+    """A label for the wire."""
+    return local_pb2.Label(
+        id=label.number,
+        stream=label.stream,
+        session=label.session,
+        start_ns=label.start_ns,
+        end_ns=label.end_ns,
+        label=label.label,
+        origin=label.origin,
+        withdrawn=label.withdrawn,
+    )
+
+
+def label_row(message: local_pb2.Label) -> Label:
+    """A label from the wire."""
+    return Label(
+        StreamId(message.stream),
+        SessionId(message.session),
+        message.start_ns,
+        message.end_ns,
+        message.label,
+        message.origin,
+        message.withdrawn,
+        message.id,
+    )
+
+
+def alarm_message(alarm: Alarm) -> local_pb2.Alarm:
+    """An alarm for the wire."""
+    return local_pb2.Alarm(
+        id=alarm.number,
+        rule=alarm.rule,
+        stream=alarm.stream,
+        session=alarm.session,
+        priority=alarm.priority,
+        raised_ns=alarm.raised_ns,
+        value=alarm.value,
+        prediction_id=alarm.prediction,
+        cleared_ns=alarm.cleared_ns,
+        acknowledged_ns=alarm.acknowledged_ns,
+        acknowledged_by=alarm.acknowledged_by,
+        escalated_ns=alarm.escalated_ns,
+    )
+
+
+def alarm_row(message: local_pb2.Alarm) -> Alarm:
+    """An alarm from the wire."""
+    return Alarm(
+        rule=message.rule,
+        stream=StreamId(message.stream),
+        session=SessionId(message.session),
+        priority=_PRIORITIES.get(message.priority, "high"),
+        raised_ns=message.raised_ns,
+        value=message.value,
+        prediction=message.prediction_id,
+        cleared_ns=message.cleared_ns,
+        acknowledged_ns=message.acknowledged_ns,
+        acknowledged_by=message.acknowledged_by,
+        escalated_ns=message.escalated_ns,
+        number=message.id,
+    )
+
+
+def prediction_row(message: local_pb2.Prediction) -> Prediction:
+    """A prediction from the wire."""
+    return Prediction(
+        stream=StreamId(message.stream),
+        session=SessionId(message.session),
+        start_ns=message.start_ns,
+        end_ns=message.end_ns,
+        label=message.label,
+        confidence=message.confidence_e6 / 1e6,
+        model=message.model_digest,
+        latency_s=message.latency_us / 1e6,
+        model_name=message.model,
+        number=message.id,
+    )

@@ -1,0 +1,114 @@
+"""The table of alarms. Every change is durable when its call returns."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from bedside.agent.buffer.rows import Alarm
+from bedside.core.errors import ProtocolError
+from bedside.core.ids import SessionId, StreamId
+from bedside.service.sqlite import Database
+
+_OPEN: Final = "(cleared_ns = 0 OR acknowledged_ns = 0)"
+
+
+class AlarmTable:
+    """Reads and writes alarms."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def write(self, alarms: Sequence[Alarm]) -> list[Alarm | None]:
+        """Insert alarms without a number and replace the others, all in one transaction.
+
+        Returns them with their numbers, None for those whose session has been erased.
+
+        Raises:
+            StoreError: `store-write`; nothing was written.
+        """
+        return self._database.run_tx("alarms", lambda tx: [_write(tx, alarm) for alarm in alarms])
+
+    def newest(self, limit: int, *, open_only: bool) -> list[Alarm]:
+        """The newest alarms, as they were raised; `open_only` leaves out what has cleared and has been seen."""
+        where = f"WHERE {_OPEN}" if open_only else ""
+        rows = self._database.rows(f"SELECT * FROM alarms {where} ORDER BY id DESC LIMIT ?", (limit,))  # ours
+        return [_alarm(row) for row in reversed(rows)]
+
+    def latest(self) -> list[Alarm]:
+        """The newest alarm of every rule and stream."""
+        rows = self._database.rows(
+            "SELECT * FROM alarms WHERE id IN (SELECT max(id) FROM alarms GROUP BY rule, stream) ORDER BY id"
+        )
+        return [_alarm(row) for row in rows]
+
+    def find(self, number: int) -> Alarm:
+        """One alarm.
+
+        Raises:
+            ProtocolError: `no-such-alarm`.
+        """
+        row = self._database.row("SELECT * FROM alarms WHERE id = ?", (number,))
+        if row is None:
+            raise ProtocolError("no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms")
+        return _alarm(row)
+
+    def unseen(self) -> int:
+        """How many are raised and not acknowledged."""
+        row = self._database.row("SELECT count(*) FROM alarms WHERE cleared_ns = 0 AND acknowledged_ns = 0")
+        return int(row[0]) if row is not None else 0
+
+
+def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
+    if alarm.number:
+        done = tx.execute(
+            "UPDATE alarms SET priority = ?, cleared_ns = ?, acknowledged_ns = ?, acknowledged_by = ?,"
+            " escalated_ns = ? WHERE id = ?",
+            (
+                alarm.priority,
+                alarm.cleared_ns,
+                alarm.acknowledged_ns,
+                alarm.acknowledged_by,
+                alarm.escalated_ns,
+                alarm.number,
+            ),
+        )
+        return alarm if done.rowcount else None
+    done = tx.execute(
+        "INSERT INTO alarms (rule, stream, session, priority, raised_ns, value, prediction, cleared_ns,"
+        " acknowledged_ns, acknowledged_by, escalated_ns)"
+        " SELECT ?, ?, session, ?, ?, ?, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
+        (
+            alarm.rule,
+            alarm.stream,
+            alarm.priority,
+            alarm.raised_ns,
+            alarm.value,
+            alarm.prediction,
+            alarm.cleared_ns,
+            alarm.acknowledged_ns,
+            alarm.acknowledged_by,
+            alarm.escalated_ns,
+            alarm.session,
+        ),
+    )
+    return replace(alarm, number=done.lastrowid or 0) if done.rowcount else None
+
+
+def _alarm(row: sqlite3.Row) -> Alarm:
+    return Alarm(
+        rule=row["rule"],
+        stream=StreamId(row["stream"]),
+        session=SessionId(row["session"]),
+        priority=row["priority"],
+        raised_ns=row["raised_ns"],
+        value=row["value"],
+        prediction=row["prediction"],
+        cleared_ns=row["cleared_ns"],
+        acknowledged_ns=row["acknowledged_ns"],
+        acknowledged_by=row["acknowledged_by"],
+        escalated_ns=row["escalated_ns"],
+        number=row["id"],
+    )

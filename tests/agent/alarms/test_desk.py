@@ -1,0 +1,284 @@
+"""Alarms beside a real buffer: durable before anybody hears of them, once each, through kills and full disks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from bedside.agent.alarms.desk import MAX_WAITING, RETRY_S, AlarmDesk
+from bedside.agent.api.follow import AlarmFollowers
+from bedside.agent.buffer.alarms import AlarmTable
+from bedside.agent.buffer.rows import Prediction
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.config import AlarmRule
+from bedside.agent.inference.model import Decision, Model
+from bedside.core.errors import ProtocolError, StoreError
+from bedside.core.samples import Record
+from bedside.service.platform import SystemEntropy
+
+S = 1_000_000_000
+FALL = AlarmRule(name="fall", label="fall", above=0.9, clear=0.6, priority="low", escalate_s=60.0)
+SPO2 = AlarmRule(name="spo2", field="spo2", below=88.0, clear=92.0, stream="bed")
+MODEL = Model(b"m" * 32, ("walk", "fall"), (1, 1), object())
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 1_000.0
+
+    def now_ns(self) -> int:
+        return int(self.s * S)
+
+    def monotonic_s(self) -> float:
+        return self.s
+
+
+@dataclass(frozen=True)
+class Window:
+    session: str
+    end_ns: int
+    stream: str = "wrist"
+    start_ns: int = 0
+    values: object = None
+    closed_monotonic_s: float = 0.0
+
+
+class Bed:
+    """A buffer, its alarms, and who hears of them."""
+
+    def __init__(self, path, *rules: AlarmRule) -> None:
+        self.path, self.rules, self.clock = path, rules or (FALL, SPO2), Clock()
+        self.told: list[tuple[int, str, str]] = []
+        self.on_told: Callable[[object], None] = lambda alarm: None
+        self.numbers = 0
+        self.begin()
+        self.session = self.buffer.sessions.open("wrist", 0, "cli")
+        self.beds_session = self.buffer.sessions.open("bed", 0, "cli")
+
+    def begin(self) -> None:
+        self.buffer = BufferStore(self.path, b"k" * 32, self.clock, SystemEntropy(), cap_bytes=1 << 20)
+        followers = AlarmFollowers()
+        followers.publish = self.hear
+        self.desk = AlarmDesk(self.rules, self.buffer, self.clock, followers)
+
+    def kill(self) -> None:
+        """The process ends without a word, and another begins."""
+        self.buffer.database.close()
+        self.begin()
+
+    def hear(self, alarm) -> None:
+        life = "cleared" if alarm.cleared_ns else "seen" if alarm.acknowledged_ns else "raised"
+        self.told.append((alarm.id, alarm.rule, "escalated" if alarm.escalated_ns and life == "raised" else life))
+        self.on_told(alarm)
+
+    def decide(self, at_s: float, falls: float, stretch: int = 0) -> int:
+        window = Window(self.session, round(at_s * S))
+        row = Prediction("wrist", self.session, 0, window.end_ns, "fall", falls, MODEL.digest, 0.0)
+        number = self.buffer.add_prediction(row)
+        self.desk.decided("har", Decision(MODEL, window, np.array([1 - falls, falls], np.float32)), stretch, number)
+        return number
+
+    def record(self, at_s: float, **values: float) -> None:
+        self.desk.recorded(Record("bed", round(at_s * S), values), self.beds_session)
+
+    def tick(self, after_s: float = 0.0) -> None:
+        self.clock.s += after_s
+        self.desk.tick(self.buffer.sessions.current)
+
+    def table(self):
+        return AlarmTable(self.buffer.database).newest(10_000, open_only=False)
+
+    def refuse(self, monkeypatch) -> None:
+        def full(name: str, work: object) -> None:
+            raise StoreError("store-write", f"{name} was not written: disk is full")
+
+        monkeypatch.setattr(self.buffer.database, "run_tx", full)
+
+
+@pytest.fixture
+def bed(tmp_path):
+    made = Bed(tmp_path / "buffer.db")
+    yield made
+    made.buffer.close()
+
+
+def test_an_alarm_is_on_the_disk_before_anybody_hears_of_it_and_so_is_its_prediction(bed) -> None:
+    found = []
+
+    def look(alarm) -> None:
+        with sqlite3.connect(bed.path) as other:
+            alarms = other.execute("SELECT id, prediction FROM alarms").fetchall()
+            numbers = {row[0] for row in other.execute("SELECT id FROM predictions")}
+        found.append((alarms == [(alarm.id, alarm.prediction_id)], alarm.prediction_id in numbers))
+
+    bed.on_told = look
+    number = bed.decide(1, 0.95)
+    assert found == [(True, True)]
+    assert bed.told == [(1, "fall", "raised")]
+    (alarm,) = bed.table()
+    assert (alarm.prediction, alarm.raised_ns, alarm.session, alarm.priority) == (number, S, bed.session, "low")
+    assert alarm.value == pytest.approx(0.95)
+
+
+def test_the_probability_of_the_watched_class_counts_also_when_another_is_more_probable(tmp_path) -> None:
+    bed = Bed(tmp_path / "buffer.db", AlarmRule(name="maybe", label="fall", above=0.3))
+    bed.decide(1, 0.4)
+    assert bed.told == [(1, "maybe", "raised")]
+    bed.buffer.close()
+
+
+def test_a_rule_hears_its_stream_its_model_and_its_label_alone(tmp_path) -> None:
+    limit = {"label": "fall", "above": 0.5}
+    names = ("stream", "model", "label")
+    others = [AlarmRule(name=name, **limit | {name: "other"}) for name in names]
+    bed = Bed(tmp_path / "buffer.db", *others, AlarmRule(name="mine", stream="wrist", model="har", **limit))
+    bed.decide(1, 0.9)
+    assert bed.told == [(1, "mine", "raised")]
+    assert bed.desk.unwatched({"walk", "fall"}) == ["label"]
+    bed.buffer.close()
+
+
+def test_a_field_of_a_record_raises_and_clears(bed) -> None:
+    for at_s, value in ((1, 97.0), (2, 85.0), (3, 90.0), (4, float("nan")), (5, 93.0)):
+        bed.record(at_s, spo2=value, pulse=70.0)
+    assert bed.told == [(1, "spo2", "raised"), (1, "spo2", "cleared")]
+    (alarm,) = bed.table()
+    assert (alarm.raised_ns, alarm.cleared_ns, alarm.prediction, alarm.value) == (2 * S, 5 * S, 0, 85.0)
+
+
+def test_an_alarm_that_nobody_acknowledges_is_raised_again_louder_and_once(bed) -> None:
+    bed.decide(1, 0.95)
+    bed.tick(59)
+    assert len(bed.told) == 1
+    bed.tick(2)
+    bed.tick(500)
+    assert bed.told[1:] == [(1, "fall", "escalated")]
+    assert [(alarm.priority, alarm.escalated_ns > 0) for alarm in bed.table()] == [("medium", True)]
+
+
+def test_acknowledging_is_durable_stops_escalation_and_changes_nothing_twice(bed) -> None:
+    bed.decide(1, 0.95)
+    first = bed.desk.acknowledge(1, "nurse")
+    assert bed.desk.acknowledge(1, "doctor") == first
+    bed.tick(1_000)
+    assert bed.told == [(1, "fall", "raised"), (1, "fall", "seen")]
+    assert bed.table() == [first]
+    assert (first.acknowledged_by, bed.desk.unseen()) == ("nurse", 0)
+    bed.decide(2, 0.1)
+    assert bed.desk.newest(10, open_only=True) == []
+    with pytest.raises(ProtocolError, match="no alarm 9"):
+        bed.desk.acknowledge(9, "nurse")
+    with pytest.raises(ProtocolError, match="no alarm 0"):
+        bed.desk.acknowledge(0, "nurse")
+
+
+def test_an_alarm_that_is_over_waits_to_be_seen(bed) -> None:
+    bed.decide(1, 0.95)
+    bed.decide(2, 0.1)
+    assert [alarm.number for alarm in bed.desk.newest(10, open_only=True)] == [1]
+    assert bed.desk.acknowledge(1, "nurse").cleared_ns == 2 * S
+    assert bed.desk.newest(10, open_only=True) == []
+
+
+def test_while_the_disk_refuses_nobody_hears_and_afterwards_everything_is_told(bed, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        bed.refuse(patch)
+        bed.decide(1, 0.95)
+        bed.decide(2, 0.1)
+        bed.record(3, spo2=70.0)
+        bed.tick(RETRY_S)
+        assert bed.told == []
+        assert bed.desk.waiting == 2
+        assert "disk is full" in bed.desk.store_error.sentence
+    bed.tick(RETRY_S / 2)
+    assert bed.told == []  # tried once a second
+    bed.tick(RETRY_S)
+    assert bed.told == [(1, "fall", "cleared"), (2, "spo2", "raised")]
+    assert bed.desk.store_error is None
+    assert [alarm.prediction for alarm in bed.table()] == [1, 0]
+
+
+def test_acknowledging_that_the_disk_refuses_has_not_happened(bed, monkeypatch) -> None:
+    bed.decide(1, 0.95)
+    with monkeypatch.context() as patch:
+        bed.refuse(patch)
+        with pytest.raises(StoreError):
+            bed.desk.acknowledge(1, "nurse")
+    assert bed.desk.unseen() == 1
+    assert bed.desk.acknowledge(1, "nurse").acknowledged_by == "nurse"
+
+
+def test_what_waits_for_the_disk_is_bounded_and_what_is_dropped_is_counted(bed, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        bed.refuse(patch)
+        for at in range(MAX_WAITING + 5):
+            bed.record(2 * at + 1, spo2=80.0)
+            bed.record(2 * at + 2, spo2=99.0)
+        bed.record(9_999, spo2=80.0)
+        assert bed.desk.waiting == MAX_WAITING
+    bed.tick(RETRY_S)
+    assert bed.desk.dropped == 6
+    assert len(bed.table()) == MAX_WAITING
+    assert bed.table()[-1].raised_ns == 9_999 * S  # the one that is not over
+
+
+def test_after_a_kill_a_raised_alarm_is_not_raised_again_and_still_clears(bed) -> None:
+    bed.decide(1, 0.95)
+    bed.kill()
+    for at in (1, 2, 3):
+        bed.decide(at, 0.97)
+    assert bed.told == [(1, "fall", "raised")]
+    bed.decide(4, 0.2)
+    assert bed.told[1:] == [(1, "fall", "cleared")]
+    bed.kill()
+    for at, falls in ((1, 0.95), (2, 0.97), (4, 0.2)):  # the source says it all once more
+        bed.decide(at, falls)
+    assert len(bed.table()) == 1
+    bed.decide(5, 0.99)
+    assert bed.told[2:] == [(2, "fall", "raised")]
+
+
+def test_escalation_counts_anew_after_a_start(bed) -> None:
+    bed.decide(1, 0.95)
+    bed.clock.s += 50
+    bed.kill()
+    bed.tick(59)
+    assert len(bed.told) == 1
+    bed.tick(2)
+    assert bed.told[1:] == [(1, "fall", "escalated")]
+
+
+def test_a_session_that_is_closed_anywhere_clears_its_alarms(bed) -> None:
+    bed.decide(1, 0.95)
+    bed.record(1, spo2=80.0)
+    bed.buffer.sessions.close("wrist", 3 * S)
+    bed.tick()
+    assert bed.told[2:] == [(1, "fall", "cleared")]
+    bed.decide(2, 0.99)  # a window of that session, decided late
+    assert len(bed.table()) == 2
+
+
+def test_an_erased_session_leaves_no_alarm_and_none_that_waits_comes_back(bed, monkeypatch) -> None:
+    bed.decide(1, 0.95)
+    with monkeypatch.context() as patch:
+        bed.refuse(patch)
+        bed.record(1, spo2=80.0)
+    bed.buffer.forget(bed.session)
+    bed.buffer.forget(bed.beds_session)
+    bed.tick(RETRY_S)
+    assert (bed.table(), bed.desk.waiting, bed.desk.unseen()) == ([], 0, 0)
+    assert bed.told == [(1, "fall", "raised")]
+
+
+def test_an_alarm_whose_rule_is_gone_is_cleared_at_the_start(bed) -> None:
+    bed.decide(1, 0.95)
+    bed.rules = (SPO2,)
+    bed.kill()
+    bed.tick()
+    assert bed.told[1:] == [(1, "fall", "cleared")]
+    bed.kill()
+    assert len(bed.told) == 2
