@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -151,9 +151,8 @@ async def test_two_models_on_two_streams_predict_in_a_real_agent(device, build) 
 
 
 @contextmanager
-def reading(device):
-    reader = BufferReader(device.path / "state" / "buffer.db", load_key_ring(device.path / "state" / "identity"))
-    try:
+def reading(device) -> Iterator[BufferReader]:
+    with closing(
+        BufferReader(device.path / "state" / "buffer.db", load_key_ring(device.path / "state" / "identity"))
+    ) as reader:
         yield reader
-    finally:
-        reader.close()
