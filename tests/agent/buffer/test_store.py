@@ -149,7 +149,7 @@ def test_a_long_silence_begins_another_session_and_a_restart_does_not(tmp_path) 
 
 
 def test_the_cap_holds_after_every_commit_and_every_dropped_part_is_counted(tmp_path) -> None:
-    store, cap, written = open_store(tmp_path / "b.db", cap_bytes=100_000), 100_000, 0
+    store, cap, written = open_store(tmp_path / "b.db", cap_bytes=300_000), 300_000, 0
     for second in range(100):
         feed(store, noise(250, seed=second), T0 + second * 10**9)
         written += store.flush()

@@ -1,53 +1,145 @@
-"""The byte cap: the oldest blobs go, inside the transaction that inserts, and every one is counted."""
+"""The byte cap: what is dropped when the file is full, inside the transaction that inserts; every item is counted.
+
+The cap bounds the pages that are in use: whatever lies in the file, sealed or not, with its indexes, at what it really
+takes. SQLite keeps both numbers in the file's header, so that a look costs microseconds and nothing is summed up.
+
+Order: raw signal and records of the lowest priority, the oldest first; then those of the next priority, and so on;
+then stored windows, explanations, summaries and predictions, each the oldest first. Labels, alarms and sessions are
+never dropped by the cap.
+
+Room is made before rows are inserted, so that they take the pages that were freed: the file does not grow, and such a
+page goes to the log once.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.schema import stream_number_of
-
-ROW_BYTES: Final = 96
-"""Bytes that a blob's row costs beside its blob."""
 
 MAX_PREDICTIONS: Final = 1_000_000
 """Rows of predictions kept: about 100 MB, two weeks of one decision a second."""
 
-_SLACK_DIVISOR: Final = 64
-_BATCH_ROWS: Final = 64
+_PREDICTION: Final = (
+    "stream",
+    "session",
+    "start_ns",
+    "end_ns",
+    "label",
+    "confidence",
+    "model",
+    "latency_s",
+    "model_name",
+)
+_BATCH_ROWS: Final = 16
+_DERIVED: Final = (
+    ("windows", "id"),
+    ("explanations", "prediction"),
+    ("summaries", "id"),
+    ("predictions", "id"),
+)
+"""What goes after the last raw row, in that order, and its key."""
 
 
-def stored_bytes(connection: sqlite3.Connection) -> int:
-    """Bytes of all blobs with their rows."""
-    row = connection.execute("SELECT coalesce(sum(length(sealed)), 0), count(*) FROM blobs").fetchone()
-    return int(row[0]) + ROW_BYTES * int(row[1])
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of the file's pages that hold something."""
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    size = connection.execute("PRAGMA page_size").fetchone()[0]
+    return (int(pages) - int(free)) * int(size)
 
 
-def evict(tx: sqlite3.Connection, total_bytes: int, cap_bytes: int, stream_names: dict[int, str]) -> int:
-    """Bring `total_bytes` under the cap, and a little further so that it is seldom needed; return what is left."""
-    if total_bytes <= cap_bytes:
-        return total_bytes
-    goal_bytes = cap_bytes - cap_bytes // _SLACK_DIVISOR
-    while total_bytes > goal_bytes:
-        rows = tx.execute(
-            "SELECT id, session, samples, length(sealed) AS size FROM blobs ORDER BY id LIMIT ?", (_BATCH_ROWS,)
-        ).fetchall()
-        if not rows:
-            return 0
-        for row in rows:
-            if total_bytes <= goal_bytes:
+class Evictor:
+    """Keeps one buffer under its cap.
+
+    Attributes:
+        limit_bytes: the cap, or less while the disk has no room for it.
+    """
+
+    def __init__(
+        self, places: RawPlaces, cap_bytes: int, priorities: Mapping[str, int], names: Mapping[int, str]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            places: of the raw rows.
+            cap_bytes: of pages in use.
+            priorities: by stream; others have 0.
+            names: of the streams by number, as the writer keeps them.
+        """
+        self._places = places
+        self._priorities = priorities
+        self._names = names
+        self.cap_bytes = cap_bytes
+        self.limit_bytes = cap_bytes
+
+    @property
+    def squeezed(self) -> bool:
+        """Whether the disk has no room for the whole cap."""
+        return self.limit_bytes < self.cap_bytes
+
+    def make_room(self, tx: sqlite3.Connection, room_bytes: int = 0) -> None:
+        """Drop rows until `room_bytes` more would stay within the limit, or until nothing may be dropped."""
+        gone: Counter[tuple[str, str, str]] = Counter()
+        while used_bytes(tx) + room_bytes > self.limit_bytes:
+            if not (self._drop_raw(tx, gone) or self._drop_derived(tx, gone)):
                 break
-            tx.execute("DELETE FROM blobs WHERE id = ?", (row["id"],))
-            total_bytes -= row["size"] + ROW_BYTES
-            stream = stream_names[stream_number_of(row["id"])]
-            count(tx, stream, row["session"], "evicted-parts", 1)
-            count(tx, stream, row["session"], "evicted-samples", row["samples"])
-    return total_bytes
+        count_all(tx, gone)
+
+    def _drop_raw(self, tx: sqlite3.Connection, gone: Counter[tuple[str, str, str]]) -> bool:
+        """Drop the oldest second of one stream of the lowest priority that has any."""
+        while (number := self._next_stream()) is not None:
+            found = self._places.oldest(number)
+            if found is None:
+                continue
+            stream = self._names[number]
+            for row in found[1]["blobs"]:
+                tx.execute("DELETE FROM blobs WHERE id = ?", (row["id"],))
+                gone[stream, row["session"], "evicted-parts"] += 1
+                gone[stream, row["session"], "evicted-samples"] += row["samples"]
+            for row in found[1]["records"]:
+                tx.execute("DELETE FROM records WHERE id = ?", (row["id"],))
+                gone[stream, row["session"], "evicted-records"] += 1
+            return True
+        return False
+
+    def _next_stream(self) -> int | None:
+        places = [
+            (self._priorities.get(self._names[number], 0), self._places.first_second(number) or 0, number)
+            for number in self._places.numbers()
+        ]
+        return min(places)[2] if places else None
+
+    def _drop_derived(self, tx: sqlite3.Connection, gone: Counter[tuple[str, str, str]]) -> bool:
+        for table, key in _DERIVED:
+            rows = tx.execute(f"SELECT {key} AS key, session FROM {table} ORDER BY {key} LIMIT ?", (_BATCH_ROWS,))
+            found = rows.fetchall()
+            for row in found:
+                tx.execute(f"DELETE FROM {table} WHERE {key} = ?", (row["key"],))
+                stream = self._names[stream_number_of(row["key"])] if table == "summaries" else _stream_of(tx, row)
+                gone[stream, row["session"], f"evicted-{table}"] += 1
+            if found:
+                return True
+        return False
 
 
-def evict_predictions(tx: sqlite3.Connection, keep: int = MAX_PREDICTIONS) -> None:
-    """Delete the oldest predictions beyond `keep`."""
-    gone = tx.execute("DELETE FROM predictions WHERE id <= (SELECT max(id) FROM predictions) - ?", (keep,)).rowcount
+def insert_predictions(tx: sqlite3.Connection, predictions: Sequence[Prediction]) -> None:
+    """Insert under their numbers, and delete the oldest beyond `MAX_PREDICTIONS`, with what explains them."""
+    if not predictions:
+        return
+    marks = ", ".join(f":{name}" for name in _PREDICTION)
+    tx.executemany(
+        f"INSERT INTO predictions (id, {', '.join(_PREDICTION)}) VALUES (:number, {marks})",
+        [{name: getattr(prediction, name) for name in ("number", *_PREDICTION)} for prediction in predictions],
+    )
+    oldest = predictions[-1].number - MAX_PREDICTIONS
+    tx.execute("DELETE FROM explanations WHERE prediction <= ?", (oldest,))
+    gone = tx.execute("DELETE FROM predictions WHERE id <= ?", (oldest,)).rowcount
     if gone > 0:
         count(tx, "", "", "evicted-predictions", gone)
 
@@ -59,3 +151,14 @@ def count(tx: sqlite3.Connection, stream: str, session: str, name: str, amount: 
         " ON CONFLICT (stream, session, name) DO UPDATE SET value = value + excluded.value",
         (stream, session, name, amount),
     )
+
+
+def count_all(tx: sqlite3.Connection, amounts: Mapping[tuple[str, str, str], int]) -> None:
+    """Add to durable counters, by stream, session and name."""
+    for (stream, session, name), amount in amounts.items():
+        count(tx, stream, session, name, amount)
+
+
+def _stream_of(tx: sqlite3.Connection, row: sqlite3.Row) -> str:
+    found = tx.execute("SELECT stream FROM sessions WHERE session = ?", (row["session"],)).fetchone()
+    return str(found["stream"]) if found is not None else ""

@@ -51,6 +51,11 @@ class Joiner:
         """Monotonic time at which the first sample of the open part arrived; None without one."""
         return self._open.arrived_s if self._open is not None else None
 
+    @property
+    def session(self) -> SessionId | None:
+        """Whose samples it joins; None before the first."""
+        return self._run.session if self._run is not None else None
+
     def add(self, block: Block, session: SessionId, arrived_s: float) -> list[Part]:
         """Take a block; return the parts that it completed."""
         done: list[Part] = []

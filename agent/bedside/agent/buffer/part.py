@@ -13,6 +13,7 @@ from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality, Samples
 
 NS_PER_S: Final = 1_000_000_000
+NS_PER_MINUTE: Final = 60 * NS_PER_S
 
 
 def offset_ns(samples: int, rate_hz: float) -> int:

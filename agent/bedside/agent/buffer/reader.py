@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from bedside.agent.buffer.derived import open_explanation, open_summary, open_window
+from bedside.agent.buffer.expiry import Swept
 from bedside.agent.buffer.keys import Keys
-from bedside.agent.buffer.part import NS_PER_S, Part, Run, offset_ns
-from bedside.agent.buffer.rows import Label, Prediction, Session
-from bedside.agent.buffer.schema import ID_PER_SECOND, MAX_STREAMS, PART_BITS, second_of
+from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Run, offset_ns
+from bedside.agent.buffer.records import decode_record, record_place
+from bedside.agent.buffer.rows import Explanation, Label, Prediction, Session, StoredWindow, Summary
+from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, second_of
 from bedside.agent.buffer.seal import Sealer
+from bedside.agent.buffer.walk import walk
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Samples
+from bedside.core.samples import Record, Samples
 from bedside.service.sqlite import open_reader, reading
 
 _PAGE_ROWS: Final = 64
 """Rows read at a time, so that a long reading never holds a snapshot that keeps the log from being checkpointed."""
-_LAST_ID: Final = (1 << 63) - 1
+_SLACK_NS: Final = 3_600 * NS_PER_S
+"""Signal stays for a while before the time up to which it has expired; and files of an older version may hold samples
+from before their session's opening, by its gap."""
+_OLD: Final[dict[Swept, str]] = {
+    "windows": "SELECT id FROM windows WHERE end_ns < ? LIMIT ?",
+    "labels": "SELECT id FROM labels WHERE end_ns < ? LIMIT ?",
+    "alarms": "SELECT id FROM alarms WHERE raised_ns < ? LIMIT ?",
+    "summaries": f"SELECT id FROM summaries WHERE id < (?1 / {NS_PER_MINUTE}) * {ID_PER_SECOND} LIMIT ?",
+    "predictions": "SELECT id FROM predictions WHERE id < (SELECT min(id) + ?2 FROM predictions) AND end_ns < ?1",
+    "explanations": "SELECT prediction FROM explanations WHERE prediction <"
+    " (SELECT min(id) FROM predictions WHERE end_ns >= ?1) LIMIT ?2",
+}
+"""Predictions go in the order in which they were made, explanations after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +86,74 @@ class BufferReader:
         rows = self._rows("SELECT * FROM sessions WHERE ? IS NULL OR stream = ? ORDER BY number", stream, stream)
         return [_session(row) for row in rows]
 
+    def session(self, session: SessionId) -> Session | None:
+        """One session; None when there is no such one."""
+        rows = self._rows("SELECT * FROM sessions WHERE session = ?", session)
+        return _session(rows[0]) if rows else None
+
     def parts(self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None) -> Iterator[Part]:
         """Yield the stored parts that touch the time from `from_ns` to `to_ns` (exclusive), in the order of time."""
-        numbers = self._rows("SELECT number FROM streams WHERE name = ?", stream)
-        if not numbers:
-            return
-        after = (from_ns // NS_PER_S) * ID_PER_SECOND - 1
-        end_id = _LAST_ID if to_ns is None else min(_LAST_ID, (to_ns // NS_PER_S + 1) * ID_PER_SECOND)
-        while rows := self._rows(
-            "SELECT id, start_ns, end_ns, sealed FROM blobs WHERE id > ? AND id < ? AND session = ?"
-            f" AND ((id >> {PART_BITS}) & {MAX_STREAMS - 1}) = ? ORDER BY id LIMIT ?",
-            *(after, end_id, session, numbers[0]["number"], _PAGE_ROWS),
-        ):
-            after = rows[-1]["id"]
-            for row in _in_time(rows):
+        for _, part in self.numbered_parts(stream, session, from_ns, to_ns):
+            yield part
+
+    def numbered_parts(
+        self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None
+    ) -> Iterator[tuple[int, Part]]:
+        """As `parts`, each with its id."""
+        columns = "id, start_ns, end_ns, sealed"
+        for rows in self._walk("blobs", columns, stream, session, from_ns, to_ns):
+            for row in sorted(rows, key=lambda row: (row["start_ns"], row["id"])):
                 if row["end_ns"] <= from_ns or (to_ns is not None and row["start_ns"] >= to_ns):
                     continue
                 try:
-                    yield self._sealer.open(row["sealed"], stream, session, second_of(row["id"]))
+                    yield row["id"], self._sealer.open(row["sealed"], stream, session, second_of(row["id"]))
+                except (StoreError, MalformedError):
+                    self.unreadable += 1
+
+    def records(
+        self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None
+    ) -> Iterator[Record]:
+        """Yield the stored records of the time from `from_ns` to `to_ns` (exclusive), in the order of time."""
+        for _, record in self.numbered_records(stream, session, from_ns, to_ns):
+            yield record
+
+    def numbered_records(
+        self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None
+    ) -> Iterator[tuple[int, Record]]:
+        """As `records`, each with its id."""
+        for rows in self._walk("records", "id, time_ns, sealed", stream, session, from_ns, to_ns):
+            for row in sorted(rows, key=lambda row: (row["time_ns"], row["id"])):
+                time_ns = row["time_ns"]
+                if time_ns < from_ns or (to_ns is not None and time_ns >= to_ns):
+                    continue
+                try:
+                    content = self._sealer.open_row(row["sealed"], record_place(stream, session, time_ns))
+                    yield row["id"], decode_record(content, stream, time_ns)
+                except (StoreError, MalformedError):
+                    self.unreadable += 1
+
+    def windows(self, session: SessionId, spec: bytes) -> Iterator[StoredWindow]:
+        """Yield a session's stored windows of the specification with this digest, by start."""
+        after = -1
+        while rows := self._rows(
+            "SELECT * FROM windows WHERE session = ? AND spec = ? AND start_ns > ? ORDER BY start_ns LIMIT ?",
+            *(session, spec, after, _PAGE_ROWS),
+        ):
+            after = rows[-1]["start_ns"]
+            for row in rows:
+                try:
+                    yield open_window(self._sealer, row)
+                except (StoreError, MalformedError):
+                    self.unreadable += 1
+
+    def summaries(
+        self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None
+    ) -> Iterator[Summary]:
+        """Yield a session's summaries of the minutes from `from_ns` to `to_ns`, in the order of time."""
+        for rows in self._walk("summaries", "id, sealed", stream, session, from_ns, to_ns):
+            for row in rows:
+                try:
+                    yield open_summary(self._sealer, row["sealed"], stream, session, second_of(row["id"]))
                 except (StoreError, MalformedError):
                     self.unreadable += 1
 
@@ -114,10 +180,31 @@ class BufferReader:
         )
         return [_label(row) for row in rows]
 
-    def predictions(self, after: int = 0, limit: int = 1_000) -> list[Prediction]:
+    def predictions(
+        self, after: int = 0, limit: int = 1_000, *, session: SessionId | None = None, stream: StreamId | None = None
+    ) -> list[Prediction]:
         """Predictions with a number above `after`, in order; call again with the last number to follow."""
-        rows = self._rows("SELECT * FROM predictions WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+        rows = self._rows(
+            "SELECT * FROM predictions WHERE id > ?1 AND (?2 IS NULL OR session = ?2) AND (?3 IS NULL OR stream = ?3)"
+            " ORDER BY id LIMIT ?4",
+            *(after, session, stream, limit),
+        )
         return [_prediction(row) for row in rows]
+
+    def prediction(self, number: int) -> Prediction | None:
+        """One prediction; None when there is none of that number."""
+        rows = self._rows("SELECT * FROM predictions WHERE id = ?", number)
+        return _prediction(rows[0]) if rows else None
+
+    def explanation(self, number: int) -> Explanation | None:
+        """Why the prediction of that number was made; None when nobody asked.
+
+        Raises:
+            StoreError: `blob-sealed`, `blob-swapped`.
+            MalformedError: `blob-format`.
+        """
+        rows = self._rows("SELECT * FROM explanations WHERE prediction = ?", number)
+        return open_explanation(self._sealer, rows[0]) if rows else None
 
     def last_prediction(self) -> Prediction | None:
         """The newest prediction."""
@@ -129,30 +216,78 @@ class BufferReader:
         rows = self._rows("SELECT name, sum(value) AS total FROM counters GROUP BY name")
         return {str(row["name"]): int(row["total"]) for row in rows}
 
+    def counters_by_stream(self) -> dict[StreamId, dict[str, int]]:
+        """Durable counters by stream and name, summed over sessions; those of no stream under an empty one."""
+        found: dict[StreamId, dict[str, int]] = {}
+        for row in self._rows("SELECT stream, name, sum(value) AS total FROM counters GROUP BY stream, name"):
+            found.setdefault(StreamId(row["stream"]), {})[str(row["name"])] = int(row["total"])
+        return found
+
     def rows(self) -> dict[str, int]:
         """Number of rows per table."""
-        tables = ("sessions", "blobs", "labels", "predictions")
-        return {table: int(self._rows(f"SELECT count(*) FROM {table}")[0][0]) for table in tables}
+        return {table: int(self._rows(f"SELECT count(*) FROM {table}")[0][0]) for table in OF_A_SESSION}
 
     def oldest_ns(self) -> int | None:
         """Time of the oldest sample that is still there."""
         rows = self._rows("SELECT start_ns FROM blobs ORDER BY id LIMIT 1")
         return int(rows[0]["start_ns"]) if rows else None
 
-    def _rows(self, sql: str, *parameters: str | int | None) -> list[sqlite3.Row]:
+    def first_raw_ns(self, stream: StreamId, session: SessionId, from_ns: int = 0) -> int | None:
+        """Time of the first part or record that begins at `from_ns` or later; None when there is none."""
+        found = []
+        for table, column in (("blobs", "start_ns"), ("records", "time_ns")):
+            for rows in self._walk(table, f"id, {column} AS at_ns", stream, session, from_ns, None):
+                times = [row["at_ns"] for row in rows if row["at_ns"] >= from_ns]
+                if times:
+                    found.append(min(times))
+                    break
+        return min(found, default=None)
+
+    def unexpired(self) -> list[Session]:
+        """Sessions of which raw rows may be left, in the order in which they were opened."""
+        return [_session(row) for row in self._rows(
+            f"SELECT * FROM sessions WHERE expired_ns < {LAST_NS} ORDER BY number"
+        )]  # fmt: skip
+
+    def old_keys(self, table: Swept, before_ns: int, limit: int) -> list[int]:
+        """Up to `limit` keys of rows that are from before a time."""
+        return [row[0] for row in self._rows(_OLD[table], before_ns, limit)]
+
+    def old_sessions(self, before_ns: int, limit: int) -> list[SessionId]:
+        """Up to `limit` sessions that were closed before a time and have nothing raw left."""
+        return [SessionId(row[0]) for row in self._rows(
+            f"SELECT session FROM sessions WHERE closed_ns < ? AND expired_ns = {LAST_NS} LIMIT ?", before_ns, limit
+        )]  # fmt: skip
+
+    def _walk(
+        self, table: str, columns: str, stream: StreamId, session: SessionId, from_ns: int, to_ns: int | None
+    ) -> Iterator[list[sqlite3.Row]]:
+        """The rows of each second (of each minute for summaries), within the times of the session."""
+        numbers = self._rows("SELECT number FROM streams WHERE name = ?", stream)
+        known = self.session(session)
+        if not numbers:
+            return iter(())
+        raw = table in RAW_TABLES
+        unit_ns = NS_PER_S if raw else NS_PER_MINUTE
+        first_ns, last_ns = from_ns, LAST_NS if to_ns is None else to_ns
+        if known is not None:  # damage may have cost its row
+            first_ns = max(first_ns, (max(known.opened_ns, known.expired_ns) if raw else known.opened_ns) - _SLACK_NS)
+            last_ns = min(last_ns, LAST_NS if known.closed_ns is None else known.closed_ns + _SLACK_NS)
+        number = int(numbers[0]["number"])
+        return walk(self._run, table, columns, number, session, first_ns // unit_ns, last_ns // unit_ns)
+
+    def _rows(self, sql: str, *parameters: str | int | bytes | None) -> list[sqlite3.Row]:
         """Every row of one SELECT. Raises StoreError `store-read`."""
+        return self._run(sql, parameters)
+
+    def _run(self, sql: str, parameters: Sequence[str | int | bytes | None]) -> list[sqlite3.Row]:
         with reading(self._path):
             return self._connection.execute(sql, parameters).fetchall()
 
 
-def _in_time(rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
-    """Order the parts of one second by their start; late ones have later ids."""
-    return sorted(rows, key=lambda row: (second_of(row["id"]), row["start_ns"], row["id"]))
-
-
 def _clip(part: Part, from_ns: int, to_ns: int | None) -> Part | None:
     times = part.start_ns + np.array([offset_ns(i, part.rate_hz) for i in range(len(part.values))], np.int64)
-    inside = (times >= from_ns) & (times < (to_ns if to_ns is not None else _LAST_ID))
+    inside = (times >= from_ns) & (times < (to_ns if to_ns is not None else LAST_NS))
     kept = np.flatnonzero(inside)
     if not kept.size:
         return None
@@ -185,6 +320,9 @@ def _session(row: sqlite3.Row) -> Session:
         row["closed_ns"],
         bool(row["consent_training"]),
         row["origin"],
+        row["expired_ns"],
+        row["raw_ns"],
+        row["anchor_ns"],
     )
 
 

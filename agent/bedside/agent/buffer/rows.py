@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from bedside.core.ids import SessionId, StreamId
+from bedside.core.samples import Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,9 @@ class Session:
         closed_ns: None while it is open.
         consent_training: whether its windows may be trained on.
         origin: who opened it (`replay`, `cli`, `adt`, `gap`).
+        expired_ns: windows that start before it were stored by retention; those after it are cut from raw signal.
+        raw_ns: start of the first part that is left of a run that retention has shortened; 0 without one.
+        anchor_ns: start of that run, from which its windows are counted.
     """
 
     session: SessionId
@@ -25,6 +32,9 @@ class Session:
     closed_ns: int | None
     consent_training: bool
     origin: str
+    expired_ns: int = 0
+    raw_ns: int = 0
+    anchor_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +101,76 @@ class Alarm:
     acknowledged_by: str = ""
     escalated_ns: int = 0
     number: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredWindow:
+    """A labelled window that outlived its signal.
+
+    Attributes:
+        spec: digest of the window's specification, 32 bytes.
+        label: what it was labelled when it was stored.
+        values: shape (length, channels), float32, normalised.
+    """
+
+    stream: StreamId
+    session: SessionId
+    start_ns: int
+    end_ns: int
+    spec: bytes
+    label: str
+    values: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """A minute of one channel, or of one field of a record, in physical units; zeros where `count` is 0.
+
+    Attributes:
+        name: of the field; the number of a channel.
+        count: values that were there.
+        deviation: standard deviation of the population.
+    """
+
+    name: str
+    unit: str
+    count: int
+    mean: float
+    minimum: float
+    maximum: float
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is left of one minute of raw signal or records.
+
+    Attributes:
+        minute: minutes since the epoch.
+        channels: in the order of channels or of names.
+        gaps: breaks of the signal within the minute.
+        quality: all flags of the minute together.
+    """
+
+    stream: StreamId
+    session: SessionId
+    minute: int
+    channels: tuple[Moments, ...]
+    gaps: int
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """How much each part of a window spoke for its decision.
+
+    Attributes:
+        prediction: number of the prediction.
+        method: `gradient` or `occlusion`.
+        weights: shape (segments, channels), float32.
+    """
+
+    prediction: int
+    session: SessionId
+    method: str
+    weights: npt.NDArray[np.float32]

@@ -37,10 +37,12 @@ _KEYS: Final = {
     "streams": "number",
     "sessions": "number",
     "explanations": "prediction",
-    "summaries": "",
     "counters": "",
 }
 """Integer keys by which rows are read, where that is not `id`; tables without one are read from both ends."""
+
+_PLACED: Final = ("blobs", "records", "summaries")
+"""Tables whose key is a time, a stream and a part."""
 
 _BATCH_ROWS: Final = 256
 _MAX_ERRORS_IN_ROW: Final = 100_000
@@ -228,7 +230,7 @@ class _Reads:
         self._damaged = damaged
         self._table = table
         self._key = _KEYS.get(table, "id")
-        self._step = ID_PER_SECOND if table == "blobs" else 1
+        self._step = ID_PER_SECOND if table in _PLACED else 1
         self.errors = 0
 
     def rows(self) -> Iterator[sqlite3.Row]:

@@ -1,8 +1,12 @@
 """Tables of the buffer. Every row carries its session.
 
-The key of a blob is its place: second, stream number, part number. It needs no further index, so that one second of
-signal dirties as few pages as it can (an index would cost another 4 KiB per commit), and the oldest blob of all
-streams is the smallest id.
+The key of a blob or a record is its place: second, stream number, part number. It needs no further index, so that one
+second of signal dirties as few pages as it can (an index would cost another 4 KiB per commit and stream), and the rows
+of one stream's second are one range. A summary has the same key, of its minute.
+
+A session's `expired_ns` is how far retention has come (`LAST_NS`: nothing raw is left). Where that cut a gap-free run,
+`raw_ns` is the start of its first part that is still there, and `anchor_ns` the start of the run, from which windows
+are counted.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ STREAM_BITS: Final = 12
 PART_BITS: Final = 12
 MAX_STREAMS: Final = 1 << STREAM_BITS
 MAX_PARTS: Final = 1 << PART_BITS
+LAST_NS: Final = (1 << 63) - 1
 ID_PER_SECOND: Final = 1 << (STREAM_BITS + PART_BITS)
 
 OF_A_SESSION: Final = (
@@ -31,6 +36,9 @@ OF_A_SESSION: Final = (
     "sessions",
 )
 """Tables whose rows belong to a session, and go with it."""
+
+RAW_TABLES: Final = ("blobs", "records")
+"""Tables of what sensors said, keyed by second, stream and part."""
 
 MIGRATIONS: Final = (
     Migration(
@@ -64,21 +72,26 @@ MIGRATIONS: Final = (
         """
         ALTER TABLE blobs ADD COLUMN key_id INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE predictions ADD COLUMN model_name TEXT NOT NULL DEFAULT '';
+        ALTER TABLE sessions ADD COLUMN expired_ns INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE sessions ADD COLUMN raw_ns INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE sessions ADD COLUMN anchor_ns INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX sessions_raw ON sessions (number) WHERE expired_ns < 9223372036854775807;
         CREATE TABLE records (
-            id INTEGER PRIMARY KEY, stream TEXT NOT NULL, session TEXT NOT NULL, time_ns INTEGER NOT NULL,
-            key_id INTEGER NOT NULL, sealed BLOB NOT NULL);
-        CREATE INDEX records_session ON records (session, time_ns);
+            id INTEGER PRIMARY KEY, session TEXT NOT NULL, time_ns INTEGER NOT NULL, key_id INTEGER NOT NULL,
+            sealed BLOB NOT NULL);
         CREATE TABLE windows (
             id INTEGER PRIMARY KEY, stream TEXT NOT NULL, session TEXT NOT NULL, start_ns INTEGER NOT NULL,
-            end_ns INTEGER NOT NULL, spec BLOB NOT NULL, label TEXT NOT NULL, key_id INTEGER NOT NULL,
-            sealed BLOB NOT NULL);
-        CREATE INDEX windows_session ON windows (session, start_ns);
+            end_ns INTEGER NOT NULL, spec BLOB NOT NULL, length INTEGER NOT NULL, channels INTEGER NOT NULL,
+            label TEXT NOT NULL, key_id INTEGER NOT NULL, sealed BLOB NOT NULL);
+        CREATE UNIQUE INDEX windows_place ON windows (session, spec, start_ns);
+        CREATE INDEX windows_end ON windows (end_ns);
+        CREATE INDEX labels_end ON labels (end_ns);
         CREATE TABLE summaries (
-            stream TEXT NOT NULL, session TEXT NOT NULL, minute INTEGER NOT NULL, key_id INTEGER NOT NULL,
-            sealed BLOB NOT NULL, PRIMARY KEY (stream, session, minute)) WITHOUT ROWID;
+            id INTEGER PRIMARY KEY, session TEXT NOT NULL, key_id INTEGER NOT NULL, sealed BLOB NOT NULL);
         CREATE TABLE explanations (
             prediction INTEGER PRIMARY KEY, session TEXT NOT NULL, method TEXT NOT NULL, segments INTEGER NOT NULL,
             channels INTEGER NOT NULL, key_id INTEGER NOT NULL, sealed BLOB NOT NULL);
+        CREATE INDEX explanations_session ON explanations (session);
         CREATE TABLE alarms (
             id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, stream TEXT NOT NULL, session TEXT NOT NULL,
             priority TEXT NOT NULL, raised_ns INTEGER NOT NULL, value REAL NOT NULL,
@@ -118,6 +131,12 @@ def first_id(second: int, stream_number: int) -> int:
     if not 0 <= second < 1 << 39 or not 0 <= stream_number < MAX_STREAMS:
         raise StoreError("buffer-range", "a sample's time or its stream number cannot be stored")
     return (second << (STREAM_BITS + PART_BITS)) | (stream_number << PART_BITS)
+
+
+def ids_of(second: int, stream_number: int) -> tuple[int, int]:
+    """First and last id of a stream's second. Raises as `first_id`."""
+    first = first_id(second, stream_number)
+    return first, first + MAX_PARTS - 1
 
 
 def second_of(blob_id: int) -> int:

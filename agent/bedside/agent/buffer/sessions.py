@@ -6,22 +6,22 @@ Every change commits at once.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bedside.agent.buffer.part import end_ns
 from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block
 from bedside.service.sqlite import Database
 
 _ID_BYTES: Final = 8
 
-_LATEST: Final = """
-    SELECT max(coalesce((SELECT end_ns FROM blobs WHERE session = :session ORDER BY id DESC LIMIT 1), 0),
-               coalesce((SELECT max(end_ns) FROM predictions WHERE session = :session), 0)) AS latest
+_LATEST_PREDICTIONS: Final = """
+    SELECT session, max(end_ns) AS latest FROM predictions
+    WHERE id > (SELECT max(id) FROM predictions) - 100000 GROUP BY session
 """
-# A kill may lose the newest signal and leave what was predicted on it; signal time starts again behind both.
+# A kill may lose the newest signal and leave what was predicted on it; signal time starts again behind both. Older
+# predictions were written with their signal, or after it.
 
 
 @dataclass(slots=True)
@@ -34,11 +34,20 @@ class _Current:
 class Sessions:
     """The open session of every stream, in memory and in the table."""
 
-    def __init__(self, database: Database, entropy: Entropy, *, gap_ns: int, consent_training: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        entropy: Entropy,
+        latest_end_ns: Callable[[StreamId, SessionId, int], int],
+        *,
+        gap_ns: int,
+        consent_training: bool,
+    ) -> None:
         """Take up the sessions that were open when the file was last closed.
 
         Args:
             database: the buffer's.
+            latest_end_ns: end of the newest raw row of a stream's session, which was opened at a time.
             entropy: for session ids.
             gap_ns: silence after which the next block belongs to another session.
             consent_training: what a session starts with.
@@ -48,31 +57,38 @@ class Sessions:
         self._gap_ns = gap_ns
         self._consent_training = consent_training
         self._current: dict[StreamId, _Current] = {}
-        for row in database.connection.execute(
+        predicted = {row["session"]: row["latest"] for row in database.rows(_LATEST_PREDICTIONS)}
+        for row in database.rows(
             "SELECT session, stream, opened_ns FROM sessions WHERE closed_ns IS NULL ORDER BY number"
-        ).fetchall():
-            last = database.connection.execute(_LATEST, {"session": row["session"]}).fetchone()
-            latest_ns = max(row["opened_ns"], last["latest"])
-            self._current[StreamId(row["stream"])] = _Current(SessionId(row["session"]), row["opened_ns"], latest_ns)
+        ):
+            stream, session, opened_ns = StreamId(row["stream"]), SessionId(row["session"]), int(row["opened_ns"])
+            raw_ns = latest_end_ns(stream, session, opened_ns)
+            self._current[stream] = _Current(session, opened_ns, max(opened_ns, raw_ns, predicted.get(session, 0)))
 
-    def of(self, block: Block) -> SessionId:
-        """The session that `block` belongs to; opens one when there is none or the silence was too long."""
-        current = self._current.get(block.stream)
-        if current is None or abs(block.start_ns - current.end_ns) > self._gap_ns:
-            self.open(block.stream, block.start_ns, "gap")
-            current = self._current[block.stream]
-        current.end_ns = max(current.end_ns, end_ns(block))
+    def of(self, stream: StreamId, start_ns: int, end_ns: int) -> SessionId:
+        """The session of what a stream said from `start_ns` to `end_ns`.
+
+        It opens one when there is none, or when the silence was too long.
+        """
+        current = self._current.get(stream)
+        if current is None or abs(start_ns - current.end_ns) > self._gap_ns:
+            self.open(stream, start_ns, "gap")
+            current = self._current[stream]
+        current.end_ns = max(current.end_ns, end_ns)
+        if start_ns < current.opened_ns:  # it came late: a session's times cover what is in it
+            self._database.run_tx("session began earlier", lambda tx: _begin(tx, current.session, start_ns))
+            current.opened_ns = start_ns
         return current.session
 
     def open(self, stream: StreamId, at_ns: int, origin: str, *, consent_training: bool | None = None) -> SessionId:
-        """Close what is open and open another session, durably."""
+        """Close what is open, at its last sample, and open another session, durably."""
         session = SessionId(self._entropy.token_bytes(_ID_BYTES).hex())
         consent = self._consent_training if consent_training is None else consent_training
         current = self._current.get(stream)
 
         def work(tx: sqlite3.Connection) -> None:
             if current is not None:
-                _close(tx, current.session, max(current.opened_ns, min(current.end_ns, at_ns)))
+                _close(tx, current.session, current.end_ns)
             tx.execute(
                 "INSERT INTO sessions (session, stream, opened_ns, consent_training, origin) VALUES (?, ?, ?, ?, ?)",
                 (session, stream, at_ns, consent, origin),
@@ -83,11 +99,11 @@ class Sessions:
         return session
 
     def close(self, stream: StreamId, at_ns: int) -> SessionId | None:
-        """Close the stream's session, durably; None when none is open."""
+        """Close the stream's session, durably and not before its last sample; None when none is open."""
         current = self._current.get(stream)
         if current is None:
             return None
-        self._database.run_tx("close session", lambda tx: _close(tx, current.session, at_ns))
+        self._database.run_tx("close session", lambda tx: _close(tx, current.session, max(at_ns, current.end_ns)))
         del self._current[stream]
         return current.session
 
@@ -117,6 +133,10 @@ class Sessions:
         ).fetchone()
         current = self._current.get(stream)
         return max(row["latest"] or 0, current.end_ns if current is not None else 0)
+
+
+def _begin(tx: sqlite3.Connection, session: SessionId, at_ns: int) -> None:
+    tx.execute("UPDATE sessions SET opened_ns = ? WHERE session = ?", (at_ns, session))
 
 
 def _close(tx: sqlite3.Connection, session: SessionId, at_ns: int) -> None:

@@ -1,53 +1,65 @@
 """The buffer's writer.
 
 Invariants:
-    * Signal and predictions ride a group commit: what arrived is durable at most 1.1 s later, when the owner calls
-      `flush_due` at least every 40 ms. Sessions, labels and consent commit before their call returns.
+    * Signal, records and predictions ride a group commit: what arrived is durable at most 1.1 s later, when the owner
+      calls `flush_due` at least every 40 ms. Sessions, labels, consent and explanations commit before their call
+      returns.
     * A failed commit loses nothing: what was waiting still waits, up to a bound, beyond which the oldest is dropped
       and counted.
-    * The cap holds after every commit.
+    * The cap holds after every commit: pages in use, whatever is in them (see `eviction`).
+    * The files are bounded. The database exceeds the cap by 16 rows at most, the log beside it an eighth of the cap
+      (4 MiB at most) by one commit of half a MiB. Readers of this package never hold the log back: they read a page
+      of rows at a time.
+    * A full disk is a smaller cap: the oldest goes until what is new fits, and the cap grows back as space returns.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.buffer.eviction import ROW_BYTES, count, evict, evict_predictions, stored_bytes
+from bedside.agent.buffer.derived import seal_explanation
+from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase
+from bedside.agent.buffer.eviction import Evictor, count_all, insert_predictions, used_bytes
+from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.opening import open_or_salvage
-from bedside.agent.buffer.part import Part, end_ns
-from bedside.agent.buffer.rows import Prediction
-from bedside.agent.buffer.salvage import Salvage
-from bedside.agent.buffer.schema import MAX_PARTS, OF_A_SESSION, first_id
+from bedside.agent.buffer.part import NS_PER_S, end_ns
+from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.records import encode_record, record_place
+from bedside.agent.buffer.room import Room
+from bedside.agent.buffer.rows import Explanation, Prediction
+from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
+from bedside.agent.buffer.waiting import SealedRow, WaitingRows, part_row, record_row
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark
+from bedside.core.samples import Block, Mark, Record
 from bedside.service.sqlite import Database
 
 GROUP_COMMIT_S: Final = 1.0
 OPEN_PART_S: Final = 1.06
 """An unfinished part is written at this age: one block later than a full one of a waveform."""
 DEFAULT_CAP_BYTES: Final = 256 << 20
-MIN_CAP_BYTES: Final = 64 << 10
-MAX_WAITING_BYTES: Final = 8 << 20
-"""Sealed bytes held while the disk refuses: about an hour of 8 channels at 250 Hz."""
+MIN_CAP_BYTES: Final = 256 << 10
+"""The empty tables take about 100 KiB."""
 MAX_WAITING_PREDICTIONS: Final = 10_000
 DEFAULT_GAP_S: Final = 600.0
 
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    part: Part
-    sealed: bytes
-    arrived_s: float
+_COMMIT_BYTES: Final = 512 << 10
+"""Of rows in one transaction: what waited for long is written in several."""
+_CHUNK_ROWS: Final = 16
+"""Room is made for so many rows at a time."""
+_MAX_LOG_PAGES: Final = 1_000
+_PAGE_BYTES: Final = 4_096
+_DROPPED: Final = {"blobs": "dropped-parts", "records": "dropped-records"}
 
 
 class BufferStore:
@@ -56,7 +68,6 @@ class BufferStore:
     Attributes:
         sessions: the open sessions.
         salvage: what happened on opening a damaged file; None when it was sound.
-        bytes: of all blobs with their rows.
     """
 
     def __init__(
@@ -69,31 +80,50 @@ class BufferStore:
         cap_bytes: int = DEFAULT_CAP_BYTES,
         gap_s: float = DEFAULT_GAP_S,
         consent_training: bool = True,
+        priorities: Mapping[str, int] | None = None,
     ) -> None:
         """Open or create the file; a malformed one is renamed aside and salvaged.
+
+        Args:
+            path: of the file.
+            keys: that seal it.
+            clock: for the group commit.
+            entropy: for nonces and session ids.
+            cap_bytes: of pages in use.
+            gap_s: silence after which what comes belongs to another session.
+            consent_training: what a session starts with.
+            priorities: by stream, 0 for others; where space is short, signal of the lowest goes first.
 
         Raises:
             StoreError: `store-open`, `store-newer`.
             ConfigError: `buffer-cap`.
         """
         if cap_bytes < MIN_CAP_BYTES:
-            raise ConfigError("buffer-cap", f"a buffer of {cap_bytes} bytes is too small", remedy="allow 64 KiB")
+            raise ConfigError("buffer-cap", f"a buffer of {cap_bytes} bytes is too small", remedy="allow 256 KiB")
         self._clock = clock
         self._sealer = Sealer(keys, entropy)
-        self._cap_bytes = cap_bytes
         self._database, self.salvage = open_or_salvage(path, self._sealer)
-        self.sessions = Sessions(self._database, entropy, gap_ns=round(gap_s * 1e9), consent_training=consent_training)
-        self.bytes = stored_bytes(self._database.connection)
-        self._streams = {
-            StreamId(row["name"]): int(row["number"])
-            for row in self._database.connection.execute("SELECT number, name FROM streams")
-        }
+        connection = self._database.connection
+        log_pages = min(_MAX_LOG_PAGES, cap_bytes // 8 // _PAGE_BYTES)
+        connection.execute(f"PRAGMA wal_autocheckpoint={log_pages}")
+        connection.execute(f"PRAGMA journal_size_limit={log_pages * _PAGE_BYTES}")
+        self._scrubber = Scrubber(self._database)
+        if self._scrubber.pending:
+            self._scrubber.finish()  # an erasure was cut short
+        rows = connection.execute("SELECT number, name FROM streams").fetchall()
+        self._streams = {StreamId(row["name"]): int(row["number"]) for row in rows}
+        self._names = {number: name for name, number in self._streams.items()}
+        self._places = RawPlaces(connection)
+        self._evictor = Evictor(self._places, cap_bytes, priorities or {}, self._names)
+        self._room = Room(self._database, self._evictor, self._places, log_pages * _PAGE_BYTES)
+        self.sessions = Sessions(
+            self._database, entropy, self._latest_end_ns, gap_ns=round(gap_s * 1e9), consent_training=consent_training
+        )
         self._joiners: dict[StreamId, Joiner] = {}
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
+        self._waiting = WaitingRows()
         self._predictions: deque[tuple[float, Prediction]] = deque()
         self._last_number = _last_prediction_number(self._database)
-        self._dropped: dict[tuple[str, str, str], int] = {}
+        self._dropped: Counter[tuple[str, str, str]] = Counter()
 
     @property
     def database(self) -> Database:
@@ -101,23 +131,47 @@ class BufferStore:
         return self._database
 
     @property
+    def bytes(self) -> int:
+        """Of the file's pages that hold something."""
+        return used_bytes(self._database.connection)
+
+    @property
     def degraded(self) -> str:
         """Why the buffer is not what it was; empty when it is sound."""
-        return self.salvage.sentence() if isinstance(self.salvage, Salvage) else ""
+        if self.salvage is not None:
+            return self.salvage.sentence()
+        if self._scrubber.pending:
+            return "a reader keeps what was erased in the log; it goes when that reader ends"
+        return "the disk is full: the buffer keeps less than its cap" if self._evictor.squeezed else ""
 
     def append(self, block: Block) -> SessionId:
         """Take a block and return the session it belongs to; durable with a later flush."""
-        if block.stream not in self._streams:
-            self._add_stream(block.stream)
         if not len(block.values):
             raise StoreError("empty-block", f"stream {block.stream} delivered a block without samples")
-        first_id(end_ns(block) // 1_000_000_000, 0)
-        session = self.sessions.of(block)
+        end = end_ns(block)
+        first_id(end // NS_PER_S, self._number(block.stream))
+        session = self.sessions.of(block.stream, block.start_ns, end)
         now_s = self._clock.monotonic_s()
         joiner = self._joiners.setdefault(block.stream, Joiner())
         opened_s = joiner.opened_s
         for part in joiner.add(block, session, now_s):
-            self._wait(part, now_s if opened_s is None else opened_s)
+            arrived_s = now_s if opened_s is None else opened_s
+            self._wait(part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s))
+        return session
+
+    def add_record(self, record: Record) -> SessionId:
+        """Take a record and return the session it belongs to; durable with a later flush.
+
+        Raises:
+            MalformedError: `record-format`.
+            StoreError: `buffer-range`.
+        """
+        content = encode_record(record)
+        first_id(record.time_ns // NS_PER_S, self._number(record.stream))
+        session = self.sessions.of(record.stream, record.time_ns, record.time_ns)
+        sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)
+        now_s = self._clock.monotonic_s()
+        self._wait(record_row(record.stream, session, record.time_ns, sealed, self._sealer.key_id, now_s))
         return session
 
     def mark(self, mark: Mark) -> None:
@@ -153,6 +207,29 @@ class BufferStore:
             lambda tx: tx.execute("UPDATE labels SET withdrawn = 1 WHERE id = ?", (number,)).rowcount > 0,
         )
 
+    def put_explanation(self, explanation: Explanation) -> bool:
+        """Store why a prediction was made, durably; False when its session is gone. A later one takes its place.
+
+        Raises:
+            MalformedError: `blob-format` for weights beyond the limits of a part.
+        """
+        sealed = seal_explanation(self._sealer, explanation)
+        segments, channels = explanation.weights.shape
+
+        def work(tx: sqlite3.Connection) -> bool:
+            self._evictor.make_room(tx, len(sealed))
+            return (
+                tx.execute(
+                    "INSERT OR REPLACE INTO explanations (prediction, session, method, segments, channels, key_id,"
+                    " sealed) SELECT ?, session, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
+                    (explanation.prediction, explanation.method, segments, channels, self._sealer.key_id, sealed,
+                     explanation.session),
+                ).rowcount
+                > 0
+            )  # fmt: skip
+
+        return self._room.run("explanation", work)
+
     def add_prediction(self, prediction: Prediction) -> int:
         """Take a prediction, durable with a later flush, and return the number that it will be stored under."""
         self._last_number += 1
@@ -167,18 +244,18 @@ class BufferStore:
         self._drop(stream, session, name, amount)
 
     def flush_due(self) -> int:
-        """Commit when something has waited for a second; return the rows of signal that are now durable."""
+        """Commit when something has waited for a second; return the rows of raw data that are now durable."""
         now_s = self._clock.monotonic_s()
         for joiner in self._joiners.values():
             opened_s = joiner.opened_s
             if opened_s is not None and now_s - opened_s >= OPEN_PART_S:
                 self._close_part(joiner, opened_s)
-        oldest = [self._waiting[0].arrived_s] if self._waiting else []
+        oldest = [self._waiting.oldest_s] if self._waiting.oldest_s is not None else []
         oldest += [self._predictions[0][0]] if self._predictions else []
         return self._commit() if oldest and now_s - min(oldest) >= GROUP_COMMIT_S else 0
 
     def flush(self) -> int:
-        """Commit everything, unfinished parts too; return the rows of signal that are now durable.
+        """Commit everything, unfinished parts too; return the rows of raw data that are now durable.
 
         Raises:
             StoreError: `store-write`; everything still waits.
@@ -188,18 +265,36 @@ class BufferStore:
                 self._close_part(joiner, joiner.opened_s)
         return self._commit()
 
-    def forget(self, session: SessionId) -> None:
-        """Erase every row of a session, also those that wait, and overwrite their pages."""
-        self.flush()
+    def expire(self, step: ExpiredMinute | ExpiredRows) -> bool:
+        """Take one step of retention; False when what it was made from has changed in between."""
+        done = self._room.run("expire", lambda tx: step.apply(tx, self._sealer, self._evictor, self._streams))
+        if done and isinstance(step, ExpiredMinute):
+            self._places.drop_before(self._streams[step.session.stream], step.first_second)
+        return done
 
-        def work(tx: sqlite3.Connection) -> None:
-            for table in OF_A_SESSION:
-                tx.execute(f"DELETE FROM {table} WHERE session = ?", (session,))
+    def forget(self, session: SessionId) -> dict[str, int]:
+        """Erase every row of a session, also those that wait, and overwrite their pages; return rows by table.
 
-        self._database.run_tx("forget session", work)
-        self._database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        When this returns, neither the file nor its log holds any of them, and damaged files that were set aside are
+        removed. It reads the file once: a second for some 500 MiB on an SSD.
+
+        Raises:
+            StoreError: `erase-pending`: the rows are gone, but a reader keeps old pages in use. They go as soon as it
+                has ended: with a later flush, with `forget` again, or with the next start.
+        """
+        waiting = self._waiting.drop(session)
+        self._predictions = deque(pair for pair in self._predictions if pair[1].session != session)
+        self._dropped = Counter({key: amount for key, amount in self._dropped.items() if key[1] != session})
+        self._joiners = {name: joiner for name, joiner in self._joiners.items() if joiner.session != session}
+        rows = self._room.run("forget session", lambda tx: erase(tx, self._places, session, self._last_number))
         self.sessions.drop(session)
-        self.bytes = stored_bytes(self._database.connection)
+        if not self._scrubber.finish(session, ERASE_WAIT_MS):
+            raise StoreError(
+                "erase-pending",
+                "the session's rows are gone, but another reader still keeps their pages in use",
+                remedy="end the program that reads the buffer, then forget the session once more",
+            )
+        return {table: amount + waiting.get(table, 0) for table, amount in rows.items()}
 
     def close(self) -> None:
         """Commit everything and close."""
@@ -207,103 +302,60 @@ class BufferStore:
             self.flush()
         finally:
             self._database.close()
+            self._scrubber.close()
 
-    def _add_stream(self, stream: StreamId) -> None:
-        number = self._database.run_tx(
-            "stream", lambda tx: int(tx.execute("INSERT INTO streams (name) VALUES (?)", (stream,)).lastrowid or 0)
-        )
-        self._streams[stream] = number
+    def _number(self, stream: StreamId) -> int:
+        if stream not in self._streams:
+            number = self._database.run_tx(
+                "stream", lambda tx: int(tx.execute("INSERT INTO streams (name) VALUES (?)", (stream,)).lastrowid or 0)
+            )
+            self._streams[stream], self._names[number] = number, stream
+        return self._streams[stream]
+
+    def _latest_end_ns(self, stream: StreamId, session: SessionId, opened_ns: int) -> int:
+        number = self._streams.get(stream)
+        return self._places.latest_end_ns(number, session, opened_ns) if number is not None else 0
 
     def _close_part(self, joiner: Joiner, opened_s: float) -> None:
         for part in joiner.close():
-            self._wait(part, opened_s)
+            self._wait(part_row(part, self._sealer.seal(part), self._sealer.key_id, opened_s))
 
-    def _wait(self, part: Part, arrived_s: float) -> None:
-        sealed = self._sealer.seal(part)
-        self._waiting.append(_Waiting(part, sealed, arrived_s))
-        self._waiting_bytes += len(sealed)
-        while self._waiting_bytes > MAX_WAITING_BYTES:
-            oldest = self._waiting.popleft()
-            self._waiting_bytes -= len(oldest.sealed)
-            self._drop(oldest.part.stream, oldest.part.session, "dropped-parts", 1)
+    def _wait(self, row: SealedRow) -> None:
+        for dropped in self._waiting.add(row):
+            self._drop(dropped.stream, dropped.session, _DROPPED[dropped.table], 1)
 
     def _drop(self, stream: str, session: str, name: str, amount: int) -> None:
-        place = (stream, session, name)
-        self._dropped[place] = self._dropped.get(place, 0) + amount
+        self._dropped[stream, session, name] += amount
 
     def _commit(self) -> int:
-        if not (self._waiting or self._predictions or self._dropped):
-            return 0
-        total_bytes = self._database.run_tx("signal", self._write)
-        rows = len(self._waiting)
-        self.bytes = total_bytes
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self._predictions.clear()
-        self._dropped.clear()
+        rows = 0
+        while self._waiting or self._predictions or self._dropped:
+            batch = self._waiting.first(_COMMIT_BYTES)
+            self._room.run("signal", lambda tx, batch=batch: self._write(tx, batch))  # type: ignore[misc]  # the default binds the loop value
+            self._waiting.done(len(batch))
+            self._predictions.clear()
+            self._dropped.clear()
+            rows += len(batch)
+        if self._scrubber.pending:
+            self._scrubber.finish()
         return rows
 
-    def _write(self, tx: sqlite3.Connection) -> int:
-        total_bytes = self.bytes
-        for waiting in self._waiting:
-            total_bytes += self._insert(tx, waiting)
-        tx.executemany(
-            "INSERT INTO predictions (id, stream, session, start_ns, end_ns, label, confidence, model, latency_s,"
-            " model_name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    p.number,
-                    p.stream,
-                    p.session,
-                    p.start_ns,
-                    p.end_ns,
-                    p.label,
-                    p.confidence,
-                    p.model,
-                    p.latency_s,
-                    p.model_name,
-                )
-                for _, p in self._predictions
-            ],
-        )
-        if self._predictions:
-            evict_predictions(tx)
-        for (stream, session, name), amount in self._dropped.items():
-            count(tx, stream, session, name, amount)
-        return evict(tx, total_bytes, self._cap_bytes, {number: name for name, number in self._streams.items()})
-
-    def _insert(self, tx: sqlite3.Connection, waiting: _Waiting) -> int:
-        part = waiting.part
-        first = first_id(part.second, self._streams[part.stream])
-        last = tx.execute(
-            "SELECT max(id) FROM blobs WHERE id BETWEEN ? AND ?", (first, first + MAX_PARTS - 1)
-        ).fetchone()[0]
-        blob_id = first if last is None else last + 1
-        if blob_id >= first + MAX_PARTS:
-            count(tx, part.stream, part.session, "dropped-parts", 1)
-            return 0
-        samples, channels = part.values.shape
-        tx.execute(
-            "INSERT INTO blobs (id, session, start_ns, end_ns, rate_hz, samples, channels, dtype, flags, key_id,"
-            " sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                blob_id,
-                part.session,
-                part.start_ns,
-                end_ns(part.block()),
-                part.rate_hz,
-                samples,
-                channels,
-                part.values.dtype.name,
-                int(part.quality),
-                self._sealer.key_id,
-                waiting.sealed,
-            ),
-        )
-        return len(waiting.sealed) + ROW_BYTES
+    def _write(self, tx: sqlite3.Connection, batch: list[SealedRow]) -> None:
+        dropped = self._dropped.copy()
+        for first in range(0, len(batch), _CHUNK_ROWS):
+            chunk = batch[first : first + _CHUNK_ROWS]
+            self._evictor.make_room(tx, sum(row.size_bytes for row in chunk))
+            for row in chunk:
+                number = self._streams[row.stream]
+                self._places.note(number, row.second)
+                if not row.insert(tx, number):
+                    dropped[row.stream, row.session, _DROPPED[row.table]] += 1
+        insert_predictions(tx, [prediction for _, prediction in self._predictions])
+        count_all(tx, dropped)
+        self._evictor.make_room(tx)
 
 
 def _last_prediction_number(database: Database) -> int:
     """The highest number that was ever stored, also when its row is gone: numbers are not used again."""
-    row = database.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'predictions'").fetchone()
+    row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'predictions'")
     return int(row["seq"]) if row is not None else 0
