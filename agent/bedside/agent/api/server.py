@@ -79,6 +79,7 @@ def status_message(facts: AgentFacts) -> AgentStatus:
                 session_state="open" if stream.session_open else "none",
                 rate_hz=stream.rate_hz,
                 blocks=stream.blocks,
+                records=stream.records,
                 gaps=stream.gaps,
                 dropped_blocks=stream.dropped_blocks,
                 last_seen_age_ms=stream.last_seen_age_ms,

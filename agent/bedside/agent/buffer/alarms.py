@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from bedside.agent.buffer.rows import Alarm
+from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import ProtocolError
 from bedside.core.ids import SessionId, StreamId
-from bedside.service.sqlite import Database
 
 _OPEN: Final = "(cleared_ns = 0 OR acknowledged_ns = 0)"
 
@@ -18,8 +18,9 @@ _OPEN: Final = "(cleared_ns = 0 OR acknowledged_ns = 0)"
 class AlarmTable:
     """Reads and writes alarms."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, buffer: BufferStore) -> None:
+        self._buffer = buffer
+        self._database = buffer.database
 
     def write(self, alarms: Sequence[Alarm]) -> list[Alarm | None]:
         """Insert alarms without a number and replace the others, all in one transaction.
@@ -29,7 +30,7 @@ class AlarmTable:
         Raises:
             StoreError: `store-write`; nothing was written.
         """
-        return self._database.run_tx("alarms", lambda tx: [_write(tx, alarm) for alarm in alarms])
+        return self._buffer.run("alarms", lambda tx: [_write(tx, alarm) for alarm in alarms])
 
     def newest(self, limit: int, *, open_only: bool) -> list[Alarm]:
         """The newest alarms, as they were raised; `open_only` leaves out what has cleared and has been seen."""

@@ -29,6 +29,7 @@ class StreamFacts:
     session_open: bool
     rate_hz: float
     blocks: int
+    records: int
     gaps: int
     dropped_blocks: int
     last_seen_age_ms: int
