@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.cutter import Window, WindowCutter
+from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import Beat
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -121,3 +125,25 @@ def test_withdrawn_labels_and_sessions_without_consent_train_nothing(tmp_path) -
     assert len(collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=99).x) == 0
     assert len(collect(tmp_path / "b.db", KEY, SPEC, ["sit"], max_windows=99, consent_only=False).x) == 4
     store.close()
+
+
+def test_a_beat_takes_the_label_at_its_peak_and_none_when_two_are_as_near() -> None:
+    spec = replace(SPEC, rate_hz=100.0, length=60, hop=60, beat=Beat(0, 20, 40, rr=False))
+    names = [
+        ("N", 1_000, 1_001),
+        ("V", 1_400, 1_401),
+        ("S", 1_500, 1_501),
+        ("flutter", 3_000, 9_000),
+        ("N", 9_500, 9_501),
+    ]
+    session = SessionId("a")
+    labels = [Label(S, session, T0 + a * 1_000_000, T0 + b * 1_000_000, name, "t") for name, a, b in names]
+    labeller = Labeller(spec, labels, 0.9)
+
+    def at(peak_ms: float) -> str | None:
+        start_ns = T0 + round((peak_ms - 200) * 1_000_000)
+        return labeller.label_of(Window("ecg", session, start_ns, start_ns + 600_000_000, np.empty((60, 2)), 0.0))
+
+    assert [at(ms) for ms in (850, 1_000, 1_150, 1_152, 1_430, 1_470)] == ["N", "N", "N", None, "V", "S"]
+    assert at(1_450.5) is None
+    assert [at(ms) for ms in (2_800, 2_900, 5_000, 9_100, 9_300, 9_400)] == [None, *["flutter"] * 3, None, "N"]

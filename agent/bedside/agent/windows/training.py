@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.buffer.rows import Label, Session
+from bedside.agent.buffer.rows import Session
 from bedside.agent.windows.cutter import Window, WindowCutter
+from bedside.agent.windows.labelling import Labeller
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.ids import SessionId, StreamId
 
@@ -49,6 +50,7 @@ def collect(
     max_windows: int,
     consent_only: bool = True,
     min_cover: float = MIN_COVER,
+    stream: str | None = None,
 ) -> TrainingSet:
     """Read the newest `max_windows` labelled windows.
 
@@ -60,6 +62,7 @@ def collect(
         max_windows: bound of memory: length x channels x 4 bytes each.
         consent_only: leave out sessions without consent for training.
         min_cover: share of a window that one label must cover.
+        stream: another stream than the spec names, when the model is bound to that.
 
     Raises:
         StoreError: `store-open`.
@@ -68,7 +71,7 @@ def collect(
     found: list[list[tuple[Window, int]]] = []
     left = max_windows
     with closing(BufferReader(database_path, keys)) as reader:
-        for session in reversed(reader.sessions(StreamId(spec.stream))):
+        for session in reversed(reader.sessions(StreamId(spec.stream if stream is None else stream))):
             if left <= 0:
                 break
             if consent_only and not session.consent_training:
@@ -81,20 +84,9 @@ def collect(
 
 def windows_of(reader: BufferReader, session: Session, spec: WindowSpec) -> Iterator[Window]:
     """Yield every window of a stored session, cut as inference cuts it."""
-    cutter = WindowCutter(spec)
+    cutter = WindowCutter(spec, session.stream)
     for part in reader.parts(session.stream, session.session):
         yield from cutter.push(part.block(), session.session, 0.0)
-
-
-def label_of(window: Window, labels: Sequence[Label], min_cover: float) -> str | None:
-    """The label that covers at least `min_cover` of `window`; None when there is none, or when two disagree."""
-    needed_ns = min_cover * (window.end_ns - window.start_ns)
-    names = {
-        label.label
-        for label in labels
-        if min(label.end_ns, window.end_ns) - max(label.start_ns, window.start_ns) >= needed_ns
-    }
-    return names.pop() if len(names) == 1 else None
 
 
 def _labelled(
@@ -103,8 +95,9 @@ def _labelled(
     labels = [label for label in reader.labels(session.session) if label.stream == session.stream]
     if not labels:
         return
+    labeller = Labeller(spec, labels, min_cover)
     for window in windows_of(reader, session, spec):
-        name = label_of(window, labels, min_cover)
+        name = labeller.label_of(window)
         if name is not None and name in classes:
             yield window, classes[name]
 

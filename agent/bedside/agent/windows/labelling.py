@@ -1,0 +1,54 @@
+"""Which label a window has: the one that covers it or, when it lies round a beat, the one that names that beat."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+from bedside.agent.buffer.part import offset_ns
+from bedside.agent.buffer.rows import Label
+from bedside.agent.windows.cutter import Window
+from bedside.core.bundle.manifest import WindowSpec
+
+BEAT_TOLERANCE_NS: Final = 150_000_000
+"""How far a label may be from the R peak that was found: AAMI EC57's match window."""
+
+
+class Labeller:
+    """Names windows of one session.
+
+    A sliding window takes the label that covers at least `min_cover` of it. A beat's window takes the one that
+    holds its R peak, or else the nearest within 150 ms. Two that are as near and
+    disagree name nothing.
+    """
+
+    def __init__(self, spec: WindowSpec, labels: Sequence[Label], min_cover: float) -> None:
+        self._spec = spec
+        self._min_cover = min_cover
+        self._labels = sorted(labels, key=lambda label: label.start_ns)
+        self._starts = [label.start_ns for label in self._labels]
+        self._longest_ns = max((label.end_ns - label.start_ns for label in labels), default=0)
+
+    def label_of(self, window: Window) -> str | None:
+        """The label of `window`; None when there is none."""
+        if self._spec.beat is None:
+            needed_ns = self._min_cover * (window.end_ns - window.start_ns)
+            near = self._near(window.start_ns, window.end_ns)
+            names = {
+                label.label
+                for label in near
+                if min(label.end_ns, window.end_ns) - max(label.start_ns, window.start_ns) >= needed_ns
+            }
+        else:
+            peak_ns = window.start_ns + offset_ns(self._spec.beat.before, self._spec.rate_hz)
+            near = self._near(peak_ns - BEAT_TOLERANCE_NS, peak_ns + BEAT_TOLERANCE_NS + 1)
+            distances = [(max(label.start_ns - peak_ns, peak_ns - label.end_ns, 0), label.label) for label in near]
+            nearest = min(distances, default=(0, ""))[0]
+            names = {name for distance, name in distances if distance == nearest <= BEAT_TOLERANCE_NS}
+        return names.pop() if len(names) == 1 else None
+
+    def _near(self, start_ns: int, end_ns: int) -> Sequence[Label]:
+        """Every label that touches the time, and perhaps some that do not."""
+        first = bisect_left(self._starts, start_ns - self._longest_ns)
+        return self._labels[first : bisect_left(self._starts, end_ns)]
