@@ -19,6 +19,7 @@ from bedside.agent.inference.model import Model
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ServedModel
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.errors import MalformedError, ProtocolError, StoreError
 from bedside.core.samples import Block, Mark, Record
 from bedside.service.platform import SystemEntropy
@@ -282,3 +283,23 @@ async def test_what_cannot_be_explained_says_why(device) -> None:
     with pytest.raises(ProtocolError) as caught:
         await device.answers().explain(2, 5)
     assert caught.value.code == "signal-gone"
+
+
+async def test_a_streams_quality_is_told_and_held_against_the_models_reference(device) -> None:
+    reference = (ChannelReference((0.5,), (0.5, 0.5), 0.0, 1.0), ChannelReference((0.5,), (0.5, 0.5), -9.0, 9.0))
+    device.pipeline.serve(served(WRIST)._replace(reference=reference))
+    device.send(10)
+    await device.decided(10)
+    (facts,) = device.pipeline.streams()
+    assert facts.quality.missing == 0
+    assert facts.quality.out_of_range == pytest.approx(0.25)  # half of channel 0 lies above 1
+    device.pipeline.serve(served(WRIST, digest=b"n" * 32)._replace(reference=reference))  # a round's result
+    assert device.pipeline.streams()[0].quality == facts.quality
+
+
+async def test_blocks_without_samples_cost_nothing_but_themselves(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.pipeline.consume(Block("wrist", device.at_ns, 50.0, np.empty((0, 2), np.float32)))
+    device.send(2)
+    await device.decided(2)
+    assert device.pipeline.streams()[0].dropped_blocks == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from bedside.agent.alarms.desk import AlarmDesk
@@ -23,7 +23,9 @@ from bedside.agent.inference.engine import Engine
 from bedside.agent.inference.model import ClosedWindow, Decision, Model
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.windows.cutter import WindowCutter
+from bedside.agent.windows.quality import QualityMonitor
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -45,6 +47,7 @@ class _Stream:
     records: int = 0
     dropped_blocks: int = 0
     last_seen_s: float = 0.0
+    quality: QualityMonitor = field(default_factory=QualityMonitor)
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class _Slot:
 
     window: WindowSpec
     cutters: dict[StreamId, WindowCutter]
+    reference: tuple[ChannelReference, ...]
 
     @property
     def gaps(self) -> int:
@@ -125,9 +129,13 @@ class Pipeline:
         slot = self._slots.get(served.name)
         same_form = slot is not None and slot.window == served.window
         self.engine.serve(served.name, served.model, same_form=same_form)
-        if slot is None or not same_form or list(slot.cutters) != names:
+        reference = tuple(served.reference)
+        if slot is None or not same_form or list(slot.cutters) != names or slot.reference != reference:
             cutters = {name: WindowCutter(served.window, name) for name in names}
-            self._slots[served.name] = _Slot(served.window, cutters)
+            self._slots[served.name] = _Slot(served.window, cutters, reference)
+            for name in names if reference else ():  # what the stream was like until now is held against nothing
+                stream = self._streams.setdefault(name, _Stream())
+                stream.quality = QualityMonitor(reference, served.window.pick)
         self.faults.pop(served.name, None)
         self.main = self.main or served.name
 
@@ -184,8 +192,10 @@ class Pipeline:
                 gaps=max((slot.cutters[name].gaps for slot in self._slots.values() if name in slot.cutters), default=0),
                 dropped_blocks=stream.dropped_blocks,
                 last_seen_age_ms=round((now_s - stream.last_seen_s) * 1000),
+                quality=stream.quality.summary() if stream.blocks else None,
             )
             for name, stream in self._streams.items()
+            if stream.blocks or stream.records
         ]
 
     def models(self) -> list[ModelFacts]:
@@ -222,6 +232,7 @@ class Pipeline:
         session = self._keep(block, block.start_ns, end_ns(block), self._buffer.append)
         if session is None:
             return
+        stream.quality.observe(block)
         for name, slot in self._slots.items():
             cutter = slot.cutters.get(block.stream)
             if cutter is not None:

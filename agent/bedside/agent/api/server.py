@@ -83,6 +83,7 @@ def status_message(facts: AgentFacts) -> AgentStatus:
                 gaps=stream.gaps,
                 dropped_blocks=stream.dropped_blocks,
                 last_seen_age_ms=stream.last_seen_age_ms,
+                quality=stream.quality.message() if stream.quality is not None else None,
             )
             for stream in facts.streams
         ],
