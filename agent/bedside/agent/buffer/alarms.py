@@ -56,11 +56,6 @@ class AlarmTable:
             raise ProtocolError("no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms")
         return _alarm(row)
 
-    def unseen(self) -> int:
-        """How many are raised and not acknowledged."""
-        row = self._database.row("SELECT count(*) FROM alarms WHERE cleared_ns = 0 AND acknowledged_ns = 0")
-        return int(row[0]) if row is not None else 0
-
 
 def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
     if alarm.number:
