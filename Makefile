@@ -2,6 +2,7 @@
 # make test    linters, types, layers, freshness of generated code, tests; TORCH=1 adds the comparison with torch
 # make check   the linters of `make test` alone
 # make bench   every benchmark beside its peer
+# make fuzz    every parser under coverage guidance for SECONDS=10 each, or PARSER=frames SECONDS=60
 # make proto   regenerate the code beside protos/**/*.proto
 # make clean   remove what the others made
 # PYTHON=python3.12 chooses the interpreter (3.11 or later) that .venv is made from.
@@ -17,7 +18,7 @@ TORCH_VERSION := 2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench proto clean
+.PHONY: help demo test check bench fuzz proto clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -66,10 +67,17 @@ test: check $(if $(TORCH),$(VENV)/.torch)
 bench: $(VENV)/.dev .venv-flwr/bin/flwr
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(PIP) -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/cover.py --seconds $(or $(SECONDS),10) $(PARSER)
+
 proto: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
 	  --mypy_out=quiet:protos --mypy_grpc_out=quiet:protos $(PROTOS)
 
 clean:
-	rm -rf $(VENV) .venv-flwr demo-out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-flwr demo-out fuzz-out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -65,6 +65,11 @@ class Device:
         labels = tuple(Label(at, at + 500, ("rest", "walk", "shake")[at // 500 % 3]) for at in range(0, 3_000, 500))
         write_recording(path / "signal.npz", Recording(values, 50.0, labels, (0, 1_000, 2_000)))
 
+    def use_runtime(self, name: str) -> None:
+        """Have the configuration decide which runtime serves."""
+        config = (self.path / "agent.toml").read_text()
+        (self.path / "agent.toml").write_text(config.replace("[[", f'[inference]\nruntime = "{name}"\n[[', 1))
+
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`bedside agent FIRST... DIR`; options follow the directory."""
         words = [argument for argument in arguments if not argument.startswith("-")]

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from bedside.agent.health.runs import RunNote
 
-LIMIT_BYTES = 200 << 20
+LIMITS = {"litert": (90, 45), "onnx": (115, 55)}
+"""Megabytes that an agent with one source and one model may have: resident, and of those its own."""
+
+LIBRARIES = {"litert": "libpywrap_litert", "onnx": "onnxruntime_pybind11"}
 
 
 def test_predictions_appear_without_a_coordinator(running) -> None:
@@ -76,16 +80,32 @@ def test_a_second_agent_on_the_same_socket_ends_with_one_line(running) -> None:
     assert running.await_predictions(running.predictions(1)[-1]["id"]) > 0
 
 
-def test_the_process_stays_small(running, capsys) -> None:
-    process = psutil.Process(running.process.pid)
-    rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    anonymous_bytes = int(re.search(r"^Anonymous:\s+(\d+) kB", rollup, re.MULTILINE)[1]) << 10
-    rss_bytes = process.memory_info().rss
+@pytest.mark.parametrize("runtime", LIMITS)
+def test_the_process_stays_small_and_has_one_runtime(device, runtime, capsys) -> None:
+    device.use_runtime(runtime)
+    device.start()
+    device.await_predictions(100)
+    folder = Path(f"/proc/{device.process.pid}")
+    rollup, mapped = (folder / "smaps_rollup").read_text(), (folder / "smaps").read_text()
+    rss_mb, anonymous_mb = (
+        int(re.search(rf"^{name}:\s+(\d+) kB", rollup, re.MULTILINE)[1]) * 1024 / 1e6 for name in ("Rss", "Anonymous")
+    )
     with capsys.disabled():
-        print(
-            f"\nagent with one source and one model: {rss_bytes >> 20} MiB RSS, {anonymous_bytes >> 20} MiB anonymous"
-        )
-    assert anonymous_bytes < rss_bytes < LIMIT_BYTES
+        print(f"\nagent with one source and one model, {runtime}: {rss_mb:.0f} MB RSS, {anonymous_mb:.0f} MB anonymous")
+    assert {name for name, library in LIBRARIES.items() if library in mapped} == {runtime}
+    assert f"runtime={runtime}" in (device.path / "log.txt").read_text()
+    assert not psutil.Process(device.process.pid).children()
+    most_rss_mb, most_anonymous_mb = LIMITS[runtime]
+    assert rss_mb < most_rss_mb
+    assert anonymous_mb < most_anonymous_mb
+
+
+def test_the_faster_runtime_is_found_by_measuring_and_noted(running) -> None:
+    (note,) = (running.path / "state" / "models" / "bundles").glob("*.runtime.json")
+    choice = json.loads(note.read_text())
+    by_name = {measured["runtime"]: measured["median_us"] for measured in choice["measured"]}
+    assert set(by_name) == set(LIBRARIES)
+    assert choice["runtime"] == min(by_name, key=by_name.get)
 
 
 def test_sigterm_ends_it_within_five_seconds_and_commits_what_it_told(device) -> None:

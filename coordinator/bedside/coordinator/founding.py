@@ -18,6 +18,7 @@ from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import check_id
 from bedside.core.signing import open_federation, parse_strict, sign_message
 from bedside.core.signing.envelope import SUITE
+from bedside.core.unreadable import UNREADABLE
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.identity_pb2 import CoordinatorIdentity, Federation, SiteAuthority
 from bedside.service.files import write_durable
@@ -170,7 +171,7 @@ def read_json(path: Path, kind: type[File]) -> File:
     """
     try:
         return msgspec.json.decode(_read(path), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise _bad(path, f"cannot be read: {str(error)[:200]}") from error
 
 

@@ -26,6 +26,7 @@ from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.core.limits import MAX_SIGNED_BYTES
 from bedside.core.signing import open_federation, parse_strict
+from bedside.core.unreadable import UNREADABLE
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.identity_pb2 import Federation
 from bedside.service.files import private_opener, read_private, write_durable
@@ -117,7 +118,7 @@ class Home:
         try:
             pin = msgspec.json.decode(self._installed("pins.json"), type=RootPin)
             bytes.fromhex(pin.root_pk)
-        except ValueError as error:  # of msgspec, UTF-8 or the digits
+        except (*UNREADABLE, ValueError) as error:
             raise self._foreign("its pins are damaged") from error
         return pin
 

@@ -7,15 +7,19 @@ first 0); optional `unit`, `metric`, `scale`. Pickled objects are never loaded.
 
 from __future__ import annotations
 
+import math
+import tokenize
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import read_array_header_1_0, read_magic
 
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Samples
@@ -75,8 +79,8 @@ class Recording:
 
 
 _DAMAGE: Final = (
-    *(ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, UserWarning, tokenize.TokenError),
 )
 """What zipfile, zlib and numpy raise on an archive with changed bytes."""
 
@@ -93,8 +97,11 @@ def read_recording(path: Path) -> Recording:
             path.stat()
             raise _no_recording(path, "it is not an .npz file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if archive.zip.getinfo("values.npy").file_size > MAX_RECORDING_BYTES:
+            entries = archive.zip.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_RECORDING_BYTES:
                 raise MalformedError("bad-recording", f"{path.name} exceeds {MAX_RECORDING_BYTES} bytes")
+            for entry in entries:
+                _check_size(archive.zip, entry)
             return _from_arrays({name: archive[name] for name in archive.files})
     except OSError as error:
         raise ConfigError(
@@ -103,6 +110,25 @@ def read_recording(path: Path) -> Recording:
     except _DAMAGE as error:
         objects = "pickle" in str(error)  # numpy's words for them would frighten, and tempt
         raise _no_recording(path, "it holds more than numbers and text" if objects else str(error)) from error
+
+
+def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Compare what an array announces with what is there: numpy allocates first and reads then.
+
+    Raises:
+        ValueError: it announces more or less, or is not a plain array.
+    """
+    with archive.open(entry) as file:
+        version = read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{entry.filename} has an array of format {version}")
+        with warnings.catch_warnings(action="error"):  # numpy repairs headers of Python 2, and says so
+            shape, _, dtype = read_array_header_1_0(file)
+        rest = entry.file_size - file.tell()
+    if dtype.hasobject:
+        raise ValueError("pickled objects")
+    if math.prod(shape) * dtype.itemsize != rest:
+        raise ValueError(f"{entry.filename} announces another size than it has")
 
 
 def _no_recording(path: Path, why: str) -> MalformedError:
@@ -126,17 +152,43 @@ def write_recording(path: Path, recording: Recording) -> None:
     )
 
 
-def _from_arrays(arrays: dict[str, npt.NDArray[np.generic]]) -> Recording:
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _from_arrays(arrays: Arrays) -> Recording:
     labels: list[Label] = []
     if "label_names" in arrays:
-        rows = zip(arrays["label_start"], arrays["label_end"], arrays["label_names"], strict=True)
-        labels = [Label(int(start), int(end), str(name)) for start, end, name in rows]
+        rows = zip(
+            _column(arrays, "label_start"), _column(arrays, "label_end"), _words(arrays, "label_names"), strict=True
+        )
+        labels = [Label(start, end, name) for start, end, name in rows]
     return Recording(
         values=np.ascontiguousarray(arrays["values"]),
-        rate_hz=float(arrays["rate_hz"][()]),
+        rate_hz=_number(arrays, "rate_hz"),
         labels=tuple(sorted(labels, key=lambda label: label.start)),
-        session_starts=tuple(int(start) for start in arrays["session_start"]) if "session_start" in arrays else (0,),
-        unit=str(arrays.get("unit", "1")),
-        metric=str(arrays.get("metric", "")),
-        scale=float(arrays["scale"][()]) if "scale" in arrays else 1.0,
+        session_starts=tuple(_column(arrays, "session_start")) if "session_start" in arrays else (0,),
+        unit=_words(arrays, "unit")[0] if "unit" in arrays else "1",
+        metric=_words(arrays, "metric")[0] if "metric" in arrays else "",
+        scale=_number(arrays, "scale") if "scale" in arrays else 1.0,
     )
+
+
+def _column(arrays: Arrays, name: str) -> list[int]:
+    if arrays[name].dtype.kind not in "iu" or arrays[name].ndim != 1:
+        raise ValueError(f"{name} is not a row of whole numbers")
+    return [int(one) for one in arrays[name]]
+
+
+def _number(arrays: Arrays, name: str) -> float:
+    if arrays[name].dtype.kind not in "iuf" or arrays[name].size != 1:
+        raise ValueError(f"{name} is not one number")
+    return float(arrays[name].item())
+
+
+def _words(arrays: Arrays, name: str) -> list[str]:
+    if arrays[name].dtype.kind != "U" or arrays[name].ndim > 1:
+        raise ValueError(f"{name} is not text")
+    try:
+        return [str(word) for word in arrays[name].ravel()]
+    except SystemError as error:  # what numpy's text holds need not be characters
+        raise ValueError(f"{name} is not text") from error

@@ -108,8 +108,9 @@ def read_private(path: Path, max_bytes: int) -> bytes:
             remedy="restore it from its backup, or enrol again to make a new one",
         ) from error
     try:
-        _check_private(path, os.fstat(descriptor))
-        data = os.read(descriptor, max_bytes + 1)
+        status = os.fstat(descriptor)
+        _check_private(path, status)
+        data = os.read(descriptor, min(status.st_size, max_bytes) + 1)
     finally:
         os.close(descriptor)
     if len(data) > max_bytes:

@@ -23,6 +23,7 @@ from bedside.core.errors import ConfigError, MalformedError, TrustError
 from bedside.core.limits import MAX_SIGNED_BYTES
 from bedside.core.signing.envelope import parse_strict
 from bedside.core.signing.trust import VerifiedCredential, fingerprint, open_credential, open_federation, subject_of
+from bedside.core.unreadable import UNREADABLE
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.enrolment_pb2 import EnrolRequest
 from bedside.proto.v1.identity_pb2 import Federation, Role
@@ -112,7 +113,7 @@ class Identity:
                 if len(bytes.fromhex(text)) != SECRET_BYTES:
                     raise ValueError("a key or digest has not 32 bytes")
             return pins
-        except (msgspec.DecodeError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             path = self._path("pins.json")
             raise ConfigError("bad-pins", f"{path} is damaged: {error}", remedy="restore it, or enrol again") from error
 

@@ -161,6 +161,6 @@ def _read(path: Path) -> dict[str, str]:
     """The strings of a small JSON file; none where there is no such file."""
     try:
         told = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {name: value for name, value in told.items() if isinstance(value, str)} if isinstance(told, dict) else {}

@@ -158,7 +158,7 @@ def issue_certificate(
 
 
 def load_certificate(certificate_pem: bytes) -> x509.Certificate:
-    """Parse one PEM certificate.
+    """Parse one PEM certificate, down to its key, its times and its extensions.
 
     Raises:
         MalformedError: `bad-certificate`.
@@ -166,8 +166,11 @@ def load_certificate(certificate_pem: bytes) -> x509.Certificate:
     if len(certificate_pem) > MAX_PEM_BYTES:
         raise MalformedError("bad-certificate", "the certificate is larger than any of ours")
     try:
-        return x509.load_pem_x509_certificate(certificate_pem)
-    except ValueError as error:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        # These are parsed when they are asked for; what cannot be is met here.
+        certificate.public_key(), certificate.extensions, certificate.not_valid_after_utc
+        return certificate
+    except Exception as error:  # exotic versions, keys and names raise several unrelated classes
         raise MalformedError("bad-certificate", "the bytes are not a PEM certificate") from error
 
 
@@ -204,7 +207,7 @@ def peer_identity(certificate_pem: bytes, federation: str | None = None) -> Peer
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except x509.ExtensionNotFound:
         uris = []
     if len(uris) != 1:
         raise TrustError("bad-identity", "the certificate does not name exactly one peer")
@@ -247,7 +250,7 @@ def _requested_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
 def _private_key(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # exotic keys raise several unrelated classes
         raise ConfigError("key-format", "the TLS key is not an unencrypted PEM key") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError("key-format", "the TLS key is not an elliptic-curve key")

@@ -10,7 +10,10 @@ import pytest
 
 from bedside.agent.inference import choice
 from bedside.agent.inference.choice import Choice, choose, open_chosen, read_choice
+from bedside.agent.inference.confinement import run_child
 from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay
+from bedside.agent.inference.refresh import int8_runtime
+from bedside.agent.inference.runtimes import installed
 from bedside.agent.inference.trial import Measured, measure
 from bedside.core.bundle.archive import pack_bundle
 from bedside.core.bundle.manifest import COMMITTED, MANIFEST, SIGNATURE, SIGNED_KIND, encode_manifest
@@ -65,7 +68,7 @@ def test_what_was_measured_is_not_measured_again(decide, built, monkeypatch):
 
 def test_another_version_of_a_runtime_is_measured_anew(decide, built, monkeypatch):
     first = decide(built.tar, "auto")
-    monkeypatch.setattr(choice, "_version", lambda _: "99")
+    monkeypatch.setattr(installed, "version", lambda _: "99")
     assert decide(built.tar, "auto").basis != first.basis
 
 
@@ -85,7 +88,7 @@ def test_a_bundle_of_before_is_served_by_onnxruntime(decide, built, author):
 
 
 def test_where_litert_is_not_installed_no_child_is_started(decide, built, monkeypatch):
-    monkeypatch.setattr(choice, "_version", lambda _: "none")
+    monkeypatch.setattr(installed, "_PACKAGES", {"litert": ("nothing",), "onnx": ("onnxruntime",)})
     monkeypatch.setattr(choice, "CHILD", "bedside.nowhere")
     chosen = decide(built.tar, "auto")
     assert (chosen.runtime, chosen.reason) == ("onnx", "runtime-missing")
@@ -100,6 +103,43 @@ def test_a_table_that_forgets_a_layer_is_not_taken(decide, built, author):
     assert (chosen.runtime, chosen.measured, chosen.reason) == ("onnx", (), "golden-mismatch")
     with pytest.raises(TrustError):
         decide(other, "litert")
+
+
+INFER_ONLY = """
+import importlib.metadata, sys
+real = importlib.metadata.version
+def version(package):
+    if package == "onnxruntime":
+        raise importlib.metadata.PackageNotFoundError(package)
+    return real(package)
+importlib.metadata.version = version
+sys.modules["onnxruntime"] = None
+from bedside.agent.inference import {module}
+{module}.main()
+"""
+
+
+@pytest.mark.parametrize("module", ["golden", "trial"])
+def test_a_board_without_onnxruntime_verifies_and_measures_what_it_has(built, author, tmp_path, monkeypatch, module):
+    (tmp_path / "bundle.tar").write_bytes(built.tar)
+    (tmp_path / "infer_only.py").write_text(INFER_ONLY.format(module=module))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = msgspec.json.encode(Replay(str(tmp_path / "bundle.tar"), (bytes(author.verify_key).hex(),)))
+    answer = msgspec.json.decode(asyncio.run(run_child("infer_only", job, DEFAULT_LIMITS)))
+    if module == "golden":
+        assert set(answer["differences"]) == {"logits_litert", "classes"}
+    else:
+        assert [measured["runtime"] for measured in answer] == ["litert"]
+
+
+def test_a_board_without_onnxruntime_has_no_second_choice(decide, built, author, bundle, monkeypatch, tmp_path):
+    monkeypatch.setattr(installed, "_PACKAGES", {"litert": ("ai-edge-litert",), "onnx": ("nothing",)})
+    with pytest.raises(MalformedError):
+        decide(resigned(built, author, None), "auto")
+    with pytest.raises(UnavailableError) as caught:
+        int8_runtime(bundle, bundle.parameters, "onnx")
+    assert caught.value.code == "runtime-missing"
+    assert "32-bit" in caught.value.sentence
 
 
 def test_a_crash_in_the_trial_costs_the_trial_alone(decide, built, monkeypatch, tmp_path):
@@ -147,6 +187,7 @@ def test_an_equal_share_of_time_is_measured_for_each(bundle):
 MUTANTS = """
 import os, sys, numpy as np
 from pathlib import Path
+from bedside.agent.inference.confinement import run_child
 from bedside.agent.inference.golden import check_differences
 from bedside.agent.inference.refresh import int8_runtime
 from bedside.agent.inference.replay import compare_litert, golden_parameters

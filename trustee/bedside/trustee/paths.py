@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from bedside.core.errors import ConfigError, UnavailableError
+from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import private_opener
 
 PRIVATE_DIRECTORY_MODE: Final = 0o700
@@ -53,7 +54,7 @@ class SitePaths:
             raise ConfigError(
                 "no-site", f"there is no site in {self.directory}", remedy="make one with `bedside site init`"
             ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ConfigError("bad-site", f"{self.public} is damaged: {error}") from error
 
     def make_directories(self) -> None:

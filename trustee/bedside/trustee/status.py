@@ -10,6 +10,7 @@ import msgspec
 from bedside.core.errors import StoreError
 from bedside.core.securesum.trustee import TrusteeState
 from bedside.core.signing.envelope import parse_strict
+from bedside.core.unreadable import UNREADABLE
 from bedside.proto.v1.audit_pb2 import Verdict
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.service.files import private_opener
@@ -185,5 +186,5 @@ def _show(stored: StoredRound) -> RoundReport:
 def _read_daemon(path: Path) -> DaemonReport | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=DaemonReport)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None

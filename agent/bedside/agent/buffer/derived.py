@@ -15,6 +15,7 @@ from bedside.agent.buffer.seal import Place, Sealer
 from bedside.core.errors import MalformedError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Quality
+from bedside.core.unreadable import UNREADABLE
 
 MAX_SUMMARY_BYTES: Final = 1 << 20
 """Above 1,024 channels or 256 fields."""
@@ -88,7 +89,7 @@ def decode_summary(data: bytes) -> _Content:
         raise MalformedError("summary-format", f"a summary exceeds {MAX_SUMMARY_BYTES} bytes")
     try:
         content = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise MalformedError("summary-format", "a summary does not unpack") from error
     if content.gaps < 0 or not 0 <= content.quality <= max(Quality) * 2 - 1:
         raise MalformedError("summary-format", "a summary holds what cannot be")

@@ -14,6 +14,7 @@ from bedside.agent.buffer.seal import Place
 from bedside.core.errors import MalformedError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Quality, Record
+from bedside.core.unreadable import UNREADABLE
 
 MAX_FIELDS: Final = 256
 MAX_NAME_CHARACTERS: Final = 64
@@ -62,7 +63,7 @@ def decode_record(data: bytes, stream: StreamId, time_ns: int) -> Record:
         raise MalformedError("record-format", f"a record exceeds {MAX_RECORD_BYTES} bytes")
     try:
         content = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise MalformedError("record-format", "a record does not unpack") from error
     _check(content)
     return Record(stream, time_ns, content.values, content.units, Quality(content.quality))

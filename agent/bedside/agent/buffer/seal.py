@@ -21,6 +21,7 @@ from bedside.core.clock import Entropy
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Quality
+from bedside.core.unreadable import UNREADABLE
 
 Place = tuple[str | int | float | bytes, ...]
 """Where a sealed row belongs."""
@@ -158,6 +159,6 @@ def _split(plain: bytes) -> tuple[_Header, bytes]:
     end = _LENGTH.size + _LENGTH.unpack_from(plain)[0]
     try:
         header = msgspec.msgpack.decode(plain[_LENGTH.size : end], type=_Header)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise MalformedError("blob-format", "a signal blob has no header") from error
     return header, plain[end:]

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import write_durable
 
 FILE_NAME: Final = "runs.json"
@@ -52,5 +53,5 @@ class RunNote:
     def _read(self) -> Runs:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Runs)
-        except (OSError, msgspec.DecodeError):  # the first start, or a note that tells nothing
+        except (OSError, *UNREADABLE):  # the first start, or a note that tells nothing
             return Runs()

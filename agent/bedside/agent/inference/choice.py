@@ -8,17 +8,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from bedside.agent.inference.confinement import Limits, run_child
+from bedside.agent.inference.confinement import Limits, read_outcome, run_child
 from bedside.agent.inference.golden import Replay
 from bedside.agent.inference.runtimes import Float32, Runtime, RuntimeName
+from bedside.agent.inference.runtimes.installed import is_installed, runtime_versions
 from bedside.agent.inference.trial import CHILD, Measured
 from bedside.core.errors import BedsideError
+from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import write_durable
 from bedside.service.logs import event
 
@@ -30,9 +31,6 @@ _LOGGER = logging.getLogger(__name__)
 Wish = Literal["auto", "onnx", "litert"]
 """`[inference] runtime` of agent.toml."""
 
-_LITERT_PACKAGES: Final = ("ai-edge-litert", "tflite-runtime")
-_PACKAGES: Final = (*_LITERT_PACKAGES, "onnxruntime", "numpy")
-_NONE: Final = "none"
 _LASTING: Final = frozenset({"", "bad-graph", "bad-manifest", "golden-mismatch", "no-tflite", "runtime-missing"})
 """Outcomes that are the bundle's or the machine's, not the moment's: only these are noted."""
 
@@ -69,22 +67,22 @@ async def choose(note: Path, replay: Replay, wish: Wish, limits: Limits) -> Choi
         BedsideError: LiteRT was asked for and cannot serve: `runtime-missing`, `no-tflite`, `golden-mismatch`,
             `bad-graph`, `child-died`.
     """
-    basis = _basis(wish)
+    basis = f"{wish} {runtime_versions()}"
     noted = read_choice(note)
     if noted is not None and noted.basis == basis:
         return noted
     if wish == "onnx":
         choice = Choice("onnx", basis)
-    elif wish == "auto" and all(_version(package) == _NONE for package in _LITERT_PACKAGES):
+    elif wish == "auto" and not is_installed("litert"):
         choice = Choice("onnx", basis, reason="runtime-missing")
     else:
         try:
             result = await run_child(CHILD, msgspec.json.encode(replay), limits)
-            measured = msgspec.json.decode(result, type=tuple[Measured, ...])
+            measured = read_outcome(result, tuple[Measured, ...])
             fastest = min(measured, key=lambda runtime: runtime.median_us).runtime
             choice = Choice("litert" if wish == "litert" else fastest, basis, measured)
         except BedsideError as error:
-            if wish == "litert":
+            if wish == "litert" or not is_installed("onnx"):
                 raise
             event(_LOGGER, "litert-not-used", level=logging.WARNING, error=error)
             choice = Choice("onnx", basis, reason=error.code)
@@ -98,7 +96,7 @@ def read_choice(note: Path) -> Choice | None:
     """The choice that is noted; None when there is none that can be read."""
     try:
         return msgspec.json.decode(note.read_bytes(), type=Choice)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 
@@ -114,22 +112,12 @@ def open_chosen(bundle: Bundle, parameters: Mapping[str, Float32], note: Path, w
     from bedside.agent.inference.refresh import int8_runtime
 
     noted = read_choice(note)
-    name: RuntimeName = wish if wish != "auto" else noted.runtime if noted is not None else "onnx"
+    unnoted: RuntimeName = "onnx" if is_installed("onnx") else "litert"
+    name = wish if wish != "auto" else noted.runtime if noted is not None else unnoted
     try:
         return int8_runtime(bundle, parameters, name)
     except BedsideError as error:
-        if wish != "auto" or name == "onnx" or error.code not in _AVOIDABLE:
+        if wish != "auto" or name == "onnx" or error.code not in _AVOIDABLE or not is_installed("onnx"):
             raise
         event(_LOGGER, "litert-not-used", level=logging.WARNING, error=error)
         return int8_runtime(bundle, parameters, "onnx")
-
-
-def _basis(wish: Wish) -> str:
-    return " ".join([wish, *(f"{package}={_version(package)}" for package in _PACKAGES)])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return _NONE

@@ -19,12 +19,13 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
 from bedside.core import errors
-from bedside.core.errors import BedsideError, UnavailableError
+from bedside.core.errors import BedsideError, MalformedError, UnavailableError
+from bedside.core.unreadable import UNREADABLE
 
 _PR_SET_PDEATHSIG: Final = 1
 _LINE_LIMIT_BYTES: Final = 1 << 20
@@ -40,6 +41,9 @@ _PASSED_VARIABLES: Final = (
     "LD_LIBRARY_PATH",
     "CREDENTIALS_DIRECTORY",
 )
+
+
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ async def _converse(process: asyncio.subprocess.Process, job: bytes, on_progress
             await stdin.drain()
             stdin.close()
         while text := await stdout.readline():
-            line = msgspec.json.decode(text, type=Line)
+            line = read_line(text)
             if line.error is not None:
                 raise _revive(line.error)
             if bytes(line.result):
@@ -133,10 +137,31 @@ async def _converse(process: asyncio.subprocess.Process, job: bytes, on_progress
                 on_progress(bytes(line.progress))
         tail = (await complaints).decode(errors="replace").strip()[-_STDERR_TAIL_CHARS:]
         raise _died(await process.wait(), tail)
-    except (msgspec.DecodeError, ValueError) as error:
+    except ValueError as error:  # a line over the limit
         raise _died(None, "its output is not the protocol's") from error
     finally:
         complaints.cancel()
+
+
+def read_line(text: bytes) -> Line:
+    """Read one line of a child's output.
+
+    Raises:
+        UnavailableError: `child-died`: it is not the protocol's.
+    """
+    return read_outcome(text, Line)
+
+
+def read_outcome(data: bytes, kind: type[Outcome]) -> Outcome:
+    """Read what a child reports: it has handled foreign bytes, so that its word is not believed either.
+
+    Raises:
+        UnavailableError: `child-died`: it is not a `kind`.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise _died(None, "its output is not the protocol's") from error
 
 
 def _revive(failure: Failure) -> BedsideError:
@@ -167,6 +192,18 @@ def confine(arguments: list[str]) -> None:
     os.nice(nice)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+
+
+def decode_job(data: bytes, kind: type[Outcome]) -> Outcome:
+    """In the child: read the job.
+
+    Raises:
+        MalformedError: `bad-job`.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise MalformedError("bad-job", f"the child's job cannot be read: {error}") from error
 
 
 def read_job() -> bytes:

@@ -19,7 +19,9 @@ import msgspec
 from bedside.agent.inference.confinement import (
     Limits,
     confine,
+    decode_job,
     read_job,
+    read_outcome,
     report_error,
     report_result,
     run_child,
@@ -57,7 +59,7 @@ async def replay_golden(replay: Replay, limits: Limits = DEFAULT_LIMITS) -> Comp
         UnavailableError: `child-timeout`, `child-died`.
     """
     result = await run_child(CHILD, msgspec.json.encode(replay), limits)
-    return msgspec.json.decode(result, type=Compared)
+    return read_outcome(result, Compared)
 
 
 def main() -> None:
@@ -70,10 +72,18 @@ def main() -> None:
 
 
 def _run(data: bytes) -> Compared:
-    from bedside.agent.inference.replay import compare_golden
+    from bedside.agent.inference.runtimes.installed import is_installed
 
     bundle = believed_bundle(data)
-    differences = compare_golden(bundle)
+    if is_installed("onnx"):
+        from bedside.agent.inference.replay import compare_golden
+
+        differences = compare_golden(bundle)
+    else:  # a board that can only infer believes what it will run
+        from bedside.agent.inference.refresh import int8_runtime
+        from bedside.agent.inference.replay import compare_litert, golden_parameters
+
+        differences = compare_litert(bundle, int8_runtime(bundle, golden_parameters(bundle), "litert"))
     check_differences(bundle.manifest, differences)
     return Compared(bundle.digest.hex(), differences)
 
@@ -89,12 +99,13 @@ def believed_bundle(data: bytes) -> Bundle:
 
     from bedside.core.bundle.verify import verify_archive
 
+    replay = decode_job(data, Replay)
     try:
-        replay = msgspec.json.decode(data, type=Replay)
         archive = Path(replay.bundle).read_bytes()
-    except (msgspec.DecodeError, OSError) as error:
+        signer_pks = [bytes.fromhex(key) for key in replay.signer_pks]
+    except (ValueError, OSError) as error:
         raise MalformedError("bad-job", f"the replay cannot begin: {error}") from error
-    return verify_archive(archive, [bytes.fromhex(key) for key in replay.signer_pks])
+    return verify_archive(archive, signer_pks)
 
 
 def check_differences(manifest: Manifest, differences: Mapping[str, float]) -> None:

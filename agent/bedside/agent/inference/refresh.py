@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, assert_never
 
 from bedside.agent.inference.runtimes import Float32, Runtime, RuntimeName
+from bedside.agent.inference.runtimes.installed import is_installed
 from bedside.core.bundle.manifest import INFER, INFER_FLOAT, INFER_TFLITE
 from bedside.core.bundle.patch import apply_patches
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
-from bedside.core.errors import MalformedError
+from bedside.core.errors import MalformedError, UnavailableError
 
 if TYPE_CHECKING:
     from bedside.agent.inference.runtimes.onnx import OnnxRuntime
@@ -31,6 +32,8 @@ def int8_runtime(bundle: Bundle, parameters: Mapping[str, Float32], runtime: Run
     """
     match runtime:
         case "onnx":
+            if not is_installed("onnx"):
+                raise onnxruntime_missing()
             from bedside.agent.inference.runtimes.onnx import OnnxRuntime
 
             state = check_parameters(bundle.manifest, parameters)
@@ -43,6 +46,16 @@ def int8_runtime(bundle: Bundle, parameters: Mapping[str, Float32], runtime: Run
             return LiteRtRuntime(model, (window.length, window.channels), len(bundle.manifest.labels))
         case _:
             assert_never(runtime)
+
+
+def onnxruntime_missing() -> UnavailableError:
+    """The error where onnxruntime is needed and is not here."""
+    return UnavailableError(
+        "runtime-missing",
+        "onnxruntime is not installed; for 32-bit boards there is none, and they can only infer, with tflite-runtime",
+        remedy="on a 64-bit system pip install onnxruntime; on a 32-bit one pip install 'bedside[tflite]' and set "
+        'runtime = "litert" in [inference] of agent.toml',
+    )
 
 
 def patched_tflite(bundle: Bundle, parameters: Mapping[str, Float32]) -> bytes:

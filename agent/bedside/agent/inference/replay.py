@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from bedside.agent.inference.refresh import float_runtime, int8_runtime
 from bedside.agent.inference.runtimes import Float32, Runtime
-from bedside.agent.training.step import TrainingStep
 from bedside.core.bundle.tensors import Array
 from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import MalformedError
@@ -66,6 +65,8 @@ def golden_windows(bundle: Bundle) -> Float32:
 
 
 def _compare_training(bundle: Bundle) -> dict[str, float]:
+    from bedside.agent.training.step import TrainingStep  # onnxruntime with it
+
     golden = bundle.manifest.golden
     step = TrainingStep(
         bundle,

@@ -51,13 +51,15 @@ def main() -> None:
 def _run(job: bytes) -> tuple[Measured, ...]:
     from bedside.agent.inference.refresh import int8_runtime
     from bedside.agent.inference.replay import compare_litert, golden_parameters, golden_windows
+    from bedside.agent.inference.runtimes.installed import is_installed
     from bedside.service.platform import SystemClock
 
     bundle = believed_bundle(job)
     after = golden_parameters(bundle)
     litert = int8_runtime(bundle, after, "litert")
     check_differences(bundle.manifest, compare_litert(bundle, litert))
-    return measure((litert, int8_runtime(bundle, after, "onnx")), golden_windows(bundle), SystemClock())
+    others = (int8_runtime(bundle, after, "onnx"),) if is_installed("onnx") else ()
+    return measure((litert, *others), golden_windows(bundle), SystemClock())
 
 
 def measure(runtimes: tuple[Runtime, ...], windows: Float32, clock: Clock) -> tuple[Measured, ...]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside.agent.config import TrainingConfig
+from bedside.agent.inference.runtimes.installed import is_installed
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.kept import MAX_AGE_ROUNDS
@@ -247,6 +248,8 @@ class RoundClient:
         await self._on_model(model)
         if not self._settings.training.enabled:
             raise RefusedError("training-disabled", "this device only infers; its configuration says so")
+        if not is_installed("onnx"):
+            raise RefusedError("training-impossible", "this device only infers: onnxruntime is not installed on it")
         if self._clock.now_ns() // _NS_PER_S > plan.plan.close_at_s:
             raise RefusedError("round-closed", "the round had closed before this device could train")
         name, directory = Outbox.name_for(contribution.plan_digest), self._outbox.directory

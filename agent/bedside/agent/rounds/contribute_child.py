@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bedside.agent.inference.confinement import confine, read_job, report_error, report_progress, report_result
+from bedside.agent.inference.confinement import (
+    confine,
+    decode_job,
+    read_job,
+    report_error,
+    report_progress,
+    report_result,
+)
 from bedside.core.errors import BedsideError
 
 if TYPE_CHECKING:
@@ -36,13 +43,11 @@ def main() -> None:
 
 
 def _run(data: bytes) -> ContributionOutcome:
-    import msgspec
-
     from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome
     from bedside.proto.v1.identity_pb2 import Role
     from bedside.service.identity import open_identity
 
-    job = msgspec.json.decode(data, type=ContributionJob)
+    job = decode_job(data, ContributionJob)
     identity = open_identity(Path(job.identity_dir), Role.ROLE_DEVICE)
     offer = _check(job, identity)
     update, losses = _freed(job, identity, offer), None

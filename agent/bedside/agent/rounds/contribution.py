@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from bedside.agent.config import TrainingConfig
-from bedside.agent.inference.confinement import Limits, run_child
+from bedside.agent.inference.confinement import Limits, read_outcome, run_child
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.errors import ProtocolError
 from bedside.core.signing import parse_strict
@@ -79,7 +79,7 @@ async def make_contribution(job: ContributionJob, training: TrainingConfig) -> C
         UnavailableError: `child-timeout`, `child-died`.
     """
     limits = Limits(training.memory_mib << 20, training.timeout_s, training.nice)
-    outcome = msgspec.json.decode(await run_child(CHILD, msgspec.json.encode(job), limits), type=ContributionOutcome)
+    outcome = read_outcome(await run_child(CHILD, msgspec.json.encode(job), limits), ContributionOutcome)
     header = parse_strict(Header, parse_strict(Signed, outcome.header).payload)
     size_bytes = Path(job.target).stat().st_size
     if (header.upload_bytes, header.sequence) != (size_bytes, job.sequence):

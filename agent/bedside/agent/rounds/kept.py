@@ -18,6 +18,7 @@ Source: DESIGN section 5, steps 3 and 7.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from bedside.core.codec import CountArray, FloatArray, Layout, SegmentKind, Upda
 from bedside.core.errors import StoreError
 from bedside.core.securesum.plans import CheckedPlan, layout_message
 from bedside.core.signing import digest
+from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import durable_file
 
 MAX_AGE_ROUNDS: Final = 1
@@ -116,7 +118,7 @@ class KeptUpdate:
             raise StoreError("kept-missing", f"the kept delta {path.name} cannot be read: {error.strerror}") from error
         try:
             self._facts = msgspec.msgpack.decode(facts, type=_Facts)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise _damaged(path) from error
         self.examples = self._facts.examples
 
@@ -160,7 +162,7 @@ class KeptUpdate:
     def _read(self, file: BinaryIO, place: int, max_bytes: int) -> bytes:
         head = file.read(_LENGTH.size)
         length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else 0
-        if not 0 < length <= max_bytes:
+        if not 0 < length <= min(max_bytes, os.fstat(file.fileno()).st_size):
             raise _damaged(self._path)
         try:
             plain = self._box.decrypt(file.read(length))

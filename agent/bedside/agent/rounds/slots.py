@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from bedside.core.errors import RefusedError, StoreError
+from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import write_durable
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class ActiveModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle: str
     checkpoint: str
     signer_pks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for text in (self.bundle, self.checkpoint, *self.signer_pks):
+            bytes.fromhex(text)
 
     @property
     def digest(self) -> bytes:
@@ -90,7 +95,7 @@ class SlotNote:
             if "slots" in msgspec.json.decode(data, type=dict[str, msgspec.Raw]):
                 return msgspec.json.decode(data, type=_Note).slots
             return {UNNAMED: Slot(msgspec.json.decode(data, type=ActiveModel))}
-        except (msgspec.DecodeError, OSError) as error:
+        except (*UNREADABLE, OSError) as error:
             raise StoreError("active-model", f"{self._path} is damaged: {error}", remedy="remove it") from error
 
     def known(self) -> dict[str, Slot]:

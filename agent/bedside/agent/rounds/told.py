@@ -20,6 +20,7 @@ _SENTENCES: Final = {
     "too-few-sessions": "fewer labelled sessions are here than the plan wants",
     "round-closed": "the round had closed before this device could train",
     "training-disabled": "this device only infers; its configuration says so",
+    "training-impossible": "this device only infers: onnxruntime is not installed on it",
     "child-died": "the training process ended without a result",
     "child-timeout": "training did not end within this device's time",
     "blob-digest": "the model did not arrive as the plan names it",

@@ -16,6 +16,7 @@ from typing import Final
 
 from bedside.agent.buffer.part import end_ns, offset_ns
 from bedside.core.errors import ConfigError, MalformedError
+from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.core.samples import Block, Mark
 from bedside.firmware_bridge.recording import Recording, read_recording
 
@@ -75,12 +76,19 @@ def read_track(path: Path, *, loop: bool) -> Track:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(islice(csv.DictReader(file), _MAX_CSV_LABELS))
-        labels = tuple((round(float(r["start_s"]) * 1e9), round(float(r["end_s"]) * 1e9), r["label"]) for r in rows)
+        labels = tuple(_label(row) for row in rows)
     except OSError as error:
         raise ConfigError("labels-missing", f"{path} cannot be read: {error.strerror}", remedy="check it") from error
     except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise MalformedError("bad-labels", f"{path.name} lacks start_s, end_s or label: {error}") from error
     return Track(labels, ())
+
+
+def _label(row: dict[str, str]) -> tuple[int, int, str]:
+    start_ns, end_ns, name = round(float(row["start_s"]) * 1e9), round(float(row["end_s"]) * 1e9), row["label"]
+    if not 0 <= start_ns <= end_ns <= MAX_WIRE_INTEGER or not name:
+        raise ValueError(f"a label from {start_ns} to {end_ns} ns, or one without a name, is impossible")
+    return start_ns, end_ns, name
 
 
 class Annotator:

@@ -9,7 +9,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bedside.agent.inference.confinement import confine, read_job, report_error, report_progress, report_result
+from bedside.agent.inference.confinement import (
+    confine,
+    decode_job,
+    read_job,
+    report_error,
+    report_progress,
+    report_result,
+)
 from bedside.core.errors import BedsideError
 
 
@@ -23,12 +30,12 @@ def main() -> None:
 
 
 def _run(data: bytes) -> object:
-    from bedside.agent.training.job import Outcome, decode_job, load_bundle, load_parameters, load_windows
+    from bedside.agent.training.job import Job, Outcome, load_bundle, load_parameters, load_windows
     from bedside.agent.training.train import train
     from bedside.core.bundle.tensors import encode_tensors
     from bedside.service.files import write_durable
 
-    job = decode_job(data)
+    job = decode_job(data, Job)
     bundle = load_bundle(job)
     start = load_parameters(job, bundle)
     trained = train(bundle, start, load_windows(job, bundle), job.schedule, report_progress)

@@ -46,18 +46,6 @@ class Outcome(msgspec.Struct, frozen=True):
     result: str
 
 
-def decode_job(data: bytes) -> Job:
-    """Parse a job.
-
-    Raises:
-        MalformedError: `bad-job`.
-    """
-    try:
-        return msgspec.json.decode(data, type=Job)
-    except msgspec.DecodeError as error:
-        raise MalformedError("bad-job", f"the training job cannot be read: {error}") from error
-
-
 def load_bundle(job: Job) -> Bundle:
     """Read and verify the job's bundle.
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from bedside.agent.inference.confinement import Limits, run_child
+from bedside.agent.inference.confinement import Limits, read_outcome, run_child
 from bedside.agent.training.job import Job, Outcome
 from bedside.agent.training.train import Progress
 
@@ -28,7 +28,7 @@ async def run_training(
     """
 
     def follow(line: bytes) -> None:
-        on_progress(msgspec.json.decode(line, type=Progress))
+        on_progress(read_outcome(line, Progress))
 
     outcome = await run_child(CHILD, msgspec.json.encode(job), limits, follow)
-    return msgspec.json.decode(outcome, type=Outcome)
+    return read_outcome(outcome, Outcome)

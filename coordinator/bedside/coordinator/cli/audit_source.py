@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from bedside.core.audit.archive import RECORD_NAME, Index, index_archive, member_name, packed
 from bedside.core.audit.record import MAX_RECORD_BYTES, BlobName, ReadBlob, blobs_of, read_record
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from bedside.proto.v1.operator_pb2_grpc import OperatorServiceAsyncStub
 
 
+_ROUND: Final = re.compile(r"(?P<task>[a-z0-9.-]+)(?:/(?P<number>\d{0,18}))?", re.ASCII)
+
+
 def round_request(named: str) -> RoundRecordRequest:
     """Read `TASK`, `TASK/ROUND` or the 64 hexadecimal digits of a plan's digest.
 
@@ -31,10 +35,10 @@ def round_request(named: str) -> RoundRecordRequest:
     """
     if len(named) == 64 and all(char in "0123456789abcdef" for char in named):
         return RoundRecordRequest(plan_digest=bytes.fromhex(named))
-    task, _, number = named.partition("/")
-    if not task or (number and not number.isdecimal()):
+    match = _ROUND.fullmatch(named)
+    if match is None:
         raise ConfigError("bad-round", f"{named[:80]!r} names no round", remedy="TASK/ROUND, or a plan's digest")
-    return RoundRecordRequest(task=task, round_number=int(number or 0))
+    return RoundRecordRequest(task=match["task"], round_number=int(match["number"] or 0))
 
 
 async def fetch_record(stub: OperatorServiceAsyncStub, request: RoundRecordRequest) -> tuple[RoundRecord, bytes]:

@@ -30,6 +30,7 @@ from bedside.core.bundle.preprocessing import (
 )
 from bedside.core.errors import MalformedError
 from bedside.core.limits import MAX_VECTOR_WORDS
+from bedside.core.unreadable import UNREADABLE
 
 SCHEMA: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -244,7 +245,7 @@ def decode_manifest(data: bytes) -> Manifest:
         raise _bad(f"a manifest has at most {bounds.MAX_MANIFEST_BYTES} bytes, not {len(data)}")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _bad(f"the manifest cannot be read: {str(error)[:200]}") from error
     if manifest.schema != SCHEMA:
         raise _bad(f"the manifest has schema {manifest.schema}, this version reads {SCHEMA}")

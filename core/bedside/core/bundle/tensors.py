@@ -23,6 +23,7 @@ from bedside.core.bundle.bounds import (
     MAX_TENSORS,
 )
 from bedside.core.errors import MalformedError
+from bedside.core.unreadable import UNREADABLE
 
 Array = (
     npt.NDArray[np.float32]
@@ -91,7 +92,7 @@ def decode_tensors(data: bytes) -> dict[str, Array]:
         raise _bad("the header does not fit")
     try:
         header = _HEADER.decode(data[_LENGTH_BYTES:start])
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _bad(f"the header cannot be read: {str(error)[:200]}") from error
     if len(header) > MAX_TENSORS:
         raise _bad(f"a file has at most {MAX_TENSORS} tensors")
