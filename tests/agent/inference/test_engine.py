@@ -219,6 +219,21 @@ async def test_a_runtime_that_raises_leaves_the_other_slots_at_work_and_says_so(
     assert desk.engine.slots["broken"].error is None
 
 
+async def test_whoever_fails_to_take_a_decision_does_not_end_the_slot(desk) -> None:
+    decided = desk.engine._decided
+
+    def fail_once(*told: object) -> None:
+        if told[1].window.start_ns == 0:
+            raise ZeroDivisionError
+        decided(*told)
+
+    desk.engine._decided = fail_once
+    desk.engine.serve("har", model())
+    for number in range(3):
+        desk.engine.offer("har", window(number), 0)
+    await desk.until(lambda: desk.starts() == [1, 2])
+
+
 async def test_at_the_end_what_waits_is_decided_or_counted() -> None:
     desk, stuck = Desk(), Answers()
     stuck.gate.clear()
