@@ -36,14 +36,14 @@ class AlarmTable:
         """The newest alarms, as they were raised; `open_only` leaves out what has cleared and has been seen."""
         where = f"WHERE {_OPEN}" if open_only else ""
         rows = self._database.rows(f"SELECT * FROM alarms {where} ORDER BY id DESC LIMIT ?", (limit,))  # ours
-        return [_alarm(row) for row in reversed(rows)]
+        return [alarm_of(row) for row in reversed(rows)]
 
     def latest(self) -> list[Alarm]:
         """The newest alarm of every rule and stream."""
         rows = self._database.rows(
             "SELECT * FROM alarms WHERE id IN (SELECT max(id) FROM alarms GROUP BY rule, stream) ORDER BY id"
         )
-        return [_alarm(row) for row in rows]
+        return [alarm_of(row) for row in rows]
 
     def find(self, number: int) -> Alarm:
         """One alarm.
@@ -54,7 +54,7 @@ class AlarmTable:
         row = self._database.row("SELECT * FROM alarms WHERE id = ?", (number,))
         if row is None:
             raise ProtocolError("no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms")
-        return _alarm(row)
+        return alarm_of(row)
 
 
 def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
@@ -93,7 +93,8 @@ def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
     return replace(alarm, number=done.lastrowid or 0) if done.rowcount else None
 
 
-def _alarm(row: sqlite3.Row) -> Alarm:
+def alarm_of(row: sqlite3.Row) -> Alarm:
+    """The alarm in a row of the table."""
     return Alarm(
         rule=row["rule"],
         stream=StreamId(row["stream"]),
