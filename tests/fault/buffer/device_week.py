@@ -30,9 +30,7 @@ CAP_BYTES = 4 << 20
 RULES = RetentionRules(
     raw_ns=12 * HOUR_S * 10**9, windows_ns=2 * 24 * HOUR_S * 10**9, summaries_ns=4 * 24 * HOUR_S * 10**9
 )
-SPEC = WindowSpec(
-    stream=ECG, channels=8, rate_hz=250.0, length=250, hop=250, offset=(0.0,) * 8, scale=(1.0,) * 8
-)
+SPEC = WindowSpec(stream=ECG, channels=8, rate_hz=250.0, length=250, hop=250, offset=(0.0,) * 8, scale=(1.0,) * 8)
 
 
 class TurnedClock:
