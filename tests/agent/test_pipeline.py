@@ -137,6 +137,7 @@ async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id
         device.full(patch)
         device.send(3, skip_s=60)  # a gap: somebody else, and nothing can be written
         device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "session-open", "adt"))
+        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns + S, "walk", "replay"))
         device.send(3)
         device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "session-close", "adt"))
         device.send(3)
@@ -154,6 +155,8 @@ async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id
     assert [session for session in groups for _ in range(3)] == found
     assert len(set(groups)) == 4  # after the disk came back, the last session goes on
     assert groups[3] == groups[4]
+    assert [device.reader.labels(one) for one in groups] == [[]] * 5  # nobody's label is another's
+    assert device.reader.counters()["dropped-labels"] == 1
     assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "gap"]
     closed = [sessions[one].closed_ns is not None for one in groups[:4]]
     assert closed == [True, True, True, False]

@@ -282,18 +282,19 @@ class Pipeline:
 
     def _take_mark(self, mark: Mark) -> None:
         ahead = self._buffer.ahead
-        begins, ends = mark.label == "session-open", mark.label == "session-close"
         try:
             ahead.settle()
-            if not (ahead.waits(mark.stream) and (begins or ends)):
+            if not ahead.waits(mark.stream):
                 self._buffer.mark(mark)
                 return
         except StoreError as error:
             self._store_failed(error)
-        if begins:
+        if mark.label == "session-open":
             ahead.open(mark.stream, mark.start_ns, mark.origin)
-        elif ends:
+        elif mark.label == "session-close":
             ahead.close(mark.stream, mark.start_ns)
+        else:  # the session that is open in the file may be another person's
+            self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)
 
     def _decided(self, name: str, decision: Decision, stretch: int) -> None:
         window, now_s = decision.window, self._clock.monotonic_s()

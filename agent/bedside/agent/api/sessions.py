@@ -57,6 +57,7 @@ class SessionCalls:
         name = StreamId(check_id(stream, "stream"))
         if origin not in ORIGINS:
             raise MalformedError("bad-origin", f"{bounded(origin, 40)!r} is no origin: {' or '.join(ORIGINS)}")
+        self._store.ahead.settle(now=True)  # what the disk refused before comes first
         session = self._store.sessions.open(name, self._reached_ns(name), origin, consent_training=consent_training)
         return self.find(session)
 
@@ -69,6 +70,7 @@ class SessionCalls:
             StoreError: `store-write`.
         """
         name = StreamId(check_id(stream, "stream"))
+        self._store.ahead.settle(now=True)
         session = self._store.sessions.close(name, self._reached_ns(name))
         if session is None:
             raise ProtocolError(
