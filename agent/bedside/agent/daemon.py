@@ -14,23 +14,29 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.alarms.rules import check_rules
+from bedside.agent.api.alarms import AlarmCalls
 from bedside.agent.api.follow import AlarmFollowers, Followers
-from bedside.agent.api.server import AgentServicer, start_api
+from bedside.agent.api.labels import LabelCalls
+from bedside.agent.api.predictions import PredictionCalls
+from bedside.agent.api.server import AgentServicer, Calls, start_api
+from bedside.agent.api.sessions import SessionCalls
+from bedside.agent.api.status import BufferGauge
+from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
+from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.observer import Observer, Parts
-from bedside.agent.health.pulse import Pulse
 from bedside.agent.health.runs import RunNote
+from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.pipeline import Pipeline, prediction_messages
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
@@ -38,8 +44,9 @@ from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, So
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.agent.windows.retention import Retention, RetentionRules
+from bedside.agent.writer import become_writer
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError, ConfigError
+from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
@@ -51,6 +58,9 @@ from bedside.service.link.server import LinkServer
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
 from bedside.service.policy_file import read_policy
+
+if TYPE_CHECKING:
+    from bedside.agent.health.pulse import Pulse
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -91,18 +101,10 @@ class Agent:
         self._alarm_followers = AlarmFollowers()
         keys = load_key_ring(identity.directory)
         database = config.state_dir / BUFFER_NAME
-        self._buffer = BufferStore(
-            database,
-            keys,
-            clock,
-            entropy,
-            cap_bytes=config.buffer.cap_mib << 20,
-            gap_s=config.buffer.session_gap_s,
-            consent_training=config.buffer.consent_training,
-            priorities={one.stream: one.priority for one in config.buffer.streams},
-        )
+        self._buffer = open_store(config, keys, clock, entropy)
         self._retention = Retention(database, keys, RetentionRules.of(config.buffer))
         self._reader = BufferReader(database, keys)
+        self._open_reader = lambda: BufferReader(database, keys)
         last = self._reader.last_prediction()
         self._alarms = AlarmDesk(config.alarms, self._buffer, clock, self._alarm_followers)
         self._pipeline = Pipeline(
@@ -141,9 +143,7 @@ class Agent:
             self._health.set("link", Level.OK, "switched off in agent.toml")
         server = await start_api(
             self._config.api.socket,
-            AgentServicer(  # type: ignore[abstract]  # the calls that change something come with their parts
-                self._observer.facts, _StoredPredictions(self._reader), self._followers
-            ),
+            AgentServicer(self._observer.facts, self._gauge(), self._calls()),
             self._health,
         )
         self._runs.begin()
@@ -157,6 +157,18 @@ class Agent:
         finally:
             self._notifier.stopping()
             await self._close(server)
+
+    def _gauge(self) -> BufferGauge:
+        return BufferGauge(self._config.state_dir / BUFFER_NAME, self._reader, self._config.buffer.cap_mib << 20)
+
+    def _calls(self) -> Calls:
+        answers = ModelAnswers(self._pipeline, self._buffer, self._reader, self._open_reader, self._clock)
+        return Calls(
+            PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
+            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s),
+            LabelCalls(Labels(self._buffer.database)),
+            AlarmCalls(self._alarms, self._alarm_followers),
+        )
 
     async def _close(self, server: LinkServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""
@@ -253,12 +265,23 @@ def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
 
 
 async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
-    """Run until SIGTERM or SIGINT; returns then."""
-    agent = Agent(directory, config, clock, entropy)
-    task = asyncio.create_task(agent.run())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    """Run until SIGTERM or SIGINT; returns then.
+
+    Raises:
+        UnavailableError: `agent-running`, or `store-in-use`.
+    """
+    with become_writer(config.state_dir, config.api.socket, clock) as writes:
+        if not writes:
+            raise UnavailableError(
+                "agent-running",
+                f"an agent already runs in {directory}: {config.api.socket} is its socket",
+                remedy=f"look at it with `bedside agent status {directory}`, or stop it first",
+            )
+        agent = Agent(directory, config, clock, entropy)
+        task = asyncio.create_task(agent.run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
     event(_LOGGER, "stopped")

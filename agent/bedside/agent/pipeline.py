@@ -9,28 +9,31 @@ Source: DESIGN section 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
-
-import msgspec
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.api.follow import Followers
+from bedside.agent.buffer.part import end_ns
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.health.facts import ModelFacts, StreamFacts
 from bedside.agent.inference.engine import Engine
-from bedside.agent.inference.model import ClosedWindow, Decision
+from bedside.agent.inference.model import ClosedWindow, Decision, Model
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.windows.cutter import WindowCutter
+from bedside.agent.windows.quality import QualityMonitor
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
-from bedside.core.errors import BedsideError, StoreError
+from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, Record
 from bedside.proto.v1 import local_pb2
 from bedside.service.logs import event
+
+Kept = TypeVar("Kept", Block, Record)
 
 _LOGGER = logging.getLogger(__name__)
 _RECOVERED_BLOCKS: Final = 250
@@ -41,8 +44,10 @@ _RECOVERED_BLOCKS: Final = 250
 class _Stream:
     rate_hz: float = 0.0
     blocks: int = 0
+    records: int = 0
     dropped_blocks: int = 0
     last_seen_s: float = 0.0
+    quality: QualityMonitor = field(default_factory=QualityMonitor)
 
 
 @dataclass(slots=True)
@@ -51,6 +56,7 @@ class _Slot:
 
     window: WindowSpec
     cutters: dict[StreamId, WindowCutter]
+    reference: tuple[ChannelReference, ...]
 
     @property
     def gaps(self) -> int:
@@ -67,7 +73,6 @@ class Pipeline:
         predictions: id of the newest prediction.
         last_prediction_s: monotonic time of it; None before the first of this process.
         store_error: why the buffer refuses; None while it takes everything.
-        unused_records: records that arrived while no model takes them.
     """
 
     def __init__(
@@ -103,7 +108,6 @@ class Pipeline:
         self.predictions = last_id
         self.last_prediction_s: float | None = None
         self.store_error: BedsideError | None = None
-        self.unused_records = 0
 
     @property
     def model_digest(self) -> bytes:
@@ -125,11 +129,23 @@ class Pipeline:
         slot = self._slots.get(served.name)
         same_form = slot is not None and slot.window == served.window
         self.engine.serve(served.name, served.model, same_form=same_form)
-        if slot is None or not same_form or list(slot.cutters) != names:
-            cutters = {name: WindowCutter(msgspec.structs.replace(served.window, stream=name)) for name in names}
-            self._slots[served.name] = _Slot(served.window, cutters)
+        reference = tuple(served.reference)
+        if slot is None or not same_form or list(slot.cutters) != names or slot.reference != reference:
+            cutters = {name: WindowCutter(served.window, name) for name in names}
+            self._slots[served.name] = _Slot(served.window, cutters, reference)
+            for name in names if reference else ():  # what the stream was like until now is held against nothing
+                stream = self._streams.setdefault(name, _Stream())
+                stream.quality = QualityMonitor(reference, served.window.pick)
         self.faults.pop(served.name, None)
         self.main = self.main or served.name
+
+    def served(self, name: str) -> tuple[Model, WindowSpec]:
+        """What serves in a slot, and the windows that it takes.
+
+        Raises:
+            KeyError: nothing does.
+        """
+        return self.engine.slots[name].model, self._slots[name].window
 
     def release(self, name: str) -> None:
         """Serve a slot no longer."""
@@ -150,16 +166,17 @@ class Pipeline:
         elif isinstance(arrived, Mark):
             self._take_mark(arrived)
         else:
-            self.unused_records += 1
+            self._take_record(arrived)
 
     def flush_due(self) -> None:
         """Commit what has waited for a second, and let alarms grow old; a refusing disk is reported and tried again."""
         try:
+            self._buffer.ahead.settle()
             self._buffer.flush_due()
         except StoreError as error:
             self._store_failed(error)
         if self._alarms is not None:
-            self._alarms.tick(self._buffer.sessions.current)
+            self._alarms.tick()
 
     @property
     def labels(self) -> frozenset[str]:
@@ -172,14 +189,17 @@ class Pipeline:
         return [
             StreamFacts(
                 stream=name,
-                session_open=self._buffer.sessions.current(name) is not None,
+                session_open=self._buffer.ahead.current(name) is not None,
                 rate_hz=stream.rate_hz,
                 blocks=stream.blocks,
+                records=stream.records,
                 gaps=max((slot.cutters[name].gaps for slot in self._slots.values() if name in slot.cutters), default=0),
                 dropped_blocks=stream.dropped_blocks,
                 last_seen_age_ms=round((now_s - stream.last_seen_s) * 1000),
+                quality=stream.quality.summary() if stream.blocks else None,
             )
             for name, stream in self._streams.items()
+            if stream.blocks or stream.records
         ]
 
     def models(self) -> list[ModelFacts]:
@@ -213,27 +233,77 @@ class Pipeline:
         stream = self._streams.setdefault(block.stream, _Stream())
         stream.rate_hz, stream.last_seen_s = block.rate_hz, arrived_s
         stream.blocks += 1
-        try:
-            session = self._buffer.append(block)
-        except StoreError as error:
-            stream.dropped_blocks += 1
-            self._store_failed(error)
+        session = self._keep(block, block.start_ns, end_ns(block), self._buffer.append)
+        if session is None:
             return
-        self._store_held()
+        stream.quality.observe(block)
         for name, slot in self._slots.items():
             cutter = slot.cutters.get(block.stream)
             if cutter is not None:
                 for window in cutter.push(block, session, arrived_s):
                     self.engine.offer(name, window, cutter.gaps)
 
-    def _take_mark(self, mark: Mark) -> None:
+    def _take_record(self, record: Record) -> None:
+        arrived_s = self._clock.monotonic_s()
+        stream = self._streams.setdefault(record.stream, _Stream())
+        stream.last_seen_s = arrived_s
+        stream.records += 1
+        session = self._keep(record, record.time_ns, record.time_ns, self._buffer.add_record)
+        if session is None:
+            return
+        for name, slot in self._slots.items():
+            cutter = slot.cutters.get(record.stream)
+            if cutter is not None and slot.window.fields:
+                for window in cutter.push_record(record, session, arrived_s):
+                    self.engine.offer(name, window, cutter.gaps)
+        if self._alarms is not None:
+            self._alarms.recorded(record, session)
+
+    def _keep(self, arrived: Kept, start_ns: int, end_ns: int, keep: Callable[[Kept], SessionId]) -> SessionId | None:
+        """Buffer what arrived, and say whose it is; None for what nobody can use.
+
+        What the disk refuses is counted, and is still somebody's.
+        """
+        ahead = self._buffer.ahead
         try:
-            self._buffer.mark(mark)
+            if ahead.waits(arrived.stream):
+                ahead.settle()
+            if not ahead.waits(arrived.stream):
+                session = keep(arrived)
+                self._store_held()
+                return session
+        except MalformedError as error:
+            self._streams[arrived.stream].dropped_blocks += 1
+            event(_LOGGER, "record-refused", level=logging.WARNING, error=error)
+            return None
         except StoreError as error:
             self._store_failed(error)
+            if error.code != "store-write":
+                self._streams[arrived.stream].dropped_blocks += 1
+                return None
+        self._streams[arrived.stream].dropped_blocks += 1
+        return ahead.of(arrived.stream, start_ns, end_ns)
+
+    def _take_mark(self, mark: Mark) -> None:
+        ahead = self._buffer.ahead
+        try:
+            ahead.settle()
+            if not ahead.waits(mark.stream):
+                self._buffer.mark(mark)
+                return
+        except StoreError as error:
+            self._store_failed(error)
+        if mark.label == "session-open":
+            ahead.open(mark.stream, mark.start_ns, mark.origin)
+        elif mark.label == "session-close":
+            ahead.close(mark.stream, mark.start_ns)
+        else:  # the session that is open in the file may be another person's
+            self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)
 
     def _decided(self, name: str, decision: Decision, stretch: int) -> None:
         window, now_s = decision.window, self._clock.monotonic_s()
+        if window.session in self._buffer.erased:
+            return
         prediction = Prediction(
             stream=StreamId(window.stream),
             session=SessionId(window.session),
@@ -252,7 +322,8 @@ class Pipeline:
             self._alarms.decided(name, decision, stretch, self.predictions)
 
     def _lost(self, window: ClosedWindow, counter: str) -> None:
-        self._buffer.count(StreamId(window.stream), window.session, counter, 1)
+        if window.session not in self._buffer.erased:
+            self._buffer.count(StreamId(window.stream), window.session, counter, 1)
 
     def _store_failed(self, error: BedsideError) -> None:
         if self.store_error is None:

@@ -87,10 +87,10 @@ class Bed:
 
     def tick(self, after_s: float = 0.0) -> None:
         self.clock.s += after_s
-        self.desk.tick(self.buffer.sessions.current)
+        self.desk.tick()
 
     def table(self):
-        return AlarmTable(self.buffer.database).newest(10_000, open_only=False)
+        return AlarmTable(self.buffer).newest(10_000, open_only=False)
 
     def refuse(self, monkeypatch) -> None:
         def full(name: str, work: object) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+import pytest
+
 from bedside.agent.api.follow import MAX_WAITING, Followers
-from bedside.agent.api.server import AgentServicer
+from bedside.agent.api.predictions import PredictionCalls
 from bedside.proto.v1.local_pb2 import FollowRequest, Prediction
 
 
@@ -17,11 +19,11 @@ class Stored:
         return [Prediction(id=number) for number in range(since_id + 1, 4)][:2]
 
 
-async def follow(followers: Followers, since_id: int, fresh: int, count: int) -> list[int]:
+async def follow(followers: Followers, since_id: int | None, fresh: int, count: int) -> list[int]:
     """Ids that a follower gets when `fresh` is published after it came."""
-    servicer = AgentServicer(lambda: None, Stored(), followers)
+    calls = PredictionCalls(Stored(), followers, None)
     got: list[int] = []
-    async with asyncio.timeout(5), aclosing(servicer.Follow(FollowRequest(since_id=since_id), None)) as answers:
+    async with asyncio.timeout(5), aclosing(calls.follow(FollowRequest(since_id=since_id))) as answers:
         asyncio.get_running_loop().call_soon(followers.publish, Prediction(id=fresh))
         async for prediction in answers:
             got.append(prediction.id)
@@ -30,17 +32,19 @@ async def follow(followers: Followers, since_id: int, fresh: int, count: int) ->
     return got
 
 
-async def test_nothing_between_store_and_stream_is_left_out_or_told_twice() -> None:
+@pytest.mark.parametrize(("since_id", "first"), [(0, 1), (1, 2), (3, 4), (5, 6)])
+async def test_nothing_between_store_and_stream_is_left_out_or_told_twice(since_id, first) -> None:
     followers = Followers()
     for number in range(2, 7):
         followers.publish(Prediction(id=number))
-    assert await follow(followers, since_id=1, fresh=7, count=6) == [2, 3, 4, 5, 6, 7]
+    expected = list(range(first, 8))
+    assert await follow(followers, since_id=since_id, fresh=7, count=len(expected)) == expected
 
 
 async def test_without_a_beginning_only_what_is_made_from_now_on_comes() -> None:
     followers = Followers()
     followers.publish(Prediction(id=6))
-    assert await follow(followers, since_id=0, fresh=7, count=1) == [7]
+    assert await follow(followers, since_id=None, fresh=7, count=1) == [7]
 
 
 async def test_a_slow_follower_loses_its_oldest_and_never_holds_the_agent() -> None:

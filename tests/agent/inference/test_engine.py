@@ -168,9 +168,10 @@ async def test_windows_that_wait_in_another_form_are_for_the_model_that_they_wer
     slow = Answers(0)
     slow.gate.clear()
     desk.engine.serve("har", model(0, slow))
-    for number in range(3):
-        desk.engine.offer("har", window(number), 0)
+    desk.engine.offer("har", window(0), 0)
     await desk.until(slow.entered.is_set)
+    for number in (1, 2):
+        desk.engine.offer("har", window(number), 0)
     desk.engine.serve("har", model(1, shape=(8, 2)), same_form=False)
     desk.engine.offer("har", window(3, (8, 2)), 0)
     slow.gate.set()
@@ -216,6 +217,21 @@ async def test_a_runtime_that_raises_leaves_the_other_slots_at_work_and_says_so(
     assert "ZeroDivisionError" in desk.engine.slots["broken"].error.sentence
     desk.engine.serve("broken", model())  # a new model begins without the old one's fault
     assert desk.engine.slots["broken"].error is None
+
+
+async def test_whoever_fails_to_take_a_decision_does_not_end_the_slot(desk) -> None:
+    decided = desk.engine._decided
+
+    def fail_once(*told: object) -> None:
+        if told[1].window.start_ns == 0:
+            raise ZeroDivisionError
+        decided(*told)
+
+    desk.engine._decided = fail_once
+    desk.engine.serve("har", model())
+    for number in range(3):
+        desk.engine.offer("har", window(number), 0)
+    await desk.until(lambda: desk.starts() == [1, 2])
 
 
 async def test_at_the_end_what_waits_is_decided_or_counted() -> None:

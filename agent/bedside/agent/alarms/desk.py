@@ -13,7 +13,7 @@ Source: DESIGN section 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,7 +72,7 @@ class AlarmDesk:
         """
         self._rules = {rule.name: rule for rule in rules}
         self._buffer = buffer
-        self._table = AlarmTable(buffer.database)
+        self._table = AlarmTable(buffer)
         self._clock = clock
         self._followers = followers
         self._watches: dict[_Key, Watch] = {}
@@ -113,15 +113,11 @@ class AlarmDesk:
                 self._observe(rule, record.stream, seen, 0)
         self._store()
 
-    def tick(self, current: Callable[[StreamId], SessionId | None]) -> None:
-        """Do what time does: end what sessions have ended, escalate, and try the disk again.
-
-        Args:
-            current: the open session of a stream.
-        """
+    def tick(self) -> None:
+        """Do what time does: end what sessions have ended, escalate, and try the disk again."""
         now_s = self._clock.monotonic_s()
         for key, watch in self._watches.items():
-            if watch.phase is not Phase.QUIET and watch.session != current(key[1]):
+            if watch.phase is not Phase.QUIET and watch.session != self._buffer.ahead.current(key[1]):
                 after, effects = end(watch)
                 self._watches[key] = after
                 self._apply(key, watch.session, effects, 0)
@@ -223,6 +219,7 @@ class AlarmDesk:
             return
         self._tried_s = self._clock.monotonic_s()
         try:
+            self._buffer.ahead.settle(now=True)
             if any(entry.alarm.prediction and not entry.alarm.number for entry in self._waiting):
                 self._buffer.flush()
             written = self._table.write([entry.alarm for entry in self._waiting])

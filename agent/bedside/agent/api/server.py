@@ -1,18 +1,29 @@
-"""`AgentService` and `grpc.health.v1` on a unix socket whose directory only the agent's user may enter."""
+"""`AgentService` and `grpc.health.v1` on a unix socket whose directory only the agent's user may enter.
+
+The servicer only translates: every call goes to the object of its noun, in the agent's loop, where the store's one
+writer is. What they refuse reaches the caller as the error that it is (`bedside.service.link.errors`).
+"""
+# ruff: noqa: N802  # the names are the wire's, and so is their meaning: see local.proto
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
 import grpc
 
-from bedside.agent.api.follow import Followers
-from bedside.agent.health.facts import AgentFacts, ModelFacts
+from bedside.agent.api.alarms import AlarmCalls
+from bedside.agent.api.labels import LabelCalls
+from bedside.agent.api.messages import session_message
+from bedside.agent.api.predictions import PredictionCalls
+from bedside.agent.api.sessions import SessionCalls
+from bedside.agent.api.status import BufferGauge, status_message
+from bedside.agent.health.facts import AgentFacts
+from bedside.proto.v1 import local_pb2 as wire
 from bedside.proto.v1 import local_pb2_grpc
 from bedside.proto.v1.common_pb2 import Empty
-from bedside.proto.v1.local_pb2 import AgentStatus, FollowRequest, ModelStatus, Prediction, StageLatency, StreamStatus
 from bedside.service.health import Health
 from bedside.service.link.address import parse_address
 from bedside.service.link.health import HealthPublisher
@@ -21,101 +32,103 @@ from bedside.service.link.server import LinkServer
 _DIRECTORY_MODE = 0o700
 _SOCKET_MODE = 0o600
 
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+Context = grpc.aio.ServicerContext[Request, Answer]
 
-class StoredPredictions(Protocol):
-    """Where predictions that were made earlier are read."""
 
-    def after(self, since_id: int) -> Sequence[Prediction]:
-        """The next ones above `since_id`, in order; empty at the end."""
+@dataclass(frozen=True)
+class Calls:
+    """Who answers, by noun."""
+
+    predictions: PredictionCalls
+    sessions: SessionCalls
+    labels: LabelCalls
+    alarms: AlarmCalls
 
 
 class AgentServicer(local_pb2_grpc.AgentServiceServicer):
-    """Answers from facts, the store, and what is being published."""
+    """Every call of the service."""
 
-    def __init__(self, observe: Callable[[], AgentFacts], stored: StoredPredictions, followers: Followers) -> None:
+    def __init__(self, observe: Callable[[], AgentFacts], gauge: BufferGauge, calls: Calls) -> None:
         self._observe = observe
-        self._stored = stored
-        self._followers = followers
+        self._gauge = gauge
+        self._calls = calls
 
-    async def Status(  # noqa: N802  # the name is the wire's
-        self, request: Empty, context: grpc.aio.ServicerContext[Empty, AgentStatus]
-    ) -> AgentStatus:
-        """How the agent is."""
-        del request, context
-        return status_message(self._observe())
+    async def Status(self, _request: Empty, _context: Context[Empty, wire.AgentStatus]) -> wire.AgentStatus:
+        facts = self._observe()
+        return status_message(facts, self._gauge.read(facts))
 
-    async def Follow(  # noqa: N802  # the name is the wire's
-        self, request: FollowRequest, context: grpc.aio.ServicerContext[FollowRequest, Prediction]
-    ) -> AsyncIterator[Prediction]:
-        """Earlier predictions above `since_id`, where one is given, and then each as it is made; none is left out."""
-        del context
-        last_id = request.since_id
-        with self._followers.subscribe() as fresh:
-            while last_id and (page := self._stored.after(last_id)):
-                for prediction in page:
-                    yield prediction
-                last_id = page[-1].id
-            waiting = self._followers.recent() if last_id else ()
-            for prediction in waiting:
-                if prediction.id > last_id:
-                    last_id = prediction.id
-                    yield prediction
-            async for prediction in fresh:
-                if prediction.id > last_id:
-                    yield prediction
+    async def Follow(
+        self, request: wire.FollowRequest, _context: Context[wire.FollowRequest, wire.Prediction]
+    ) -> AsyncIterator[wire.Prediction]:
+        async for prediction in self._calls.predictions.follow(request):
+            yield prediction
 
+    async def Predict(
+        self, request: wire.PredictRequest, _context: Context[wire.PredictRequest, wire.PredictResponse]
+    ) -> wire.PredictResponse:
+        return await self._calls.predictions.predict(request)
 
-def status_message(facts: AgentFacts) -> AgentStatus:
-    """The status as the wire has it."""
-    return AgentStatus(
-        version=facts.version,
-        site=facts.site,
-        device=facts.device,
-        uptime_s=facts.uptime_s,
-        components=facts.component_messages(),
-        streams=[
-            StreamStatus(
-                stream=stream.stream,
-                session_state="open" if stream.session_open else "none",
-                rate_hz=stream.rate_hz,
-                blocks=stream.blocks,
-                gaps=stream.gaps,
-                dropped_blocks=stream.dropped_blocks,
-                last_seen_age_ms=stream.last_seen_age_ms,
-            )
-            for stream in facts.streams
-        ],
-        models=[_model_message(model) for model in facts.models],
-        open_alarms=facts.open_alarms,
-        predictions=facts.predictions,
-        model_running=facts.model_running,
-        link=facts.components["link"].sentence,
-        last_task=facts.round.task,
-        last_round=facts.round.round_number,
-        last_round_state=facts.round.state,
-        last_reason=facts.round.reason,
-        rss_bytes=facts.machine.rss_bytes,
-    )
+    async def Explain(
+        self, request: wire.ExplainRequest, _context: Context[wire.ExplainRequest, wire.Explanation]
+    ) -> wire.Explanation:
+        return await self._calls.predictions.explain(request)
 
+    async def ListSessions(
+        self, request: wire.ListSessionsRequest, _context: Context[wire.ListSessionsRequest, wire.SessionList]
+    ) -> wire.SessionList:
+        found = self._calls.sessions.newest(request.stream, request.limit)
+        return wire.SessionList(sessions=map(session_message, found))
 
-def _model_message(model: ModelFacts) -> ModelStatus:
-    return ModelStatus(
-        name=model.name,
-        digest=model.digest,
-        stream=", ".join(model.streams),
-        runtime=model.runtime,
-        predictions=model.predictions,
-        dropped_windows=model.dropped_windows,
-        waiting_windows=model.waiting_windows,
-        gaps=model.gaps,
-        stages=[
-            StageLatency(
-                stage=found.stage, count=found.count, p50_us=found.p50_us, p99_us=found.p99_us, max_us=found.max_us
-            )
-            for found in model.latencies
-        ],
-        error=model.error,
-    )
+    async def OpenSession(
+        self, request: wire.OpenSessionRequest, _context: Context[wire.OpenSessionRequest, wire.Session]
+    ) -> wire.Session:
+        consent = request.consent_training if request.HasField("consent_training") else None
+        origin = request.origin or "api"
+        return session_message(self._calls.sessions.open(request.stream, consent_training=consent, origin=origin))
+
+    async def CloseSession(
+        self, request: wire.CloseSessionRequest, _context: Context[wire.CloseSessionRequest, wire.Session]
+    ) -> wire.Session:
+        return session_message(self._calls.sessions.close(request.stream))
+
+    async def SetConsent(
+        self, request: wire.SetConsentRequest, _context: Context[wire.SetConsentRequest, wire.Session]
+    ) -> wire.Session:
+        return session_message(self._calls.sessions.set_consent(request.session, training=request.consent_training))
+
+    async def ForgetSession(
+        self, request: wire.SessionRef, _context: Context[wire.SessionRef, wire.Forgotten]
+    ) -> wire.Forgotten:
+        return wire.Forgotten(rows=self._calls.sessions.forget(request.session))
+
+    async def ListLabels(
+        self, request: wire.ListLabelsRequest, _context: Context[wire.ListLabelsRequest, wire.LabelList]
+    ) -> wire.LabelList:
+        return self._calls.labels.page(request)
+
+    async def AddLabels(
+        self, request: wire.AddLabelsRequest, _context: Context[wire.AddLabelsRequest, wire.LabelList]
+    ) -> wire.LabelList:
+        return self._calls.labels.add(request)
+
+    async def WithdrawLabel(self, request: wire.LabelRef, _context: Context[wire.LabelRef, wire.Label]) -> wire.Label:
+        return self._calls.labels.withdraw(request)
+
+    async def ListAlarms(
+        self, request: wire.ListAlarmsRequest, _context: Context[wire.ListAlarmsRequest, wire.AlarmList]
+    ) -> wire.AlarmList:
+        return self._calls.alarms.newest(request)
+
+    async def FollowAlarms(self, _request: Empty, _context: Context[Empty, wire.Alarm]) -> AsyncIterator[wire.Alarm]:
+        async for alarm in self._calls.alarms.follow():
+            yield alarm
+
+    async def AcknowledgeAlarm(
+        self, request: wire.AcknowledgeAlarmRequest, _context: Context[wire.AcknowledgeAlarmRequest, wire.Alarm]
+    ) -> wire.Alarm:
+        return self._calls.alarms.acknowledge(request)
 
 
 async def start_api(socket: Path, servicer: AgentServicer, health: Health) -> LinkServer:

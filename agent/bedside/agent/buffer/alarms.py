@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from bedside.agent.buffer.rows import Alarm
+from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import ProtocolError
 from bedside.core.ids import SessionId, StreamId
-from bedside.service.sqlite import Database
 
 _OPEN: Final = "(cleared_ns = 0 OR acknowledged_ns = 0)"
 
@@ -18,8 +18,9 @@ _OPEN: Final = "(cleared_ns = 0 OR acknowledged_ns = 0)"
 class AlarmTable:
     """Reads and writes alarms."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, buffer: BufferStore) -> None:
+        self._buffer = buffer
+        self._database = buffer.database
 
     def write(self, alarms: Sequence[Alarm]) -> list[Alarm | None]:
         """Insert alarms without a number and replace the others, all in one transaction.
@@ -29,20 +30,20 @@ class AlarmTable:
         Raises:
             StoreError: `store-write`; nothing was written.
         """
-        return self._database.run_tx("alarms", lambda tx: [_write(tx, alarm) for alarm in alarms])
+        return self._buffer.run("alarms", lambda tx: [_write(tx, alarm) for alarm in alarms])
 
     def newest(self, limit: int, *, open_only: bool) -> list[Alarm]:
         """The newest alarms, as they were raised; `open_only` leaves out what has cleared and has been seen."""
         where = f"WHERE {_OPEN}" if open_only else ""
         rows = self._database.rows(f"SELECT * FROM alarms {where} ORDER BY id DESC LIMIT ?", (limit,))  # ours
-        return [_alarm(row) for row in reversed(rows)]
+        return [alarm_of(row) for row in reversed(rows)]
 
     def latest(self) -> list[Alarm]:
         """The newest alarm of every rule and stream."""
         rows = self._database.rows(
             "SELECT * FROM alarms WHERE id IN (SELECT max(id) FROM alarms GROUP BY rule, stream) ORDER BY id"
         )
-        return [_alarm(row) for row in rows]
+        return [alarm_of(row) for row in rows]
 
     def find(self, number: int) -> Alarm:
         """One alarm.
@@ -53,12 +54,7 @@ class AlarmTable:
         row = self._database.row("SELECT * FROM alarms WHERE id = ?", (number,))
         if row is None:
             raise ProtocolError("no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms")
-        return _alarm(row)
-
-    def unseen(self) -> int:
-        """How many are raised and not acknowledged."""
-        row = self._database.row("SELECT count(*) FROM alarms WHERE cleared_ns = 0 AND acknowledged_ns = 0")
-        return int(row[0]) if row is not None else 0
+        return alarm_of(row)
 
 
 def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
@@ -97,7 +93,8 @@ def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
     return replace(alarm, number=done.lastrowid or 0) if done.rowcount else None
 
 
-def _alarm(row: sqlite3.Row) -> Alarm:
+def alarm_of(row: sqlite3.Row) -> Alarm:
+    """The alarm in a row of the table."""
     return Alarm(
         rule=row["rule"],
         stream=StreamId(row["stream"]),

@@ -10,13 +10,14 @@ from typing import Final
 
 import numpy as np
 
+from bedside.agent.buffer.alarms import alarm_of
 from bedside.agent.buffer.derived import open_explanation, open_summary, open_window
 from bedside.agent.buffer.expiry import Swept
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Run, offset_ns
 from bedside.agent.buffer.records import decode_record, record_place
-from bedside.agent.buffer.rows import Explanation, Label, Prediction, Session, StoredWindow, Summary
-from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, second_of
+from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Session, StoredWindow, Summary
+from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAG, is_sound
 from bedside.agent.buffer.walk import walk
@@ -210,6 +211,29 @@ class BufferReader:
         """The newest prediction."""
         rows = self._rows("SELECT * FROM predictions ORDER BY id DESC LIMIT 1")
         return _prediction(rows[0]) if rows else None
+
+    def newest_parts(self, stream: StreamId, count: int) -> list[Part]:
+        """The last `count` stored parts of a stream, in the order of time, when they are of the file's last minute."""
+        numbers = self._rows("SELECT number FROM streams WHERE name = ?", stream)
+        newest = self._rows("SELECT max(id) AS id FROM blobs")[0]["id"]
+        if not numbers or newest is None:
+            return []
+        found: list[sqlite3.Row] = []
+        for second in range(second_of(newest), max(0, second_of(newest) - 60), -1):
+            found += self._rows(
+                "SELECT id, session, start_ns, sealed FROM blobs WHERE id BETWEEN ? AND ? ORDER BY id DESC",
+                *ids_of(second, numbers[0]["number"]),
+            )
+            if len(found) >= count:
+                break
+        in_time = sorted(found[:count], key=lambda row: (row["start_ns"], row["id"]))
+        return [self._sealer.open(row["sealed"], stream, row["session"], second_of(row["id"])) for row in in_time]
+
+    def alarms(self, limit: int, *, open_only: bool = False) -> list[Alarm]:
+        """The newest alarms, as they were raised; `open_only` leaves out what has cleared and has been seen."""
+        where = "WHERE cleared_ns = 0 OR acknowledged_ns = 0" if open_only else ""
+        rows = self._rows(f"SELECT * FROM alarms {where} ORDER BY id DESC LIMIT ?", limit)
+        return [alarm_of(row) for row in reversed(rows)]
 
     def counters(self) -> dict[str, int]:
         """Durable counters by name, summed over streams and sessions."""

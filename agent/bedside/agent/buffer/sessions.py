@@ -14,7 +14,7 @@ from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.sqlite import Database
 
-_ID_BYTES: Final = 8
+ID_BYTES: Final = 8
 
 _LATEST_PREDICTIONS: Final = """
     SELECT session, max(end_ns) AS latest FROM predictions
@@ -80,9 +80,20 @@ class Sessions:
             current.opened_ns = start_ns
         return current.session
 
-    def open(self, stream: StreamId, at_ns: int, origin: str, *, consent_training: bool | None = None) -> SessionId:
-        """Close what is open, at its last sample, and open another session, durably."""
-        session = SessionId(self._entropy.token_bytes(_ID_BYTES).hex())
+    def open(
+        self,
+        stream: StreamId,
+        at_ns: int,
+        origin: str,
+        *,
+        consent_training: bool | None = None,
+        session: SessionId | None = None,
+    ) -> SessionId:
+        """Close what is open, at its last sample, and open another session, durably.
+
+        `session` is the id that it has been known under, when the disk refused it before.
+        """
+        opened = session or SessionId(self._entropy.token_bytes(ID_BYTES).hex())
         consent = self._consent_training if consent_training is None else consent_training
         current = self._current.get(stream)
 
@@ -91,12 +102,12 @@ class Sessions:
                 _close(tx, current.session, current.end_ns)
             tx.execute(
                 "INSERT INTO sessions (session, stream, opened_ns, consent_training, origin) VALUES (?, ?, ?, ?, ?)",
-                (session, stream, at_ns, consent, origin),
+                (opened, stream, at_ns, consent, origin),
             )
 
         self._database.run_tx("open session", work)
-        self._current[stream] = _Current(session, at_ns, at_ns)
-        return session
+        self._current[stream] = _Current(opened, at_ns, at_ns)
+        return opened
 
     def close(self, stream: StreamId, at_ns: int) -> SessionId | None:
         """Close the stream's session, durably and not before its last sample; None when none is open."""

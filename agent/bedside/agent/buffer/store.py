@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.derived import seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase
 from bedside.agent.buffer.eviction import Evictor, count_all, insert_predictions, used_bytes
@@ -43,6 +44,8 @@ from bedside.core.errors import ConfigError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, Record
 from bedside.service.sqlite import Database
+
+Result = TypeVar("Result")
 
 GROUP_COMMIT_S: Final = 1.0
 OPEN_PART_S: Final = 1.06
@@ -67,6 +70,8 @@ class BufferStore:
 
     Attributes:
         sessions: the open sessions.
+        ahead: sessions that the disk has refused so far.
+        erased: sessions that were forgotten since the start; what still comes of them is not kept.
         salvage: what happened on opening a damaged file; None when it was sound.
     """
 
@@ -119,6 +124,8 @@ class BufferStore:
         self.sessions = Sessions(
             self._database, entropy, self._latest_end_ns, gap_ns=round(gap_s * 1e9), consent_training=consent_training
         )
+        self.ahead = SessionsAhead(self.sessions, clock, entropy, gap_ns=round(gap_s * 1e9))
+        self.erased: set[SessionId] = set()
         self._joiners: dict[StreamId, Joiner] = {}
         self._waiting = WaitingRows()
         self._predictions: deque[tuple[float, Prediction]] = deque()
@@ -129,6 +136,14 @@ class BufferStore:
     def database(self) -> Database:
         """For the device's other low-rate tables that must share a transaction."""
         return self._database
+
+    def run(self, name: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run a transaction of the low-rate tables, on a full disk after having made room.
+
+        Raises:
+            StoreError: `store-write`; nothing was written.
+        """
+        return self._room.run(name, work)
 
     @property
     def bytes(self) -> int:
@@ -282,6 +297,8 @@ class BufferStore:
             StoreError: `erase-pending`: the rows are gone, but a reader keeps old pages in use. They go as soon as it
                 has ended: with a later flush, with `forget` again, or with the next start.
         """
+        self.erased.add(session)
+        self.ahead.drop(session)
         waiting = self._waiting.drop(session)
         self._predictions = deque(pair for pair in self._predictions if pair[1].session != session)
         self._dropped = Counter({key: amount for key, amount in self._dropped.items() if key[1] != session})

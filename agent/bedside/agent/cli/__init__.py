@@ -1,10 +1,28 @@
-"""`bedside agent`: set up, run and look at one device."""
+"""`bedside agent`: set up, run, look at and talk to one device."""
 
+from bedside.agent.cli.alarms import alarms
 from bedside.agent.cli.database import database
-from bedside.agent.cli.looking import health, predictions, sessions, status, streams
-from bedside.agent.cli.setting_up import agent, enrol, init, renew, run
+from bedside.agent.cli.labels import labels
+from bedside.agent.cli.looking import health, models, status, streams
+from bedside.agent.cli.predictions import predict, predictions
+from bedside.agent.cli.sessions import forget, sessions
+from bedside.agent.cli.setting_up import agent
+from bedside.agent.cli.top import top
 
-for _command in (database, status, health, predictions, streams, sessions):
+for _command in (
+    alarms,
+    database,
+    forget,
+    health,
+    labels,
+    models,
+    predict,
+    predictions,
+    sessions,
+    status,
+    streams,
+    top,
+):
     agent.add_command(_command)
 
-__all__ = ["agent", "enrol", "health", "init", "predictions", "renew", "run", "sessions", "status", "streams"]
+__all__ = ["agent"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bedside.agent.cli.setting_up import DIRECTORY
+from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import BUFFER_NAME, AgentConfig, load_agent_config
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.proto.v1.identity_pb2 import Role

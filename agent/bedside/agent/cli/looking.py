@@ -1,43 +1,30 @@
-"""The commands that look at a device: status, health, predictions, streams, session list."""
+"""The commands that ask the running agent how it is: status, health, streams, models."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import click
-import grpc
 
-from bedside.agent.cli.setting_up import DIRECTORY
-from bedside.agent.config import BUFFER_NAME, AgentConfig, load_agent_config
-from bedside.core.errors import BedsideError, UnavailableError
+from bedside.agent.cli.reach import DIRECTORY, ask
+from bedside.core.errors import UnavailableError
 from bedside.proto.v1 import device_pb2, local_pb2
-from bedside.proto.v1.common_pb2 import Empty
-from bedside.proto.v1.identity_pb2 import Role
-from bedside.proto.v1.local_pb2_grpc import AgentServiceStub
-from bedside.service.identity import DIRECTORY_NAME, find_identity
-from bedside.service.output import Table, emit, emit_line, human_age, human_bytes, human_duration, json_option
-from bedside.service.platform import SystemClock
+from bedside.service.output import Table, emit, emit_line, human_bytes, human_duration, json_option
 
-_CALL_TIMEOUT_S = 5.0
-_NOT_RUNNING = "start it: `bedside agent run`, or systemctl start bedside-agent"
 _LEVELS = {
     device_pb2.COMPONENT_STATE_OK: (0, "ok"),
     device_pb2.COMPONENT_STATE_DEGRADED: (1, "degraded"),
     device_pb2.COMPONENT_STATE_FAILED: (2, "failed"),
 }
-_NS_PER_MS = 1_000_000
 
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @json_option
 def status(directory: Path, as_json: bool) -> None:
-    """Show what the running agent of DIRECTORY does: components, model, link, newest round."""
-    answer = _ask_status(directory)
-    emit(_status_fields(answer), as_json)
+    """Show what the running agent of DIRECTORY does: components, models, buffer, alarms, link, newest round."""
+    answer = ask_status(directory)
+    emit(status_fields(answer) if as_json else _status_lines(answer), as_json)
 
 
 @click.command()
@@ -47,7 +34,7 @@ def status(directory: Path, as_json: bool) -> None:
 def health(context: click.Context, directory: Path, as_json: bool) -> None:
     """Say in one line how the agent of DIRECTORY is; exits 0 (well), 1 (degraded) or 2 (failed, or not running)."""
     try:
-        answer = _ask_status(directory)
+        answer = ask_status(directory)
     except UnavailableError as error:
         emit_line(
             {"state": "failed", "sentence": error.sentence, "components": {}}, as_json, f"FAILED {error.sentence}"
@@ -57,178 +44,172 @@ def health(context: click.Context, directory: Path, as_json: bool) -> None:
     code, word = _LEVELS[worst.state]
     unwell = [f"{c.component}: {c.sentence}" for c in answer.components if _LEVELS[c.state][0]]
     text = "; ".join(unwell) or f"{len(answer.streams)} streams, {answer.predictions} predictions"
-    components = {c.component: {"state": _LEVELS[c.state][1], "sentence": c.sentence} for c in answer.components}
+    components = component_fields(answer)
     emit_line({"state": word, "sentence": text, "components": components}, as_json, f"{word.upper()} {text}")
     context.exit(code)
 
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 100_000), help="Newest to show.")
-@click.option("--follow", is_flag=True, help="Go on with each prediction as it is made, until interrupted.")
 @json_option
-def predictions(directory: Path, limit: int, follow: bool, as_json: bool) -> None:
-    """Show the newest predictions of DIRECTORY, from its database; the agent need not run, except for --follow."""
-    config = load_agent_config(directory)
-    stored = _stored(config, limit)
-    if follow:
-        for prediction in stored:
-            _print_prediction(prediction, as_json)
-        asyncio.run(_follow(config, stored[-1].id if stored else 0, as_json))
-        return
-    now_ns = SystemClock().now_ns()
-    rows = [(str(p.id), p.stream, human_age(p.end_ns, now_ns), p.label, f"{p.confidence_e6 / 1e6:.2f}") for p in stored]
-    table = Table(("ID", "STREAM", "AGE", "LABEL", "CONFIDENCE"), rows, empty="no predictions yet")
-    emit([_prediction_fields(p) for p in stored], as_json, table=table)
+def streams(directory: Path, as_json: bool) -> None:
+    """Show the streams that the running agent of DIRECTORY reads, and how good their signal is.
+
+    The shares (missing, flat, saturated, out of range) are of the last minutes. Drift is the population stability index
+    against what the model was made from, of the channel that moved most: below 0.1 is the same, above 0.25 is another
+    population.
+    """
+    answer = ask_status(directory)
+    found = [stream_fields(stream) for stream in answer.streams]
+    rows = [
+        (
+            stream.stream,
+            stream.session_state,
+            f"{stream.rate_hz:g}",
+            str(stream.blocks),
+            str(stream.records),
+            str(stream.gaps),
+            str(stream.dropped_blocks),
+            human_duration(stream.last_seen_age_ms / 1000),
+            quality_words(stream.quality),
+        )
+        for stream in answer.streams
+    ]
+    columns = ("STREAM", "SESSION", "RATE HZ", "BLOCKS", "RECORDS", "GAPS", "DROPPED", "LAST SEEN", "QUALITY")
+    right = frozenset({"RATE HZ", "BLOCKS", "RECORDS", "GAPS", "DROPPED", "LAST SEEN"})
+    emit(found, as_json, table=Table(columns, rows, right=right, empty="nothing has arrived yet"))
 
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
 @json_option
-def streams(directory: Path, as_json: bool) -> None:
-    """Show the streams that the running agent of DIRECTORY reads."""
-    answer = _ask_status(directory)
-    found = [_stream_fields(stream) for stream in answer.streams]
-    rows = [tuple(str(value) for value in stream.values()) for stream in found]
-    columns = ("STREAM", "SESSION", "RATE HZ", "BLOCKS", "GAPS", "DROPPED", "LAST SEEN MS")
-    emit(found, as_json, table=Table(columns, rows, empty="nothing has arrived yet"))
+def models(directory: Path, as_json: bool) -> None:
+    """Show the models that the running agent of DIRECTORY serves: what each reads, and how quick it is.
 
-
-@click.group("session")
-def sessions() -> None:
-    """Look at the sessions of a device: the times in which a stream belongs to one person."""
-
-
-@sessions.command("list")
-@click.argument("directory", type=DIRECTORY)
-@json_option
-def list_sessions(directory: Path, as_json: bool) -> None:
-    """List the sessions in DIRECTORY's database. Their ids are random and never leave the device."""
-    from bedside.agent.buffer.keys import load_key_ring
-    from bedside.agent.buffer.reader import BufferReader
-
-    config = load_agent_config(directory)
-    now_ns = SystemClock().now_ns()
-    with closing(BufferReader(_buffer_file(config), load_key_ring(_identity(config)))) as reader:
-        found = reader.sessions()
+    DECIDE is the time from the arrival of the sample that closes a window to its decision.
+    """
+    answer = ask_status(directory)
     rows = [
-        (s.session, s.stream, human_age(s.opened_ns, now_ns), "open" if s.closed_ns is None else "closed", s.origin)
-        for s in found
+        (
+            model.name,
+            model.digest.hex()[:12],
+            model.stream,
+            model.runtime,
+            str(model.predictions),
+            str(model.dropped_windows),
+            stage_words(model, "infer"),
+            stage_words(model, "decide"),
+            model.error or "serves",
+        )
+        for model in answer.models
     ]
-    fields = [
-        {
-            "session": s.session,
-            "stream": s.stream,
-            "opened_ms": s.opened_ns // _NS_PER_MS,
-            "closed_ms": None if s.closed_ns is None else s.closed_ns // _NS_PER_MS,
-            "consent_training": s.consent_training,
-            "origin": s.origin,
-        }
-        for s in found
-    ]
+    columns = ("MODEL", "DIGEST", "STREAM", "RUNTIME", "PREDICTIONS", "DROPPED", "INFER", "DECIDE p50/p99", "STATE")
+    right = frozenset({"PREDICTIONS", "DROPPED", "INFER", "DECIDE p50/p99"})
+    empty = "no model serves yet: name one in agent.toml, or wait for the first plan"
     emit(
-        fields, as_json, table=Table(("SESSION", "STREAM", "OPENED", "STATE", "ORIGIN"), rows, empty="no sessions yet")
+        [model_fields(model) for model in answer.models], as_json, table=Table(columns, rows, right=right, empty=empty)
     )
 
 
-def _ask_status(directory: Path) -> local_pb2.AgentStatus:
+def ask_status(directory: Path) -> local_pb2.AgentStatus:
     """Ask the running agent how it is.
 
     Raises:
         UnavailableError: `agent-not-running`.
     """
-    config = load_agent_config(directory)
-
-    async def talk() -> local_pb2.AgentStatus:
-        async with _connected(config) as channel:
-            return await AgentServiceStub(channel).Status(Empty(), timeout=_CALL_TIMEOUT_S)
-
-    return asyncio.run(talk())
+    return ask(directory, lambda agent: agent.status())
 
 
-@asynccontextmanager
-async def _connected(config: AgentConfig) -> AsyncIterator[grpc.aio.Channel]:
-    from bedside.service.link.address import parse_address
-    from bedside.service.link.channel import open_channel
-    from bedside.service.link.errors import remote_errors
-
-    socket = config.api.socket
-    if not socket.is_socket():
-        raise UnavailableError("agent-not-running", f"no agent serves {socket}", remedy=_NOT_RUNNING)
-    channel = open_channel(parse_address(f"unix:{socket}"), None)
-    try:
-        with remote_errors("the agent"):
-            yield channel
-    except BedsideError as error:
-        if isinstance(error, UnavailableError):
-            raise UnavailableError("agent-not-running", f"no agent serves {socket}", remedy=_NOT_RUNNING) from error
-        raise
-    finally:
-        await channel.close()
+def component_fields(answer: local_pb2.AgentStatus) -> dict[str, dict[str, str]]:
+    """Every component's state and sentence."""
+    return {c.component: {"state": _LEVELS[c.state][1], "sentence": c.sentence} for c in answer.components}
 
 
-async def _follow(config: AgentConfig, since_id: int, as_json: bool) -> None:
-    async with _connected(config) as channel:
-        async for prediction in AgentServiceStub(channel).Follow(local_pb2.FollowRequest(since_id=since_id)):
-            _print_prediction(prediction, as_json)
-
-
-def _stored(config: AgentConfig, limit: int) -> list[local_pb2.Prediction]:
-    from bedside.agent.buffer.keys import load_key_ring
-    from bedside.agent.buffer.reader import BufferReader
-    from bedside.agent.pipeline import prediction_messages
-
-    with closing(BufferReader(_buffer_file(config), load_key_ring(_identity(config)))) as reader:
-        last = reader.last_prediction()
-        return prediction_messages(reader.predictions(max(0, last.number - limit), limit)) if last is not None else []
-
-
-def _buffer_file(config: AgentConfig) -> Path:
-    """The database. Raises UnavailableError `nothing-stored` before the first run."""
-    path = config.state_dir / BUFFER_NAME
-    if not path.exists():
-        raise UnavailableError(
-            "nothing-stored", "this agent has not run yet, so that nothing is stored", remedy="bedside agent run DIR"
-        )
-    return path
-
-
-def _identity(config: AgentConfig) -> Path:
-    return find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).directory
-
-
-def _print_prediction(prediction: local_pb2.Prediction, as_json: bool) -> None:
-    text = f"{prediction.id}  {prediction.stream}  {prediction.label}  {prediction.confidence_e6 / 1e6:.2f}"
-    emit_line(_prediction_fields(prediction), as_json, text)
-
-
-def _prediction_fields(prediction: local_pb2.Prediction) -> dict[str, object]:
-    return {
-        "id": prediction.id,
-        "stream": prediction.stream,
-        "start_ns": prediction.start_ns,
-        "end_ns": prediction.end_ns,
-        "label": prediction.label,
-        "confidence": prediction.confidence_e6 / 1e6,
-        "model": prediction.model_digest.hex(),
-        "latency_us": prediction.latency_us,
+def quality_words(quality: local_pb2.StreamQuality) -> str:
+    """What is wrong with a signal, in a few words."""
+    shares = {
+        "missing": quality.missing_e6,
+        "flat": quality.flat_e6,
+        "saturated": quality.saturated_e6,
+        "out of range": quality.out_of_range_e6,
     }
+    words = [f"{share / 1e4:.1f} % {what}" for what, share in shares.items() if share >= 500]
+    if quality.HasField("drift_psi_e3"):
+        words.append(f"drift {quality.drift_psi_e3 / 1e3:.2f}")
+    return ", ".join(words) or "good"
 
 
-def _stream_fields(stream: local_pb2.StreamStatus) -> dict[str, object]:
+def stage_words(model: local_pb2.ModelStatus, stage: str) -> str:
+    """Median and 99th percentile of a stage."""
+    for found in model.stages:
+        if found.stage == stage and found.count:
+            return f"{found.p50_us / 1e3:.2f}/{found.p99_us / 1e3:.2f} ms"
+    return "-"
+
+
+def stream_fields(stream: local_pb2.StreamStatus) -> dict[str, object]:
+    """A stream for programs."""
+    quality = stream.quality
     return {
         "stream": stream.stream,
         "session": stream.session_state,
         "rate_hz": round(stream.rate_hz, 3),
         "blocks": stream.blocks,
+        "records": stream.records,
         "gaps": stream.gaps,
         "dropped_blocks": stream.dropped_blocks,
         "last_seen_age_ms": stream.last_seen_age_ms,
+        "quality": {
+            "missing": quality.missing_e6 / 1e6,
+            "flat": quality.flat_e6 / 1e6,
+            "saturated": quality.saturated_e6 / 1e6,
+            "out_of_range": quality.out_of_range_e6 / 1e6,
+            "drift_psi": quality.drift_psi_e3 / 1e3 if quality.HasField("drift_psi_e3") else None,
+        },
     }
 
 
-def _status_fields(answer: local_pb2.AgentStatus) -> dict[str, object]:
-    """Flat, so that it reads as lines and as JSON."""
+def model_fields(model: local_pb2.ModelStatus) -> dict[str, object]:
+    """A model for programs."""
+    return {
+        "model": model.name,
+        "digest": model.digest.hex(),
+        "stream": model.stream,
+        "runtime": model.runtime,
+        "predictions": model.predictions,
+        "dropped_windows": model.dropped_windows,
+        "waiting_windows": model.waiting_windows,
+        "gaps": model.gaps,
+        "latency_us": {
+            stage.stage: {"count": stage.count, "p50": stage.p50_us, "p99": stage.p99_us, "max": stage.max_us}
+            for stage in model.stages
+        },
+        "error": model.error,
+    }
+
+
+def status_fields(answer: local_pb2.AgentStatus) -> dict[str, object]:
+    """The status for programs: the lines that people see, and numbers beside them."""
+    return _status_lines(answer) | {
+        "components": component_fields(answer),
+        "uptime_s": answer.uptime_s,
+        "rss_bytes": answer.rss_bytes,
+        "models": [model_fields(model) for model in answer.models],
+        "buffer_status": {
+            "bytes": answer.buffer.bytes,
+            "cap_bytes": answer.buffer.cap_bytes,
+            "file_bytes": answer.buffer.file_bytes,
+            "oldest_age_s": answer.buffer.oldest_age_s,
+            "evicted_parts": answer.buffer.evicted_parts,
+            "dropped_parts": answer.buffer.dropped_parts,
+            "written_bytes": answer.buffer.written_bytes,
+        },
+        "open_alarms": answer.open_alarms,
+    }
+
+
+def _status_lines(answer: local_pb2.AgentStatus) -> dict[str, object]:
+    """Flat, so that it reads as lines."""
     fields: dict[str, object] = {
         "version": answer.version,
         "site": answer.site or "not enrolled",
@@ -242,8 +223,16 @@ def _status_fields(answer: local_pb2.AgentStatus) -> dict[str, object]:
         "streams": len(answer.streams),
         "predictions": answer.predictions,
         "model": answer.model_running.hex()[:16] or "none",
+        "models served": ", ".join(f"{m.name} ({m.error or m.runtime})" for m in answer.models) or "none",
+        "stored": _stored_words(answer.buffer),
+        "alarms": f"{answer.open_alarms} open" if answer.open_alarms else "none open",
     }
     if answer.last_round_state:
         reason = f" ({answer.last_reason})" if answer.last_reason else ""
         fields["round"] = f"{answer.last_task} {answer.last_round}: {answer.last_round_state}{reason}"
     return fields
+
+
+def _stored_words(buffer: local_pb2.BufferStatus) -> str:
+    oldest = f", the oldest {human_duration(buffer.oldest_age_s)} old" if buffer.oldest_age_s else ""
+    return f"{human_bytes(buffer.bytes)} of {human_bytes(buffer.cap_bytes)}{oldest}"

@@ -10,15 +10,15 @@ from typing import Final
 
 import click
 
+from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import CONFIG_NAME, TEMPLATE, AgentConfig, load_agent_config
-from bedside.core.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, RefusedError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
 from bedside.service.options import FiniteRange
 from bedside.service.output import emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
-DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
 _MAX_TOKEN_CHARS: Final = 8_192
 _RENEW_BEFORE_NS: Final = 30 * 86_400 * 1_000_000_000
 
@@ -128,16 +128,7 @@ def run(directory: Path) -> None:
 
     config = load_agent_config(directory)
     setup_logging()
-    try:
-        asyncio.run(run_agent(directory, config, SystemClock(), SystemEntropy()))
-    except UnavailableError as error:
-        if error.code not in {"socket-in-use", "buffer-in-use"}:
-            raise
-        raise UnavailableError(
-            "agent-running",
-            f"an agent already runs in {directory}",
-            remedy=f"look at it with `bedside agent status {directory}`, or stop it first",
-        ) from error
+    asyncio.run(run_agent(directory, config, SystemClock(), SystemEntropy()))
 
 
 def _identity(config: AgentConfig) -> Identity:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bedside.agent.health.machine import MachineFacts
 from bedside.agent.inference.latency import LatencyFacts
+from bedside.agent.windows.quality import StreamQuality
 from bedside.proto.v1.device_pb2 import ComponentHealth
 from bedside.proto.v1.device_pb2 import ComponentState as WireState
 from bedside.service.health import ComponentState, Level
@@ -29,9 +30,11 @@ class StreamFacts:
     session_open: bool
     rate_hz: float
     blocks: int
+    records: int
     gaps: int
     dropped_blocks: int
     last_seen_age_ms: int
+    quality: StreamQuality | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from bedside.agent.inference.choice import Wish, choose, open_chosen
 from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, SlotNote
@@ -27,12 +29,13 @@ from bedside.service.files import sync_directory, write_durable
 from bedside.service.link.blobs import PARTIAL_SUFFIX, GetBlob, fetch_blob
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bedside.agent.inference.confinement import Limits
     from bedside.agent.inference.model import Model
     from bedside.agent.rounds.slots import Origin, Slot
     from bedside.core.bundle.manifest import WindowSpec
+    from bedside.core.bundle.preprocessing import ChannelReference
     from bedside.core.bundle.verify import Bundle, Parameters
     from bedside.core.policy import SitePolicy
     from bedside.proto.v1.common_pb2 import BlobRef
@@ -46,11 +49,12 @@ _SPARE_CHECKPOINTS: Final = 2
 
 
 class ServedModel(NamedTuple):
-    """A model that is ready, the slot that it serves in, and the windows that it takes."""
+    """A model that is ready, its slot, the windows that it takes, and what its author's streams looked like."""
 
     name: str
     model: Model
     window: WindowSpec
+    reference: Sequence[ChannelReference] = ()
 
 
 class ModelStore:
@@ -171,7 +175,9 @@ class ModelStore:
         window = bundle.manifest.window
         runtime = open_chosen(bundle, self.parameters(active, bundle), self._runtime_note(active), self._wish)
         model = Model(active.digest, bundle.manifest.labels, (window.length, window.channels), runtime)
-        return ServedModel(bundle.manifest.name, model, window)
+        reference = bundle.manifest.reference
+        channels = reference.channels if reference is not msgspec.UNSET else ()
+        return ServedModel(bundle.manifest.name, model, window, channels)
 
     def read_bundle(self, active: ActiveModel) -> Bundle:
         """Read an accepted bundle and check it again; one that does not hold any more is dropped.

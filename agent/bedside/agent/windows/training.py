@@ -23,7 +23,7 @@ from bedside.agent.windows.cutter import Window
 from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.stored import stored_windows_of, windows_of
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.ids import SessionId, StreamId
+from bedside.core.ids import SessionId
 
 MIN_COVER: Final = 0.9
 """Share of a window that one label must cover."""
@@ -55,7 +55,7 @@ def collect(
     max_windows: int,
     consent_only: bool = True,
     min_cover: float = MIN_COVER,
-    stream: str | None = None,
+    streams: Sequence[str] = (),
 ) -> TrainingSet:
     """Read the newest `max_windows` labelled windows.
 
@@ -67,7 +67,7 @@ def collect(
         max_windows: bound of memory: length x channels x 4 bytes each.
         consent_only: leave out sessions without consent for training.
         min_cover: share of a window that one label must cover.
-        stream: another stream than the spec names, when the model is bound to that.
+        streams: those that the model is bound to; empty for the one that the spec names.
 
     Raises:
         StoreError: `store-open`.
@@ -76,7 +76,8 @@ def collect(
     found: list[list[tuple[Window, int]]] = []
     left = max_windows
     with closing(BufferReader(database_path, keys)) as reader:
-        for session in reversed(reader.sessions(StreamId(spec.stream if stream is None else stream))):
+        sessions = [session for session in reader.sessions() if session.stream in (streams or (spec.stream,))]
+        for session in reversed(sessions):
             if left <= 0:
                 break
             if consent_only and not session.consent_training:

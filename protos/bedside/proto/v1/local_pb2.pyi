@@ -281,9 +281,11 @@ class FollowRequest(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        since_id: builtins.int = ...,
+        since_id: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["since_id", b"since_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_since_id", b"_since_id", "since_id", b"since_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_since_id", b"_since_id", "since_id", b"since_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_since_id", b"_since_id"]) -> typing.Literal["since_id"] | None: ...
 
 Global___FollowRequest: typing_extensions.TypeAlias = FollowRequest
 
@@ -452,14 +454,18 @@ class ListSessionsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     STREAM_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
     stream: builtins.str
     """Empty means all."""
+    limit: builtins.int
+    """The newest; 0 means 1,000."""
     def __init__(
         self,
         *,
         stream: builtins.str = ...,
+        limit: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["stream", b"stream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "stream", b"stream"]) -> None: ...
 
 Global___ListSessionsRequest: typing_extensions.TypeAlias = ListSessionsRequest
 
@@ -516,17 +522,21 @@ class OpenSessionRequest(google.protobuf.message.Message):
 
     STREAM_FIELD_NUMBER: builtins.int
     CONSENT_TRAINING_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
     stream: builtins.str
     consent_training: builtins.bool
     """Whether its windows may be trained on; the configuration's default when absent."""
+    origin: builtins.str
+    """"cli" or "api"; empty means "api"."""
     def __init__(
         self,
         *,
         stream: builtins.str = ...,
         consent_training: builtins.bool | None = ...,
+        origin: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training", "stream", b"stream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training", "origin", b"origin", "stream", b"stream"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_consent_training", b"_consent_training"]) -> typing.Literal["consent_training"] | None: ...
 
 Global___OpenSessionRequest: typing_extensions.TypeAlias = OpenSessionRequest
@@ -655,16 +665,42 @@ class LabelList(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LABELS_FIELD_NUMBER: builtins.int
+    ADDED_FIELD_NUMBER: builtins.int
+    added: builtins.int
+    """Of a call that adds labels: how many were not there before."""
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     def __init__(
         self,
         *,
         labels: collections.abc.Iterable[Global___Label] | None = ...,
+        added: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["labels", b"labels"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "labels", b"labels"]) -> None: ...
 
 Global___LabelList: typing_extensions.TypeAlias = LabelList
+
+@typing.final
+class ListLabelsRequest(google.protobuf.message.Message):
+    """A page of labels, the withdrawn ones among them: those of a session with ids above since_id, by id. A client asks
+    again with the last id until a page is empty.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    SINCE_ID_FIELD_NUMBER: builtins.int
+    session: builtins.str
+    since_id: builtins.int
+    def __init__(
+        self,
+        *,
+        session: builtins.str = ...,
+        since_id: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["session", b"session", "since_id", b"since_id"]) -> None: ...
+
+Global___ListLabelsRequest: typing_extensions.TypeAlias = ListLabelsRequest
 
 @typing.final
 class AddLabelsRequest(google.protobuf.message.Message):

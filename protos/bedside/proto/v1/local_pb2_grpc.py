@@ -82,7 +82,7 @@ class AgentServiceStub(object):
                 _registered_method=True)
         self.ListLabels = channel.unary_unary(
                 '/bedside.proto.v1.AgentService/ListLabels',
-                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.SerializeToString,
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ListLabelsRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.FromString,
                 _registered_method=True)
         self.AddLabels = channel.unary_unary(
@@ -122,7 +122,7 @@ class AgentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Follow(self, request, context):
-        """Predictions as they are made; with since_id the stored ones first.
+        """Predictions as they are made; with since_id the stored ones above it first, 0 for all of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -260,7 +260,7 @@ def add_AgentServiceServicer_to_server(servicer, server):
             ),
             'ListLabels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLabels,
-                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.FromString,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ListLabelsRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.SerializeToString,
             ),
             'AddLabels': grpc.unary_unary_rpc_method_handler(
@@ -557,7 +557,7 @@ class AgentService(object):
             request,
             target,
             '/bedside.proto.v1.AgentService/ListLabels',
-            bedside_dot_proto_dot_v1_dot_local__pb2.SessionRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.ListLabelsRequest.SerializeToString,
             bedside_dot_proto_dot_v1_dot_local__pb2.LabelList.FromString,
             options,
             channel_credentials,

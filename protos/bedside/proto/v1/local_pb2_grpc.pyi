@@ -175,15 +175,15 @@ _AgentServiceForgetSessionType = typing_extensions.TypeVar(
 _AgentServiceListLabelsType = typing_extensions.TypeVar(
     '_AgentServiceListLabelsType',
     grpc.UnaryUnaryMultiCallable[
-        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.ListLabelsRequest,
         bedside.proto.v1.local_pb2.LabelList,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
-        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.ListLabelsRequest,
         bedside.proto.v1.local_pb2.LabelList,
     ],
     default=grpc.UnaryUnaryMultiCallable[
-        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.ListLabelsRequest,
         bedside.proto.v1.local_pb2.LabelList,
     ],
 )
@@ -308,7 +308,7 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
             bedside.proto.v1.local_pb2.Forgotten,
         ],
         grpc.UnaryUnaryMultiCallable[
-            bedside.proto.v1.local_pb2.SessionRef,
+            bedside.proto.v1.local_pb2.ListLabelsRequest,
             bedside.proto.v1.local_pb2.LabelList,
         ],
         grpc.UnaryUnaryMultiCallable[
@@ -372,7 +372,7 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
             bedside.proto.v1.local_pb2.Forgotten,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
-            bedside.proto.v1.local_pb2.SessionRef,
+            bedside.proto.v1.local_pb2.ListLabelsRequest,
             bedside.proto.v1.local_pb2.LabelList,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
@@ -400,7 +400,7 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
     Status: _AgentServiceStatusType
 
     Follow: _AgentServiceFollowType
-    """Predictions as they are made; with since_id the stored ones first."""
+    """Predictions as they are made; with since_id the stored ones above it first, 0 for all of them."""
 
     Predict: _AgentServicePredictType
     """One window of the caller's own, decided by a served model and stored nowhere."""
@@ -470,7 +470,7 @@ AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
         bedside.proto.v1.local_pb2.Forgotten,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
-        bedside.proto.v1.local_pb2.SessionRef,
+        bedside.proto.v1.local_pb2.ListLabelsRequest,
         bedside.proto.v1.local_pb2.LabelList,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
@@ -509,7 +509,7 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         request: bedside.proto.v1.local_pb2.FollowRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bedside.proto.v1.local_pb2.Prediction], collections.abc.AsyncIterator[bedside.proto.v1.local_pb2.Prediction]]:
-        """Predictions as they are made; with since_id the stored ones first."""
+        """Predictions as they are made; with since_id the stored ones above it first, 0 for all of them."""
 
     @abc.abstractmethod
     def Predict(
@@ -566,7 +566,7 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ListLabels(
         self,
-        request: bedside.proto.v1.local_pb2.SessionRef,
+        request: bedside.proto.v1.local_pb2.ListLabelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.local_pb2.LabelList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.LabelList]]: ...
 

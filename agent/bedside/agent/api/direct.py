@@ -1,0 +1,73 @@
+"""What changes a device's store: asked of its agent, or done on the file itself while no agent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from bedside.agent.api.alarms import AlarmBook, check_by
+from bedside.agent.api.sessions import SessionCalls
+from bedside.agent.buffer.labels import Added, Labels
+from bedside.agent.buffer.rows import Alarm, Label, Session
+
+
+class Changes(Protocol):
+    """Every change; `bedside.agent.client.LocalAgent` has the same methods, and says what each of them refuses."""
+
+    async def open_session(self, stream: str, *, consent_training: bool | None = None, origin: str = "api") -> Session:
+        """Begin a session on a stream."""
+
+    async def close_session(self, stream: str) -> Session:
+        """End the stream's session."""
+
+    async def set_consent(self, session: str, *, training: bool) -> Session:
+        """Give or withdraw consent to train on a session."""
+
+    async def forget(self, session: str) -> Mapping[str, int]:
+        """Erase everything of a session."""
+
+    async def add_labels(self, labels: Sequence[Label]) -> Added:
+        """Store labels, all or none."""
+
+    async def withdraw_label(self, number: int) -> Label:
+        """Mark a label as withdrawn."""
+
+    async def acknowledge_alarm(self, number: int, by: str) -> Alarm:
+        """Say that somebody has seen an alarm."""
+
+
+class DirectChanges:
+    """The changes, done by this process, which is the store's writer."""
+
+    def __init__(self, sessions: SessionCalls, labels: Labels, alarms: AlarmBook) -> None:
+        self._sessions = sessions
+        self._labels = labels
+        self._alarms = alarms
+
+    async def open_session(self, stream: str, *, consent_training: bool | None = None, origin: str = "api") -> Session:
+        """Begin a session on a stream."""
+        return self._sessions.open(stream, consent_training=consent_training, origin=origin)
+
+    async def close_session(self, stream: str) -> Session:
+        """End the stream's session."""
+        return self._sessions.close(stream)
+
+    async def set_consent(self, session: str, *, training: bool) -> Session:
+        """Give or withdraw consent to train on a session."""
+        return self._sessions.set_consent(session, training=training)
+
+    async def forget(self, session: str) -> Mapping[str, int]:
+        """Erase everything of a session."""
+        return self._sessions.forget(session)
+
+    async def add_labels(self, labels: Sequence[Label]) -> Added:
+        """Store labels, all or none."""
+        return self._labels.add(labels)
+
+    async def withdraw_label(self, number: int) -> Label:
+        """Mark a label as withdrawn."""
+        return self._labels.withdraw(number)
+
+    async def acknowledge_alarm(self, number: int, by: str) -> Alarm:
+        """Say that somebody has seen an alarm."""
+        return self._alarms.acknowledge(number, check_by(by))

@@ -1,0 +1,107 @@
+"""The calls about predictions: following them, asking for one, and asking why."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from bedside.agent.api.follow import Followers
+from bedside.agent.api.messages import check_number
+from bedside.agent.inference.runtimes import Float32
+from bedside.core.errors import MalformedError
+from bedside.core.ids import check_id
+from bedside.proto.v1 import local_pb2
+
+MAX_VALUES: Final = 1_000_000
+"""Values of one window of a caller's own, 4 bytes each: what one message holds."""
+
+DEFAULT_SEGMENTS: Final = 16
+MAX_SEGMENTS: Final = 256
+"""Pieces of time of one explanation: each costs one prediction per channel."""
+
+
+class StoredPredictions(Protocol):
+    """Where predictions that were made earlier are read."""
+
+    def after(self, since_id: int) -> Sequence[local_pb2.Prediction]:
+        """The next ones above `since_id`, in order; empty at the end."""
+
+
+class ServedModels(Protocol):
+    """The models that serve."""
+
+    async def predict(self, model: str, values: Float32) -> local_pb2.PredictResponse:
+        """Decide one window.
+
+        Args:
+            model: name; may be empty when one serves.
+            values: (length * channels,) float32, finite, in C order and the stream's physical unit.
+
+        Raises:
+            ProtocolError: `no-such-model`, `which-model`.
+            MalformedError: `bad-window`.
+        """
+
+    async def explain(self, prediction: int, segments: int) -> local_pb2.Explanation:
+        """Why a stored prediction came out as it did.
+
+        Raises:
+            ProtocolError: `no-such-prediction`, or what it was made from is gone.
+        """
+
+
+class PredictionCalls:
+    """Answers from the store, from what is being published, and from the models."""
+
+    def __init__(self, stored: StoredPredictions, followers: Followers, models: ServedModels) -> None:
+        self._stored = stored
+        self._followers = followers
+        self._models = models
+
+    async def follow(self, request: local_pb2.FollowRequest) -> AsyncIterator[local_pb2.Prediction]:
+        """Earlier predictions above `since_id`, where one is given, and then each as it is made; none is left out."""
+        from_store = request.HasField("since_id")
+        last_id = check_number(request.since_id, "prediction")
+        with self._followers.subscribe() as fresh:
+            while from_store and (page := self._stored.after(last_id)):
+                for prediction in page:
+                    yield prediction
+                last_id = page[-1].id
+            waiting = self._followers.recent() if from_store else ()
+            for prediction in waiting:
+                if prediction.id > last_id:
+                    last_id = prediction.id
+                    yield prediction
+            async for prediction in fresh:
+                if prediction.id > last_id:
+                    yield prediction
+
+    async def predict(self, request: local_pb2.PredictRequest) -> local_pb2.PredictResponse:
+        """Decide one window of the caller's own; nothing of it is stored."""
+        if request.model:
+            check_id(request.model, "model")
+        return await self._models.predict(request.model, _values(request.values))
+
+    async def explain(self, request: local_pb2.ExplainRequest) -> local_pb2.Explanation:
+        """Why a stored prediction came out as it did."""
+        number = check_number(request.prediction_id, "prediction")
+        segments = request.segments or DEFAULT_SEGMENTS
+        if segments > MAX_SEGMENTS:
+            raise MalformedError("too-many-segments", f"{segments} segments are too many: {MAX_SEGMENTS} at most")
+        return await self._models.explain(number, segments)
+
+
+def _values(data: bytes) -> Float32:
+    """The values of a window.
+
+    Raises:
+        MalformedError: `bad-window`.
+    """
+    if not data or len(data) % 4 or len(data) > 4 * MAX_VALUES:
+        raise MalformedError("bad-window", f"a window of {len(data)} bytes is not 1 to {MAX_VALUES} float32 values")
+    values = np.frombuffer(data, "<f4").astype(np.float32)
+    if not np.isfinite(values).all():
+        raise MalformedError("bad-window", "a window holds a value that is not finite", remedy="fill gaps, or leave it")
+    return values

@@ -1,0 +1,234 @@
+"""`bedside agent top` on a terminal, from 80 columns on: streams, models, buffer, newest predictions, open alarms."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from rich.box import ROUNDED
+from rich.console import Group, JustifyMethod, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bedside.agent.cli.glance import MAX_STREAMS_SHOWN, Glance
+from bedside.agent.cli.looking import quality_words
+from bedside.agent.cli.sparks import Bar, Spark
+from bedside.agent.inference.latency import STAGES
+from bedside.proto.v1.device_pb2 import ComponentState
+from bedside.proto.v1.local_pb2 import AgentStatus, BufferStatus, ModelStatus, StreamStatus
+from bedside.service.output import human_bytes, human_duration
+from bedside.service.text import bounded
+
+_DOTS: Final = {
+    ComponentState.COMPONENT_STATE_OK: ("●", "green"),
+    ComponentState.COMPONENT_STATE_DEGRADED: ("◐", "yellow"),
+    ComponentState.COMPONENT_STATE_FAILED: ("○", "bold red"),
+}
+_PRIORITY_STYLES: Final = {"high": "bold red", "medium": "yellow", "low": "cyan"}
+_FEW: Final = 6
+"""Rows of a list on a terminal that is not tall."""
+
+_BAR_CHARS: Final = 8
+_NS_PER_MS: Final = 1_000_000
+_SILENT_MS: Final = 5_000
+_SPARE_ROWS: Final = 18
+"""Rows that everything else takes."""
+
+
+def draw(glance: Glance, height: int = 24) -> RenderableType:
+    """Return the whole screen; on a taller one the lists are longer."""
+    parts: list[RenderableType] = [_heading(glance)]
+    if glance.status is not None:
+        parts += [_components(glance.status), _streams(glance.status, glance), _models(glance.status, glance)]
+        parts.append(_buffer(glance.status.buffer, glance.written_bytes_per_s))
+        height -= len(glance.status.streams) + len(glance.status.models)
+    rows = max(_FEW, height - _SPARE_ROWS)
+    rows = min(rows, max(1, len(glance.stored.predictions), len(glance.stored.alarms)))
+    below = Table.grid(expand=True)
+    below.add_column(ratio=1)
+    below.add_column(ratio=1)
+    below.add_row(_predictions(glance, rows), _alarms(glance, rows))
+    return Group(*parts, below)
+
+
+def _heading(glance: Glance) -> RenderableType:
+    line = Table.grid(expand=True)
+    line.add_column(no_wrap=True)
+    line.add_column(no_wrap=True, justify="right")
+    clock = datetime.fromtimestamp(glance.now_ns / 1e9, UTC).astimezone().strftime("%H:%M:%S")
+    status = glance.status
+    if status is None:
+        line.add_row(Text.assemble(("Bedside", "bold cyan"), (f"  {bounded(glance.trouble)}", "bold red")), clock)
+        return line
+    who = Text.assemble(
+        ("Bedside ", "bold cyan"), status.device, ("  at ", "dim"), status.site or Text("no site yet", "dim")
+    )
+    facts = Text.assemble(
+        ("up ", "dim"), human_duration(status.uptime_s), "  ", human_bytes(status.rss_bytes), "  ", (clock, "bold")
+    )
+    line.add_row(who, facts)
+    return line
+
+
+def _components(status: AgentStatus) -> RenderableType:
+    line = Text()
+    unwell = []
+    for component in status.components:
+        dot, style = _DOTS.get(component.state, ("?", "dim"))
+        line.append(f"{dot} ", style)
+        line.append(f"{component.component}  ", "default" if style == "green" else style)
+        if style != "green":
+            unwell.append(Text(f"  {component.component}: {bounded(component.sentence)}", style, overflow="ellipsis"))
+    for sentence in unwell:
+        sentence.no_wrap = True
+    return Group(line, *unwell)
+
+
+def _streams(status: AgentStatus, glance: Glance) -> Panel:
+    table = _table(("stream", 1), ("rate", 0), ("seen", 0), ("signal", 3), ("quality", 1), right=("rate", "seen"))
+    for stream in status.streams[:MAX_STREAMS_SHOWN]:
+        silent = stream.last_seen_age_ms > _SILENT_MS
+        quality = quality_words(stream.quality)
+        wave = glance.stored.waves.get(stream.stream)
+        table.add_row(
+            Text(stream.stream),
+            Text(_rate(stream)),
+            Text(_age(stream.last_seen_age_ms), "yellow" if silent else "dim"),
+            Spark(wave, "dim" if silent else "cyan") if wave is not None else Text(_counts(stream), "dim"),
+            Text(quality, "green" if quality == "good" else "yellow"),
+        )
+    more = len(status.streams) - MAX_STREAMS_SHOWN
+    note = f"and {more} more: bedside agent streams" if more > 0 else ""
+    return _panel("streams", table if status.streams else Text("nothing has arrived yet", "dim"), note)
+
+
+def _models(status: AgentStatus, glance: Glance) -> Panel:
+    if not status.models:
+        return _panel("models", Text("none serves yet: name one in agent.toml, or wait for the first plan", "dim"))
+    right = ("per s", "drop", *STAGES)
+    table = _table(("model", 1), ("on", 0), ("per s", 0), *((stage, 0) for stage in STAGES), ("drop", 0), right=right)
+    faults = []
+    for model in status.models:
+        rate = glance.predictions_per_s.get(model.name)
+        table.add_row(
+            Text(model.name),
+            Text(model.runtime or "-", "dim"),
+            Text("-" if rate is None else f"{rate:.3g}"),
+            *(_stage(model, stage) for stage in STAGES),
+            Text(str(model.dropped_windows), "yellow" if model.dropped_windows else "dim"),
+        )
+        if model.error:
+            faults.append(Text(f"{model.name}: {bounded(model.error)}", "red", no_wrap=True, overflow="ellipsis"))
+    return _panel("models", Group(table, *faults), "p50/p99 in ms: window cut, waited, inferred; arrival to decision")
+
+
+def _buffer(buffer: BufferStatus, written_bytes_per_s: float | None) -> Panel:
+    share = buffer.bytes / buffer.cap_bytes if buffer.cap_bytes else 0.0
+    line = Table.grid(expand=True, padding=(0, 1))
+    line.add_column(ratio=1)
+    line.add_column(no_wrap=True, justify="right")
+    line.add_row(
+        Bar(share, "cyan" if share < 0.97 else "blue"),  # a full buffer is its normal state: the oldest goes
+        Text.assemble(
+            (human_bytes(buffer.bytes), "bold"), (f" of {human_bytes(buffer.cap_bytes)} ", "dim"), f"{share:.0%}"
+        ),
+    )
+    words = Text.assemble(
+        ("oldest ", "dim"),
+        human_duration(buffer.oldest_age_s) if buffer.oldest_age_s else "-",
+        ("   written ", "dim"),
+        "-" if written_bytes_per_s is None else f"{human_bytes(written_bytes_per_s)}/s",
+        ("   made room ", "dim"),
+        f"{buffer.evicted_parts}",
+        ("   lost ", "dim"),
+        (f"{buffer.dropped_parts}", "bold red" if buffer.dropped_parts else "default"),
+    )
+    return _panel("buffer", Group(line, words))
+
+
+def _predictions(glance: Glance, rows: int) -> Panel:
+    if not glance.stored.predictions:
+        return _panel("predictions", Text("none yet", "dim"), rows=rows)
+    table = Table.grid(expand=True, padding=(0, 1))
+    for ratio in (3, 2):
+        table.add_column(ratio=ratio, no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True)
+    table.add_column(width=_BAR_CHARS)
+    for one in glance.stored.predictions[:rows]:
+        style = "green" if one.confidence >= 0.9 else "default" if one.confidence >= 0.6 else "dim"
+        table.add_row(
+            Text(one.stream, "dim"), Text(bounded(one.label), style), Text(f"{one.confidence:.2f}", style),
+            Bar(one.confidence, style if style != "default" else "white"),
+        )  # fmt: skip
+    return _panel("predictions", table, rows=rows)
+
+
+def _alarms(glance: Glance, rows: int) -> Panel:
+    if not glance.stored.alarms:
+        return _panel("alarms", Text("none is open", "green"), rows=rows)
+    table = Table.grid(expand=True, padding=(0, 1))
+    for ratio in (None, 1, 1, None):
+        table.add_column(ratio=ratio, no_wrap=True, overflow="ellipsis")
+    for one in glance.stored.alarms[:rows]:
+        style = _PRIORITY_STYLES[one.priority] if not one.acknowledged_ns else "dim"
+        state = "seen" if one.acknowledged_ns else "louder" if one.escalated_ns else "cleared" if one.cleared_ns else ""
+        table.add_row(
+            Text("▲" if one.priority == "high" else "△", style), Text(bounded(one.rule), style),
+            Text(one.stream, "dim"), Text(state or _age((glance.now_ns - one.raised_ns) // _NS_PER_MS), style),
+        )  # fmt: skip
+    more = len(glance.stored.alarms) - rows
+    return _panel("alarms", table, f"and {more} more: bedside agent alarms" if more > 0 else "", rows)
+
+
+def _table(*columns: tuple[str, int], right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
+    for name, ratio in columns:
+        side: JustifyMethod = "right" if name in right else "left"
+        table.add_column(name, ratio=ratio or None, no_wrap=True, overflow="ellipsis", justify=side)
+    return table
+
+
+def _panel(title: str, body: RenderableType, note: str = "", rows: int | None = None) -> Panel:
+    return Panel(
+        body,
+        height=None if rows is None else rows + 2,
+        title=Text(title, "bold default"),
+        title_align="left",
+        subtitle=Text(note, "dim default") if note else None,
+        subtitle_align="right",
+        border_style="grey39",
+        box=ROUNDED,
+        padding=(0, 1),
+    )
+
+
+def _rate(stream: StreamStatus) -> str:
+    return f"{stream.rate_hz:.4g} Hz" if stream.rate_hz else "records"
+
+
+def _counts(stream: StreamStatus) -> str:
+    return f"{stream.records} records" if stream.records else f"{stream.blocks} blocks"
+
+
+def _age(milliseconds: int) -> str:
+    """How long ago, in one unit."""
+    if milliseconds < 1_500:
+        return "now"
+    return " ".join(human_duration(round(milliseconds / 1000)).split()[:2])
+
+
+def _stage(model: ModelStatus, stage: str) -> Text:
+    for found in model.stages:
+        if found.stage == stage and found.count:
+            late = stage == "decide" and found.p99_us > 10_000
+            return Text(f"{_ms(found.p50_us)}/{_ms(found.p99_us)}", "yellow" if late else "default")
+    return Text("-", "dim")
+
+
+def _ms(microseconds: int) -> str:
+    """Milliseconds in four characters at most: .05, 1.2, 35, 1200."""
+    value = microseconds / 1000
+    if value < 0.995:
+        return f"{value:.2f}".removeprefix("0")
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"

@@ -1,0 +1,145 @@
+"""The commands about sessions: open, close, list, consent, and forget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from bedside.agent.buffer.rows import Session
+from bedside.agent.cli.reach import DIRECTORY, change, reading
+from bedside.core.ids import StreamId, check_id
+from bedside.service.options import COUNT
+from bedside.service.output import Table, emit, human_age, json_option
+from bedside.service.platform import SystemClock
+
+_NS_PER_MS = 1_000_000
+
+
+@click.group("session")
+def sessions() -> None:
+    """Open, close and list sessions: the times in which a stream belongs to one person.
+
+    A session has a random name that stays on this device. Every sample, label, prediction and alarm belongs to one, no
+    window crosses one, and erasure and consent are by session. A stream that is silent for long enough begins another
+    session by itself.
+    """
+
+
+@sessions.command("open")
+@click.argument("directory", type=DIRECTORY)
+@click.argument("stream")
+@click.option(
+    "--consent/--no-consent",
+    "consent",
+    default=None,
+    help="Whether its windows may be trained on.  [default: as agent.toml says]",
+)
+@json_option
+def open_session(directory: Path, stream: str, consent: bool | None, as_json: bool) -> None:
+    """Begin a session on STREAM, and end the one before: what arrives from now on belongs to it."""
+    session = change(directory, lambda agent: agent.open_session(stream, consent_training=consent, origin="cli"))
+    _show(session, as_json)
+
+
+@sessions.command("close")
+@click.argument("directory", type=DIRECTORY)
+@click.argument("stream")
+@json_option
+def close_session(directory: Path, stream: str, as_json: bool) -> None:
+    """End the session of STREAM. Signal that still arrives begins another one by itself."""
+    _show(change(directory, lambda agent: agent.close_session(stream)), as_json)
+
+
+@sessions.command("consent")
+@click.argument("directory", type=DIRECTORY)
+@click.argument("session")
+@click.argument("answer", type=click.Choice(["give", "withdraw"]))
+@json_option
+def consent_session(directory: Path, session: str, answer: str, as_json: bool) -> None:
+    """Give or withdraw consent to train on SESSION.
+
+    Without it the session's windows are in no training from the next round on; predictions and alarms go on. What was
+    learned before stays in models: a sum cannot be taken apart. To erase the session, see `bedside agent forget`.
+    """
+    _show(change(directory, lambda agent: agent.set_consent(session, training=answer == "give")), as_json)
+
+
+@sessions.command("list")
+@click.argument("directory", type=DIRECTORY)
+@click.option("--stream", default="", help="Of this stream only.")
+@click.option("--limit", default=50, show_default=True, type=COUNT, help="Newest to show.")
+@json_option
+def list_sessions(directory: Path, stream: str, limit: int, as_json: bool) -> None:
+    """List the newest sessions of DIRECTORY, the oldest first."""
+    name = StreamId(check_id(stream, "stream")) if stream else None
+    now_ns = SystemClock().now_ns()
+    with reading(directory) as reader:
+        found = reader.sessions(name)[-limit:]
+    rows = [
+        (
+            one.session,
+            one.stream,
+            human_age(one.opened_ns, now_ns),
+            "open" if one.closed_ns is None else human_age(one.closed_ns, now_ns),
+            "yes" if one.consent_training else "no",
+            one.origin,
+        )
+        for one in found
+    ]
+    columns = ("SESSION", "STREAM", "OPENED", "CLOSED", "TRAINING", "ORIGIN")
+    emit([_fields(one) for one in found], as_json, table=Table(columns, rows, empty="no sessions yet"))
+
+
+@click.command()
+@click.argument("directory", type=DIRECTORY)
+@click.argument("session")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def forget(directory: Path, session: str, yes: bool, as_json: bool) -> None:
+    """Erase everything of SESSION on this device: signal, records, windows, labels, predictions, alarms.
+
+    The pages of the file are overwritten before it returns. Signal of an open session that still arrives belongs to
+    another one. What a model learned from it in past rounds stays in that model.
+    """
+    if not yes:
+        click.confirm(f"Erase session {session} for good?", abort=True, err=True)
+    rows = change(directory, lambda agent: agent.forget(session))
+    _tell_erased(session, rows, as_json)
+
+
+def _tell_erased(session: str, rows: Mapping[str, int], as_json: bool) -> None:
+    table = Table(
+        ("TABLE", "ROWS ERASED"),
+        [(name, str(count)) for name, count in rows.items() if count],
+        right=frozenset({"ROWS ERASED"}),
+        empty="there was nothing but the session's own row",
+    )
+    emit({"session": session, "erased": dict(rows)}, as_json, table=table)
+
+
+def _show(session: Session, as_json: bool) -> None:
+    now_ns = SystemClock().now_ns()
+    people = {
+        "session": session.session,
+        "stream": session.stream,
+        "opened": human_age(session.opened_ns, now_ns),
+        "closed": "open" if session.closed_ns is None else human_age(session.closed_ns, now_ns),
+        "consent to train": session.consent_training,
+        "origin": session.origin,
+    }
+    emit(_fields(session) if as_json else people, as_json)
+
+
+def _fields(session: Session) -> dict[str, object]:
+    return {
+        "session": session.session,
+        "stream": session.stream,
+        "opened_ms": session.opened_ns // _NS_PER_MS,
+        "closed_ms": None if session.closed_ns is None else session.closed_ns // _NS_PER_MS,
+        "opened_ns": session.opened_ns,
+        "closed_ns": session.closed_ns,
+        "consent_training": session.consent_training,
+        "origin": session.origin,
+    }

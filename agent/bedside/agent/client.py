@@ -1,0 +1,312 @@
+"""Talking to the agent of this machine from a program of one's own.
+
+    async with LocalAgent("gateway") as agent:
+        session = await agent.open_session("ecg")
+        async for prediction in agent.follow():
+            print(prediction.label, prediction.confidence)
+
+Times are nanoseconds since 1970, as the agent's clock has them. Every failure is a `BedsideError` with a code, a
+sentence and a remedy; `agent-not-running` when there is nobody to talk to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bedside.agent.api.messages import alarm_row, label_message, label_row, prediction_row, session_row
+from bedside.agent.buffer.labels import Added
+from bedside.agent.buffer.rows import Alarm, Label, Prediction, Session
+from bedside.agent.config import CONFIG_NAME, load_agent_config
+from bedside.agent.writer import is_served
+from bedside.core.errors import UnavailableError
+from bedside.core.ids import SessionId, StreamId
+from bedside.proto.v1 import local_pb2 as wire
+from bedside.proto.v1.common_pb2 import Empty
+from bedside.proto.v1.local_pb2_grpc import AgentServiceStub
+from bedside.service.link.address import parse_address
+from bedside.service.link.channel import open_channel
+from bedside.service.link.errors import remote_errors
+
+if TYPE_CHECKING:
+    import grpc
+
+    from bedside.proto.v1.local_pb2_grpc import AgentServiceAsyncStub
+
+NOT_RUNNING: Final = "agent-not-running"
+TIMEOUT_S: Final = 10.0
+_AGAIN_S: Final = 0.25
+"""Seconds between two looks for an agent that is away."""
+
+Stream = TypeVar("Stream", bound="grpc.aio.Call")
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says about one window.
+
+    Attributes:
+        model: its name.
+        model_digest: of the parameters that decided, 32 bytes.
+        label: the most probable class.
+        probabilities: of every class, 0 to 1.
+        latency_s: seconds that it took.
+    """
+
+    model: str
+    model_digest: bytes
+    label: str
+    probabilities: Mapping[str, float]
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a prediction came out as it did.
+
+    Attributes:
+        prediction: its number.
+        method: how it was found.
+        effects: (segments, channels) float32: by how much the probability of the predicted class falls when that piece
+            of that channel is covered. Positive speaks for the class, negative against it.
+    """
+
+    prediction: int
+    method: str
+    effects: Float32
+
+
+class LocalAgent:
+    """A connection to the agent, to be used in `async with`; it connects by itself again when the agent was away."""
+
+    def __init__(self, where: Path | str, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Name the agent; nothing is opened yet.
+
+        Args:
+            where: its directory (the one with agent.toml), or its socket.
+            timeout_s: for every call but `follow` and `follow_alarms`.
+        """
+        self._where = Path(where)
+        self._timeout_s = timeout_s
+        self._socket = self._where
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            UnavailableError: `agent-not-running`.
+            ConfigError: from agent.toml.
+        """
+        if (self._where / CONFIG_NAME).exists() or self._where.is_dir():
+            self._socket = load_agent_config(self._where).api.socket
+        if not is_served(self._socket):
+            raise not_running(self._socket)
+        self._channel = open_channel(parse_address(f"unix:{self._socket.absolute()}"), None, max_reconnect_s=_AGAIN_S)
+        self._stub: AgentServiceAsyncStub = AgentServiceStub(self._channel)
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def status(self) -> wire.AgentStatus:
+        """Everything that the agent says about itself; see `protos/bedside/proto/v1/local.proto`."""
+        with self._errors():
+            return await self._stub.Status(Empty(), timeout=self._timeout_s)
+
+    async def follow(self, since: int | None = None, *, patience_s: float = 60.0) -> AsyncIterator[Prediction]:
+        """Yield predictions as they are made, each once and in order, for ever.
+
+        When the agent goes away, it is looked for, and what was made in the meantime comes first.
+
+        Args:
+            since: number of the last prediction that is known: the stored ones after it come first (0: all that are
+                stored). None: from now on.
+            patience_s: seconds to wait for an agent that went away; `math.inf` for ever.
+
+        Raises:
+            UnavailableError: `agent-not-running`, after `patience_s`.
+        """
+        last = (await self.status()).predictions if since is None else since
+        away_s = 0.0
+        while True:
+            try:
+                with self._errors(), _ended(self._stub.Follow(wire.FollowRequest(since_id=last))) as call:
+                    async for message in call:
+                        last, away_s = message.id, 0.0
+                        yield prediction_row(message)
+            except UnavailableError:
+                if away_s >= patience_s:
+                    raise
+            away_s += _AGAIN_S
+            await asyncio.sleep(_AGAIN_S)
+
+    async def predict(self, values: npt.ArrayLike, *, model: str = "") -> Answer:
+        """Have a served model decide one window; nothing of it is stored.
+
+        Args:
+            values: (length, channels), in the physical unit of the model's stream.
+            model: its name; may be left out when one serves.
+
+        Raises:
+            MalformedError: `bad-window`: the window has another shape than the model's, or holds what is no number.
+            ProtocolError: `no-such-model`, or `which-model`.
+        """
+        data = np.ascontiguousarray(values, "<f4").tobytes()
+        with self._errors():
+            answer = await self._stub.Predict(wire.PredictRequest(model=model, values=data), timeout=self._timeout_s)
+        probabilities = {one.label: one.probability_e6 / 1e6 for one in answer.probabilities}
+        return Answer(answer.model, answer.model_digest, answer.label, probabilities, answer.latency_us / 1e6)
+
+    async def explain(self, prediction: int, *, segments: int = 16) -> Explanation:
+        """Find out which pieces of the signal a stored prediction rests on; kept beside it from then on.
+
+        Raises:
+            ProtocolError: there is no such prediction, or its signal or model is gone.
+        """
+        request = wire.ExplainRequest(prediction_id=prediction, segments=segments)
+        with self._errors():
+            return explanation_of(await self._stub.Explain(request, timeout=self._timeout_s))
+
+    async def sessions(self, stream: str = "", *, limit: int = 1_000) -> list[Session]:
+        """The newest sessions, in the order in which they were opened."""
+        request = wire.ListSessionsRequest(stream=stream, limit=limit)
+        with self._errors():
+            answer = await self._stub.ListSessions(request, timeout=self._timeout_s)
+        return [session_row(message) for message in answer.sessions]
+
+    async def open_session(self, stream: str, *, consent_training: bool | None = None, origin: str = "api") -> Session:
+        """Begin a session on a stream, and end the one before; what arrives from now on belongs to it.
+
+        Args:
+            stream: its id.
+            consent_training: whether its windows may be trained on; None for what agent.toml says.
+            origin: who asks: `api` or `cli`.
+        """
+        request = wire.OpenSessionRequest(stream=stream, consent_training=consent_training, origin=origin)
+        with self._errors():
+            return session_row(await self._stub.OpenSession(request, timeout=self._timeout_s))
+
+    async def close_session(self, stream: str) -> Session:
+        """End the stream's session. Raises ProtocolError `no-open-session`."""
+        with self._errors():
+            return session_row(
+                await self._stub.CloseSession(wire.CloseSessionRequest(stream=stream), timeout=self._timeout_s)
+            )
+
+    async def set_consent(self, session: str, *, training: bool) -> Session:
+        """Give or withdraw consent to train on a session. Raises ProtocolError `no-such-session`."""
+        request = wire.SetConsentRequest(session=session, consent_training=training)
+        with self._errors():
+            return session_row(await self._stub.SetConsent(request, timeout=self._timeout_s))
+
+    async def forget(self, session: str) -> Mapping[str, int]:
+        """Erase everything of a session, and return the rows that went by table.
+
+        It returns when the pages are overwritten, which takes longer for a long session than other calls do.
+
+        Raises:
+            ProtocolError: `no-such-session`.
+        """
+        with self._errors():
+            return dict((await self._stub.ForgetSession(wire.SessionRef(session=session))).rows)
+
+    async def labels(self, session: str) -> list[Label]:
+        """All labels of a session by number, the withdrawn ones among them."""
+        found: list[Label] = []
+        with self._errors():
+            while page := await self._page(session, found[-1].number if found else 0):
+                found += page
+        return found
+
+    async def add_label(self, stream: str, start_ns: int, end_ns: int, label: str) -> Label:
+        """Say what the time from `start_ns` to `end_ns` on a stream was; `add_labels` for many."""
+        one = Label(StreamId(stream), SessionId(""), start_ns, end_ns, label, "api")
+        return (await self.add_labels([one])).labels[0]
+
+    async def add_labels(self, labels: Sequence[Label]) -> Added:
+        """Store labels, all or none; the same one again adds nothing.
+
+        Raises:
+            ProtocolError: `no-session-covers`, `label-crosses-session` or `no-such-session`.
+            MalformedError: the name or the time of one is none.
+        """
+        request = wire.AddLabelsRequest(labels=map(label_message, labels))
+        with self._errors():
+            answer = await self._stub.AddLabels(request, timeout=self._timeout_s)
+        return Added(tuple(label_row(message) for message in answer.labels), answer.added)
+
+    async def withdraw_label(self, number: int) -> Label:
+        """Mark a label as withdrawn: nothing uses it any more. Raises ProtocolError `no-such-label`."""
+        with self._errors():
+            return label_row(await self._stub.WithdrawLabel(wire.LabelRef(id=number), timeout=self._timeout_s))
+
+    async def alarms(self, *, open_only: bool = False, limit: int = 1_000) -> list[Alarm]:
+        """The newest alarms, in the order in which they were raised."""
+        request = wire.ListAlarmsRequest(open_only=open_only, limit=limit)
+        with self._errors():
+            answer = await self._stub.ListAlarms(request, timeout=self._timeout_s)
+        return [alarm_row(message) for message in answer.alarms]
+
+    async def follow_alarms(self) -> AsyncIterator[Alarm]:
+        """Yield every open alarm, and then each change of one as it is durable.
+
+        Raises:
+            UnavailableError: `agent-not-running`, when the agent goes away: begin again, with the open ones.
+        """
+        with self._errors(), _ended(self._stub.FollowAlarms(Empty())) as call:
+            async for message in call:
+                yield alarm_row(message)
+
+    async def acknowledge_alarm(self, number: int, by: str) -> Alarm:
+        """Say that somebody has seen an alarm: `by` is a role or a place. Raises ProtocolError `no-such-alarm`."""
+        request = wire.AcknowledgeAlarmRequest(id=number, by=by)
+        with self._errors():
+            return alarm_row(await self._stub.AcknowledgeAlarm(request, timeout=self._timeout_s))
+
+    async def _page(self, session: str, after: int) -> list[Label]:
+        request = wire.ListLabelsRequest(session=session, since_id=after)
+        answer = await self._stub.ListLabels(request, timeout=self._timeout_s)
+        return [label_row(message) for message in answer.labels]
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with remote_errors("the agent"):
+                yield
+        except UnavailableError as error:
+            if error.code == "peer-unavailable":
+                raise not_running(self._socket) from error
+            raise
+
+
+@contextmanager
+def _ended(call: Stream) -> Iterator[Stream]:
+    """End a stream with the block that reads it, instead of when it is collected."""
+    try:
+        yield call
+    finally:
+        call.cancel()
+
+
+def explanation_of(message: wire.Explanation) -> Explanation:
+    """An explanation from the wire."""
+    effects = np.array(message.effect_e6, np.float32).reshape(message.segments, message.channels) / np.float32(1e6)
+    return Explanation(message.prediction_id, message.method, effects)
+
+
+def not_running(socket: Path) -> UnavailableError:
+    """The error of an agent that is not there."""
+    return UnavailableError(
+        NOT_RUNNING,
+        f"no agent serves {socket}",
+        remedy="start it: `bedside agent run`, or systemctl start bedside-agent",
+    )

@@ -1,0 +1,183 @@
+"""What callers ask of the served models: to decide a window of their own, and why a window was decided as it was.
+
+Nothing of this runs in the agent's loop or ahead of the windows of a stream: a batch at a time, beside them.
+
+An explanation is made by the model that decided. Once another one serves in its slot, there is none: what the new
+parameters look at is no reason for what the old ones said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+
+import numpy as np
+
+from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.buffer.rows import Explanation, Prediction
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.inference.model import Model
+from bedside.agent.inference.occlusion import METHOD, borders, covered, effects
+from bedside.agent.inference.runtimes import Float32
+from bedside.agent.pipeline import Pipeline
+from bedside.agent.windows.recut import recut
+from bedside.agent.windows.shaping import Shaper
+from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import signal_channels
+from bedside.core.clock import Clock
+from bedside.core.errors import MalformedError, ProtocolError
+from bedside.proto.v1 import local_pb2
+
+_MILLION = 1_000_000
+
+
+class ModelAnswers:
+    """Answers of one device's models. Use from the agent's loop.
+
+    Args:
+        pipeline: knows what serves.
+        buffer: where explanations are kept.
+        reader: of the same file, for the loop.
+        open_reader: opens another one, for a thread.
+        clock: for the time an answer took.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        buffer: BufferStore,
+        reader: BufferReader,
+        open_reader: Callable[[], BufferReader],
+        clock: Clock,
+    ) -> None:
+        self._pipeline = pipeline
+        self._buffer = buffer
+        self._reader = reader
+        self._open_reader = open_reader
+        self._clock = clock
+
+    async def predict(self, model: str, values: Float32) -> local_pb2.PredictResponse:
+        """Decide one window of the caller's own; nothing of it is stored.
+
+        It goes through the stages of a window (detrend, normalise, offset and scale), not through those of a stream:
+        resampled and filtered it must be already, and intervals between beats are its last channels.
+
+        Args:
+            model: name of a slot; may be empty when one serves.
+            values: (length * channels,) float32 in C order, in the stream's physical unit.
+
+        Raises:
+            ProtocolError: `no-such-model`, `which-model`.
+            MalformedError: `bad-window`.
+        """
+        began_s = self._clock.monotonic_s()
+        name = self._name(model)
+        served, spec = self._pipeline.served(name)
+        x = _shaped(spec, values)
+        (probabilities,) = await self._pipeline.engine.call(lambda: served.probabilities(x[np.newaxis]))
+        return local_pb2.PredictResponse(
+            model=name,
+            model_digest=served.digest,
+            label=served.labels[int(probabilities.argmax())],
+            probabilities=[
+                local_pb2.ClassProbability(label=label, probability_e6=round(float(share) * _MILLION))
+                for label, share in zip(served.labels, probabilities, strict=True)
+            ],
+            latency_us=max(0, round((self._clock.monotonic_s() - began_s) * _MILLION)),
+        )
+
+    async def explain(self, prediction: int, segments: int) -> local_pb2.Explanation:
+        """Why a stored prediction came out as it did; made once for as many segments, and then kept.
+
+        Raises:
+            ProtocolError: `no-such-prediction`; `other-model` when what decided serves no longer; `signal-gone`.
+            StoreError: `store-read`, `store-write`.
+        """
+        found = self._find(prediction)
+        kept = self._reader.explanation(prediction)
+        model, spec = self._decider(found)
+        pieces = len(borders(spec.length, segments)) - 1
+        if kept is None or len(kept.weights) != pieces:
+            kept = Explanation(prediction, found.session, METHOD, await self._weigh(found, model, spec, pieces))
+            if not self._buffer.put_explanation(kept):
+                raise _gone(prediction)
+        return local_pb2.Explanation(
+            prediction_id=prediction,
+            method=kept.method,
+            segments=kept.weights.shape[0],
+            channels=kept.weights.shape[1],
+            effect_e6=[round(float(effect) * _MILLION) for effect in kept.weights.ravel()],
+        )
+
+    async def _weigh(self, found: Prediction, model: Model, spec: WindowSpec, segments: int) -> Float32:
+        call = self._pipeline.engine.call
+        window = await call(lambda: self._recut(found, spec))
+        if window is None:
+            self._buffer.flush()  # the newest signal may still wait for its commit
+            window = await call(lambda: self._recut(found, spec))
+        if window is None:
+            raise _gone(found.number)
+        x, label = window, model.labels.index(found.label)
+        whole = await call(lambda: model.probabilities(x[np.newaxis]))
+        parts = [(await call(partial(model.probabilities, batch)))[:, label] for batch in covered(x, segments)]
+        return effects(float(whole[0, label]), np.concatenate(parts), spec.channels)
+
+    def _recut(self, found: Prediction, spec: WindowSpec) -> Float32 | None:
+        """In a thread, with a connection of its own."""
+        with closing(self._open_reader()) as reader:
+            window = recut(reader, spec, found)
+        return window.values if window is not None else None
+
+    def _find(self, number: int) -> Prediction:
+        found = self._reader.prediction(number)
+        if found is None and 0 < number <= self._pipeline.predictions:
+            self._buffer.flush()
+            found = self._reader.prediction(number)
+        if found is None:
+            raise ProtocolError(
+                "no-such-prediction", f"there is no prediction {number}", remedy="bedside agent predictions"
+            )
+        return found
+
+    def _decider(self, found: Prediction) -> tuple[Model, WindowSpec]:
+        """The slot whose model made a prediction."""
+        for name, worker in self._pipeline.engine.slots.items():
+            if worker.model.digest == found.model:
+                return self._pipeline.served(name)
+        raise ProtocolError(
+            "other-model",
+            f"the model that made prediction {found.number} does not serve any more",
+            remedy="explain a prediction of a model that serves",
+        )
+
+    def _name(self, model: str) -> str:
+        slots = self._pipeline.engine.slots
+        if model in slots:
+            return model
+        serving = ", ".join(slots) or "none"
+        if model or not slots:
+            raise ProtocolError("no-such-model", f"no model {model or 'at all'} serves", remedy=f"serving: {serving}")
+        if len(slots) > 1:
+            raise ProtocolError("which-model", "several models serve: name one", remedy=f"serving: {serving}")
+        return next(iter(slots))
+
+
+def _shaped(spec: WindowSpec, values: Float32) -> Float32:
+    """A caller's window as the model sees it, by the code that shapes a stream's."""
+    if values.size != spec.length * spec.channels or not np.isfinite(values).all():
+        raise MalformedError(
+            "bad-window",
+            f"a window of {values.size} values, or with one that is not finite",
+            remedy=f"the model takes {spec.length} samples of {spec.channels} channels",
+        )
+    window, channels = values.reshape(spec.length, spec.channels).astype(np.float64), signal_channels(spec)
+    return Shaper(spec).shape(window[:, :channels], tuple(float(value) for value in window[0, channels:]))
+
+
+def _gone(number: int) -> ProtocolError:
+    return ProtocolError(
+        "signal-gone",
+        f"what prediction {number} was made from is not in the buffer any more",
+        remedy="explain newer predictions, or raise buffer.cap_mib or buffer.raw_hours",
+    )

@@ -1,0 +1,59 @@
+"""Why a window was decided as it was: cover a piece of a channel, and see how the decision changes.
+
+A covered piece holds its channel's mean over the window, so that nothing but what happens in it goes away. The effect
+is the fall of the predicted class's probability: positive speaks for the class, negative against it. It needs nothing
+of a model but its answers, and so works for every runtime.
+
+Source: M. D. Zeiler, R. Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from bedside.agent.inference.runtimes import Float32
+
+METHOD: Final = "occlusion"
+MAX_BATCH_BYTES: Final = 1 << 20
+"""Covered windows that are decided at once; the windows of the stream wait no longer than that takes."""
+
+
+def borders(length: int, segments: int) -> list[int]:
+    """First sample of each piece, and the end of the last; there are never more pieces than samples."""
+    pieces = max(1, min(segments, length))
+    return [length * piece // pieces for piece in range(pieces + 1)]
+
+
+def covered(window: Float32, segments: int) -> Iterator[Float32]:
+    """Yield the covered windows in batches (n, L, C), segment by segment and within each channel by channel.
+
+    Args:
+        window: (L, C) as the model sees it.
+        segments: pieces of time.
+    """
+    length, channels = window.shape
+    edges, mean = borders(length, segments), window.mean(axis=0, dtype=np.float64).astype(np.float32)
+    places = [(first, end, channel) for first, end in pairwise(edges) for channel in range(channels)]
+    per_batch = max(1, MAX_BATCH_BYTES // window.nbytes)
+    for at in range(0, len(places), per_batch):
+        some = places[at : at + per_batch]
+        batch = np.repeat(window[np.newaxis], len(some), axis=0)
+        for row, (first, end, channel) in enumerate(some):
+            batch[row, first:end, channel] = mean[channel]
+        yield batch
+
+
+def effects(whole: float, parts: Float32, channels: int) -> Float32:
+    """Return (segments, channels) float32: how much the probability falls.
+
+    Args:
+        whole: probability of the class that was predicted.
+        parts: (segments * channels,) its probability in the order of `covered`.
+        channels: of the window.
+    """
+    fallen: Float32 = (np.float32(whole) - parts).reshape(-1, channels).astype(np.float32)
+    return fallen

@@ -1,0 +1,90 @@
+"""Sessions by the local API: where they begin and end, consent, and erasure that is proven in the file."""
+
+from __future__ import annotations
+
+import pytest
+
+from bedside.core.errors import BedsideError
+from bedside.core.ids import StreamId
+
+ECG = StreamId("ecg")
+T0 = 1_700_000_000_000_000_000
+S = 1_000_000_000
+GAP_S = 60.0
+
+
+async def code_of(call) -> str:
+    with pytest.raises(BedsideError) as refused:
+        await call
+    return refused.value.code
+
+
+async def test_a_session_begins_where_the_streams_signal_stands(served) -> None:
+    first = served.signal(0, 4)
+    served.clock.at_s = 6.5  # what was measured at 4.0 to 6.5 s is still on its way
+    async with served.agent() as agent:
+        opened = await agent.open_session(ECG)
+        before, after = await agent.sessions(ECG)
+    assert (before.session, before.closed_ns) == (first, T0 + 4 * S)
+    assert after == opened
+    assert (opened.opened_ns, opened.closed_ns, opened.origin) == (T0 + 4 * S, None, "api")
+    assert served.signal(4, 1) == opened.session
+
+
+async def test_on_a_stream_that_is_silent_it_begins_now(served) -> None:
+    served.signal(0, 4)
+    served.clock.at_s = 5 + GAP_S
+    async with served.agent() as agent:
+        assert (await agent.open_session(ECG)).opened_ns == T0 + round((5 + GAP_S) * S)
+        assert (await agent.open_session("new-bed")).opened_ns == T0 + round((5 + GAP_S) * S)
+
+
+async def test_a_session_ends_with_the_last_sample_and_what_comes_later_is_another(served) -> None:
+    first = served.signal(0, 4)
+    async with served.agent() as agent:
+        closed = await agent.close_session(ECG)
+        assert (closed.session, closed.closed_ns) == (first, T0 + 4 * S)
+        assert await code_of(agent.close_session(ECG)) == "no-open-session"
+    assert served.signal(4, 1) != first
+
+
+async def test_consent_is_given_and_withdrawn_by_session(served) -> None:
+    async with served.agent() as agent:
+        given, refused = await agent.open_session(ECG), await agent.open_session("b", consent_training=False)
+        assert (given.consent_training, refused.consent_training) == (True, False)
+        withdrawn = await agent.set_consent(given.session, training=False)
+        assert (withdrawn.session, withdrawn.consent_training) == (given.session, False)
+        assert (await agent.set_consent(given.session, training=True)).consent_training
+        assert await code_of(agent.set_consent("no-such", training=True)) == "no-such-session"
+
+
+async def test_an_open_session_is_erased_and_its_signal_goes_on_in_another(served) -> None:
+    first = served.signal(0, 4)
+    async with served.agent() as agent:
+        await agent.add_label(ECG, T0, T0 + S, "atrial-fibrillation")
+        served.store.flush()
+        rows = await agent.forget(first)
+        assert await agent.sessions() == []
+        assert await code_of(agent.forget(first)) == "no-such-session"
+    assert (rows["sessions"], rows["labels"]) == (1, 1)
+    assert rows["blobs"] >= 4
+    second = served.signal(4, 1)
+    assert second != first
+    folder = served.store.database.path.parent
+    files = [path.read_bytes() for path in folder.glob("buffer.db*")]
+    assert not any(first.encode() in data or b"atrial-fibrillation" in data for data in files)
+
+
+async def test_what_is_no_stream_is_refused_before_it_is_stored(served) -> None:
+    async with served.agent() as agent:
+        for name in ("", "ECG", "a/b", "x" * 65):
+            assert await code_of(agent.open_session(name)) == "bad-id"
+        assert await code_of(agent.open_session("ecg", origin="gap")) == "bad-origin"
+        assert await agent.sessions() == []
+
+
+async def test_a_list_holds_the_newest_and_is_bounded(served) -> None:
+    async with served.agent() as agent:
+        made = [await agent.open_session(StreamId(f"bed-{number}")) for number in range(5)]
+        assert await agent.sessions(limit=2) == made[-2:]
+        assert await agent.sessions("bed-1") == [made[1]]

@@ -1,0 +1,158 @@
+"""Commands that change a device: through its agent while it runs, on the file while it does not, never both at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bedside.agent.buffer.configured import open_store
+from bedside.agent.buffer.keys import load_key_ring
+from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.config import load_agent_config
+from bedside.agent.writer import become_writer
+from bedside.service.platform import SystemClock, SystemEntropy
+
+HELD = """
+import sys
+from pathlib import Path
+from bedside.agent.writer import become_writer
+from bedside.service.platform import SystemClock
+with become_writer(Path(sys.argv[1]), Path("none"), SystemClock()):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["running", "stopped"])
+def both(request, typed):
+    """The same commands with the agent and without it."""
+    if request.param == "running":
+        return typed(request.getfixturevalue("running").path)
+    device = request.getfixturevalue("device")
+    return typed(device.path)
+
+
+def reader_of(path: Path) -> BufferReader:
+    return BufferReader(path / "state" / "buffer.db", load_key_ring(path / "state" / "identity"))
+
+
+def test_a_session_is_opened_listed_consented_and_closed(both) -> None:
+    opened = both.json("session open bed-4 --no-consent")
+    assert (opened["stream"], opened["origin"], opened["closed_ns"]) == ("bed-4", "cli", None)
+    assert not opened["consent_training"]
+    assert both.json(f"session consent {opened['session']} give")["consent_training"]
+    again = both.json("session open bed-4")
+    assert again["consent_training"], "the configuration's default"
+    closed = both.json("session close bed-4")
+    assert closed["session"] == again["session"]
+    found = {one["session"]: one for one in both.json("session list --stream bed-4")}
+    assert found[opened["session"]]["closed_ns"] is not None
+    assert found[again["session"]] == closed
+    assert "bed-4" in both.say("session list")
+    both.refused("session close bed-4", "no-open-session")
+    both.refused("session open BED", "bad-id")
+    both.refused("session consent no-such withdraw", "no-such-session")
+
+
+def test_a_label_is_added_listed_and_withdrawn(both) -> None:
+    session = both.json("session open bed-5")
+    start_s = session["opened_ns"] // 10**9 + 1
+    added = both.json(f"label add bed-5 {start_s} {start_s + 30} af")
+    assert (added["origin"], added["session"], added["new"]) == ("cli", session["session"], True)
+    assert "it was there already" in both.say(f"label add bed-5 {start_s} {start_s + 30} af")
+    listed = both.json(f"label list --session {session['session']}")
+    assert [one["id"] for one in listed] == [added["id"]]
+    assert both.json(f"label withdraw {added['id']}")["withdrawn"]
+    assert both.json(f"label list --session {session['session']}") == []
+    assert "withdrawn" in both.say(f"label list --session {session['session']} --withdrawn")
+    both.refused("label withdraw 99999999", "no-such-label")
+    both.refused(f"label add bed-5 1 {start_s} af", "no-session-covers")
+    assert "START" in both.call("label add bed-5 yesterday 2 af").stderr
+
+
+def test_a_file_of_labels_is_imported_as_a_whole_and_once(both, tmp_path) -> None:
+    start_ns = both.json("session open bed-6")["opened_ns"]
+    lines = "".join(f"{start_ns + at * 10**9},{start_ns + (at + 1) * 10**9},beat-{at % 3}\n" for at in range(200))
+    file = tmp_path / "beats.csv"
+    file.write_text(f"start_ns,end_ns,label\n{lines}")
+    first, second = (both.json(f"label import {file} --stream bed-6") for _ in range(2))
+    assert (first["labels"], first["new"], first["names"]) == (200, 200, ["beat-0", "beat-1", "beat-2"])
+    assert (second["labels"], second["new"]) == (200, 0)
+    file.write_text(f"start_ns,end_ns,label\n{lines}{start_ns + 5},{start_ns},back\n1,2,\n")
+    done = both.call(f"label import {file} --stream bed-6")
+    assert done.returncode == 65
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["line 202", "line 203", "error"]
+    file.write_text(f"start_ns,end_ns,label\n{start_ns},{start_ns + 1},fresh\n1,2,too early\n")
+    both.refused(f"label import {file} --stream bed-6", "no-session-covers")
+    labels = both.json("label list --stream bed-6 --limit 1000")
+    assert len(labels) == 200, "of a batch with one that is refused, nothing is stored"
+    assert {one["origin"] for one in labels} == {"csv:beats.csv"}
+
+
+def test_a_session_is_erased_after_a_question_and_what_went_is_told(both) -> None:
+    session = both.json("session open bed-7")["session"]
+    asked = both.call(f"forget {session}", text="n\n")
+    assert asked.returncode == 130
+    assert [one["session"] for one in both.json("session list --stream bed-7")] == [session]
+    assert both.call(f"forget {session}", text="y\n").stdout.split() == ["TABLE", "ROWS", "ERASED", "sessions", "1"]
+    assert both.json("session list --stream bed-7") == []
+    both.refused(f"forget {session} --yes", "no-such-session")
+
+
+def test_the_open_session_of_a_running_stream_is_erased_and_the_stream_goes_on(running, typed) -> None:
+    agent = typed(running.path)
+    running.await_predictions()
+    (session,) = [one["session"] for one in agent.json("session list --stream wrist") if one["closed_ns"] is None][-1:]
+    erased = agent.json(f"forget {session} --yes")["erased"]
+    assert erased["sessions"] == 1
+    newest = running.predictions(1)[-1]["id"] if running.predictions(1) else 0
+    running.await_predictions(newest + 40)
+    time_ended = time.monotonic() + 30
+    while not [one for one in agent.json("session list --stream wrist") if one["closed_ns"] is None]:
+        assert time.monotonic() < time_ended
+    reader = reader_of(running.path)
+    tables = ("blobs", "predictions", "labels", "counters", "sessions", "alarms", "explanations", "records")
+    left = {table: reader._rows(f"SELECT count(*) FROM {table} WHERE session = ?", session)[0][0] for table in tables}
+    reader.close()
+    assert left == dict.fromkeys(tables, 0)
+
+
+def test_an_alarm_is_acknowledged_while_no_agent_runs(device, typed) -> None:
+    agent = typed(device.path)
+    agent.say("session open wrist")
+    config = load_agent_config(device.path)
+    keys = load_key_ring(device.path / "state" / "identity")
+    with become_writer(config.state_dir, config.api.socket, SystemClock()):
+        store = open_store(config, keys, SystemClock(), SystemEntropy())
+        session = store.sessions.current("wrist")
+        store.database.run_tx("alarm", lambda tx: tx.execute(
+            "INSERT INTO alarms (rule, stream, session, priority, raised_ns, value) VALUES ('fall', 'wrist', ?,"
+            " 'high', 1700000000000000000, 0.97)", (session,)
+        ))  # fmt: skip
+        store.close()
+    assert [one["state"] for one in agent.json("alarms list --open")] == ["raised"]
+    assert "fall" in agent.say("alarms")
+    assert agent.json("alarms ack 1 --by nurse-station-2")["acknowledged_by"] == "nurse-station-2"
+    assert "nurse-station-2" in agent.say("alarms")
+    agent.refused("alarms ack 2 --by ward", "no-such-alarm")
+    assert "--by" in agent.call("alarms ack 1").stderr
+
+
+def test_a_command_waits_for_another_that_writes(device, typed) -> None:
+    agent = typed(device.path)
+    state = str(device.path / "state")
+    command = [sys.executable, "-c", HELD, state]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        line = [sys.executable, "-m", "bedside.service", "agent", "session", "open", str(device.path), "ecg"]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(3)
+            other.stdin.close()
+            assert waiting.wait(30) == 0
+            waiting.communicate()
+    assert len(agent.json("session list")) == 1

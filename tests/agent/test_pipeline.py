@@ -1,0 +1,309 @@
+"""The sample path: what the disk refuses is still decided, whose it is stays known, and the erased leave nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from bedside.agent.alarms.desk import AlarmDesk
+from bedside.agent.api.follow import AlarmFollowers, Followers
+from bedside.agent.buffer.ahead import RETRY_S
+from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.config import AlarmRule
+from bedside.agent.inference.answers import ModelAnswers
+from bedside.agent.inference.model import Model
+from bedside.agent.pipeline import Pipeline
+from bedside.agent.rounds.models import ServedModel
+from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import ChannelReference
+from bedside.core.errors import MalformedError, ProtocolError, StoreError
+from bedside.core.samples import Block, Mark, Record
+from bedside.service.platform import SystemEntropy
+
+S = 1_000_000_000
+KEY = b"k" * 32
+DEADLINE_S = 20.0
+WRIST = WindowSpec("wrist", 2, 50.0, 10, 10, (1.0, 0.0), (2.0, 1.0))
+VITALS = WindowSpec("bed", 2, 1.0, 1, 1, (0.0, 0.0), (1.0, 1.0), fields=("spo2", "pulse"))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 1_000.0
+
+    def now_ns(self) -> int:
+        return int(self.s * S)
+
+    def monotonic_s(self) -> float:
+        self.s += 1e-6  # time passes while one looks
+        return self.s
+
+
+class Slope:
+    """Answers with a probability that rises with the first half of channel 0, and does not see the rest."""
+
+    name = "onnx"
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        seen = x[:, : max(1, x.shape[1] // 2), 0].mean(axis=1)
+        return np.stack([-seen, seen], axis=1).astype(np.float32)
+
+
+def served(spec: WindowSpec, name: str = "har", digest: bytes = b"m" * 32) -> ServedModel:
+    return ServedModel(name, Model(digest, ("low", "high"), (spec.length, spec.channels), Slope()), spec)
+
+
+class Device:
+    """A buffer, a pipeline, and who hears of what."""
+
+    def __init__(self, path, *rules: AlarmRule) -> None:
+        self.path, self.clock = path, Clock()
+        self.buffer = BufferStore(path, KEY, self.clock, SystemEntropy(), cap_bytes=1 << 20, gap_s=5.0)
+        self.told: list[object] = []
+        self.alarms_told: list[object] = []
+        followers, alarm_followers = Followers(), AlarmFollowers()
+        followers.publish = self.told.append
+        alarm_followers.publish = self.alarms_told.append
+        self.alarms = AlarmDesk(rules, self.buffer, self.clock, alarm_followers)
+        self.pipeline = Pipeline(self.buffer, self.clock, followers, 0, alarms=self.alarms)
+        self.reader = BufferReader(path, KEY)
+        self.at_ns = 100 * S
+
+    def send(self, blocks: int = 1, stream: str = "wrist", skip_s: float = 0.0) -> None:
+        self.at_ns += round(skip_s * S)
+        for _ in range(blocks):
+            values = np.linspace(0, 2, 20, dtype=np.float32).reshape(10, 2)
+            self.pipeline.consume(Block(stream, self.at_ns, 50.0, values))
+            self.at_ns += S // 5
+
+    async def decided(self, count: int) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.told) < count:
+                await asyncio.sleep(0)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.s += seconds
+        self.pipeline.flush_due()
+
+    def predictions(self):
+        with closing(BufferReader(self.path, KEY)) as reader:
+            return reader.predictions(0, 10_000)
+
+    def answers(self) -> ModelAnswers:
+        return ModelAnswers(self.pipeline, self.buffer, self.reader, lambda: BufferReader(self.path, KEY), self.clock)
+
+    def full(self, monkeypatch) -> None:
+        def refuse(name: str, work: object) -> None:
+            raise StoreError("store-write", f"{name} was not written: disk is full")
+
+        monkeypatch.setattr(self.buffer.database, "run_tx", refuse)
+
+
+@pytest.fixture
+async def device(tmp_path):
+    made = Device(tmp_path / "buffer.db", AlarmRule(name="high", label="high", above=0.05))
+    yield made
+    await made.pipeline.close(DEADLINE_S)
+    made.reader.close()
+    made.buffer.close()
+
+
+async def test_a_full_disk_stops_neither_decisions_nor_those_who_follow_and_loses_none(device, monkeypatch) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.send(5)
+    await device.decided(5)
+    device.pass_time(2)
+    with monkeypatch.context() as patch:
+        device.full(patch)
+        device.send(20)
+        await device.decided(25)
+        device.pass_time(2)
+        assert device.pipeline.store_error is not None
+        assert len(device.predictions()) == 5
+    device.pass_time(2)
+    assert [one.number for one in device.predictions()] == list(range(1, 26))
+    assert [one.id for one in device.told] == list(range(1, 26))
+
+
+async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id(device, monkeypatch) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.send(3)
+    await device.decided(3)
+    with monkeypatch.context() as patch:
+        device.full(patch)
+        device.send(3, skip_s=60)  # a gap: somebody else, and nothing can be written
+        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "session-open", "adt"))
+        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns + S, "walk", "replay"))
+        device.send(3)
+        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "session-close", "adt"))
+        device.send(3)
+        device.send(2, stream="other")  # a stream that was never seen
+        await device.decided(12)
+    device.pass_time(RETRY_S)
+    device.send(3)
+    await device.decided(15)
+    device.pass_time(2)
+    sessions = {one.session: one for one in device.reader.sessions()}
+    found = [one.session for one in device.predictions()]
+    assert len(found) == 15
+    assert set(found) <= set(sessions)
+    groups = [found[at] for at in range(0, 15, 3)]
+    assert [session for session in groups for _ in range(3)] == found
+    assert len(set(groups)) == 4  # after the disk came back, the last session goes on
+    assert groups[3] == groups[4]
+    assert [device.reader.labels(one) for one in groups] == [[]] * 5  # nobody's label is another's
+    assert device.reader.counters()["dropped-labels"] == 1
+    assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "gap"]
+    closed = [sessions[one].closed_ns is not None for one in groups[:4]]
+    assert closed == [True, True, True, False]
+
+
+async def test_an_alarm_of_a_session_that_the_disk_refused_is_told_with_it(device, monkeypatch) -> None:
+    device.pipeline.serve(served(WRIST))
+    with monkeypatch.context() as patch:
+        device.full(patch)
+        device.send(2)
+        await device.decided(2)
+        device.pass_time(1)
+        assert device.alarms_told == []
+        assert device.alarms.waiting == 1
+    device.clock.s += RETRY_S
+    device.alarms.tick()  # before the pipeline had a look at the disk
+    (told,) = device.alarms_told
+    assert told.session == device.predictions()[0].session
+    assert told.session in {one.session for one in device.reader.sessions()}
+
+
+async def test_records_are_stored_and_decided_beside_the_windows(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.pipeline.serve(served(VITALS, "vitals"))
+    for at in range(3):
+        device.pipeline.consume(Record("bed", (100 + at) * S, {"spo2": 0.9, "pulse": 70.0}))
+        device.send()
+    device.pipeline.consume(Record("bed", 103 * S, {"spo2": float("inf")}))  # cannot be kept
+    await device.decided(6)
+    device.pass_time(2)
+    assert (
+        sorted((one.model_name, one.stream) for one in device.predictions())
+        == [("har", "wrist")] * 3 + [("vitals", "bed")] * 3
+    )
+    (session,) = device.reader.sessions("bed")
+    assert [record.values["spo2"] for record in device.reader.records("bed", session.session)] == [0.9] * 3
+    facts = {stream.stream: stream for stream in device.pipeline.streams()}
+    assert (facts["bed"].records, facts["bed"].dropped_blocks, facts["wrist"].records) == (4, 1, 0)
+    assert device.pipeline.store_error is None
+
+
+async def test_what_waits_of_an_erased_session_leaves_nothing(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.send(4)  # the first goes to the thread
+    session = device.buffer.sessions.current("wrist")
+    device.buffer.forget(session)
+    await device.pipeline.close(DEADLINE_S)
+    device.pass_time(2)
+    assert device.predictions() == []
+    assert device.reader.sessions() == []
+    assert device.reader.counters() == {}
+
+
+async def test_one_model_on_many_streams_cuts_each_for_itself(device) -> None:
+    device.pipeline.serve(served(WRIST), ["left", "right"])
+    for _ in range(4):
+        device.send(stream="left")
+        device.send(stream="right")
+        device.send(stream="wrist")  # which it does not read
+    await device.decided(8)
+    assert sorted(one.stream for one in device.told) == ["left"] * 4 + ["right"] * 4
+    (facts,) = device.pipeline.models()
+    assert (facts.streams, facts.predictions, facts.dropped_windows, facts.error) == (("left", "right"), 8, 0, "")
+
+
+async def test_a_callers_window_is_shaped_as_a_streams_and_stored_nowhere(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.send()
+    await device.decided(1)
+    values = np.linspace(0, 2, 20, dtype=np.float32)
+    answer = await device.answers().predict("", values)
+    assert (answer.model, answer.model_digest, answer.label) == ("har", b"m" * 32, device.told[0].label)
+    shares = {one.label: one.probability_e6 for one in answer.probabilities}
+    assert abs(shares[answer.label] - device.told[0].confidence_e6) <= 1
+    assert sum(shares.values()) == pytest.approx(1_000_000, abs=2)
+    assert len(device.told) == 1
+
+
+async def test_a_callers_window_of_another_form_or_model_is_refused(device) -> None:
+    answers = device.answers()
+    with pytest.raises(ProtocolError, match="no model at all"):
+        await answers.predict("", np.zeros(20, np.float32))
+    device.pipeline.serve(served(WRIST))
+    for values in (np.zeros(19, np.float32), np.full(20, np.nan, np.float32)):
+        with pytest.raises(MalformedError):
+            await answers.predict("har", values)
+    with pytest.raises(ProtocolError, match="no model ecg"):
+        await answers.predict("ecg", np.zeros(20, np.float32))
+    device.pipeline.serve(served(VITALS, "vitals"))
+    with pytest.raises(ProtocolError, match="several models"):
+        await answers.predict("", np.zeros(20, np.float32))
+
+
+async def test_an_explanation_shows_what_the_model_looks_at_and_is_kept(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.send(3)
+    await device.decided(3)
+    told = await device.answers().explain(2, 5)
+    effects = np.array(told.effect_e6).reshape(told.segments, told.channels)
+    assert (told.method, effects.shape) == ("occlusion", (5, 2))
+    assert effects[:2, 0].all()  # the first half of channel 0
+    assert not effects[3:, 0].any()
+    assert not effects[:, 1].any()
+    kept = device.reader.explanation(2)
+    assert np.abs(kept.weights * 1e6 - effects).max() <= 0.6
+    device.pipeline.serve(served(WRIST, digest=b"n" * 32))
+    with pytest.raises(ProtocolError) as caught:
+        await device.answers().explain(1, 5)
+    assert caught.value.code == "other-model"
+
+
+async def test_a_prediction_on_a_record_is_explained_too(device) -> None:
+    device.pipeline.serve(served(VITALS, "vitals"))
+    device.pipeline.consume(Record("bed", 100 * S, {"spo2": 0.9, "pulse": 70.0}))
+    await device.decided(1)
+    told = await device.answers().explain(1, 16)
+    assert (told.segments, told.channels, list(told.effect_e6)) == (1, 2, [0, 0])  # one sample is its own mean
+
+
+async def test_what_cannot_be_explained_says_why(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.send(3)
+    await device.decided(3)
+    with pytest.raises(ProtocolError, match="no prediction 9"):
+        await device.answers().explain(9, 5)
+    device.buffer.flush()
+    device.buffer.run("evict", lambda tx: tx.execute("DELETE FROM blobs"))
+    with pytest.raises(ProtocolError) as caught:
+        await device.answers().explain(2, 5)
+    assert caught.value.code == "signal-gone"
+
+
+async def test_a_streams_quality_is_told_and_held_against_the_models_reference(device) -> None:
+    reference = (ChannelReference((0.5,), (0.5, 0.5), 0.0, 1.0), ChannelReference((0.5,), (0.5, 0.5), -9.0, 9.0))
+    device.pipeline.serve(served(WRIST)._replace(reference=reference))
+    device.send(10)
+    await device.decided(10)
+    (facts,) = device.pipeline.streams()
+    assert facts.quality.missing == 0
+    assert facts.quality.out_of_range == pytest.approx(0.25)  # half of channel 0 lies above 1
+    device.pipeline.serve(served(WRIST, digest=b"n" * 32)._replace(reference=reference))  # a round's result
+    assert device.pipeline.streams()[0].quality == facts.quality
+
+
+async def test_blocks_without_samples_cost_nothing_but_themselves(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.pipeline.consume(Block("wrist", device.at_ns, 50.0, np.empty((0, 2), np.float32)))
+    device.send(2)
+    await device.decided(2)
+    assert device.pipeline.streams()[0].dropped_blocks == 1
