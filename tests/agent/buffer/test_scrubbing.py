@@ -17,21 +17,20 @@ SESSIONS = 20
 
 
 def churn(database: Database, seed: int) -> dict[str, list[bytes]]:
-    """Insert, some of it late, and drop the oldest; returns what was sealed by session."""
+    """Insert and delete all over the file; returns what was sealed by session."""
     rng = np.random.default_rng(seed)
     sealed: dict[str, list[bytes]] = {secrets.token_hex(8): [] for _ in range(SESSIONS)}
-    for second in range(400):
+    for _ in range(200):
         rows = []
-        for number, session in enumerate(sealed):
+        for session in sealed:
             content = rng.bytes(int(rng.choice([100, 200, 300, 900])))
-            late = int(rng.integers(1, 300)) * 1_000 + int(rng.integers(1, 9)) if rng.random() < 0.1 else 0
             sealed[session].append(content)
-            rows.append((1_000_000 + second * 1_000 + number * 10 - late, session, content))
+            rows.append((int(rng.integers(1, 1_000_000)), session, content))
+        gone = (int(rng.integers(1, 1_000_000)),)
 
-        def work(tx, rows=rows, second=second) -> None:
+        def work(tx, rows=rows, gone=gone) -> None:
             tx.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, 0, 0, ?, 0)", rows)
-            if second > 200:
-                tx.execute("DELETE FROM records WHERE id IN (SELECT id FROM records ORDER BY id LIMIT 20)")
+            tx.execute("DELETE FROM records WHERE id IN (SELECT id FROM records WHERE id > ? LIMIT 15)", gone)
 
         database.run_tx("churn", work)
     return sealed
