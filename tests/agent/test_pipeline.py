@@ -10,6 +10,7 @@ import pytest
 
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.api.follow import AlarmFollowers, Followers
+from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.buffer.ahead import RETRY_S
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
@@ -160,6 +161,21 @@ async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id
     assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "gap"]
     closed = [sessions[one].closed_ns is not None for one in groups[:4]]
     assert closed == [True, True, True, False]
+
+
+async def test_a_session_that_is_opened_by_hand_comes_after_what_the_disk_refused(device, monkeypatch) -> None:
+    calls = SessionCalls(device.buffer, device.reader, device.clock, 5.0)
+    device.send(3)
+    with monkeypatch.context() as patch:
+        device.full(patch)
+        device.send(3, skip_s=60)
+        with pytest.raises(StoreError):
+            calls.open("wrist", consent_training=None, origin="api")
+    opened = calls.open("wrist", consent_training=None, origin="api")
+    assert device.buffer.ahead.current("wrist") == opened.session
+    assert [one.origin for one in device.reader.sessions()] == ["gap", "gap", "api"]
+    device.pass_time(RETRY_S)
+    assert device.buffer.ahead.current("wrist") == opened.session
 
 
 async def test_an_alarm_of_a_session_that_the_disk_refused_is_told_with_it(device, monkeypatch) -> None:
