@@ -69,3 +69,9 @@ def test_a_liar_sends_the_opposite_of_what_is_honest_and_passes_every_check(kind
     assert opened.examples == (60 if kind == "ipm_quiet" else 3)
     for at in (0, 1, 3):
         np.testing.assert_array_equal(sent[at][0].delta["w0"], honest[at][0].delta["w0"])
+
+
+def test_the_replay_of_records_names_its_figures_without_the_data(tmp_path):
+    told = run("ecg_replay", tmp_path)
+    assert {"samples_lost", "beats_not_decided_once", "sensitivity_v"} <= {one["name"] for one in told["figures"]}
+    assert all(one["value"] is None and "real data is not here" in one["note"] for one in told["figures"])

@@ -120,7 +120,7 @@ CHANGES: tuple[Change, ...] = (
 
 
 def shrink(data: bytes, fails: Callable[[bytes], bool], tries: int = 3_000) -> bytes:
-    """A smaller input that still fails: pieces are left out, large ones first, then bytes made zero."""
+    """A smaller input that still fails: pieces are left out, large ones first."""
     size = max(1, len(data) // 2)
     while size and tries > 0:
         place = 0

@@ -14,7 +14,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -35,7 +35,6 @@ from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.observer import Observer, Parts
-from bedside.agent.health.pulse import Pulse
 from bedside.agent.health.runs import RunNote
 from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.pipeline import Pipeline, prediction_messages
@@ -44,6 +43,7 @@ from bedside.agent.serving import Serving
 from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
+from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.agent.writer import become_writer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
@@ -59,6 +59,9 @@ from bedside.service.logs import event
 from bedside.service.notify import Notifier
 from bedside.service.policy_file import read_policy
 
+if TYPE_CHECKING:
+    from bedside.agent.health.pulse import Pulse
+
 _LOGGER = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_S: Final = 0.04
@@ -66,6 +69,11 @@ FLUSH_INTERVAL_S: Final = 0.04
 
 DRAIN_S: Final = 2.0
 """Seconds in which windows that wait at the end are still decided; what is left is counted."""
+
+RETENTION_INTERVAL_S: Final = 60.0
+"""Seconds between two looks whether something has expired."""
+RETENTION_PAUSE_S: Final = 0.1
+"""Seconds between two steps of retention: samples come first."""
 
 _PAGE_ROWS: Final = 500
 _CALL_CLOCK_TICKS: Final = 25
@@ -94,6 +102,7 @@ class Agent:
         keys = load_key_ring(identity.directory)
         database = config.state_dir / BUFFER_NAME
         self._buffer = open_store(config, keys, clock, entropy)
+        self._retention = Retention(database, keys, RetentionRules.of(config.buffer))
         self._reader = BufferReader(database, keys)
         self._open_reader = lambda: BufferReader(database, keys)
         last = self._reader.last_prediction()
@@ -142,6 +151,7 @@ class Agent:
             await self._serving.start()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._work())
+                tasks.create_task(self._retain())
                 tasks.create_task(self._supervisor.run())
                 tasks.create_task(self._uplink.run())
         finally:
@@ -181,6 +191,21 @@ class Agent:
                 self._observer.look()
                 self._notifier.watchdog()
             await asyncio.sleep(FLUSH_INTERVAL_S)
+
+    async def _retain(self) -> None:
+        """Let old signal expire, a minute of one stream at a time; it is read beside the loop and written in it."""
+        while True:
+            await asyncio.sleep(RETENTION_INTERVAL_S)
+            try:
+                while step := await asyncio.to_thread(
+                    self._retention.prepare, self._clock.now_ns(), self._pipeline.window_specs()
+                ):
+                    self._buffer.expire(step)
+                    await asyncio.sleep(RETENTION_PAUSE_S)
+            except BedsideError as error:
+                event(_LOGGER, "retention-waits", level=logging.WARNING, error=error)
+            except Exception:
+                _LOGGER.exception("retention-failed")
 
     def _facts(self, pulse: Pulse) -> AgentFacts:
         self._observer.clock_offset_ms = pulse.clock_offset_ms

@@ -4,6 +4,7 @@ Invariants:
     * Nothing here ends the process or reaches the sample path. Whatever fails, a damaged key or journal, an answer
       that nobody thought of, or a defect, becomes the state of the component `link`, and is tried again.
     * The files of the link are opened here and not before, so that a device whose link is damaged still predicts.
+    * The code of rounds is loaded when there is a link: a device that is not enrolled never needs it (3 MB).
 
 Source: DESIGN sections 3 and 5.
 """
@@ -13,17 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bedside.agent.config import AgentConfig
 from bedside.agent.health.facts import AgentFacts
 from bedside.agent.health.heartbeat import Detail
-from bedside.agent.health.pulse import Pulse
-from bedside.agent.rounds.client import Report, RoundClient, RoundSettings
-from bedside.agent.rounds.journal import Contribution, Journal
-from bedside.agent.rounds.link import CoordinatorLink
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.clock import Clock, Entropy
@@ -32,6 +29,12 @@ from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
 from bedside.service.link.errors import UNEXPECTED, unexpected
 from bedside.service.logs import event
+
+if TYPE_CHECKING:
+    from bedside.agent.health.pulse import Pulse
+    from bedside.agent.rounds.client import Report, RoundClient
+    from bedside.agent.rounds.journal import Contribution, Journal
+    from bedside.agent.rounds.link import CoordinatorLink
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class Uplink:
         config: of the agent.
         identity: its keys; they need not be whole.
         models: bundles and checkpoints.
-        on_model: awaited when a verified model is here that should serve.
+        on_model: awaited when a verified model is here that should serve; returns the streams that it reads.
         report: called when link or trainer change.
         observe: makes the facts of a heartbeat.
         detail: how much of them may be told.
@@ -68,7 +71,7 @@ class Uplink:
         clock: Clock,
         entropy: Entropy,
         *,
-        on_model: Callable[[ActiveModel], Awaitable[None]],
+        on_model: Callable[[ActiveModel], Awaitable[Sequence[str]]],
         report: Report,
         observe: Callable[[Pulse], AgentFacts],
         detail: Callable[[], Detail],
@@ -122,6 +125,8 @@ class Uplink:
         while self._identity.credential is None or self._identity.certificate_pem is None:
             self._report("link", _NOT_ENROLLED)
             await asyncio.sleep(ENROLMENT_INTERVAL_S)
+        from bedside.agent.rounds.journal import Journal
+
         if self._journal is None:
             self._journal = Journal.open(self._config.state_dir)
         if self._sequence is None:
@@ -131,6 +136,8 @@ class Uplink:
             tasks.create_task(self._talk(self._journal, self._sequence))
 
     async def _talk(self, journal: Journal, sequence: SequenceNumbers) -> None:
+        from bedside.agent.rounds.link import CoordinatorLink
+
         while True:
             certificate = self._identity.certificate_pem
             link = CoordinatorLink.open(self._identity, self._config.link.service_address)
@@ -152,6 +159,8 @@ class Uplink:
             await asyncio.sleep(ENROLMENT_INTERVAL_S)
 
     def _round_client(self, link: CoordinatorLink, journal: Journal, sequence: SequenceNumbers) -> RoundClient:
+        from bedside.agent.rounds.client import RoundClient, RoundSettings
+
         config = self._config
         return RoundClient(
             RoundSettings(config.state_dir, config.policy, config.training, config.link.poll_wait_ms),
@@ -167,6 +176,8 @@ class Uplink:
         )
 
     def _pulse(self, link: CoordinatorLink, sequence: SequenceNumbers) -> Pulse:
+        from bedside.agent.health.pulse import Pulse
+
         pulse = Pulse(
             self._identity,
             link,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import UNSET
 from nacl.signing import SigningKey
 
 from bedside.authoring.cost import measure_cost
@@ -43,6 +44,7 @@ from bedside.core.bundle.manifest import (
     expected_tensors,
 )
 from bedside.core.bundle.patch import Patch
+from bedside.core.bundle.preprocessing import Reference
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.tensors import Array, encode_tensors
 from bedside.core.bundle.verify import file_digest, verify_archive
@@ -78,8 +80,8 @@ class Parts:
     patches: tuple[Patch, ...]
 
 
-def build_bundle(recipe: Recipe, key: SigningKey) -> Built:
-    """Build, measure unless the recipe states its cost, and sign.
+def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = None) -> Built:
+    """Build, measure unless the recipe states its cost, and sign; `reference` is for devices to compare streams with.
 
     Raises:
         ConfigError: `bad-recipe`, `no-clear-golden`.
@@ -92,7 +94,7 @@ def build_bundle(recipe: Recipe, key: SigningKey) -> Built:
     golden = make_golden(parts.graphs[TRAIN], steps, parts.parameters, parts.optimiser, parts.quantisation, recipe.seed)
     cost = recipe.cost or measure_cost(parts.graphs[TRAIN], _feeds(recipe, parts))
     files = parts.graphs | {PARAMETERS: encode_tensors(parts.parameters), GOLDEN: encode_tensors(golden.tensors)}
-    built = _sign(_manifest(recipe, parts, golden, cost, files, key), files, key)
+    built = _sign(_manifest(recipe, parts, golden, cost, files, key, reference), files, key)
     replay_golden(verify_archive(built.tar, [bytes(key.verify_key)]))  # what a device would refuse is refused here
     return built
 
@@ -117,14 +119,20 @@ def _parts(recipe: Recipe, steps: tuple[Step, ...]) -> Parts:
 
 
 def _manifest(
-    recipe: Recipe, parts: Parts, golden: GoldenSet, cost: Cost, files: dict[str, bytes], key: SigningKey
+    recipe: Recipe,
+    parts: Parts,
+    golden: GoldenSet,
+    cost: Cost,
+    files: dict[str, bytes],
+    key: SigningKey,
+    reference: Reference | None,
 ) -> Manifest:
     return Manifest(
         name=recipe.name,
         version=recipe.version,
         signer=bytes(key.verify_key).hex(),
         labels=recipe.labels,
-        window=recipe.window,
+        window=recipe.window_spec(),
         layers=recipe.layer_list(),
         parameters=parts.specs,
         optimiser=parts.optimiser,
@@ -137,6 +145,7 @@ def _manifest(
             encode_tensors({spec.name: parts.parameters[spec.name] for spec in parts.specs if spec.shared})
         ),
         patches=parts.patches,
+        reference=UNSET if reference is None else reference,
     )
 
 

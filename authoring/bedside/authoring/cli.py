@@ -12,10 +12,12 @@ from bedside.authoring.build import build_bundle
 from bedside.authoring.bundle_folder import write_bundle
 from bedside.authoring.golden import replay_golden
 from bedside.authoring.recipe import load_recipe, shipped_recipes
+from bedside.authoring.reference import reference_of
 from bedside.core.bundle.archive import unpack_bundle
-from bedside.core.bundle.manifest import MANIFEST, Manifest, bundle_digest, decode_manifest
+from bedside.core.bundle.manifest import MANIFEST, Manifest, WindowSpec, bundle_digest, decode_manifest
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import ConfigError
+from bedside.firmware_bridge.recording import read_recording
 from bedside.service.bundle_file import read_bundle
 from bedside.service.keys import create_signing_key, load_signing_key
 from bedside.service.output import Table, emit, human_bytes, json_option
@@ -46,8 +48,9 @@ def key(file: Path, as_json: bool) -> None:
 @click.argument("recipe")
 @click.argument("out", type=_PATH)
 @click.option("--signing-key", type=_FILE, required=True, help="The author's key, made by `bedside model key`.")
+@click.option("--reference", type=_FILE, help="A recording (.npz) of the stream, for devices to measure drift against.")
 @json_option
-def build(recipe: str, out: Path, signing_key: Path, as_json: bool) -> None:
+def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_json: bool) -> None:
     """Build RECIPE (a file, or the name of a shipped one) into the folder OUT, with bundle.tar in it."""
     if not signing_key.exists():
         raise ConfigError(
@@ -56,7 +59,9 @@ def build(recipe: str, out: Path, signing_key: Path, as_json: bool) -> None:
             remedy=f"make one with `bedside model key {signing_key}`",
         )
     author = load_signing_key(signing_key)
-    built = build_bundle(load_recipe(recipe), author)
+    loaded = load_recipe(recipe)
+    described = None if reference is None else reference_of(loaded, read_recording(reference))
+    built = build_bundle(loaded, author, described)
     tar = write_bundle(out, built)
     data = {
         "name": built.manifest.name,
@@ -128,6 +133,20 @@ def _parameter_count(manifest: Manifest) -> int:
     return sum(math.prod(spec.shape) for spec in manifest.parameters)
 
 
+def _stages(window: WindowSpec) -> str:
+    """In the order in which they run."""
+    shaping = [f"{name} {way}" for name, way in (("detrend", window.detrend), ("normalise", window.normalise))]
+    named = {
+        f"channels {', '.join(map(str, window.pick))}": window.pick,
+        "resample": window.resample is not None,
+        f"filter of {len(window.filter.sections) if window.filter else 0} sections": window.filter is not None,
+        "beats": window.beat is not None,
+        **{text: not text.endswith(" none") for text in shaping},
+        f"records of {', '.join(window.fields)}": window.fields,
+    }
+    return ", ".join(text for text, there in named.items() if there) or "none"
+
+
 def _table(digest: bytes, manifest: Manifest) -> Table:
     window, cost = manifest.window, manifest.cost
     rows = [
@@ -138,6 +157,7 @@ def _table(digest: bytes, manifest: Manifest) -> Table:
             "window",
             f"{window.length} samples of {window.channels} channels of {window.stream} at {window.rate_hz:g} Hz",
         ],
+        ["stages", _stages(window)],
         ["layers", ", ".join(str(layer.__struct_config__.tag) for layer in manifest.layers)],
         ["parameters", str(_parameter_count(manifest))],
         ["level", f"{manifest.quantisation.level}, weights within ±{manifest.quantisation.weight_qmax}"],

@@ -12,11 +12,47 @@ import msgspec
 
 from bedside.core.bundle.layers import Layer, Step, walk
 from bedside.core.bundle.manifest import Cost, Level, Training, WindowSpec
+from bedside.core.bundle.preprocessing import Filter
 from bedside.core.errors import ConfigError
+from bedside.core.signal.butterworth import Section, butterworth, notch, settling_samples
 from bedside.service.config import load_config
 
 _SHIPPED: Final = Path(__file__).parent / "recipes"
 _SUFFIX: Final = ".toml"
+
+
+class FilterDesign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A filter as authors think of it; the manifest has its coefficients.
+
+    Attributes:
+        low_hz: where the band begins (-3 dB); 0 for none.
+        high_hz: where it ends; 0 for none.
+        order: of the Butterworth filter; a band-pass has twice as many poles.
+        notch_hz: mains frequency to remove; 0 for none.
+        notch_quality: its centre over its width.
+        settle_s: what a run's beginning is not used for; by default until 60 dB of a step are gone.
+    """
+
+    low_hz: float = 0.0
+    high_hz: float = 0.0
+    order: int = 2
+    notch_hz: float = 0.0
+    notch_quality: float = 30.0
+    settle_s: float | None = None
+
+    def design(self, rate_hz: float) -> Filter:
+        """The sections at `rate_hz`.
+
+        Raises:
+            ValueError: there is no such filter.
+        """
+        sections: tuple[Section, ...] = ()
+        if self.low_hz or self.high_hz or not self.notch_hz:
+            sections += butterworth(self.order, rate_hz, low_hz=self.low_hz, high_hz=self.high_hz)
+        if self.notch_hz:
+            sections += (notch(self.notch_hz, rate_hz, self.notch_quality),)
+        settle_s = settling_samples(sections) / rate_hz if self.settle_s is None else self.settle_s
+        return Filter(sections, round(settle_s, 3))
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,7 +62,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         name: of the model.
         version: of this recipe; any text.
         labels: class names in the order of the logits.
-        window: stream, shape and scaling of one input.
+        window: stream, shape and scaling of one input, and its stages (docs/models.md).
+        filter: stage of the window, designed here.
+        physical_range: (lowest, highest) possible value per channel of the stream that the model takes, physical units.
         layers: one table per layer: `kind` and what that kind needs, as in the manifest.
         training: what the author recommends to plans.
         level: Q1 trains with rounding in the loop, Q0 rounds afterwards.
@@ -45,6 +83,27 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weight_qmax: int = 63
     seed: int = 1
     cost: Cost | None = None
+    filter: FilterDesign | None = None
+    physical_range: tuple[tuple[float, float], ...] = ()
+
+    def window_spec(self) -> WindowSpec:
+        """The window with its filter designed, as the manifest has it.
+
+        Raises:
+            ConfigError: `bad-recipe`: there is no such filter, or the window has another already.
+        """
+        if self.filter is None:
+            return self.window
+        try:
+            if self.window.filter is not None:
+                raise ValueError("the window has coefficients of its own")
+            return msgspec.structs.replace(self.window, filter=self.filter.design(self.window.rate_hz))
+        except ValueError as error:
+            raise ConfigError(
+                "bad-recipe",
+                f"the filter of {self.name} cannot be designed: {error}",
+                remedy="correct low_hz, high_hz, order and notch_hz in its [filter] table",
+            ) from error
 
     def layer_list(self) -> tuple[Layer, ...]:
         """The layers as the manifest has them.

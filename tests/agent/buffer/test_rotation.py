@@ -84,16 +84,16 @@ def add_sealed_rows(database: Database, sealer: Sealer, session: str) -> None:
     sealed = {table: sealer.seal_row(place, f"content of {table}".encode()) for table, place in OTHERS.items()}
     tx, key = database.connection, sealer.key_id
     tx.execute(
-        "INSERT INTO records (stream, session, time_ns, key_id, sealed) VALUES ('ehr', ?, 1, ?, ?)",
+        "INSERT INTO records (session, time_ns, key_id, sealed) VALUES (?, 1, ?, ?)",
         (session, key, sealed["records"]),
     )
     tx.execute(
-        "INSERT INTO windows (stream, session, start_ns, end_ns, spec, label, key_id, sealed)"
-        " VALUES ('ecg', ?, 1, 2, x'00', 'walk', ?, ?)",
+        "INSERT INTO windows (stream, session, start_ns, end_ns, spec, length, channels, label, key_id, sealed)"
+        " VALUES ('ecg', ?, 1, 2, x'00', 1, 1, 'walk', ?, ?)",
         (session, key, sealed["windows"]),
     )
     tx.execute(
-        "INSERT INTO summaries (stream, session, minute, key_id, sealed) VALUES ('ecg', ?, 1, ?, ?)",
+        "INSERT INTO summaries (session, key_id, sealed) VALUES (?, ?, ?)",
         (session, key, sealed["summaries"]),
     )
 
@@ -246,7 +246,7 @@ def test_a_reader_that_holds_the_log_is_named(home, monkeypatch) -> None:
     with closing(BufferReader(home.buffer, home.ring)) as reader:
         reader._connection.execute("BEGIN")
         reader._connection.execute("SELECT count(*) FROM blobs").fetchone()
-        monkeypatch.setattr("bedside.service.sqlite._BUSY_TIMEOUT_MS", 1)
+        monkeypatch.setattr("bedside.agent.buffer.rotation.ERASE_WAIT_MS", 1)
         with pytest.raises(StoreError) as caught:
             home.rotate()
         assert caught.value.code == "buffer-read"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
 from bedside.agent.rounds.client import RoundClient, RoundSettings
+from bedside.agent.rounds.contribution import ContributionOutcome
 from bedside.agent.rounds.journal import Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.bundle.tensors import encode_tensors
 from bedside.core.bundle.verify import verify_archive
-from bedside.core.errors import StoreError, TrustError
+from bedside.core.errors import BedsideError, StoreError, TrustError
 from bedside.core.securesum.device import ContributionState
 from bedside.core.signing.envelope import SUITE, digest, sign_message
 from bedside.proto.v1.common_pb2 import BlobRef, BlobRequest, Chunk, Signed
@@ -65,8 +68,9 @@ class Ward:
         author = bytes(self.offering.author.verify_key).hex()
         self.settings.policy_path.write_text(rules + POLICY.format(author=author))
 
-    async def serve(self, model: ActiveModel) -> None:
+    async def serve(self, model: ActiveModel) -> tuple[str, ...]:
         self.models.activate(self.models.load(model).name, model)
+        return ()
 
     def active(self) -> ActiveModel | None:
         slot = self.models.slots().get("tiny")
@@ -272,3 +276,33 @@ async def test_a_plan_is_judged_again_before_the_first_byte_of_its_upload(ward) 
     assert [told.code for told in ward.refusals] == ["task-not-allowed"]
     assert (ward.journal.newest().state, ward.journal.newest().code) == (ContributionState.DROPPED, "task-not-allowed")
     assert list((ward.settings.state_dir / "outbox").iterdir()) == []
+
+
+async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_trained_again(ward, monkeypatch) -> None:
+    ward.offer = ward.plan()
+    outbox = ward.settings.state_dir / "outbox"
+    trained: list[str] = []
+
+    async def train(job, training) -> ContributionOutcome:
+        for path in (job.target, job.kept):
+            Path(path).write_bytes(b"learnt")
+        trained.append(job.kept)
+        if len(trained) == 1:
+            ward.journal.drop_kept(now_ns=1)
+        return ContributionOutcome(b"header", 6, 9, 1.0, 0.5)
+
+    async def fetch(*_: object) -> ActiveModel:
+        return ActiveModel("0" * 64, "", ())
+
+    monkeypatch.setattr("bedside.agent.rounds.client.make_contribution", train)
+    monkeypatch.setattr(ward.models, "fetch", fetch)
+    monkeypatch.setattr(ward.client, "_on_model", fetch)
+    await ward.client.step()
+    await ward.client.step()
+    assert len(trained) == 1
+    assert list(outbox.iterdir()) == []
+    assert ward.journal.newest().state is ContributionState.TRAINING
+    with suppress(BedsideError):  # the header is none, which ends the step at its upload
+        await ward.client.step()
+    assert len(trained) == 2
+    assert {path.suffix for path in outbox.iterdir()} == {".words", ".kept"}

@@ -196,3 +196,27 @@ def test_everything_seen_is_there_after_a_restart(journal, tmp_path) -> None:
     again = reopened(journal, tmp_path)
     assert again.seen() == seen
     again.close()
+
+
+def test_when_a_session_is_erased_every_kept_delta_goes_and_what_is_to_be_sent_stays(journal, tmp_path) -> None:
+    assert journal.drop_kept(now_ns=1) == []
+    journal.accept(plan(), Seen(), now_ns=1)
+    journal.commit_upload(ROW, KEPT, None, now_ns=2)
+    journal.finish(H, ContributionInput.BURNED, now_ns=3)
+    journal.accept(plan(OTHER, round_number=2), Seen(), now_ns=4)
+    row, kept = OutboxRow(OTHER, b"header", Outbox.name_for(OTHER), 5), KeptRow(OTHER, Outbox.kept_name_for(OTHER))
+    third = b"3" * 32
+    journal.accept(Contribution(third, "other", 1, ContributionState.TRAINING, b"offer", "", ""), Seen(), now_ns=4)
+    journal.commit_upload(
+        OutboxRow(third, b"h", Outbox.name_for(third), 5), KeptRow(third, "third.kept"), None, now_ns=5
+    )
+    assert journal.erasures() == 1
+    assert set(journal.drop_kept(now_ns=6)) == {KEPT.file, "third.kept"}
+    assert journal.erasures() == 2
+    assert (journal.freed("watch"), journal.kept(third)) == (None, None)
+    assert journal.find(H).state is ContributionState.DROPPED
+    assert journal.outbox_files() == {Outbox.name_for(third)}
+    journal.commit_upload(row, kept, None, now_ns=7)
+    journal.finish(third, ContributionInput.RECEIPT_OUT, now_ns=8)
+    assert journal.freed("other") is None, "the word of the trustee gives back what is not there"
+    assert reopened(journal, tmp_path).erasures() == 2

@@ -230,3 +230,21 @@ def test_a_record_is_a_window_and_what_it_lacks_is_zero_and_counted() -> None:
     assert cutter.push_record(Record(S, T0, {}), A, 0.0) == []
     assert cutter.push(Block(StreamId("vitals"), T0, 1.0, np.ones((1, 3), np.float32)), A, 0.0) == []
     assert cutter.unusable_blocks == 2
+
+
+def test_records_train_as_they_were_inferred(tmp_path) -> None:
+    spec = WindowSpec("vitals", 2, 1.0, 1, 1, (70.0, 95.0), (0.1, 0.5), fields=("pulse", "spo2"))
+    store, cutter = BufferStore(tmp_path / "b.db", KEY, SystemClock(), SystemEntropy()), WindowCutter(spec)
+    stream = StreamId("vitals")
+    store.mark(Mark(stream, T0, T0, "session-open", "t"))
+    store.add_label(stream, T0, T0 + 5 * 10**9, "well", "t")
+    store.add_label(stream, T0 + 5 * 10**9, T0 + 8 * 10**9, "ill", "t")
+    online = list[Window]()
+    for second in range(10):
+        values = {"pulse": 60.0 + second} | ({"spo2": 90.0 + second} if second % 3 else {})
+        record = Record(stream, T0 + second * 10**9, values)
+        online += cutter.push_record(record, store.add_record(record), 0.0)
+    store.close()
+    trained = collect(tmp_path / "b.db", KEY, spec, ["ill", "well"], max_windows=99)
+    assert trained.y.tolist() == [1] * 5 + [0] * 3
+    assert trained.x.tobytes() == b"".join(window.values.tobytes() for window in online[:8])

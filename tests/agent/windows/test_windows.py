@@ -116,6 +116,15 @@ def test_a_window_takes_the_label_that_covers_it_and_none_at_the_border(tmp_path
     store.close()
 
 
+def test_a_model_that_is_bound_to_other_streams_trains_on_those(tmp_path) -> None:
+    store, _ = fill(tmp_path / "b.db")
+    elsewhere = replace(SPEC, stream="ankle")
+    assert len(collect(tmp_path / "b.db", KEY, elsewhere, ["sit", "walk"], max_windows=99).x) == 0
+    bound = collect(tmp_path / "b.db", KEY, elsewhere, ["sit", "walk"], max_windows=99, streams=("left", "wrist"))
+    assert bound.x.tobytes() == collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=99).x.tobytes()
+    store.close()
+
+
 def test_withdrawn_labels_and_sessions_without_consent_train_nothing(tmp_path) -> None:
     store, numbers = fill(tmp_path / "b.db")
     store.withdraw_label(numbers[0])

@@ -29,7 +29,7 @@ from bedside.service.sqlite import Database
 ERASE_WAIT_MS: Final = 1_000
 """How long an erasure waits for readers; a flush that ends it does not wait."""
 _ERASING: Final = 2
-"""Bit of `PRAGMA user_version`; see `tags` for the other one."""
+"""Bit of `PRAGMA user_version`."""
 _SLICE_PAGES: Final = 256
 _HEADER_BYTES: Final = {2: 12, 5: 12, 10: 8, 13: 8}
 """By the type of a b-tree page. Other pages begin with a page number, whose first byte is 0 below 16 million pages."""
@@ -62,8 +62,13 @@ def erase(tx: sqlite3.Connection, places: RawPlaces, session: str, last_number: 
             rows[table] += tx.execute(f"DELETE FROM {table} WHERE session = ?", (session,)).rowcount
     tx.execute("DELETE FROM sqlite_sequence WHERE name = 'predictions'")
     tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('predictions', ?)", (last_number,))
-    tx.execute(f"PRAGMA user_version = {_version(tx) | _ERASING}")
+    mark_erasure(tx)
     return rows
+
+
+def mark_erasure(tx: sqlite3.Connection) -> None:
+    """Note, in a transaction, that what it deletes must be overwritten: by a `Scrubber`, at the next start at last."""
+    tx.execute(f"PRAGMA user_version = {_version(tx) | _ERASING}")
 
 
 def checkpoint(database: Database, wait_ms: int = 0) -> bool:

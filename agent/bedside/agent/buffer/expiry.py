@@ -33,7 +33,6 @@ class ExpiredMinute:
         first_second: the stream has no raw rows before it any more.
         parts: ids in `blobs` to delete.
         records: ids in `records` to delete.
-        samples: in those parts.
     """
 
     session: Session
@@ -43,7 +42,6 @@ class ExpiredMinute:
     first_second: int
     parts: Sequence[int] = ()
     records: Sequence[int] = ()
-    samples: int = 0
     windows: Sequence[StoredWindow] = ()
     summaries: Sequence[Summary] = ()
 
@@ -56,7 +54,10 @@ class ExpiredMinute:
         ).rowcount
         if not moved:
             return False
-        tx.executemany("DELETE FROM blobs WHERE id = ?", [(place,) for place in self.parts])
+        samples = 0
+        for place in self.parts:
+            gone = tx.execute("DELETE FROM blobs WHERE id = ? RETURNING samples", (place,)).fetchone()
+            samples += int(gone["samples"]) if gone is not None else 0
         tx.executemany("DELETE FROM records WHERE id = ?", [(place,) for place in self.records])
         for window in self.windows:
             _insert_window(tx, sealer, window)
@@ -64,7 +65,7 @@ class ExpiredMinute:
             _insert_summary(tx, sealer, summary, streams[summary.stream])
         for name, amount in (
             ("expired-parts", len(self.parts)),
-            ("expired-samples", self.samples),
+            ("expired-samples", samples),
             ("expired-records", len(self.records)),
             ("stored-windows", len(self.windows)),
         ):

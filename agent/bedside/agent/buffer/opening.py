@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +24,7 @@ from bedside.agent.buffer.log import committing_frames
 from bedside.agent.buffer.salvage import SEALED, Salvage, copy_sound_rows, set_aside, wrong_key
 from bedside.agent.buffer.schema import MIGRATIONS
 from bedside.agent.buffer.seal import Sealer
-from bedside.agent.buffer.tags import TAGGED, damaged_rows, keep_tags
+from bedside.agent.buffer.tags import TAGGED, damaged_rows, keep_tags, right_shape, shape_of
 from bedside.core.errors import StoreError, UnavailableError
 from bedside.service.files import private_opener, sync_directory
 from bedside.service.sqlite import DAMAGED, Database, open_database
@@ -73,7 +72,7 @@ def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage
     with ExitStack() as undo:
         undo.enter_context(_locked(path))
         _take_up(path)
-        lost_commits = _lost_commits(path)
+        torn_commits, lost_commits = _missing_commits(path)
         try:
             database = _open_checked(path)
             salvage = Salvage(None, lost_commits=lost_commits) if lost_commits else None
@@ -83,8 +82,9 @@ def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage
             database, salvage = _salvaged(path, sealer, lost_commits)
         undo.callback(database.close)
         _check_keys(database, sealer)
-        if lost_commits:
-            database.run_tx("lost commits", lambda tx: count(tx, "", "", "lost-commits", lost_commits))
+        if torn_commits:
+            told = (("torn-commits", torn_commits), ("lost-commits", lost_commits))
+            database.run_tx("end of the log", lambda tx: _count(tx, told))
         return BufferDatabase(database, undo.pop_all()), salvage
 
 
@@ -96,7 +96,7 @@ def _open_checked(path: Path) -> Database:
             answer = database.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if answer != "ok":
                 raise StoreError(DAMAGED, f"{path} is damaged: {answer}")
-            if _shape(database.connection) != _right_shape():
+            if shape_of(database.connection) != right_shape():
                 raise StoreError(DAMAGED, f"{path} has other tables than it should")
             keep_tags(database)
             bad = [table for table in TAGGED if damaged_rows(database.connection, table)]
@@ -108,29 +108,6 @@ def _open_checked(path: Path) -> Database:
     return database
 
 
-def _shape(connection: sqlite3.Connection) -> dict[str, object]:
-    """Columns and indexes of every table: a flipped bit in the schema's text may still be a schema."""
-
-    def rows(pragma: str) -> list[tuple[object, ...]]:
-        return [tuple(row) for row in connection.execute(f"PRAGMA {pragma}")]
-
-    return {
-        table: (
-            rows(f"table_info({table})"),
-            [(index, rows(f"index_xinfo({index[1]})")) for index in rows(f"index_list({table})")],
-        )
-        for table in TAGGED
-    }
-
-
-@cache
-def _right_shape() -> dict[str, object]:
-    with closing(sqlite3.connect(":memory:")) as reference:
-        for migration in MIGRATIONS:
-            reference.executescript(migration.script)
-        return _shape(reference)
-
-
 def _salvaged(path: Path, sealer: Sealer, lost_commits: int) -> tuple[Database, Salvage]:
     """Build the new file beside the damaged one, then swap them."""
     building = _building(path)
@@ -140,14 +117,19 @@ def _salvaged(path: Path, sealer: Sealer, lost_commits: int) -> tuple[Database, 
         with closing(open_database(building, MIGRATIONS, secure_delete=True)) as database:
             keep_tags(database)
             saved, lost = copy_sound_rows(path, database, sealer)
-            for table, rows in lost.items():
-                count_lost = partial(count, stream="", session="", name=f"lost-{table}", amount=rows)
-                database.run_tx("salvage", count_lost)
+            told = [(f"lost-{table}", rows) for table, rows in lost.items()]
+            database.run_tx("salvage", lambda tx: _count(tx, told))
         undo.pop_all()
     aside = set_aside(path)
     building.rename(path)
     sync_directory(path.parent)
     return _open_checked(path), Salvage(aside, saved, lost, lost_commits)
+
+
+def _count(tx: sqlite3.Connection, told: Iterable[tuple[str, int]]) -> None:
+    for name, amount in told:
+        if amount:
+            count(tx, "", "", name, amount)
 
 
 def _take_up(path: Path) -> None:
@@ -167,18 +149,20 @@ def _remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _lost_commits(path: Path) -> int:
-    """Acknowledged transactions at the end of the log that SQLite will not take, or has no log to take from.
+def _missing_commits(path: Path) -> tuple[int, int]:
+    """Transactions at the end of the log that do not hold, so that SQLite will drop them: torn (0 or 1), and lost.
 
-    One is not counted: it may be the transaction that a power cut interrupted, of which nobody was told.
+    The last one may be what a power cut interrupted, of which nobody was told; what is before it was acknowledged.
     """
     commits = committing_frames(path.with_name(f"{path.name}-wal"))
     if not commits:
-        return 0
+        return 0, 0
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first read takes the log up
         taken = int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
-        return max(0, sum(number > taken for number in commits) - 1)
-    return 0
+        missing = sum(number > taken for number in commits)
+        return min(1, missing), max(0, missing - 1)
+    return 0, 0
 
 
 def _check_keys(database: Database, sealer: Sealer) -> None:

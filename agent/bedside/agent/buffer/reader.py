@@ -19,6 +19,7 @@ from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Session, StoredWindow, Summary
 from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
+from bedside.agent.buffer.tags import TAG, is_sound
 from bedside.agent.buffer.walk import walk
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -101,8 +102,7 @@ class BufferReader:
         self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None
     ) -> Iterator[tuple[int, Part]]:
         """As `parts`, each with its id."""
-        columns = "id, start_ns, end_ns, sealed"
-        for rows in self._walk("blobs", columns, stream, session, from_ns, to_ns):
+        for rows in self._walk("blobs", "*", stream, session, from_ns, to_ns):
             for row in sorted(rows, key=lambda row: (row["start_ns"], row["id"])):
                 if row["end_ns"] <= from_ns or (to_ns is not None and row["start_ns"] >= to_ns):
                     continue
@@ -122,7 +122,7 @@ class BufferReader:
         self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None
     ) -> Iterator[tuple[int, Record]]:
         """As `records`, each with its id."""
-        for rows in self._walk("records", "id, time_ns, sealed", stream, session, from_ns, to_ns):
+        for rows in self._walk("records", "*", stream, session, from_ns, to_ns):
             for row in sorted(rows, key=lambda row: (row["time_ns"], row["id"])):
                 time_ns = row["time_ns"]
                 if time_ns < from_ns or (to_ns is not None and time_ns >= to_ns):
@@ -151,7 +151,7 @@ class BufferReader:
         self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None
     ) -> Iterator[Summary]:
         """Yield a session's summaries of the minutes from `from_ns` to `to_ns`, in the order of time."""
-        for rows in self._walk("summaries", "id, sealed", stream, session, from_ns, to_ns):
+        for rows in self._walk("summaries", "*", stream, session, from_ns, to_ns):
             for row in rows:
                 try:
                     yield open_summary(self._sealer, row["sealed"], stream, session, second_of(row["id"]))
@@ -256,16 +256,20 @@ class BufferReader:
         rows = self._rows("SELECT start_ns FROM blobs ORDER BY id LIMIT 1")
         return int(rows[0]["start_ns"]) if rows else None
 
-    def first_raw_ns(self, stream: StreamId, session: SessionId, from_ns: int = 0) -> int | None:
-        """Time of the first part or record that begins at `from_ns` or later; None when there is none."""
+    def first_raw_ns(self, stream: StreamId, session: SessionId, from_ns: int, to_ns: int) -> int | None:
+        """Time of the first part or record that begins from `from_ns` to `to_ns`; None when there is none."""
         found = []
         for table, column in (("blobs", "start_ns"), ("records", "time_ns")):
-            for rows in self._walk(table, f"id, {column} AS at_ns", stream, session, from_ns, None):
-                times = [row["at_ns"] for row in rows if row["at_ns"] >= from_ns]
+            for rows in self._walk(table, f"id, {column} AS at_ns", stream, session, from_ns, to_ns):
+                times = [row["at_ns"] for row in rows if from_ns <= row["at_ns"] <= to_ns]
                 if times:
                     found.append(min(times))
                     break
         return min(found, default=None)
+
+    def raw_ids(self, table: str, stream: StreamId, session: SessionId) -> list[int]:
+        """Ids of a session's parts or records."""
+        return [int(row["id"]) for rows in self._walk(table, "id", stream, session, 0, None) for row in rows]
 
     def unexpired(self) -> list[Session]:
         """Sessions of which raw rows may be left, in the order in which they were opened."""
@@ -306,7 +310,11 @@ class BufferReader:
 
     def _run(self, sql: str, parameters: Sequence[str | int | bytes | None]) -> list[sqlite3.Row]:
         with reading(self._path):
-            return self._connection.execute(sql, parameters).fetchall()
+            rows = self._connection.execute(sql, parameters).fetchall()
+        whole = bool(rows) and TAG in rows[0].keys()  # noqa: SIM118
+        sound = [row for row in rows if is_sound(row)] if whole else rows
+        self.unreadable += len(rows) - len(sound)
+        return sound
 
 
 def _clip(part: Part, from_ns: int, to_ns: int | None) -> Part | None:

@@ -1,12 +1,13 @@
 """Replacing the key of a buffer that nobody else writes to.
 
     make the next key, durably -> seal every row anew, a slice at a time -> forget the old key's id
-    -> empty the log -> erase the old key's file
+    -> overwrite what old pages left behind -> erase the old key's file
 
 Invariants:
     * Until the last row is sealed anew both keys are on the disk, so that kill -9 at any point loses nothing; the same
       command goes on where it was.
-    * A slice is one transaction of bounded size. Bytes under the old key are overwritten, in the file and in its log.
+    * A slice is one transaction of bounded size. Bytes under the old key are overwritten, in the file and in its log;
+      damaged files that were set aside, which only the old key opens, are removed.
     * A key that systemd provides is not changed here: rows are sealed with it, and its administrator drops the old one.
 """
 
@@ -16,11 +17,12 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, mark_erasure
 from bedside.agent.buffer.eviction import count
 from bedside.agent.buffer.keys import (
     KEY_FILE,
@@ -34,6 +36,7 @@ from bedside.agent.buffer.keys import (
 from bedside.agent.buffer.opening import open_or_salvage
 from bedside.agent.buffer.salvage import SEALED
 from bedside.agent.buffer.seal import Sealer
+from bedside.agent.buffer.tags import key_columns
 from bedside.core.clock import Entropy
 from bedside.core.errors import StoreError
 from bedside.service.sqlite import Database
@@ -91,16 +94,24 @@ def rotate_key(
         StoreError: `store-write`, `file-write`; call again to go on.
     """
     by_credential = has_credential(environ)
-    database, _ = open_or_salvage(path, Sealer(load_key_ring(identity_directory, environ)))
-    with closing(database):
+    with ExitStack() as held:
+        database, _ = open_or_salvage(path, Sealer(load_key_ring(identity_directory, environ)))
+        scrubber = Scrubber(database)
+        held.callback(scrubber.close)
+        held.callback(database.close)
         if not by_credential:
             begin_next_key(identity_directory, entropy)
         sealer = Sealer(load_key_ring(identity_directory, environ), entropy)
         note = "INSERT OR IGNORE INTO seal_keys (key_id) VALUES (?)"
         database.run_tx("new key", lambda tx: tx.execute(note, (sealer.key_id,)))
         resealed, lost = _reseal(database, sealer, begin(rows_to_reseal(database, sealer.key_id)))
-        database.run_tx("old keys", lambda tx: tx.execute("DELETE FROM seal_keys WHERE key_id <> ?", (sealer.key_id,)))
-        _empty_log(database)
+        database.run_tx("old keys", lambda tx: _forget_old_keys(tx, sealer.key_id))
+        if not scrubber.finish(wait_ms=ERASE_WAIT_MS):
+            raise StoreError(
+                "buffer-read",
+                "another process reads the buffer, so that its old pages cannot be overwritten",
+                remedy="end it, then call again: the rest is done",
+            )
         if by_credential:
             for name in (KEY_FILE, NEXT_KEY_FILE):
                 erase_filed_key(identity_directory / name)
@@ -122,7 +133,7 @@ def _reseal(database: Database, sealer: Sealer, advance: Advance) -> tuple[Count
 
 def _reseal_slice(tx: sqlite3.Connection, table: str, sealer: Sealer) -> tuple[int, int]:
     """Seal some rows anew; return how many, and how many were damaged and are gone."""
-    keys = [str(row["name"]) for row in tx.execute(f"PRAGMA table_info({table})") if row["pk"]]
+    keys = key_columns(table)
     place = " AND ".join(f"{name} = ?" for name in keys)
     rows = tx.execute(
         f"SELECT {', '.join(keys)}, sealed FROM {table} WHERE key_id <> ? LIMIT {_SLICE_ROWS}", (sealer.key_id,)
@@ -142,16 +153,6 @@ def _reseal_slice(tx: sqlite3.Connection, table: str, sealer: Sealer) -> tuple[i
     return len(rows) - lost, lost
 
 
-def _empty_log(database: Database) -> None:
-    """Move the log into the file and cut it to nothing.
-
-    Raises:
-        StoreError: `buffer-read` while another process reads.
-    """
-    busy = database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-    if busy:
-        raise StoreError(
-            "buffer-read",
-            "another process reads the buffer, so that its log cannot be emptied",
-            remedy="end it, then call again: the rest is done",
-        )
+def _forget_old_keys(tx: sqlite3.Connection, newest: int) -> None:
+    tx.execute("DELETE FROM seal_keys WHERE key_id <> ?", (newest,))
+    mark_erasure(tx)

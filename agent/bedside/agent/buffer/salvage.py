@@ -22,7 +22,7 @@ from typing import Final
 
 from bedside.agent.buffer.schema import ID_PER_SECOND, second_of, stream_number_of
 from bedside.agent.buffer.seal import Sealer
-from bedside.agent.buffer.tags import TAG, TAGGED, is_sound
+from bedside.agent.buffer.tags import TAG, TAGGED, is_sound, is_tagged, key_columns
 from bedside.core.errors import ConfigError, MalformedError, StoreError
 from bedside.service.sqlite import Database
 
@@ -155,7 +155,7 @@ def _text(data: bytes) -> str:
 
 def _is_tagged(damaged: sqlite3.Connection) -> bool:
     with suppress(sqlite3.Error):
-        return bool(damaged.execute("PRAGMA user_version").fetchone()[0])
+        return is_tagged(damaged)
     return True
 
 
@@ -259,13 +259,8 @@ class _Reads:
             yield row
 
     def _from_both_ends(self) -> Iterator[sqlite3.Row]:
-        order = ", ".join(
-            str(row[1])
-            for row in sorted(self._damaged.execute(f"PRAGMA table_info({self._table})"), key=lambda r: int(r[5]))
-            if row[5]
-        )
         for direction in ("ASC", "DESC"):
-            ordered = ", ".join(f"{name} {direction}" for name in order.split(", "))
+            ordered = ", ".join(f"{name} {direction}" for name in key_columns(self._table))
             try:
                 yield from self._damaged.execute(f"SELECT * FROM {self._table} ORDER BY {ordered}")
             except sqlite3.Error:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from contextlib import closing
+from functools import cache
 from typing import Final
 
 import msgspec
 
+from bedside.agent.buffer.schema import MIGRATIONS
 from bedside.service.sqlite import Database
 
 TAG: Final = "tag"
@@ -40,8 +42,8 @@ NO_TAG: Final = -1
 """In rows from before there were tags."""
 
 _SLICE_ROWS: Final = 16_384
-_TAGGED_VERSION: Final = 1
-"""`PRAGMA user_version` of a file in which every row has its tag."""
+_TAGGED_ID: Final = 0x62656473
+"""`PRAGMA application_id` of a file in which every row has its tag: "beds"."""
 
 
 def tag_of(*values: str | int | float | bytes | None) -> int:
@@ -62,47 +64,93 @@ def keep_tags(database: Database) -> None:
     """
     connection = database.connection
     connection.create_function("row_tag", -1, tag_of, deterministic=True)
-    for table in TAGGED:
-        columns, keys = plain_columns(connection, table), _key_columns(connection, table)
-        place = " AND ".join(f"{name} IS new.{name}" for name in keys)
-        work = f"UPDATE {table} SET {TAG} = {_tag_call(columns, 'new.')} WHERE {place}"
-        connection.execute(f"CREATE TEMP TRIGGER {table}_new AFTER INSERT ON main.{table} BEGIN {work}; END")
-        connection.execute(
-            f"CREATE TEMP TRIGGER {table}_changed AFTER UPDATE OF {', '.join(columns)} ON main.{table}"
-            f" BEGIN {work}; END"
-        )
-    if int(connection.execute("PRAGMA user_version").fetchone()[0]) < _TAGGED_VERSION:
+    for trigger in _triggers():
+        connection.execute(trigger)
+    if not is_tagged(connection):
         _tag_all(database)
 
 
+def is_tagged(connection: sqlite3.Connection) -> bool:
+    """Whether every row of the file has its tag. A damaged header has another mark still."""
+    return bool(connection.execute("PRAGMA application_id").fetchone()[0])
+
+
 def damaged_rows(connection: sqlite3.Connection, table: str) -> int:
-    """How many rows of a table are not as they were written. The connection keeps tags, or can compute them."""
-    columns = plain_columns(connection, table)
-    found = connection.execute(f"SELECT count(*) FROM {table} WHERE {TAG} IS NOT {_tag_call(columns)}").fetchone()
+    """How many rows of a table are not as they were written; the connection keeps tags."""
+    found = connection.execute(f"SELECT count(*) FROM {table} WHERE {TAG} IS NOT {_tag_call(table)}").fetchone()
     return int(found[0])
+
+
+def key_columns(table: str) -> tuple[str, ...]:
+    """The columns of a table's primary key, in their order."""
+    return _columns()[table][1]
+
+
+def shape_of(connection: sqlite3.Connection) -> dict[str, object]:
+    """Columns and indexes of every table: with a flipped bit a schema may still be one."""
+
+    def rows(pragma: str) -> list[tuple[object, ...]]:
+        return [tuple(row) for row in connection.execute(f"PRAGMA {pragma}")]
+
+    return {
+        table: (
+            rows(f"table_info({table})"),
+            [(index, rows(f"index_xinfo({index[1]})")) for index in rows(f"index_list({table})")],
+        )
+        for table in TAGGED
+    }
+
+
+@cache
+def right_shape() -> dict[str, object]:
+    """What `shape_of` says of a sound buffer."""
+    with closing(sqlite3.connect(":memory:")) as reference:
+        for migration in MIGRATIONS:
+            reference.executescript(migration.script)
+        return shape_of(reference)
 
 
 def _tag_all(database: Database) -> None:
     """Give a tag to every row without one, a slice at a time: a log of the whole file may find no room."""
-    connection = database.connection
     for table in TAGGED:
-        keys = ", ".join(_key_columns(connection, table))
+        keys = ", ".join(key_columns(table))
         untagged = f"SELECT {keys} FROM {table} WHERE {TAG} = {NO_TAG} LIMIT {_SLICE_ROWS}"
-        sql = f"UPDATE {table} SET {TAG} = {_tag_call(plain_columns(connection, table))} WHERE ({keys}) IN ({untagged})"
+        sql = f"UPDATE {table} SET {TAG} = {_tag_call(table)} WHERE ({keys}) IN ({untagged})"
         while database.run_tx(f"tags of {table}", lambda tx, s=sql: tx.execute(s).rowcount):  # type: ignore[misc]  # the default binds the loop's value
             pass
-    database.run_tx("tagged", lambda tx: tx.execute(f"PRAGMA user_version = {_TAGGED_VERSION}"))
+    database.run_tx("tagged", lambda tx: tx.execute(f"PRAGMA application_id = {_TAGGED_ID}"))
 
 
-def plain_columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    """Columns under the tag, in the order of the table."""
-    return [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})") if row[1] not in UNTAGGED]
+@cache
+def _triggers() -> tuple[str, ...]:
+    triggers = []
+    for table, (columns, keys) in _columns().items():
+        place = " AND ".join(f"{name} IS new.{name}" for name in keys)
+        work = f"UPDATE {table} SET {TAG} = {_tag_call(table, 'new.')} WHERE {place}"
+        changed = f"UPDATE OF {', '.join(columns)}"
+        triggers += [
+            f"CREATE TEMP TRIGGER {table}_{name} AFTER {event} ON main.{table} BEGIN {work}; END"
+            for name, event in (("new", "INSERT"), ("changed", changed))
+        ]
+    return tuple(triggers)
 
 
-def _key_columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    keys = [(int(row[5]), str(row[1])) for row in connection.execute(f"PRAGMA table_info({table})") if row[5]]
-    return [name for _, name in sorted(keys)]
+@cache
+def _columns() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The columns under the tag, and those of the primary key, of every table."""
+    found = {}
+    with closing(sqlite3.connect(":memory:")) as reference:
+        for migration in MIGRATIONS:
+            reference.executescript(migration.script)
+        for table in TAGGED:
+            rows = reference.execute(f"SELECT name, pk FROM pragma_table_info('{table}')").fetchall()
+            keys = sorted((pk, name) for name, pk in rows if pk)
+            found[table] = (
+                tuple(name for name, _ in rows if name not in UNTAGGED),
+                tuple(name for _, name in keys),
+            )
+    return found
 
 
-def _tag_call(columns: Sequence[str], prefix: str = "") -> str:
-    return f"row_tag({', '.join(prefix + name for name in columns)})"
+def _tag_call(table: str, prefix: str = "") -> str:
+    return f"row_tag({', '.join(prefix + name for name in _columns()[table][0])})"

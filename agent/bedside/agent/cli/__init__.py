@@ -1,6 +1,7 @@
 """`bedside agent`: set up, run, look at and talk to one device."""
 
 from bedside.agent.cli.alarms import alarms
+from bedside.agent.cli.database import database
 from bedside.agent.cli.labels import labels
 from bedside.agent.cli.looking import health, models, status, streams
 from bedside.agent.cli.predictions import predict, predictions
@@ -10,6 +11,7 @@ from bedside.agent.cli.top import top
 
 for _command in (
     alarms,
+    database,
     forget,
     health,
     labels,

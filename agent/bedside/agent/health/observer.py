@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.buffer.reader import BufferReader
@@ -13,14 +13,15 @@ from bedside.agent.health.facts import AgentFacts, RoundFacts
 from bedside.agent.health.machine import MachineFacts, read_machine
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline
-from bedside.agent.rounds.journal import Contribution
 from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, RefusedError, UnavailableError
-from bedside.core.securesum.device import ContributionState
 from bedside.core.signing.trust import VerifiedCredential
 from bedside.service.health import Health, Level
 from bedside.service.identity import Identity
+
+if TYPE_CHECKING:
+    from bedside.agent.rounds.journal import Contribution
 
 SILENT_S: Final = 10.0
 """Seconds without a block after which a running source counts as silent."""
@@ -33,7 +34,9 @@ TRUSTEE_CODES: Final = frozenset(
 )
 """Refusals that the own site's trustee is the reason of."""
 
-_NOT_JOINED: Final = frozenset({ContributionState.OFFERED, ContributionState.TRAINING, ContributionState.DECLINED})
+_NOT_JOINED: Final = frozenset({"offered", "training", "declined"})
+"""Values of `ContributionState`, whose module a device that joins no round does not load."""
+
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -191,7 +194,7 @@ class Observer:
         newest = self._parts.newest_plan()
         if newest is None:
             return RoundFacts()
-        joined = newest.state not in _NOT_JOINED
+        joined = newest.state.value not in _NOT_JOINED
         return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.code, newest.sentence)
 
     def _read_machine(self, now_s: float) -> MachineFacts:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bedside.agent.rounds.journal_schema import MIGRATIONS
 from bedside.agent.rounds.memory import ChainPoint, RoundPoint, Seen, TrusteePin
 from bedside.core.errors import ProtocolError
 from bedside.core.securesum.device import ContributionInput, ContributionState, advance
-from bedside.service.sqlite import Database, Migration, open_database
+from bedside.service.sqlite import Database, open_database
 
 JOURNAL_NAME: Final = "journal.db"
 
@@ -29,47 +30,6 @@ _KEPT_DECLINED: Final = 256
 """Plans after which a declined one is forgotten; what was seen refuses it again."""
 OPEN_STATES: Final = (_S.TRAINING, _S.READY, _S.ACCEPTED, _S.AWAITING)
 """States that still wait for something."""
-
-_MIGRATIONS: Final = (
-    Migration(
-        "0001-journal",
-        """
-        CREATE TABLE seen_version (what TEXT PRIMARY KEY, version INTEGER NOT NULL, root BLOB NOT NULL DEFAULT x'');
-        CREATE TABLE seen_round (task TEXT PRIMARY KEY, round_number INTEGER NOT NULL, plan_digest BLOB NOT NULL);
-        CREATE TABLE seen_chain (trustee TEXT PRIMARY KEY, link INTEGER NOT NULL, digest BLOB NOT NULL);
-        CREATE TABLE contribution (
-            id INTEGER PRIMARY KEY,
-            plan_digest BLOB NOT NULL UNIQUE,
-            task TEXT NOT NULL,
-            round_number INTEGER NOT NULL,
-            state TEXT NOT NULL,
-            offer BLOB,
-            code TEXT NOT NULL DEFAULT '',
-            sentence TEXT NOT NULL DEFAULT '',
-            changed_at_ns INTEGER NOT NULL
-        );
-        CREATE TABLE outbox (
-            plan_digest BLOB PRIMARY KEY REFERENCES contribution (plan_digest),
-            header BLOB NOT NULL,
-            file TEXT NOT NULL,
-            size_bytes INTEGER NOT NULL
-        );
-        CREATE TABLE refusal (
-            plan_digest BLOB PRIMARY KEY REFERENCES contribution (plan_digest),
-            signed BLOB NOT NULL
-        )
-        """,
-    ),
-    Migration(
-        "0002-kept",
-        """
-        CREATE TABLE kept (
-            plan_digest BLOB PRIMARY KEY REFERENCES contribution (plan_digest),
-            file TEXT NOT NULL
-        )
-        """,
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +93,7 @@ class Journal:
     @classmethod
     def open(cls, state_dir: Path) -> Journal:
         """Open or create `journal.db`. Raises StoreError."""
-        return cls(open_database(state_dir / JOURNAL_NAME, _MIGRATIONS))
+        return cls(open_database(state_dir / JOURNAL_NAME, MIGRATIONS))
 
     def close(self) -> None:
         """Checkpoint and close."""
@@ -298,6 +258,33 @@ class Journal:
             (task,),
         )
         return None if row is None else KeptRow(row["plan_digest"], row["file"])
+
+    def drop_kept(self, *, now_ns: int) -> list[str]:
+        """Every kept delta goes, because something that it may have been trained on is erased; returns their files.
+
+        What is committed to be sent stays: nobody can read it, and nothing else may be sent in its place.
+        """
+
+        def work(tx: sqlite3.Connection) -> list[str]:
+            kept = tx.execute(
+                "SELECT plan_digest, file, state FROM kept JOIN contribution USING (plan_digest)"
+            ).fetchall()
+            for row in kept:
+                if ContributionState(row["state"]) is _S.FREED:
+                    _move(tx, row["plan_digest"], _I.SUPERSEDED, now_ns, "session-erased", "a session was erased")
+            tx.execute("DELETE FROM kept")
+            tx.execute(
+                "INSERT INTO seen_version (what, version) VALUES ('erasures', 1)"
+                " ON CONFLICT (what) DO UPDATE SET version = version + 1"
+            )
+            return [row["file"] for row in kept]
+
+        return self._database.run_tx("drop-kept", work)
+
+    def erasures(self) -> int:
+        """How often sessions were erased: training that began before the last time must not be used."""
+        row = self._database.row("SELECT version FROM seen_version WHERE what = 'erasures'")
+        return 0 if row is None else int(row["version"])
 
     def unsent_refusals(self) -> list[tuple[bytes, bytes]]:
         """(plan digest, serialised Signed) of refusals that the coordinator has not confirmed."""

@@ -1,4 +1,7 @@
-"""Training examples from the buffer: the windows that inference would see, joined with labels by time."""
+"""Training examples from the buffer: the windows that inference saw, joined with labels by time.
+
+Those of expired signal come from the store, the others are cut from what is left; a window comes from one of the two.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +19,11 @@ import numpy.typing as npt
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
-from bedside.agent.windows.cutter import Window, WindowCutter
+from bedside.agent.windows.cutter import Window
 from bedside.agent.windows.labelling import Labeller
+from bedside.agent.windows.stored import stored_windows_of, windows_of
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.ids import SessionId, StreamId
+from bedside.core.ids import SessionId
 
 MIN_COVER: Final = 0.9
 """Share of a window that one label must cover."""
@@ -50,7 +55,7 @@ def collect(
     max_windows: int,
     consent_only: bool = True,
     min_cover: float = MIN_COVER,
-    stream: str | None = None,
+    streams: Sequence[str] = (),
 ) -> TrainingSet:
     """Read the newest `max_windows` labelled windows.
 
@@ -62,7 +67,7 @@ def collect(
         max_windows: bound of memory: length x channels x 4 bytes each.
         consent_only: leave out sessions without consent for training.
         min_cover: share of a window that one label must cover.
-        stream: another stream than the spec names, when the model is bound to that.
+        streams: those that the model is bound to; empty for the one that the spec names.
 
     Raises:
         StoreError: `store-open`.
@@ -71,7 +76,8 @@ def collect(
     found: list[list[tuple[Window, int]]] = []
     left = max_windows
     with closing(BufferReader(database_path, keys)) as reader:
-        for session in reversed(reader.sessions(StreamId(spec.stream if stream is None else stream))):
+        sessions = [session for session in reader.sessions() if session.stream in (streams or (spec.stream,))]
+        for session in reversed(sessions):
             if left <= 0:
                 break
             if consent_only and not session.consent_training:
@@ -82,13 +88,6 @@ def collect(
     return _stack([pair for session_pairs in reversed(found) for pair in session_pairs], spec)
 
 
-def windows_of(reader: BufferReader, session: Session, spec: WindowSpec) -> Iterator[Window]:
-    """Yield every window of a stored session, cut as inference cuts it."""
-    cutter = WindowCutter(spec, session.stream)
-    for part in reader.parts(session.stream, session.session):
-        yield from cutter.push(part.block(), session.session, 0.0)
-
-
 def _labelled(
     reader: BufferReader, session: Session, spec: WindowSpec, classes: dict[str, int], min_cover: float
 ) -> Iterator[tuple[Window, int]]:
@@ -96,7 +95,7 @@ def _labelled(
     if not labels:
         return
     labeller = Labeller(spec, labels, min_cover)
-    for window in windows_of(reader, session, spec):
+    for window in chain(stored_windows_of(reader, session, spec), windows_of(reader, session, spec)):
         name = labeller.label_of(window)
         if name is not None and name in classes:
             yield window, classes[name]

@@ -122,7 +122,7 @@ def _sections(poles: list[complex], zeros: Sequence[float], middle: float) -> tu
     sections: list[Section] = []
     for number, (a1, a2) in enumerate(pairs):
         own = zeros[2 * number : 2 * number + 2]
-        b1, b2 = (-sum(own), math.prod(own)) if len(own) > 1 else (-own[0], 0.0)
+        b1, b2 = (0.0 - sum(own), math.prod(own)) if len(own) > 1 else (-own[0], 0.0)
         scale = gain([(1.0, b1, b2, a1, a2)], middle)
         sections.append((1 / scale, b1 / scale, b2 / scale, a1, a2))
     return tuple(sections)

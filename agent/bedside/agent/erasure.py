@@ -1,0 +1,48 @@
+"""Erasing a session from a device: its rows, and what was trained while they were there.
+
+A kept delta (`rounds/kept.py`) does not tell which sessions it was trained on. So every one goes, and training that is
+under way is discarded when it ends and done again on what is left. An upload that is committed stays: it is masked, and
+one contribution per plan is a promise to others. Models that were learnt from sums before are not changed.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from bedside.agent.buffer.store import BufferStore
+from bedside.agent.rounds.journal import JOURNAL_NAME, Journal
+from bedside.agent.rounds.outbox import Outbox
+from bedside.core.clock import Clock
+from bedside.core.ids import SessionId
+
+KEPT_DELTAS: Final = "kept_deltas"
+"""Under which name the erased deltas are counted, beside the tables."""
+
+
+def erase_session(
+    store: BufferStore, state_dir: Path, session: SessionId, clock: Clock, journal: Journal | None = None
+) -> dict[str, int]:
+    """Erase everything of a session, and return the number of rows by table, and of kept deltas.
+
+    Args:
+        store: the buffer; also what waits in it goes.
+        state_dir: of the device.
+        session: whose rows.
+        clock: for the journal.
+        journal: the running agent's; None opens it for this, where the device has one.
+
+    Raises:
+        StoreError: `erase-pending`, see `BufferStore.forget`; `store-open`, `store-write`: call again.
+    """
+    with ExitStack() as closing:
+        if journal is None and (state_dir / JOURNAL_NAME).exists():
+            journal = Journal.open(state_dir)
+            closing.callback(journal.close)
+        dropped = journal.drop_kept(now_ns=clock.now_ns()) if journal is not None else []
+    if dropped:
+        outbox = Outbox(state_dir)
+        for name in dropped:
+            outbox.discard(name)
+    return {**store.forget(session), KEPT_DELTAS: len(dropped)}
