@@ -36,18 +36,27 @@ class File:
     body: str
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the page says that the command above it prints."""
+
+    text: str
+
+
 def section_of(page: str, heading: str) -> str:
     """The text under a heading of the second level."""
     return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
-def steps_of(section: str) -> Iterator[Line | File]:
+def steps_of(section: str) -> Iterator[Line | File | Shown]:
     """What a reader does, in order."""
     for block in _BLOCK.finditer(section):
         if block["kind"] == "console":
             for line in block["body"].splitlines():
                 assert line.startswith("$ "), f"not a command: {line}"
                 yield Line(line.removeprefix("$ "))
+        elif block["kind"] == "text":
+            yield Shown(block["body"])
         else:
             yield File(_FILE_NAME.findall(block["before"])[-1], block["body"])
 

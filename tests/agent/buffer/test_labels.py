@@ -30,7 +30,7 @@ def database(tmp_path: Path):
 @pytest.fixture
 def sessions(database: Database) -> Sessions:
     """Two sessions of `ecg`: from 10 to 20 s, and open from 30 s."""
-    made = Sessions(database, SystemEntropy(), gap_ns=S, consent_training=True)
+    made = Sessions(database, SystemEntropy(), lambda *_: 0, gap_ns=S, consent_training=True)
     made.open(ECG, 10 * S, "cli")
     made.close(ECG, 20 * S)
     made.open(ECG, 30 * S, "cli")

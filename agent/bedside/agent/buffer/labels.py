@@ -14,6 +14,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
 from bedside.agent.buffer.rows import Label
@@ -154,20 +155,25 @@ def _place(tx: sqlite3.Connection, label: Label) -> Label:
         " AND (closed_ns IS NULL OR closed_ns > ?) AND ? IN ('', session) ORDER BY opened_ns DESC, number DESC LIMIT 1",
         (stream, label.start_ns, label.start_ns, label.session),
     ).fetchone()
-    what = f"label {label.label!r} at {label.start_ns} ns"
+    what = f"label {label.label!r} from {_when(label.start_ns)}"
     if row is None:
         raise ProtocolError(
             "no-session-covers",
-            f"{what} begins where no session of {stream} is",
+            f"{what} on begins where no session of {stream} is",
             remedy="bedside agent session list shows when sessions opened and closed",
         )
     if row["closed_ns"] is not None and label.end_ns > row["closed_ns"]:
         raise ProtocolError(
             "label-crosses-session",
-            f"{what} goes on after its session closed at {row['closed_ns']} ns",
+            f"{what} goes on after its session closed at {_when(row['closed_ns'])}",
             remedy="end it there: no label belongs to two sessions",
         )
     return replace(label, stream=stream, session=SessionId(row["session"]), number=0, withdrawn=False)
+
+
+def _when(time_ns: int) -> str:
+    """A time for people, to the millisecond."""
+    return datetime.fromtimestamp(time_ns // 1_000_000 / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
 def _label(row: sqlite3.Row) -> Label:

@@ -8,17 +8,22 @@ from typing import Final, TextIO
 
 import click
 import numpy as np
-from rich.console import Console, RenderableType
+from rich.color import Color
+from rich.console import Console
+from rich.style import Style
 from rich.text import Text
 
 from bedside.agent.buffer.rows import Prediction
-from bedside.agent.client import Explanation
+from bedside.agent.client import Explanation, Float32
+from bedside.service.text import bounded
 
 _WARM: Final = (214, 69, 65)
 _COLD: Final = (58, 110, 165)
 _NEUTRAL: Final = (48, 52, 58)
 _SHADES: Final = " ░▒▓█"
 _MAX_ROWS: Final = 24
+_MARGIN: Final = 10
+"""Characters before the map: the channel's number."""
 
 
 def print_heat(found: Explanation, prediction: Prediction | None, out: TextIO | None = None) -> None:
@@ -30,22 +35,23 @@ def print_heat(found: Explanation, prediction: Prediction | None, out: TextIO | 
         click.echo(plain_heat(found, prediction), file=stream)
 
 
-def heat(found: Explanation, prediction: Prediction | None, width: int) -> RenderableType:
+def heat(found: Explanation, prediction: Prediction | None, width: int) -> Text:
     """The map in colour: a row per channel, warm for what speaks for the class, cold for what speaks against it."""
-    segments, channels = found.effects.shape
-    cell = max(1, min(4, (width - 10) // segments))
-    top = float(np.abs(found.effects).max()) or 1.0
+    effects = _fitted(found.effects, width - _MARGIN)
+    segments, channels = effects.shape
+    cell = max(1, min(4, (width - _MARGIN) // segments))
+    top = float(np.abs(effects).max()) or 1.0
     text = Text(_title(found, prediction) + "\n", "bold")
     for channel in range(min(channels, _MAX_ROWS)):
         text.append(f"channel {channel:<2}", "dim")
-        for effect in found.effects[:, channel]:
-            text.append(" " * cell, f"on rgb{_shade(float(effect) / top)}".replace(" ", ""))
+        for effect in effects[:, channel]:
+            text.append(" " * cell, Style(bgcolor=Color.from_rgb(*_shade(float(effect) / top))))
         text.append("\n")
     text.append(_axis(prediction, cell * segments) + "\n", "dim")
     text.append(f"   +{top:.3f} ", "dim")
-    text.append("   ", "on rgb({},{},{})".format(*_WARM))
+    text.append("   ", Style(bgcolor=Color.from_rgb(*_WARM)))
     text.append(" speaks for it   ", "dim")
-    text.append("   ", "on rgb({},{},{})".format(*_COLD))
+    text.append("   ", Style(bgcolor=Color.from_rgb(*_COLD)))
     text.append(" against it" + _left_out(channels), "dim")
     return text
 
@@ -63,16 +69,23 @@ def plain_heat(found: Explanation, prediction: Prediction | None) -> str:
     return "\n".join(lines)
 
 
+def _fitted(effects: Float32, room: int) -> Float32:
+    """At most `room` pieces of time: of those that share one, the strongest."""
+    pieces = np.array_split(effects, max(1, min(len(effects), room)))
+    strongest = [np.take_along_axis(piece, np.abs(piece).argmax(axis=0)[None], axis=0)[0] for piece in pieces]
+    return np.array(strongest, np.float32)
+
+
 def _title(found: Explanation, prediction: Prediction | None) -> str:
     if prediction is None:
         return f"prediction {found.prediction} ({found.method})"
-    words = f"{prediction.label}, {prediction.confidence:.2f} sure, on {prediction.stream}"
+    words = f"{bounded(prediction.label)}, {prediction.confidence:.2f} sure, on {prediction.stream}"
     return f"prediction {found.prediction}: {words} ({found.method})"
 
 
 def _axis(prediction: Prediction | None, width: int) -> str:
     seconds = f"{(prediction.end_ns - prediction.start_ns) / 1e9:.2f} s" if prediction is not None else "end"
-    return " " * 10 + "0" + seconds.rjust(max(len(seconds) + 1, width - 1))
+    return " " * _MARGIN + "0" + seconds.rjust(max(len(seconds) + 1, width - 1))
 
 
 def _left_out(channels: int) -> str:

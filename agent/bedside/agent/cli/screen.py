@@ -193,9 +193,9 @@ def _panel(title: str, body: RenderableType, note: str = "", rows: int | None = 
     return Panel(
         body,
         height=None if rows is None else rows + 2,
-        title=f"[bold]{title}[/bold]",
+        title=Text(title, "bold default"),
         title_align="left",
-        subtitle=f"[dim]{note}[/dim]" if note else None,
+        subtitle=Text(note, "dim default") if note else None,
         subtitle_align="right",
         border_style="grey39",
         box=ROUNDED,
