@@ -19,6 +19,7 @@ from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.inference.model import Model
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ServedModel
+from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.errors import MalformedError, ProtocolError, StoreError
@@ -323,3 +324,23 @@ async def test_blocks_without_samples_cost_nothing_but_themselves(device) -> Non
     device.send(2)
     await device.decided(2)
     assert device.pipeline.streams()[0].dropped_blocks == 1
+
+
+async def test_a_labelled_window_is_explained_when_its_signal_has_gone(device) -> None:
+    device.pipeline.serve(served(WRIST), ["left"])
+    assert [(spec.stream, spec.length) for spec in device.pipeline.window_specs()] == [("left", 10)]
+    device.send(20, stream="left")
+    await device.decided(20)
+    device.buffer.add_label("left", 100 * S, 102 * S, "high", "cli")
+    device.buffer.sessions.close("left", 104 * S)
+    device.buffer.flush()
+    before = await device.answers().explain(3, 5)
+    device.buffer.run("no explanation", lambda tx: tx.execute("DELETE FROM explanations"))
+    hour_ns = 3_600 * S
+    retention = Retention(device.path, KEY, RetentionRules(hour_ns, 99 * hour_ns, 99 * hour_ns))
+    while retention.run(device.buffer, 100 * S + 2 * hour_ns, device.pipeline.window_specs()):
+        pass
+    assert list(device.reader.parts("left", device.reader.sessions("left")[0].session)) == []
+    assert await device.answers().explain(3, 5) == before
+    with pytest.raises(ProtocolError, match="not in the buffer"):
+        await device.answers().explain(20, 5)  # which nobody has labelled
