@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -178,6 +179,32 @@ async def test_two_models_on_two_streams_predict_in_a_real_agent(device, build) 
     assert device.await_value(missing, lambda count: count == 0) == 0
     assert device.stop() == 0
     assert "Traceback" not in (device.path / "log.txt").read_text()
+
+
+async def test_samples_do_not_wait_for_a_model_that_takes_long(device, monkeypatch) -> None:
+    monkeypatch.setattr("bedside.agent.daemon.MODELS_FIRST_S", 0.05)
+    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy())
+    tried, go_on = asyncio.Event(), asyncio.Event()
+    start = agent._serving.start
+
+    async def slowly() -> None:
+        tried.set()
+        await go_on.wait()
+        await start()
+
+    monkeypatch.setattr(agent._serving, "start", slowly)
+    running = asyncio.create_task(agent.run())
+    async with asyncio.timeout(20):
+        await tried.wait()
+        while not any(stream.blocks for stream in agent._pipeline.streams()):
+            await asyncio.sleep(0.01)
+        assert agent._pipeline.predictions == 0
+        go_on.set()
+        while not agent._pipeline.predictions:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 @contextmanager
