@@ -106,7 +106,7 @@ class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
         stream: which stream; empty = every one.
         label: class whose probability is watched; or
         field: field of a record whose value is watched. Exactly one of the two.
-        model: whose probability of `label`; empty = of every model that knows it.
+        model: whose probability of `label`; empty = of every model that knows it, as they come.
         above: raised at this value or more; or
         below: at this value or less. Exactly one of the two.
         clear: cleared when the value is back past this one (hysteresis); absent = past the limit itself.

@@ -67,6 +67,9 @@ _LOGGER = logging.getLogger(__name__)
 FLUSH_INTERVAL_S: Final = 0.04
 """Seconds between two looks at what must be committed; also the pace of the watchdog."""
 
+MODELS_FIRST_S: Final = 5.0
+"""Seconds in which models may load before samples are taken; a new bundle may take longer, and samples do not wait."""
+
 DRAIN_S: Final = 2.0
 """Seconds in which windows that wait at the end are still decided; what is left is counted."""
 
@@ -148,11 +151,13 @@ class Agent:
         )
         self._runs.begin()
         try:
-            await self._serving.start()
             async with asyncio.TaskGroup() as tasks:
+                models = tasks.create_task(self._serving.start())
+                await asyncio.wait({models}, timeout=MODELS_FIRST_S)
                 tasks.create_task(self._work())
                 tasks.create_task(self._retain())
                 tasks.create_task(self._supervisor.run())
+                await models
                 tasks.create_task(self._uplink.run())
         finally:
             self._notifier.stopping()
