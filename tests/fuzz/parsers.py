@@ -634,8 +634,9 @@ def _boards() -> None:
     stream = write_frame(hello) + write_frame(samples) + write_frame(Samples(0, 9, 9_000, samples.values))
     add("frames", "firmware_bridge.frames.FrameParser.feed", lambda data: FrameParser().feed(data), [stream],
         forms.frames)  # fmt: skip
-    add("recording", "firmware_bridge.recording.read_recording", on_file("recording.npz", read_recording),
-        [seeds.recording()], forms.arrays, ConfigError, base_bytes=4 << 20)  # fmt: skip
+    add("recording", "firmware_bridge.recording.read_recording core.arrays.announced_bytes",
+        on_file("recording.npz", read_recording), [seeds.recording()], forms.arrays, ConfigError,
+        base_bytes=4 << 20)  # fmt: skip
 
 
 def _public_files() -> None:
