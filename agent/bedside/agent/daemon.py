@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import signal
 from collections.abc import Mapping, Sequence
@@ -93,7 +92,7 @@ class Agent:
         StoreError: a database cannot be opened.
     """
 
-    def __init__(self, directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy, version: str) -> None:
         check_rules(config.alarms)
         self._directory = directory
         self._config = config
@@ -138,7 +137,6 @@ class Agent:
             self._uplink.newest,
             self._runs,
         )
-        version = importlib.metadata.version("bedside")
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
 
     async def run(self) -> None:
@@ -274,7 +272,7 @@ def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
         ) from error
 
 
-async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy, version: str) -> None:
     """Run until SIGTERM or SIGINT; returns then.
 
     Raises:
@@ -287,7 +285,7 @@ async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy:
                 f"an agent already runs in {directory}: {config.api.socket} is its socket",
                 remedy=f"look at it with `bedside agent status {directory}`, or stop it first",
             )
-        agent = Agent(directory, config, clock, entropy)
+        agent = Agent(directory, config, clock, entropy, version)
         task = asyncio.create_task(agent.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
