@@ -80,6 +80,13 @@ def test_a_second_agent_on_the_same_socket_ends_with_one_line(running) -> None:
     assert running.await_predictions(running.predictions(1)[-1]["id"]) > 0
 
 
+def test_debug_reaches_the_process_that_the_command_becomes(running) -> None:
+    command = [sys.executable, "-m", "bedside.service", "--debug", "agent", "run", str(running.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert "Traceback" in done.stderr
+    assert f"an agent already runs in {running.path}" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("runtime", LIMITS)
 def test_the_process_stays_small_and_has_one_runtime(device, runtime, capsys) -> None:
     device.use_runtime(runtime)
