@@ -64,7 +64,7 @@ def test_the_page_shows_every_command_of_a_device() -> None:
     from bedside.agent.cli import agent
 
     text = PAGE.read_text()
-    elsewhere = {"enrol", "renew", "db"}  # in operations.md, or a group with pages of its own
+    elsewhere = {"enrol", "renew"}  # in operations.md
     missing = []
     for name, command in agent.commands.items():
         inner = [f"{name} {one}" for one in getattr(command, "commands", {}) if one != "list"] or [name]

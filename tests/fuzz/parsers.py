@@ -5,6 +5,7 @@ To add one: an `add(...)` here, and its row in README.md (the test says which is
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -439,12 +440,15 @@ def _agent() -> None:
 
     from nacl.secret import SecretBox
 
+    from bedside.agent.api.predictions import window_values
     from bedside.agent.buffer.codec import decode_samples, encode_samples
     from bedside.agent.buffer.derived import open_summary, seal_summary, summary_place
     from bedside.agent.buffer.part import Part
     from bedside.agent.buffer.records import decode_record, encode_record
     from bedside.agent.buffer.rows import Moments, Summary
     from bedside.agent.buffer.seal import Sealer
+    from bedside.agent.cli.label_file import parse_labels
+    from bedside.agent.cli.window_file import read_window
     from bedside.agent.health.runs import RunNote
     from bedside.agent.inference.choice import Choice, Measured, read_choice
     from bedside.agent.inference.confinement import decode_job
@@ -495,6 +499,16 @@ def _agent() -> None:
         on_file("labels.csv", lambda path: list(islice(read_track(path, loop=False).timeline(), 99))),
         [b"start_s,end_s,label\n0.5,2,rest\n2,3.25,walk\n", b'label,start_s,end_s\n"a, b",1e3,2e3\n'], plain,
         ConfigError)  # fmt: skip
+    add("label-file", "agent.cli.label_file.parse_labels", lambda data: parse_labels(data, "beats.csv", stream="ecg"),
+        [b"start_s,end_s,label\n0.5,2,rest\n1e1,11.25,walk\n", b"start_ns,end_ns,label,session\n5,6,x,0a\n",
+         b'label,start,end,stream\n"a, b",2026-03-01T08:00:00Z,2026-03-01 09:00+00:30,ecg\n'])  # fmt: skip
+    window, array = np.arange(6, dtype=np.float32).reshape(3, 2), io.BytesIO()
+    np.save(array, window)
+    add("window-values", "agent.api.predictions.window_values", window_values, [window.tobytes()])
+    add("window-array", "agent.cli.window_file.read_window", on_file("window.npy", read_window), [array.getvalue()],
+        plain, ConfigError)  # fmt: skip
+    add("window-lines", "agent.cli.window_file.read_window", on_file("window.csv", read_window),
+        [b"0.5,1\n-2e3,nan\n"], plain, ConfigError)  # fmt: skip
     job = Job("b.tar", ("0a" * 32,), Schedule(0.1, 0.9, 0.0, 32, 2, 64, 4, 7))
     add("training-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, Job),
         [msgspec.json.encode(job)], json)  # fmt: skip
@@ -634,8 +648,9 @@ def _boards() -> None:
     stream = write_frame(hello) + write_frame(samples) + write_frame(Samples(0, 9, 9_000, samples.values))
     add("frames", "firmware_bridge.frames.FrameParser.feed", lambda data: FrameParser().feed(data), [stream],
         forms.frames)  # fmt: skip
-    add("recording", "firmware_bridge.recording.read_recording", on_file("recording.npz", read_recording),
-        [seeds.recording()], forms.arrays, ConfigError, base_bytes=4 << 20)  # fmt: skip
+    add("recording", "firmware_bridge.recording.read_recording core.arrays.announced_bytes",
+        on_file("recording.npz", read_recording), [seeds.recording()], forms.arrays, ConfigError,
+        base_bytes=4 << 20)  # fmt: skip
 
 
 def _public_files() -> None:

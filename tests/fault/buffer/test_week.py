@@ -30,8 +30,11 @@ SETTLED_HOURS = 72
 
 @pytest.mark.timeout(1_800)
 def test_a_week_stays_within_the_cap_and_in_the_same_memory(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("device_week.py")
-    command = [sys.executable, str(script), str(tmp_path), str(SIGNAL_S), str(EVERY_S)]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("device_week.py")),
+        *map(str, (tmp_path, SIGNAL_S, EVERY_S)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     hours = [json.loads(line) for line in done.stdout.splitlines()]
@@ -42,8 +45,8 @@ def test_a_week_stays_within_the_cap_and_in_the_same_memory(tmp_path: Path) -> N
     slope = np.polyfit([hour["hour"] for hour in settled], [hour["rss"] for hour in settled], 1)[0]
     growth = slope * 7 * 24
     print(
-        f"\na week: file at most {max(h['file'] for h in hours) / 2**20:.2f} of {CAP_BYTES / 2**20:.0f} MiB,"
-        f" log at most {max(h['log'] for h in hours) / 2**20:.2f} MiB, memory {hours[0]['rss'] / 2**20:.1f} to"
+        f"\na week: file at most {max(h['file'] for h in hours) / 2**20:.2f} of {CAP_BYTES / 2**20:.0f} MiB, log"
+        f" {max(h['log'] for h in hours) / 2**20:.2f} MiB, memory {hours[0]['rss'] / 2**20:.1f} to"
         f" {hours[-1]['rss'] / 2**20:.1f} MiB, slope {growth / 2**20:+.2f} MiB a week"
     )
     assert growth < RSS_GROWTH_BYTES

@@ -82,7 +82,7 @@ class PredictionCalls:
         """Decide one window of the caller's own; nothing of it is stored."""
         if request.model:
             check_id(request.model, "model")
-        return await self._models.predict(request.model, _values(request.values))
+        return await self._models.predict(request.model, window_values(request.values))
 
     async def explain(self, request: local_pb2.ExplainRequest) -> local_pb2.Explanation:
         """Why a stored prediction came out as it did."""
@@ -93,8 +93,8 @@ class PredictionCalls:
         return await self._models.explain(number, segments)
 
 
-def _values(data: bytes) -> Float32:
-    """The values of a window.
+def window_values(data: bytes) -> Float32:
+    """The values of a window as a request carries them, (n,) float32 and finite.
 
     Raises:
         MalformedError: `bad-window`.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAGGED, damaged_rows, keep_tags, right_shape, shape_of
 from bedside.core.errors import StoreError, UnavailableError
 from bedside.service.files import private_opener, sync_directory
-from bedside.service.sqlite import DAMAGED, Database, open_database
+from bedside.service.sqlite import DAMAGED, Database, Result, open_database
 
 _NO_DAMAGE_CODES: Final = frozenset(
     {
@@ -50,11 +50,30 @@ class BufferDatabase(Database):
     """The buffer's file with its one writer; nobody else gets it until it is closed.
 
     `held` closes the connection, then lets the lock go.
+
+    Attributes:
+        on_full: called when a transaction finds no space on the disk; that transaction is then tried once more.
     """
+
+    on_full: Callable[[], None] | None = None
 
     def __init__(self, database: Database, held: ExitStack) -> None:
         super().__init__(database.connection, database.path)
         self._held = held
+
+    def run_tx(self, name: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """As `Database.run_tx`; on a full disk once more after `on_full`, whose own transactions are tried once."""
+        try:
+            return super().run_tx(name, work)
+        except StoreError as error:
+            if self.on_full is None or not is_full(error):
+                raise
+        make_room, self.on_full = self.on_full, None
+        try:
+            make_room()
+            return super().run_tx(name, work)
+        finally:
+            self.on_full = make_room
 
     def close(self) -> None:
         """Checkpoint, close, and let others write."""
@@ -86,6 +105,11 @@ def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage
             told = (("torn-commits", torn_commits), ("lost-commits", lost_commits))
             database.run_tx("end of the log", lambda tx: _count(tx, told))
         return BufferDatabase(database, undo.pop_all()), salvage
+
+
+def is_full(error: StoreError) -> bool:
+    """Whether it was space on the disk that was missing."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def _open_checked(path: Path) -> Database:

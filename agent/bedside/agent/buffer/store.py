@@ -33,7 +33,7 @@ from bedside.agent.buffer.opening import open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S, end_ns
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.records import encode_record, record_place
-from bedside.agent.buffer.room import Room
+from bedside.agent.buffer.room import Room, log_bytes_for
 from bedside.agent.buffer.rows import Explanation, Prediction
 from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
@@ -109,7 +109,7 @@ class BufferStore:
         self._sealer = Sealer(keys, entropy)
         self._database, self.salvage = open_or_salvage(path, self._sealer)
         connection = self._database.connection
-        log_pages = min(_MAX_LOG_PAGES, cap_bytes // 8 // _PAGE_BYTES)
+        log_pages = log_bytes_for(path, min(_MAX_LOG_PAGES * _PAGE_BYTES, cap_bytes // 8)) // _PAGE_BYTES
         connection.execute(f"PRAGMA wal_autocheckpoint={log_pages}")
         connection.execute(f"PRAGMA journal_size_limit={log_pages * _PAGE_BYTES}")
         self._scrubber = Scrubber(self._database)
