@@ -91,7 +91,7 @@ class Home:
             step = ExpiredMinute(known, at_ns, 0, 0, 0, windows=[window], summaries=[summary])
             assert self.store.expire(step)
         alarm = Alarm("fall", stream, self.sessions[stream], "high", T0 * 10**9, 0.9)
-        AlarmTable(self.store.database).write([alarm])
+        AlarmTable(self.store).write([alarm])
         self.look()
 
     def look(self) -> None:

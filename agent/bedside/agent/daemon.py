@@ -12,7 +12,7 @@ import contextlib
 import importlib.metadata
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +32,7 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
+from bedside.agent.erasure import erase_session
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.observer import Observer, Parts
@@ -47,6 +48,7 @@ from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.agent.writer import become_writer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
+from bedside.core.ids import SessionId
 from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
@@ -170,10 +172,13 @@ class Agent:
         answers = ModelAnswers(self._pipeline, self._buffer, self._reader, self._open_reader, self._clock)
         return Calls(
             PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
-            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s),
+            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s, self._erase),
             LabelCalls(Labels(self._buffer.database)),
             AlarmCalls(self._alarms, self._alarm_followers),
         )
+
+    def _erase(self, session: SessionId) -> Mapping[str, int]:
+        return erase_session(self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal)
 
     async def _close(self, server: LinkServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""

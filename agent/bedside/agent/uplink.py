@@ -89,6 +89,11 @@ class Uplink:
         self._journal: Journal | None = None
         self._sequence: SequenceNumbers | None = None
 
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, where the link has opened it."""
+        return self._journal
+
     def newest(self) -> Contribution | None:
         """The plan that was dealt with last; None while the journal cannot tell."""
         try:
