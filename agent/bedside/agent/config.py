@@ -298,6 +298,8 @@ socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
 # [[alarms]]
 # name = "fall"
 # label = "fall"           # class whose probability is watched; or field = "spo2" of a record
+# model = "wrist"          # whose probability; empty: of every model that knows the class
+# stream = "bed-4-ecg"     # empty: every stream
 # above = 0.9              # or below = 88.0
 # clear = 0.6              # hysteresis
 # hold_off_s = 2.0         # seconds of signal for which it must hold
