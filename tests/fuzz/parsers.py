@@ -395,14 +395,16 @@ def _config() -> None:
     from bedside.coordinator.config import DEFAULT_TOML, CoordinatorConfig
     from bedside.service.config import load_config
 
-    example = "\n".join(
+    lines = [
         line.removeprefix("# ").partition("  # ")[0].rstrip()
         for line in agent.TEMPLATE.splitlines()
         if "=" in line or line.startswith(("[", "# ["))
-    )
+    ]
+    sections = ("\n" + "\n".join(lines)).replace("\n[sources.", "\n.[sources.").split("\n[")
+    examples = [sections[0].encode(), *(("[" + one.replace("\n.", "\n")).encode() for one in sections[1:])]
     add("agent-toml", "agent.config.load_agent_config service.config.load_config",
         on_file("agent/agent.toml", lambda path: agent.load_agent_config(path.parent)),
-        [example.encode()], plain, ConfigError)  # fmt: skip
+        examples, plain, ConfigError)  # fmt: skip
     options = [
         b'{"kind":"replay","name":"a","options":{"data":"x.npz","loop":true,"speed":1.5,"stream":"wrist"}}',
         b'{"kind":"serial","name":"a","options":{"channels":[1,2],"port":"/dev/ttyACM0","stream":"wrist"}}',
@@ -515,6 +517,14 @@ def _agent() -> None:
     kept = ContributionJob(b"offer", "identity", "state", active, "words", "kept", "", 7)
     add("contribution-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, ContributionJob),
         [msgspec.json.encode(kept)], json)  # fmt: skip
+
+
+def _local() -> None:
+    """What people type."""
+    from bedside.agent.cli.label_file import parse_moment
+
+    add("moment", "agent.cli.label_file.parse_moment", lambda data: parse_moment(text(data)),
+        [b"2026-03-01T08:00:00Z", b"1700000000.25"])  # fmt: skip
 
 
 def _children() -> None:
@@ -692,6 +702,6 @@ def _public_files() -> None:
         [request.public_bytes(Encoding.DER)])  # fmt: skip
 
 
-for _register in (_signing, _signed, _rounds, _audit, _bundles, _service, _config, _agent, _children, _streams, _boards,
-                  _public_files):  # fmt: skip
+for _register in (_signing, _signed, _rounds, _audit, _bundles, _service, _config, _agent, _local, _children, _streams,
+                  _boards, _public_files):  # fmt: skip
     _register()
