@@ -81,6 +81,12 @@ FOUND = {
             recording_with("values.npy", announcing(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2L,)}\n")),
         ),
     ],
+    "windows that are none": [
+        ("window-array", announcing(b"{'descr': ('<f4', 'shape': (3, 4), ")),
+        ("window-array", announcing(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3000000,)}\n")),
+        ("window-array", as_array(np.array([1 + 1j]))),
+        ("window-lines", b"# nothing\n"),
+    ],
     "an array that announces more than there is": [
         (
             "recording",

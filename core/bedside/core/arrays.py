@@ -34,9 +34,9 @@ def announced_bytes(head: bytes) -> int:
         version = read_magic(file)
         if version != (1, 0):
             raise ValueError(f"it has format {version}")
-        with warnings.catch_warnings(action="error"):  # numpy repairs headers of Python 2, and says so
+        with warnings.catch_warnings(action="error"):  # numpy repairs what older versions wrote, and says so
             shape, _, dtype = read_array_header_1_0(file)
-    except (ValueError, TypeError, SyntaxError, UserWarning, RecursionError, tokenize.TokenError) as error:
+    except (ValueError, TypeError, SyntaxError, Warning, RecursionError, tokenize.TokenError) as error:
         raise MalformedError("bad-array", f"this is no array: {str(error)[:200]}") from error
     if dtype.hasobject or any(axis < 0 for axis in shape):
         raise MalformedError("bad-array", "it holds more than numbers and text")
