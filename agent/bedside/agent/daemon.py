@@ -171,7 +171,7 @@ class Agent:
         return Calls(
             PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
             SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s),
-            LabelCalls(Labels(self._buffer.database)),
+            LabelCalls(Labels(self._buffer)),
             AlarmCalls(self._alarms, self._alarm_followers),
         )
 

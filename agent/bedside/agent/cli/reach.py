@@ -106,7 +106,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         ):
             sessions = SessionCalls(store, reader, clock, config.buffer.session_gap_s)
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
-            yield DirectChanges(sessions, Labels(store.database), alarms)
+            yield DirectChanges(sessions, Labels(store), alarms)
 
 
 def _keys(config: AgentConfig) -> KeyRing:
