@@ -163,6 +163,10 @@ class Agent:
             self._notifier.stopping()
             await self._close(server)
 
+    def _forgotten(self, session: str) -> None:
+        self._followers.forget(session)
+        self._alarm_followers.forget(session)
+
     def _gauge(self) -> BufferGauge:
         return BufferGauge(self._config.state_dir / BUFFER_NAME, self._reader, self._config.buffer.cap_mib << 20)
 
@@ -170,7 +174,7 @@ class Agent:
         answers = ModelAnswers(self._pipeline, self._buffer, self._reader, self._open_reader, self._clock)
         return Calls(
             PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
-            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s),
+            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s, self._forgotten),
             LabelCalls(Labels(self._buffer)),
             AlarmCalls(self._alarms, self._alarm_followers),
         )
