@@ -171,11 +171,14 @@ class Agent:
         return Calls(
             PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
             SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s, self._erase),
-            LabelCalls(Labels(self._buffer.database)),
+            LabelCalls(Labels(self._buffer)),
             AlarmCalls(self._alarms, self._alarm_followers),
         )
 
     def _erase(self, session: SessionId) -> Mapping[str, int]:
+        """Everything of a session, also what is held of it for those who follow."""
+        self._followers.forget(session)
+        self._alarm_followers.forget(session)
         return erase_session(self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal)
 
     async def _close(self, server: LinkServer) -> None:

@@ -109,7 +109,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
             erase = partial(erase_session, store, config.state_dir, clock=clock)
             sessions = SessionCalls(store, reader, clock, config.buffer.session_gap_s, erase)
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
-            yield DirectChanges(sessions, Labels(store.database), alarms)
+            yield DirectChanges(sessions, Labels(store), alarms)
 
 
 def _keys(config: AgentConfig) -> KeyRing:
