@@ -10,6 +10,7 @@ import pytest
 
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.api.follow import AlarmFollowers, Followers
+from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.buffer.ahead import RETRY_S
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
@@ -18,6 +19,7 @@ from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.inference.model import Model
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ServedModel
+from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.errors import MalformedError, ProtocolError, StoreError
@@ -160,6 +162,21 @@ async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id
     assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "gap"]
     closed = [sessions[one].closed_ns is not None for one in groups[:4]]
     assert closed == [True, True, True, False]
+
+
+async def test_a_session_that_is_opened_by_hand_comes_after_what_the_disk_refused(device, monkeypatch) -> None:
+    calls = SessionCalls(device.buffer, device.reader, device.clock, 5.0)
+    device.send(3)
+    with monkeypatch.context() as patch:
+        device.full(patch)
+        device.send(3, skip_s=60)
+        with pytest.raises(StoreError):
+            calls.open("wrist", consent_training=None, origin="api")
+    opened = calls.open("wrist", consent_training=None, origin="api")
+    assert device.buffer.ahead.current("wrist") == opened.session
+    assert [one.origin for one in device.reader.sessions()] == ["gap", "gap", "api"]
+    device.pass_time(RETRY_S)
+    assert device.buffer.ahead.current("wrist") == opened.session
 
 
 async def test_an_alarm_of_a_session_that_the_disk_refused_is_told_with_it(device, monkeypatch) -> None:
@@ -307,3 +324,23 @@ async def test_blocks_without_samples_cost_nothing_but_themselves(device) -> Non
     device.send(2)
     await device.decided(2)
     assert device.pipeline.streams()[0].dropped_blocks == 1
+
+
+async def test_a_labelled_window_is_explained_when_its_signal_has_gone(device) -> None:
+    device.pipeline.serve(served(WRIST), ["left"])
+    assert [(spec.stream, spec.length) for spec in device.pipeline.window_specs()] == [("left", 10)]
+    device.send(20, stream="left")
+    await device.decided(20)
+    device.buffer.add_label("left", 100 * S, 102 * S, "high", "cli")
+    device.buffer.sessions.close("left", 104 * S)
+    device.buffer.flush()
+    before = await device.answers().explain(3, 5)
+    device.buffer.run("no explanation", lambda tx: tx.execute("DELETE FROM explanations"))
+    hour_ns = 3_600 * S
+    retention = Retention(device.path, KEY, RetentionRules(hour_ns, 99 * hour_ns, 99 * hour_ns))
+    while retention.run(device.buffer, 100 * S + 2 * hour_ns, device.pipeline.window_specs()):
+        pass
+    assert list(device.reader.parts("left", device.reader.sessions("left")[0].session)) == []
+    assert await device.answers().explain(3, 5) == before
+    with pytest.raises(ProtocolError, match="not in the buffer"):
+        await device.answers().explain(20, 5)  # which nobody has labelled

@@ -12,7 +12,7 @@ import pytest
 
 from bedside.agent.health.runs import RunNote
 
-LIMITS = {"litert": (90, 45), "onnx": (115, 55)}
+LIMITS = {"litert": (80, 40), "onnx": (110, 50)}
 """Megabytes that an agent with one source and one model may have: resident, and of those its own."""
 
 LIBRARIES = {"litert": "libpywrap_litert", "onnx": "onnxruntime_pybind11"}
@@ -80,6 +80,13 @@ def test_a_second_agent_on_the_same_socket_ends_with_one_line(running) -> None:
     assert running.await_predictions(running.predictions(1)[-1]["id"]) > 0
 
 
+def test_debug_reaches_the_process_that_the_command_becomes(running) -> None:
+    command = [sys.executable, "-m", "bedside.service", "--debug", "agent", "run", str(running.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert "Traceback" in done.stderr
+    assert f"an agent already runs in {running.path}" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("runtime", LIMITS)
 def test_the_process_stays_small_and_has_one_runtime(device, runtime, capsys) -> None:
     device.use_runtime(runtime)
@@ -94,6 +101,7 @@ def test_the_process_stays_small_and_has_one_runtime(device, runtime, capsys) ->
         print(f"\nagent with one source and one model, {runtime}: {rss_mb:.0f} MB RSS, {anonymous_mb:.0f} MB anonymous")
     assert {name for name, library in LIBRARIES.items() if library in mapped} == {runtime}
     assert f"runtime={runtime}" in (device.path / "log.txt").read_text()
+    assert "libcrypto" not in mapped, "what only the command line needs stays behind with it"
     assert not psutil.Process(device.process.pid).children()
     most_rss_mb, most_anonymous_mb = LIMITS[runtime]
     assert rss_mb < most_rss_mb

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,8 @@ from bedside.agent.daemon import Agent
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, Slot
 from bedside.authoring.build import Built, build_bundle
 from bedside.authoring.recipe import load_recipe
+from bedside.core.errors import StoreError
+from bedside.core.samples import Record
 from bedside.service.platform import SystemClock, SystemEntropy
 
 RECIPE = (Path(__file__).parents[1] / "recipes" / "tiny.toml").read_text()
@@ -71,6 +74,34 @@ async def test_a_damaged_model_takes_down_its_own_slot_alone(device, build, tiny
         state = agent._health.snapshot()["inference"]
     assert (state.level.name, state.sentence.split(":")[0]) == ("DEGRADED", "model ecg")
     assert (await serving(device))["tiny"] == (tiny.digest, ("wrist",), "")
+
+
+async def test_health_tells_of_alarms_that_wait_and_of_labels_that_nobody_knows(device, monkeypatch) -> None:
+    rules = '[[alarms]]\nname = "shakes"\nlabel = "shake"\nabove = 0.5\n'
+    rules += '[[alarms]]\nname = "low"\nfield = "spo2"\nbelow = 88.0\n'
+    configure(device, 'model = "tiny.tar"\n' + rules.replace('"shake"', '"shock"'))
+    with assembled(device) as agent:
+        await agent._serving.start()
+        agent._observer.look()
+        state = agent._health.snapshot()["inference"]
+        assert (state.level.name, state.sentence) == ("DEGRADED", "no model knows the label of alarm shakes")
+    configure(device, 'model = "tiny.tar"\n' + rules)
+    with assembled(device) as agent:
+        await agent._serving.start()
+        agent._pipeline.consume(Record("bed", 100, {"spo2": 97.0}))
+        with monkeypatch.context() as patch:
+            patch.setattr(agent._buffer.database, "run_tx", refuse)
+            agent._pipeline.consume(Record("bed", 200, {"spo2": 80.0}))
+            agent._observer.look()
+            states = agent._health.snapshot()
+        assert states["inference"].sentence == "serves"
+        assert (states["buffer"].level.name, states["buffer"].sentence) == ("FAILED", "full; 1 alarms wait for it")
+        assert agent._observer.facts().open_alarms == 1
+
+
+def refuse(name: str, work: object) -> None:
+    del name, work
+    raise StoreError("store-write", "full")
 
 
 async def test_a_newer_file_of_the_same_name_replaces_its_slot_and_a_refused_one_does_not(device, build, tiny) -> None:
@@ -148,6 +179,32 @@ async def test_two_models_on_two_streams_predict_in_a_real_agent(device, build) 
     assert device.await_value(missing, lambda count: count == 0) == 0
     assert device.stop() == 0
     assert "Traceback" not in (device.path / "log.txt").read_text()
+
+
+async def test_samples_do_not_wait_for_a_model_that_takes_long(device, monkeypatch) -> None:
+    monkeypatch.setattr("bedside.agent.daemon.MODELS_FIRST_S", 0.05)
+    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy())
+    tried, go_on = asyncio.Event(), asyncio.Event()
+    start = agent._serving.start
+
+    async def slowly() -> None:
+        tried.set()
+        await go_on.wait()
+        await start()
+
+    monkeypatch.setattr(agent._serving, "start", slowly)
+    running = asyncio.create_task(agent.run())
+    async with asyncio.timeout(20):
+        await tried.wait()
+        while not any(stream.blocks for stream in agent._pipeline.streams()):
+            await asyncio.sleep(0.01)
+        assert agent._pipeline.predictions == 0
+        go_on.set()
+        while not agent._pipeline.predictions:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 @contextmanager

@@ -196,7 +196,7 @@ def test_a_device_whose_link_is_damaged_predicts_and_says_why(device, world, nam
 
 
 async def test_what_cannot_be_closed_keeps_nothing_else_open(device, monkeypatch) -> None:
-    agent = Agent(device.path, load_agent_config(device.path), CLOCK, ENTROPY)
+    agent = Agent(device.path, load_agent_config(device.path), CLOCK, ENTROPY, "0")
     closed: list[str] = []
 
     class Server:

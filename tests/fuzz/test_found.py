@@ -67,6 +67,10 @@ FOUND = {
     "a buffer as large as the largest file": [("credential-file", b""), ("pins", b"{}")],
     "a length beyond the end of the file": [("kept-delta", bytes.fromhex("9ca5ac02"))],
     "a word of the command line that is not text": [("round-name", b"\xe2"), ("round-name", b"watch/" + b"9" * 30)],
+    "a time of a label beyond every number": [("label-file", b"start_s,end_s,label\n1e4967295,1,x")],
+    "an array whose header does not end": [
+        ("window-array", b"\x93NUMPY\x01\0\x76\0{'descr': '<f4', 'shape': (3, 2), ")
+    ],
     "a row of labels without a name": [("labels-csv", b"start_s,end_s,label\n5,2,\n2,3.25,\n2,3.25")],
     "arrays that are not what they should be": [
         ("recording", recording_with("rate_hz.npy", np.array(50 + 1j))),
@@ -76,6 +80,12 @@ FOUND = {
             "recording",
             recording_with("values.npy", announcing(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2L,)}\n")),
         ),
+    ],
+    "windows that are none": [
+        ("window-array", announcing(b"{'descr': ('<f4', 'shape': (3, 4), ")),
+        ("window-array", announcing(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3000000,)}\n")),
+        ("window-array", as_array(np.array([1 + 1j]))),
+        ("window-lines", b"# nothing\n"),
     ],
     "an array that announces more than there is": [
         (

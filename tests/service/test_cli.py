@@ -10,6 +10,7 @@ import pytest
 from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.service import cli as cli_module
 from bedside.service.cli import run
+from bedside.service.failures import INTERNAL_STATUS
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_mistake_in_the_command_line_is_one_line_too(capsys, arguments, line):
 
 def test_a_bug_is_one_line_that_asks_for_a_report_and_has_a_status_of_its_own(part, capsys):
     part("raise ValueError('bug')")
-    assert run(["probe"], {}) == cli_module.INTERNAL_STATUS == 70
+    assert run(["probe"], {}) == INTERNAL_STATUS == 70
     line = capsys.readouterr().err
     assert line.startswith("error: unexpected ValueError: bug [internal-error] — ")
     assert "bedside --debug" in line

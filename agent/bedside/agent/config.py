@@ -106,7 +106,7 @@ class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
         stream: which stream; empty = every one.
         label: class whose probability is watched; or
         field: field of a record whose value is watched. Exactly one of the two.
-        model: whose probability of `label`; empty = of every model that knows it.
+        model: whose probability of `label`; empty = of every model that knows it, as they come.
         above: raised at this value or more; or
         below: at this value or less. Exactly one of the two.
         clear: cleared when the value is back past this one (hysteresis); absent = past the limit itself.
@@ -298,6 +298,8 @@ socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
 # [[alarms]]
 # name = "fall"
 # label = "fall"           # class whose probability is watched; or field = "spo2" of a record
+# model = "wrist"          # whose probability; empty: of every model that knows the class
+# stream = "bed-4-ecg"     # empty: every stream
 # above = 0.9              # or below = 88.0
 # clear = 0.6              # hysteresis
 # hold_off_s = 2.0         # seconds of signal for which it must hold

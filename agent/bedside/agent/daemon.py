@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +31,7 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
+from bedside.agent.erasure import erase_session
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.observer import Observer, Parts
@@ -47,6 +47,7 @@ from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.agent.writer import become_writer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
+from bedside.core.ids import SessionId
 from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
@@ -66,6 +67,9 @@ _LOGGER = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_S: Final = 0.04
 """Seconds between two looks at what must be committed; also the pace of the watchdog."""
+
+MODELS_FIRST_S: Final = 5.0
+"""Seconds in which models may load before samples are taken; a new bundle may take longer, and samples do not wait."""
 
 DRAIN_S: Final = 2.0
 """Seconds in which windows that wait at the end are still decided; what is left is counted."""
@@ -88,7 +92,7 @@ class Agent:
         StoreError: a database cannot be opened.
     """
 
-    def __init__(self, directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy, version: str) -> None:
         check_rules(config.alarms)
         self._directory = directory
         self._config = config
@@ -133,7 +137,6 @@ class Agent:
             self._uplink.newest,
             self._runs,
         )
-        version = importlib.metadata.version("bedside")
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
 
     async def run(self) -> None:
@@ -148,11 +151,13 @@ class Agent:
         )
         self._runs.begin()
         try:
-            await self._serving.start()
             async with asyncio.TaskGroup() as tasks:
+                models = tasks.create_task(self._serving.start())
+                await asyncio.wait({models}, timeout=MODELS_FIRST_S)
                 tasks.create_task(self._work())
                 tasks.create_task(self._retain())
                 tasks.create_task(self._supervisor.run())
+                await models
                 tasks.create_task(self._uplink.run())
         finally:
             self._notifier.stopping()
@@ -165,10 +170,16 @@ class Agent:
         answers = ModelAnswers(self._pipeline, self._buffer, self._reader, self._open_reader, self._clock)
         return Calls(
             PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
-            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s),
-            LabelCalls(Labels(self._buffer.database)),
+            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s, self._erase),
+            LabelCalls(Labels(self._buffer)),
             AlarmCalls(self._alarms, self._alarm_followers),
         )
+
+    def _erase(self, session: SessionId) -> Mapping[str, int]:
+        """Everything of a session, also what is held of it for those who follow."""
+        self._followers.forget(session)
+        self._alarm_followers.forget(session)
+        return erase_session(self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal)
 
     async def _close(self, server: LinkServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""
@@ -264,7 +275,7 @@ def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
         ) from error
 
 
-async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy, version: str) -> None:
     """Run until SIGTERM or SIGINT; returns then.
 
     Raises:
@@ -277,7 +288,7 @@ async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy:
                 f"an agent already runs in {directory}: {config.api.socket} is its socket",
                 remedy=f"look at it with `bedside agent status {directory}`, or stop it first",
             )
-        agent = Agent(directory, config, clock, entropy)
+        agent = Agent(directory, config, clock, entropy, version)
         task = asyncio.create_task(agent.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

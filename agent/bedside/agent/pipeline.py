@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+import msgspec
+
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.api.follow import Followers
 from bedside.agent.buffer.part import end_ns
@@ -147,6 +149,11 @@ class Pipeline:
         """
         return self.engine.slots[name].model, self._slots[name].window
 
+    def streams_of(self, name: str) -> tuple[StreamId, ...]:
+        """What a slot reads; empty where nothing serves."""
+        slot = self._slots.get(name)
+        return tuple(slot.cutters) if slot is not None else ()
+
     def release(self, name: str) -> None:
         """Serve a slot no longer."""
         self._slots.pop(name, None)
@@ -157,7 +164,9 @@ class Pipeline:
 
     def window_specs(self) -> list[WindowSpec]:
         """Of what serves, each bound to its stream: windows of these are worth keeping."""
-        return [cutter.spec for slot in self._slots.values() for cutter in slot.cutters.values()]
+        return [
+            msgspec.structs.replace(slot.window, stream=name) for slot in self._slots.values() for name in slot.cutters
+        ]
 
     def consume(self, arrived: Block | Record | Mark) -> None:
         """Take one event of a source."""

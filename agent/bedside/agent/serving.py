@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -71,8 +71,8 @@ class Serving:
         )
         self.wanted = self._pipeline.model_digest
 
-    async def take(self, active: ActiveModel) -> None:
-        """Serve a verified model that a plan or a result brought, in the slot of its name.
+    async def take(self, active: ActiveModel) -> Sequence[str]:
+        """Serve a verified model that a plan or a result brought, in the slot of its name; return its streams.
 
         Raises:
             RefusedError: `too-many-models`.
@@ -81,6 +81,7 @@ class Serving:
         """
         self.wanted = active.digest
         self._pipeline.main = await self._serve(active)
+        return self._pipeline.streams_of(self._pipeline.main)
 
     async def _serve(self, active: ActiveModel, origin: Origin | None = None) -> str:
         """Load, swap, and note; returns the slot's name."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,7 +56,7 @@ class Uplink:
         config: of the agent.
         identity: its keys; they need not be whole.
         models: bundles and checkpoints.
-        on_model: awaited when a verified model is here that should serve.
+        on_model: awaited when a verified model is here that should serve; returns the streams that it reads.
         report: called when link or trainer change.
         observe: makes the facts of a heartbeat.
         detail: how much of them may be told.
@@ -71,7 +71,7 @@ class Uplink:
         clock: Clock,
         entropy: Entropy,
         *,
-        on_model: Callable[[ActiveModel], Awaitable[None]],
+        on_model: Callable[[ActiveModel], Awaitable[Sequence[str]]],
         report: Report,
         observe: Callable[[Pulse], AgentFacts],
         detail: Callable[[], Detail],
@@ -88,6 +88,11 @@ class Uplink:
         self._detail = detail
         self._journal: Journal | None = None
         self._sequence: SequenceNumbers | None = None
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, where the link has opened it."""
+        return self._journal
 
     def newest(self) -> Contribution | None:
         """The plan that was dealt with last; None while the journal cannot tell."""

@@ -7,9 +7,6 @@ first 0); optional `unit`, `metric`, `scale`. Pickled objects are never loaded.
 
 from __future__ import annotations
 
-import math
-import tokenize
-import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.format import read_array_header_1_0, read_magic
 
+from bedside.core.arrays import HEAD_BYTES, announced_bytes
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Samples
 
@@ -80,7 +77,7 @@ class Recording:
 
 _DAMAGE: Final = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, UserWarning, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
 )
 """What zipfile, zlib and numpy raise on an archive with changed bytes."""
 
@@ -108,26 +105,21 @@ def read_recording(path: Path) -> Recording:
             "recording-missing", f"{path} cannot be read: {error.strerror or error}", remedy="check the path"
         ) from error
     except _DAMAGE as error:
-        objects = "pickle" in str(error)  # numpy's words for them would frighten, and tempt
-        raise _no_recording(path, "it holds more than numbers and text" if objects else str(error)) from error
+        raise _no_recording(path, str(error)) from error
 
 
 def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
     """Compare what an array announces with what is there: numpy allocates first and reads then.
 
     Raises:
-        ValueError: it announces more or less, or is not a plain array.
+        ValueError: it announces more or less, or is no plain array.
     """
-    with archive.open(entry) as file:
-        version = read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"{entry.filename} has an array of format {version}")
-        with warnings.catch_warnings(action="error"):  # numpy repairs headers of Python 2, and says so
-            shape, _, dtype = read_array_header_1_0(file)
-        rest = entry.file_size - file.tell()
-    if dtype.hasobject:
-        raise ValueError("pickled objects")
-    if math.prod(shape) * dtype.itemsize != rest:
+    with archive.open(entry) as member:
+        try:
+            announced = announced_bytes(member.read(HEAD_BYTES))
+        except MalformedError as error:
+            raise ValueError(error.sentence) from error
+    if announced != entry.file_size:
         raise ValueError(f"{entry.filename} announces another size than it has")
 
 

@@ -6,11 +6,9 @@ and an absent part does not spoil the others.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
@@ -19,17 +17,14 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
-from bedside.core.errors import BedsideError, StoreError, UnavailableError
+from bedside.core.errors import UnavailableError
+from bedside.service.failures import DEBUG_VARIABLE, INTERRUPTED_STATUS, report_failure
 from bedside.service.text import bounded
 
 ENTRY_POINT_GROUP: Final = "bedside.commands"
 USAGE_STATUS: Final = 64
 """EX_USAGE. Not click's 2, which `agent health` and `trustee status` use for a part that has failed."""
 
-INTERNAL_STATUS: Final = 70
-"""EX_SOFTWARE: a bug of ours."""
-
-INTERRUPTED_STATUS: Final = 130
 BROKEN_PIPE_STATUS: Final = 141
 
 _SUMMARIES: Final = {
@@ -55,7 +50,6 @@ _EXTRAS: Final = {
 
 
 _DEBUG: Final[ContextVar[bool]] = ContextVar("debug", default=False)
-_MAX_BUG_CHARS: Final = 200
 _DEBUG_HELP: Final = "Print the traceback of an error too."
 
 
@@ -127,6 +121,11 @@ def _missing(entry: EntryPoint, part: str, error: ModuleNotFoundError) -> Except
     )
 
 
+def is_debugging() -> bool:
+    """Whether this command line asked for tracebacks."""
+    return _DEBUG.get()
+
+
 def _note_debug(_context: click.Context, _option: click.Parameter, value: bool) -> None:
     if value:
         _DEBUG.set(True)
@@ -166,18 +165,12 @@ def completion(shell: str) -> None:
     click.echo(script_class(cli, {}, "bedside", "_BEDSIDE_COMPLETE").source())
 
 
-def error_line(error: BedsideError) -> str:
-    """Return the one line that an operator sees: sentence, code and remedy, without control characters."""
-    remedy = f" — {bounded(error.remedy)}" if error.remedy else ""
-    return f"error: {bounded(error.sentence)} [{bounded(error.code)}]{remedy}"
-
-
 def run(args: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command line and return its exit status. A command may set its own with `ctx.exit(status)`.
 
     Whatever goes wrong is one line on standard error; `--debug` or BEDSIDE_DEBUG=1 puts the traceback before it.
     """
-    debug = _DEBUG.set(environ.get("BEDSIDE_DEBUG") == "1")
+    debug = _DEBUG.set(environ.get(DEBUG_VARIABLE) == "1")
     try:
         result = cli.main(args=args, prog_name="bedside", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -194,40 +187,10 @@ def run(args: Sequence[str] | None = None, environ: Mapping[str, str] = os.envir
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_STATUS
     except Exception as error:  # noqa: BLE001 - the outermost place; nothing above it could say more
-        return _report(error)
+        return report_failure(error, debug=_DEBUG.get())
     finally:
         _DEBUG.reset(debug)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
-
-
-def _report(error: Exception) -> int:
-    """Print the line of an error, and return its exit status."""
-    if _DEBUG.get():
-        traceback.print_exception(error)
-    while isinstance(error, ExceptionGroup):  # of tasks that ran side by side: the first one that knows what to say
-        error = (error.subgroup(BedsideError) or error).exceptions[0]
-    if isinstance(error, OSError):
-        error = _of_system(error)
-    if isinstance(error, BedsideError):
-        click.echo(error_line(error), err=True)
-        return error.exit_status
-    what = bounded(f"{type(error).__name__}: {error}", _MAX_BUG_CHARS)
-    remedy = "run it as `bedside --debug ...` for the traceback, and report it"
-    click.echo(f"error: unexpected {what} [internal-error] — {remedy}", err=True)
-    return INTERNAL_STATUS
-
-
-def _of_system(error: OSError) -> StoreError:
-    """What the operating system refused to a command that did not expect it, most often a path that was mistyped."""
-    why = error.strerror or type(error).__name__
-    if error.filename is None:
-        return StoreError("system-error", f"the system says: {why}", remedy="check disk, memory and network")
-    remedy = "check the path, its permissions and free space"
-    if error.errno == errno.ENOTDIR:
-        remedy = "name a directory; a part of this path is a file"
-    elif error.errno == errno.EROFS:
-        remedy = "name a directory on a file system that can be written"
-    return StoreError("path-unusable", f"{os.fsdecode(error.filename)} cannot be used: {why}", remedy=remedy)
 
 
 def _usage_line(error: click.ClickException) -> str:

@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, TypeVar
@@ -44,7 +45,7 @@ def load_config(path: Path, kind: type[Config]) -> Config:
     """
     merged: dict[str, object] = {}
     origins: dict[str, Path] = {}
-    shape = inspect.type_info(kind)
+    shape = _shape_of(kind)
     for file in (path, *sorted((path.parent / DROP_IN_FOLDER).glob("*.toml"))):
         values = _read_toml(file)
         for keys, known in _unknown_keys(values, shape, ()):
@@ -60,9 +61,15 @@ def parse_config(text: str, kind: type[Config], file: Path) -> Config:
         ConfigError: as `load_config`.
     """
     values = _parse_toml(text, file)
-    for keys, known in _unknown_keys(values, inspect.type_info(kind), ()):
+    for keys, known in _unknown_keys(values, _shape_of(kind), ()):
         raise _unknown_key(file, keys, known, text)
     return _convert(values, kind, file, {}, text)
+
+
+@cache
+def _shape_of(kind: type[msgspec.Struct]) -> inspect.Type:
+    """Which keys a Struct has; costs more than reading a file."""
+    return inspect.type_info(kind)
 
 
 def config_digest(config: msgspec.Struct) -> bytes:

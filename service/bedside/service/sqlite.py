@@ -28,6 +28,9 @@ DAMAGED: Final = "store-damaged"
 """Code of a database that no other try will read."""
 
 _BUSY_TIMEOUT_MS: Final = 5_000
+_CACHE_KIB: Final = 512
+"""Pages that a connection keeps, a quarter of the default: the kernel has them too, and a device has several."""
+
 _DAMAGED: Final = "check the disk and its permissions; restore a damaged file, or move it away to begin anew"
 
 
@@ -109,6 +112,7 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         connection.execute(f"PRAGMA secure_delete={'ON' if secure_delete else 'OFF'}")
         database = Database(connection, path)
         _migrate(database, migrations)
@@ -127,6 +131,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
         undo.pop_all()
     return connection

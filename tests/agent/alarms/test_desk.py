@@ -75,11 +75,11 @@ class Bed:
         self.told.append((alarm.id, alarm.rule, "escalated" if alarm.escalated_ns and life == "raised" else life))
         self.on_told(alarm)
 
-    def decide(self, at_s: float, falls: float, stretch: int = 0) -> int:
+    def decide(self, at_s: float, falls: float, stretch: int = 0, model: str = "har") -> int:
         window = Window(self.session, round(at_s * S))
         row = Prediction("wrist", self.session, 0, window.end_ns, "fall", falls, MODEL.digest, 0.0)
         number = self.buffer.add_prediction(row)
-        self.desk.decided("har", Decision(MODEL, window, np.array([1 - falls, falls], np.float32)), stretch, number)
+        self.desk.decided(model, Decision(MODEL, window, np.array([1 - falls, falls], np.float32)), stretch, number)
         return number
 
     def record(self, at_s: float, **values: float) -> None:
@@ -139,6 +139,16 @@ def test_a_rule_hears_its_stream_its_model_and_its_label_alone(tmp_path) -> None
     bed.decide(1, 0.9)
     assert bed.told == [(1, "mine", "raised")]
     assert bed.desk.unwatched({"walk", "fall"}) == ["label"]
+    bed.buffer.close()
+
+
+def test_hold_off_runs_on_between_models_and_begins_anew_where_one_of_them_was_interrupted(tmp_path) -> None:
+    bed = Bed(tmp_path / "buffer.db", AlarmRule(name="held", label="fall", above=0.5, hold_off_s=2.0))
+    for at_s, stretch, model in ((1, 0, "har"), (1, 4, "other"), (2, 0, "har"), (2, 5, "other"), (3, 0, "har")):
+        bed.decide(at_s, 0.9, stretch, model)
+    assert bed.told == []
+    bed.decide(4, 0.9, 5, "other")
+    assert [alarm.raised_ns for alarm in bed.table()] == [4 * S]
     bed.buffer.close()
 
 

@@ -115,7 +115,7 @@ class Served:
         self.calls = Calls(
             PredictionCalls(Stored(), self.followers, Loudness()),
             SessionCalls(self.store, self.reader, self.clock, GAP_S),
-            LabelCalls(Labels(self.store.database)),
+            LabelCalls(Labels(self.store)),
             AlarmCalls(self.book, self.book.followers),
         )
 

@@ -47,10 +47,36 @@ async def test_without_a_beginning_only_what_is_made_from_now_on_comes() -> None
     assert await follow(followers, since_id=None, fresh=7, count=1) == [7]
 
 
-async def test_a_slow_follower_loses_its_oldest_and_never_holds_the_agent() -> None:
+async def test_a_slow_follower_gets_from_the_store_what_its_queue_had_no_room_for() -> None:
+    class All:
+        """Everything but the newest hundred is committed."""
+
+        def after(self, since_id: int) -> list[Prediction]:
+            return [Prediction(id=number) for number in range(since_id + 1, MAX_WAITING * 3 - 100)][:500]
+
+    followers = Followers()
+    calls = PredictionCalls(All(), followers, None)
+    async with asyncio.timeout(10), aclosing(calls.follow(FollowRequest())) as answers:
+        asyncio.get_running_loop().call_soon(followers.publish, Prediction(id=7))
+        got = [(await anext(answers)).id]
+        for number in range(8, MAX_WAITING * 3):
+            followers.publish(Prediction(id=number))
+        got += [(await anext(answers)).id for _ in range(8, MAX_WAITING * 3)]
+    assert got == list(range(7, MAX_WAITING * 3))
+
+
+async def test_a_full_queue_loses_its_oldest_and_never_holds_the_agent() -> None:
     followers = Followers()
     with followers.subscribe() as slow:
         for number in range(1, MAX_WAITING + 11):
             followers.publish(Prediction(id=number))
         first = await anext(aiter(slow))
     assert first.id == 11
+
+
+async def test_what_was_erased_is_told_to_nobody_who_comes_later() -> None:
+    followers = Followers()
+    for number, session in ((4, "a"), (5, "b"), (6, "a")):
+        followers.publish(Prediction(id=number, session=session))
+    followers.forget("a")
+    assert await follow(followers, since_id=3, fresh=7, count=2) == [5, 7]

@@ -104,7 +104,7 @@ def test_windows_go_after_signal_then_what_is_smaller_and_labels_and_sessions_ne
     session = say(store, LOW, 0)
     store.add_label(LOW, T0 * 10**9, (T0 + 1) * 10**9, "walk", "cli")
     seen: list[Counter[str]] = []
-    for minute in range(1, 160):
+    for minute in range(1, 240):
         derive(store, session, minute)
         assert store.bytes <= CAP
         with closing(BufferReader(path, KEY)) as reader:
@@ -114,12 +114,12 @@ def test_windows_go_after_signal_then_what_is_smaller_and_labels_and_sessions_ne
     assert (last["sessions"], last["labels"], last["blobs"]) == (1, 1, 0)
     told = counters(path)[LOW]
     assert told["evicted-parts"] == 1
-    assert told["evicted-windows"] + last["windows"] == 159 * 20
-    assert told["evicted-explanations"] + last["explanations"] == 159
-    for rows, minute in zip(seen, range(1, 160), strict=True):
+    assert told["evicted-windows"] + last["windows"] == 239 * 20
+    assert told["evicted-explanations"] + last["explanations"] == 239
+    for rows, minute in zip(seen, range(1, 240), strict=True):
         assert rows["windows"] == 20 * minute or rows["blobs"] == 0
         assert rows["explanations"] == minute or rows["windows"] <= 20
-    assert last["summaries"] == 159
+    assert last["summaries"] == 239
 
 
 def test_late_samples_are_the_oldest_there_are(tmp_path) -> None:

@@ -9,32 +9,30 @@ import pytest
 
 from bedside.agent.buffer.labels import MAX_LABELS, Labels
 from bedside.agent.buffer.rows import Label
-from bedside.agent.buffer.schema import MIGRATIONS
 from bedside.agent.buffer.sessions import Sessions
+from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import BedsideError
 from bedside.core.ids import StreamId
-from bedside.service.platform import SystemEntropy
-from bedside.service.sqlite import Database, open_database
+from bedside.service.platform import SystemClock, SystemEntropy
 
 ECG = StreamId("ecg")
 S = 1_000_000_000
 
 
 @pytest.fixture
-def database(tmp_path: Path):
-    opened = open_database(tmp_path / "b.db", MIGRATIONS)
+def buffer(tmp_path: Path):
+    opened = BufferStore(tmp_path / "b.db", bytes(32), SystemClock(), SystemEntropy())
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def sessions(database: Database) -> Sessions:
+def sessions(buffer: BufferStore) -> Sessions:
     """Two sessions of `ecg`: from 10 to 20 s, and open from 30 s."""
-    made = Sessions(database, SystemEntropy(), lambda *_: 0, gap_ns=S, consent_training=True)
-    made.open(ECG, 10 * S, "cli")
-    made.close(ECG, 20 * S)
-    made.open(ECG, 30 * S, "cli")
-    return made
+    buffer.sessions.open(ECG, 10 * S, "cli")
+    buffer.sessions.close(ECG, 20 * S)
+    buffer.sessions.open(ECG, 30 * S, "cli")
+    return buffer.sessions
 
 
 def label(start_s: float, end_s: float, name: str = "af", **more) -> Label:
@@ -42,8 +40,8 @@ def label(start_s: float, end_s: float, name: str = "af", **more) -> Label:
     return Label(start_ns=round(start_s * S), end_ns=round(end_s * S), label=name, **fields)
 
 
-def rows(database: Database) -> list[tuple]:
-    return [tuple(row) for row in database.connection.execute("SELECT * FROM labels ORDER BY id")]
+def rows(buffer: BufferStore) -> list[tuple]:
+    return [tuple(row) for row in buffer.database.connection.execute("SELECT * FROM labels ORDER BY id")]
 
 
 def refused(labels: Labels, *batch: Label) -> str:
@@ -52,16 +50,18 @@ def refused(labels: Labels, *batch: Label) -> str:
     return error.value.code
 
 
-def test_a_label_belongs_to_the_session_that_covers_its_start_also_a_closed_one(database, sessions) -> None:
-    closed, still_open = (row["session"] for row in database.rows("SELECT session FROM sessions ORDER BY number"))
-    added = Labels(database).add([label(10, 11), label(19, 20), label(30, 31)])
+def test_a_label_belongs_to_the_session_that_covers_its_start_also_a_closed_one(buffer, sessions) -> None:
+    closed, still_open = (
+        row["session"] for row in buffer.database.rows("SELECT session FROM sessions ORDER BY number")
+    )
+    added = Labels(buffer).add([label(10, 11), label(19, 20), label(30, 31)])
     assert [one.session for one in added.labels] == [closed, closed, still_open]
     assert ([one.number for one in added.labels], added.new) == ([1, 2, 3], 3)
 
 
-def test_a_session_alone_names_the_stream(database, sessions) -> None:
+def test_a_session_alone_names_the_stream(buffer, sessions) -> None:
     session = sessions.current(ECG)
-    (one,) = Labels(database).add([label(31, 32, stream="", session=session)]).labels
+    (one,) = Labels(buffer).add([label(31, 32, stream="", session=session)]).labels
     assert (one.stream, one.session) == (ECG, session)
 
 
@@ -86,46 +86,46 @@ def test_a_session_alone_names_the_stream(database, sessions) -> None:
         (label(31, 32, stream=StreamId("ECG 1")), "bad-id"),
     ],
 )
-def test_what_is_refused_has_a_code_and_takes_the_whole_batch_with_it(database, sessions, one, code) -> None:
-    assert refused(Labels(database), label(30, 31), one) == code
-    assert rows(database) == []
+def test_what_is_refused_has_a_code_and_takes_the_whole_batch_with_it(buffer, sessions, one, code) -> None:
+    assert refused(Labels(buffer), label(30, 31), one) == code
+    assert rows(buffer) == []
 
 
-def test_a_session_that_is_named_must_cover_the_label(database, sessions) -> None:
-    assert refused(Labels(database), label(10, 11, session=sessions.current(ECG))) == "no-session-covers"
+def test_a_session_that_is_named_must_cover_the_label(buffer, sessions) -> None:
+    assert refused(Labels(buffer), label(10, 11, session=sessions.current(ECG))) == "no-session-covers"
 
 
-def test_a_batch_is_bounded(database, sessions) -> None:
-    assert refused(Labels(database), *[label(31, 32)] * (MAX_LABELS + 1)) == "too-many-labels"
+def test_a_batch_is_bounded(buffer, sessions) -> None:
+    assert refused(Labels(buffer), *[label(31, 32)] * (MAX_LABELS + 1)) == "too-many-labels"
 
 
-def test_the_same_label_twice_is_one(database, sessions) -> None:
-    labels = Labels(database)
+def test_the_same_label_twice_is_one(buffer, sessions) -> None:
+    labels = Labels(buffer)
     first = labels.add([label(31, 32), label(31, 32)])
     again = labels.add([label(31, 32)])
-    assert (first.new, again.new, len(rows(database))) == (1, 0, 1)
+    assert (first.new, again.new, len(rows(buffer))) == (1, 0, 1)
     assert first.labels[0] == first.labels[1] == again.labels[0]
     assert labels.add([label(31, 32, origin="api"), label(31, 32, name="sr")]).new == 2
 
 
-def test_a_withdrawn_label_stays_marked_and_its_file_does_not_bring_it_back(database, sessions) -> None:
-    labels = Labels(database)
+def test_a_withdrawn_label_stays_marked_and_its_file_does_not_bring_it_back(buffer, sessions) -> None:
+    labels = Labels(buffer)
     by_hand, from_file = label(31, 32), label(32, 33, origin="csv:beats.csv")
     for one in labels.add([by_hand, from_file]).labels:
         assert labels.withdraw(one.number) == replace(one, withdrawn=True)
     assert labels.add([from_file]).new == 0
     assert labels.add([by_hand]).new == 1
-    found = database.rows("SELECT withdrawn FROM labels ORDER BY id")
+    found = buffer.database.rows("SELECT withdrawn FROM labels ORDER BY id")
     assert [row["withdrawn"] for row in found] == [1, 1, 0]
 
 
-def test_what_is_not_there_cannot_be_withdrawn(database, sessions) -> None:
+def test_what_is_not_there_cannot_be_withdrawn(buffer, sessions) -> None:
     with pytest.raises(BedsideError, match="there is no label 7"):
-        Labels(database).withdraw(7)
+        Labels(buffer).withdraw(7)
 
 
-def test_pages_hold_a_session_in_the_order_of_its_numbers(database, sessions) -> None:
-    labels = Labels(database)
+def test_pages_hold_a_session_in_the_order_of_its_numbers(buffer, sessions) -> None:
+    labels = Labels(buffer)
     added = labels.add([label(40, 41), label(10, 11), label(35, 36)]).labels
     session = sessions.current(ECG)
     assert labels.page(session, 0) == [added[0], added[2]]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
@@ -120,7 +121,7 @@ def test_labels_and_sessions_are_durable_at_once_and_predictions_with_the_group(
     store.flush()
     assert [p.label for p in reader.predictions()] == ["walking"]
     assert reader.predictions(after=reader.predictions()[-1].number) == []
-    store.withdraw_label(reader.labels(session)[0].number)
+    Labels(store).withdraw(reader.labels(session)[0].number)
     assert reader.labels(session) == []
     reader.close()
     store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -140,6 +141,35 @@ def test_an_alarm_is_acknowledged_while_no_agent_runs(device, typed) -> None:
     assert "nurse-station-2" in agent.say("alarms")
     agent.refused("alarms ack 2 --by ward", "no-such-alarm")
     assert "--by" in agent.call("alarms ack 1").stderr
+
+
+RULE = """
+[[alarms]]
+name = "anything"
+label = "walk"
+above = 0.05
+clear = 0.0
+priority = "high"
+"""
+
+
+def test_an_alarm_of_a_running_agent_is_followed_and_acknowledged(device, typed) -> None:
+    agent = typed(device.path)
+    with (device.path / "agent.toml").open("a") as file:
+        file.write(RULE)
+    device.start()
+    device.await_predictions()
+    command = [sys.executable, "-m", "bedside.service", "agent", "alarms", "follow", str(device.path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        raised = json.loads(follower.stdout.readline())
+        assert (raised["rule"], raised["priority"], raised["state"]) == ("anything", "high", "raised")
+        seen = agent.json(f"alarms ack {raised['id']} --by nurse-station-2")
+        assert seen["id"] == raised["id"]
+        assert seen["state"] in {"seen, lasts", "closed"}, "its session may have ended since"
+        changes = (json.loads(line) for line in follower.stdout)
+        assert next(one for one in changes if one["acknowledged_by"])["id"] == raised["id"]
+        follower.terminate()
+    assert "nurse-station-2" in agent.say("alarms")
 
 
 def test_a_command_waits_for_another_that_writes(device, typed) -> None:

@@ -80,6 +80,13 @@ def test_no_line_is_wider_than_the_terminal_and_every_border_closes(width) -> No
     assert all(line.endswith("│") and cell_len(line) == width for line in bodies)
 
 
+@pytest.mark.parametrize("height", [24, 30, 50])
+def test_the_screen_is_no_higher_than_the_terminal(height) -> None:
+    calm = busy(streams=2)
+    assert len(shown(calm, 80, height).splitlines()) <= height
+    assert len(shown(calm, 80, 50).splitlines()) > len(shown(calm, 80, 24).splitlines())
+
+
 def test_what_streams_and_models_are_called_reaches_no_terminal_as_commands() -> None:
     text = shown(busy(), 100)
     assert "\x1b" not in text

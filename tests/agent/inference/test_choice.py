@@ -68,7 +68,7 @@ def test_what_was_measured_is_not_measured_again(decide, built, monkeypatch):
 
 def test_another_version_of_a_runtime_is_measured_anew(decide, built, monkeypatch):
     first = decide(built.tar, "auto")
-    monkeypatch.setattr(installed, "version", lambda _: "99")
+    monkeypatch.setattr(installed, "version_of", lambda _: "99")
     assert decide(built.tar, "auto").basis != first.basis
 
 
@@ -88,7 +88,7 @@ def test_a_bundle_of_before_is_served_by_onnxruntime(decide, built, author):
 
 
 def test_where_litert_is_not_installed_no_child_is_started(decide, built, monkeypatch):
-    monkeypatch.setattr(installed, "_PACKAGES", {"litert": ("nothing",), "onnx": ("onnxruntime",)})
+    monkeypatch.setattr(installed, "_MODULES", {"litert": ("nothing",), "onnx": ("onnxruntime",)})
     monkeypatch.setattr(choice, "CHILD", "bedside.nowhere")
     chosen = decide(built.tar, "auto")
     assert (chosen.runtime, chosen.reason) == ("onnx", "runtime-missing")
@@ -106,13 +106,7 @@ def test_a_table_that_forgets_a_layer_is_not_taken(decide, built, author):
 
 
 INFER_ONLY = """
-import importlib.metadata, sys
-real = importlib.metadata.version
-def version(package):
-    if package == "onnxruntime":
-        raise importlib.metadata.PackageNotFoundError(package)
-    return real(package)
-importlib.metadata.version = version
+import sys
 sys.modules["onnxruntime"] = None
 from bedside.agent.inference import {module}
 {module}.main()
@@ -133,7 +127,7 @@ def test_a_board_without_onnxruntime_verifies_and_measures_what_it_has(built, au
 
 
 def test_a_board_without_onnxruntime_has_no_second_choice(decide, built, author, bundle, monkeypatch, tmp_path):
-    monkeypatch.setattr(installed, "_PACKAGES", {"litert": ("ai-edge-litert",), "onnx": ("nothing",)})
+    monkeypatch.setattr(installed, "_MODULES", {"litert": ("ai_edge_litert",), "onnx": ("nothing",)})
     with pytest.raises(MalformedError):
         decide(resigned(built, author, None), "auto")
     with pytest.raises(UnavailableError) as caught:

@@ -63,6 +63,13 @@ def test_an_answer_is_not_overwritten_by_the_next_one(bundle):
     assert np.array_equal(first, kept)
 
 
+def test_any_layout_and_number_of_windows_is_taken(bundle):
+    windows = bundle.golden["probe"]
+    lite = int8_runtime(bundle, bundle.parameters, "litert")
+    assert np.array_equal(lite.predict(np.asfortranarray(windows)), lite.predict(windows))
+    assert lite.predict(windows[:0]).shape == (0, len(bundle.manifest.labels))
+
+
 def test_a_checkpoint_of_another_model_is_refused(bundle):
     with pytest.raises(MalformedError, match="not the parameters"):
         int8_runtime(bundle, {"w0": bundle.parameters["w0"]}, "litert")

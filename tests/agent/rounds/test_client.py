@@ -68,8 +68,9 @@ class Ward:
         author = bytes(self.offering.author.verify_key).hex()
         self.settings.policy_path.write_text(rules + POLICY.format(author=author))
 
-    async def serve(self, model: ActiveModel) -> None:
+    async def serve(self, model: ActiveModel) -> tuple[str, ...]:
         self.models.activate(self.models.load(model).name, model)
+        return ()
 
     def active(self) -> ActiveModel | None:
         slot = self.models.slots().get("tiny")
@@ -286,6 +287,7 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
         for path in (job.target, job.kept):
             Path(path).write_bytes(b"learnt")
         trained.append(job.kept)
+        assert job.streams == ("bed-1", "bed-2")
         if len(trained) == 1:
             ward.journal.drop_kept(now_ns=1)
         return ContributionOutcome(b"header", 6, 9, 1.0, 0.5)
@@ -293,9 +295,12 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
     async def fetch(*_: object) -> ActiveModel:
         return ActiveModel("0" * 64, "", ())
 
+    async def serve(_: ActiveModel) -> tuple[str, ...]:
+        return ("bed-1", "bed-2")
+
     monkeypatch.setattr("bedside.agent.rounds.client.make_contribution", train)
     monkeypatch.setattr(ward.models, "fetch", fetch)
-    monkeypatch.setattr(ward.client, "_on_model", fetch)
+    monkeypatch.setattr(ward.client, "_on_model", serve)
     await ward.client.step()
     await ward.client.step()
     assert len(trained) == 1

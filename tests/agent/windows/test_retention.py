@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.schema import LAST_NS
 from bedside.agent.buffer.store import BufferStore
@@ -205,7 +206,7 @@ def test_a_withdrawn_label_names_no_stored_window(ward) -> None:
     ward.expire_raw_until(300)
     with ward.reader() as reader:
         (first, _) = reader.labels(session)
-    ward.store.withdraw_label(first.number)
+    Labels(ward.store).withdraw(first.number)
     assert set(ward.training().y.tolist()) == {1}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -184,8 +185,23 @@ def test_what_the_new_rate_cannot_show_is_gone_and_does_not_fold() -> None:
 
 def test_a_stream_whose_ratio_needs_too_many_coefficients_is_unusable() -> None:
     cutter = WindowCutter(SPECS["resample down"])
-    cutter.push(Block(S, T0, 199.999, signal(300)), A, 0.0)
-    assert cutter.unusable_blocks == 1
+    for rate_hz in (199.999, 0.0, -1.0, math.nan, math.inf):
+        cutter.push(Block(S, T0, rate_hz, signal(300)), A, 0.0)
+    assert cutter.unusable_blocks == 5
+
+
+def test_the_memory_of_a_large_step_up_is_bounded_and_its_bits_are_the_same(monkeypatch) -> None:
+    values = np.random.default_rng(7).normal(size=(200, 1))
+    whole = Resampler(Fraction(50), 8, 8.0).push(values)
+    monkeypatch.setattr("bedside.agent.windows.resampler._MAX_PRODUCTS", 999)
+    assert Resampler(Fraction(50), 8, 8.0).push(values).tobytes() == whole.tobytes()
+    monkeypatch.undo()
+    large = Resampler(Fraction(500), 64, 8.0)
+    tracemalloc.start()
+    large.push(np.zeros((1_024, 1)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 << 20
 
 
 def test_a_detrended_and_normalised_window_has_no_mean_no_slope_and_deviation_one() -> None:
@@ -215,6 +231,12 @@ def test_a_model_bound_to_another_stream_takes_that_one_only() -> None:
     assert cutter.push(block(signal(100), 0), A, 0.0) == []
     (window, *_) = cutter.push(Block(StreamId("bed-4-ecg"), T0, RATE_HZ, signal(100)), A, 0.0)
     assert (window.stream, cutter.unusable_blocks) == ("bed-4-ecg", 1)
+
+
+def test_a_block_of_an_endless_scale_is_unusable() -> None:
+    cutter = WindowCutter(PLAIN)
+    assert cutter.push(Block(S, T0, RATE_HZ, signal(300), scale=math.inf), A, 0.0) == []
+    assert cutter.unusable_blocks == 1
 
 
 def test_a_record_is_a_window_and_what_it_lacks_is_zero_and_counted() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.cutter import Window, WindowCutter
@@ -127,7 +128,7 @@ def test_a_model_that_is_bound_to_other_streams_trains_on_those(tmp_path) -> Non
 
 def test_withdrawn_labels_and_sessions_without_consent_train_nothing(tmp_path) -> None:
     store, numbers = fill(tmp_path / "b.db")
-    store.withdraw_label(numbers[0])
+    Labels(store).withdraw(numbers[0])
     got = collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=99)
     assert set(got.y.tolist()) == {0}
     store.sessions.set_consent(got.sessions[0], training=False)

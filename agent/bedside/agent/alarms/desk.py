@@ -13,6 +13,7 @@ Source: DESIGN section 4.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -76,6 +77,8 @@ class AlarmDesk:
         self._clock = clock
         self._followers = followers
         self._watches: dict[_Key, Watch] = {}
+        self._stretches: dict[tuple[_Key, str], int] = {}
+        self._breaks: Counter[_Key] = Counter()
         self._open: dict[_Key, _Entry] = {}
         self._waiting: list[_Entry] = []
         self._tried_s = 0.0
@@ -101,8 +104,9 @@ class AlarmDesk:
                 continue
             value = decision.probability(rule.label)
             if value is not None:
-                seen = Observation(window.session, stretch, window.end_ns, value)
-                self._observe(rule, StreamId(window.stream), seen, number)
+                stream = StreamId(window.stream)
+                breaks = self._count_breaks((rule.name, stream), name, stretch)
+                self._observe(rule, stream, Observation(window.session, breaks, window.end_ns, value), number)
         self._store()
 
     def recorded(self, record: Record, session: SessionId) -> None:
@@ -173,6 +177,13 @@ class AlarmDesk:
             self._clear(key, self._clock.now_ns())
         else:
             self._set_timer(entry)
+
+    def _count_breaks(self, key: _Key, name: str, stretch: int) -> int:
+        """Interruptions so far of whatever a rule watches: stretches are counted by each model for itself."""
+        if self._stretches.setdefault((key, name), stretch) != stretch:
+            self._stretches[key, name] = stretch
+            self._breaks[key] += 1
+        return self._breaks[key]
 
     def _observe(self, rule: AlarmRule, stream: StreamId, seen: Observation, number: int) -> None:
         key = (rule.name, stream)

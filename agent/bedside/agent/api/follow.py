@@ -13,7 +13,7 @@ from bedside.proto.v1.local_pb2 import Alarm, Prediction
 MAX_WAITING: Final = 1_000
 """What a follower may lag behind; what is stored can be asked for again by id."""
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", Prediction, Alarm)
 
 
 class Feed(Generic[Item]):
@@ -30,6 +30,10 @@ class Feed(Generic[Item]):
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(item)
+
+    def forget(self, session: str) -> None:
+        """Keep nothing of an erased session for those who come later."""
+        self._recent = deque((item for item in self._recent if item.session != session), MAX_WAITING)
 
     def recent(self) -> Sequence[Item]:
         """The newest, oldest first: among them all that wait for their commit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from bedside.agent.api.messages import check_number
 from bedside.agent.inference.runtimes import Float32
 from bedside.core.errors import MalformedError
 from bedside.core.ids import check_id
+from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.proto.v1 import local_pb2
 
 MAX_VALUES: Final = 1_000_000
@@ -61,28 +62,41 @@ class PredictionCalls:
         self._models = models
 
     async def follow(self, request: local_pb2.FollowRequest) -> AsyncIterator[local_pb2.Prediction]:
-        """Earlier predictions above `since_id`, where one is given, and then each as it is made; none is left out."""
-        from_store = request.HasField("since_id")
+        """Earlier predictions above `since_id`, where one is given, and then each as it is made; none is left out.
+
+        Who reads too slowly for its queue gets what was pushed out of it from the store.
+        """
         last_id = check_number(request.since_id, "prediction")
         with self._followers.subscribe() as fresh:
-            while from_store and (page := self._stored.after(last_id)):
-                for prediction in page:
-                    yield prediction
-                last_id = page[-1].id
-            waiting = self._followers.recent() if from_store else ()
-            for prediction in waiting:
-                if prediction.id > last_id:
+            if request.HasField("since_id"):
+                for prediction in self._between(last_id, MAX_WIRE_INTEGER):
                     last_id = prediction.id
                     yield prediction
-            async for prediction in fresh:
-                if prediction.id > last_id:
-                    yield prediction
+            async for newest in fresh:
+                if last_id and newest.id > last_id + 1:
+                    for prediction in self._between(last_id, newest.id):
+                        yield prediction
+                if newest.id > last_id:
+                    last_id = newest.id
+                    yield newest
+
+    def _between(self, after: int, before: int) -> Iterator[local_pb2.Prediction]:
+        """Predictions with ids between the two, in order: those that are stored, then those that wait for it."""
+        while page := self._stored.after(after):
+            for prediction in page:
+                if prediction.id >= before:
+                    return
+                after = prediction.id
+                yield prediction
+        for prediction in self._followers.recent():
+            if after < prediction.id < before:
+                yield prediction
 
     async def predict(self, request: local_pb2.PredictRequest) -> local_pb2.PredictResponse:
         """Decide one window of the caller's own; nothing of it is stored."""
         if request.model:
             check_id(request.model, "model")
-        return await self._models.predict(request.model, _values(request.values))
+        return await self._models.predict(request.model, window_values(request.values))
 
     async def explain(self, request: local_pb2.ExplainRequest) -> local_pb2.Explanation:
         """Why a stored prediction came out as it did."""
@@ -93,8 +107,8 @@ class PredictionCalls:
         return await self._models.explain(number, segments)
 
 
-def _values(data: bytes) -> Float32:
-    """The values of a window.
+def window_values(data: bytes) -> Float32:
+    """The values of a window as a request carries them, (n,) float32 and finite.
 
     Raises:
         MalformedError: `bad-window`.

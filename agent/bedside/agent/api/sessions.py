@@ -6,7 +6,7 @@ belongs to the session before, everything that arrives later to the one after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from bedside.agent.buffer.reader import BufferReader
@@ -27,7 +27,14 @@ ORIGINS: Final = ("cli", "api")
 class SessionCalls:
     """Opens, closes, lists and erases. Every change is durable when its method returns."""
 
-    def __init__(self, store: BufferStore, reader: BufferReader, clock: Clock, gap_s: float) -> None:
+    def __init__(
+        self,
+        store: BufferStore,
+        reader: BufferReader,
+        clock: Clock,
+        gap_s: float,
+        erase: Callable[[SessionId], Mapping[str, int]] | None = None,
+    ) -> None:
         """Work on an open store.
 
         Args:
@@ -35,11 +42,13 @@ class SessionCalls:
             reader: of the same file.
             clock: gives the time where a stream is silent.
             gap_s: silence that ends a session, seconds.
+            erase: erases a session from the whole device; absent = from the store, where there is nothing else.
         """
         self._store = store
         self._reader = reader
         self._clock = clock
         self._gap_ns = round(gap_s * 1e9)
+        self._erase = erase or store.forget
         self._pending: set[str] = set()
 
     def newest(self, stream: str, limit: int) -> list[Session]:
@@ -102,7 +111,7 @@ class SessionCalls:
         if session not in self._pending:
             self.find(session)
         self._pending.add(session)
-        rows = self._store.forget(SessionId(session))
+        rows = self._erase(SessionId(session))
         self._pending.discard(session)
         return rows
 

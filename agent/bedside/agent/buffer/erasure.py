@@ -1,7 +1,7 @@
 """Erasing one session from the buffer's files, and making sure that it is gone.
 
 Deleting is not enough, even with `secure_delete`: where SQLite moves a row to another page, its old image may stay in
-the gap between the page's row pointers and its rows (measured: one row in three hundred), and the log holds pages as
+the gap between the page's row pointers and its rows (a few rows in ten thousand), and the log holds pages as
 they were. So, after the rows are deleted: the log is written back and cut to nothing, which fails while somebody still
 reads an old state; the gaps of all pages are overwritten with zeros; the file is searched for the session's name,
 which every row bears. A mark in the file's header (a bit of `user_version`) stands from the first step to the last, so

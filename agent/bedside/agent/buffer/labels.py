@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from bedside.agent.buffer.rows import Label
+from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.ids import SessionId, StreamId, check_id
 from bedside.core.limits import MAX_WIRE_INTEGER
-from bedside.service.sqlite import Database
 from bedside.service.text import bounded
 
 MAX_LABELS: Final = 16_384
@@ -52,8 +52,8 @@ class Added:
 class Labels:
     """The labels in one buffer file, for its writer."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, buffer: BufferStore) -> None:
+        self._buffer = buffer
 
     def add(self, asked: Sequence[Label]) -> Added:
         """Store a batch. Each needs a stream, or a session whose stream it takes; a session that is given must hold it.
@@ -74,7 +74,7 @@ class Labels:
             done = [_add(tx, label) for label in asked]
             return Added(tuple(label for label, _ in done), sum(new for _, new in done))
 
-        return self._database.run_tx("labels", work)
+        return self._buffer.run("labels", work)
 
     def withdraw(self, number: int) -> Label:
         """Mark a label as withdrawn, durably, and return it; it is used no more, and its line stays.
@@ -91,12 +91,12 @@ class Labels:
             tx.execute("UPDATE labels SET withdrawn = 1 WHERE id = ?", (number,))
             return replace(_label(row), withdrawn=True)
 
-        return self._database.run_tx("withdraw label", work)
+        return self._buffer.run("withdraw label", work)
 
     def page(self, session: SessionId, after: int) -> list[Label]:
         """The next labels of a session with numbers above `after`, by number, the withdrawn ones among them."""
         sql = "SELECT * FROM labels WHERE session = ? AND id > ? ORDER BY id LIMIT ?"
-        return [_label(row) for row in self._database.rows(sql, (session, after, MAX_LABELS))]
+        return [_label(row) for row in self._buffer.database.rows(sql, (session, after, MAX_LABELS))]
 
 
 def check_label(label: Label) -> None:

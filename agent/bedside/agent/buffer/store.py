@@ -215,13 +215,6 @@ class BufferStore:
             ),
         )
 
-    def withdraw_label(self, number: int) -> bool:
-        """Mark a label as withdrawn, durably; False when there is none."""
-        return self._database.run_tx(
-            "withdraw label",
-            lambda tx: tx.execute("UPDATE labels SET withdrawn = 1 WHERE id = ?", (number,)).rowcount > 0,
-        )
-
     def put_explanation(self, explanation: Explanation) -> bool:
         """Store why a prediction was made, durably; False when its session is gone. A later one takes its place.
 

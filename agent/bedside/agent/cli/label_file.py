@@ -158,7 +158,7 @@ def _seconds(text: str) -> int:
         seconds = Decimal(text)
     except InvalidOperation as error:
         raise _no_time(text, "a number of seconds") from error
-    if not seconds.is_finite() or abs(seconds) > MAX_SECONDS:  # before it becomes an integer of any length
+    if not seconds.is_finite() or not -MAX_SECONDS <= seconds <= MAX_SECONDS:  # before it becomes an endless integer
         raise _no_time(text, "a time in seconds since 1970")
     return int(seconds.scaleb(9).to_integral_value())
 

@@ -11,7 +11,6 @@ import click
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.cli.groups import ListingGroup
 from bedside.agent.cli.reach import DIRECTORY, ask, reading
-from bedside.core.errors import MalformedError
 from bedside.service.options import COUNT
 from bedside.service.output import Table, emit, emit_line, human_age, json_option
 from bedside.service.platform import SystemClock
@@ -21,10 +20,8 @@ if TYPE_CHECKING:
 
     from bedside.agent.buffer.reader import BufferReader
     from bedside.agent.client import LocalAgent
-    from bedside.agent.inference.runtimes import Float32
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_MAX_FILE_BYTES = 64 << 20
 _PAGE = 1_000
 
 
@@ -111,7 +108,9 @@ def predict(directory: Path, file: Path, model: str, as_json: bool) -> None:
 
     The shape is the model's window, (length, channels), in the physical unit of its stream. Nothing of it is stored.
     """
-    values = _read_window(file)
+    from bedside.agent.cli.window_file import read_window
+
+    values = read_window(file)
     answer = ask(directory, lambda agent: agent.predict(values, model=model))
     ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
     fields = {
@@ -124,30 +123,6 @@ def predict(directory: Path, file: Path, model: str, as_json: bool) -> None:
     rows = [(label, f"{probability:.4f}", "█" * round(30 * probability)) for label, probability in ranked]
     title = f"{answer.label}, says {answer.model} in {answer.latency_s * 1e3:.2f} ms"
     emit(fields, as_json, table=Table(("LABEL", "PROBABILITY", ""), rows, title=title))
-
-
-def _read_window(file: Path) -> Float32:
-    """The numbers in a file.
-
-    Raises:
-        MalformedError: `bad-window-file`.
-    """
-    import numpy as np
-
-    if file.stat().st_size > _MAX_FILE_BYTES:
-        raise MalformedError("bad-window-file", f"{file.name} is larger than {_MAX_FILE_BYTES >> 20} MiB")
-    try:
-        if file.suffix == ".npy":
-            values = np.load(file, allow_pickle=False)
-        else:
-            values = np.loadtxt(file, np.float32, delimiter=",", ndmin=2, comments="#")
-        return np.asarray(values, np.float32)
-    except (ValueError, TypeError, EOFError, OverflowError, MemoryError) as error:
-        raise MalformedError(
-            "bad-window-file",
-            f"{file.name} holds no window: {error}",
-            remedy="give a .npy array, or a .csv of numbers with a row per sample and no heading",
-        ) from error
 
 
 def _newest_first(reader: BufferReader) -> Iterator[Prediction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -98,15 +99,17 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         from bedside.agent.buffer.configured import open_store
         from bedside.agent.buffer.labels import Labels
         from bedside.agent.buffer.reader import BufferReader
+        from bedside.agent.erasure import erase_session
 
         keys, path = _keys(config), config.state_dir / BUFFER_NAME
         with (
             closing(open_store(config, keys, clock, SystemEntropy())) as store,
             closing(BufferReader(path, keys)) as reader,
         ):
-            sessions = SessionCalls(store, reader, clock, config.buffer.session_gap_s)
+            erase = partial(erase_session, store, config.state_dir, clock=clock)
+            sessions = SessionCalls(store, reader, clock, config.buffer.session_gap_s, erase)
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
-            yield DirectChanges(sessions, Labels(store.database), alarms)
+            yield DirectChanges(sessions, Labels(store), alarms)
 
 
 def _keys(config: AgentConfig) -> KeyRing:

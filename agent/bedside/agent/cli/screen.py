@@ -26,25 +26,27 @@ _DOTS: Final = {
     ComponentState.COMPONENT_STATE_FAILED: ("○", "bold red"),
 }
 _PRIORITY_STYLES: Final = {"high": "bold red", "medium": "yellow", "low": "cyan"}
-_FEW: Final = 6
-"""Rows of a list on a terminal that is not tall."""
+_LEAST_ROWS: Final = 3
 
 _BAR_CHARS: Final = 8
 _NS_PER_MS: Final = 1_000_000
 _SILENT_MS: Final = 5_000
-_SPARE_ROWS: Final = 18
-"""Rows that everything else takes."""
+_FIXED_ROWS: Final = 15
+"""Rows of headings and borders, and the last one, which stays free."""
 
 
-def draw(glance: Glance, height: int = 24) -> RenderableType:
-    """Return the whole screen; on a taller one the lists are longer."""
+def draw(glance: Glance, height: int = 30) -> RenderableType:
+    """Return the whole screen; the lists at its end are as long as there is room for."""
     parts: list[RenderableType] = [_heading(glance)]
     if glance.status is not None:
-        parts += [_components(glance.status), _streams(glance.status, glance), _models(glance.status, glance)]
-        parts.append(_buffer(glance.status.buffer, glance.written_bytes_per_s))
-        height -= len(glance.status.streams) + len(glance.status.models)
-    rows = max(_FEW, height - _SPARE_ROWS)
-    rows = min(rows, max(1, len(glance.stored.predictions), len(glance.stored.alarms)))
+        status = glance.status
+        parts += [_components(status), _streams(status, glance), _models(status, glance)]
+        parts.append(_buffer(status.buffer, glance.written_bytes_per_s))
+        unwell = sum(one.state != ComponentState.COMPONENT_STATE_OK for one in status.components)
+        faults = sum(bool(model.error) for model in status.models)
+        height -= unwell + min(MAX_STREAMS_SHOWN, len(status.streams)) + len(status.models) + faults
+    longest = max(1, len(glance.stored.predictions), len(glance.stored.alarms))
+    rows = min(longest, max(_LEAST_ROWS, height - _FIXED_ROWS))
     below = Table.grid(expand=True)
     below.add_column(ratio=1)
     below.add_column(ratio=1)

@@ -112,11 +112,11 @@ def forget(directory: Path, session: str, yes: bool, as_json: bool) -> None:
 def _tell_erased(session: str, rows: Mapping[str, int], as_json: bool) -> None:
     table = Table(
         ("TABLE", "ROWS ERASED"),
-        [(name, str(count)) for name, count in rows.items() if count],
+        [(name, str(count)) for name, count in sorted(rows.items()) if count],
         right=frozenset({"ROWS ERASED"}),
         empty="there was nothing but the session's own row",
     )
-    emit({"session": session, "erased": dict(rows)}, as_json, table=table)
+    emit({"session": session, "erased": dict(sorted(rows.items()))}, as_json, table=table)
 
 
 def _show(session: Session, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import CONFIG_NAME, TEMPLATE, AgentConfig, load_agent_config
 from bedside.core.errors import ConfigError, MalformedError, RefusedError
 from bedside.proto.v1.identity_pb2 import Role
+from bedside.service.cli import is_debugging
 from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
 from bedside.service.options import FiniteRange
 from bedside.service.output import emit, json_option
@@ -123,12 +124,12 @@ def renew(directory: Path) -> None:
 @click.argument("directory", type=DIRECTORY)
 def run(directory: Path) -> None:
     """Run the agent of DIRECTORY until it is told to stop."""
-    from bedside.agent.daemon import run_agent
-    from bedside.service.logs import setup_logging
+    from importlib.metadata import version
 
-    config = load_agent_config(directory)
-    setup_logging()
-    asyncio.run(run_agent(directory, config, SystemClock(), SystemEntropy()))
+    from bedside.agent.resident import become_resident
+
+    load_agent_config(directory)  # what is wrong with it is said before anything changes
+    become_resident(directory, version("bedside"), debug=is_debugging())
 
 
 def _identity(config: AgentConfig) -> Identity:

@@ -109,13 +109,7 @@ class Observer:
     def look(self) -> None:
         """Bring `ingest`, `buffer` and `inference` up to date."""
         self._look_at_sources()
-        pipeline = self._parts.pipeline
-        error = pipeline.store_error
-        degraded = self._parts.buffer.degraded
-        if error is not None:
-            self._health.set("buffer", Level.FAILED, error.sentence)
-        else:
-            self._health.set("buffer", Level.DEGRADED if degraded else Level.OK, degraded or "takes everything")
+        self._look_at_buffer()
         self._look_at_models()
         self._look_at_trustee()
 
@@ -162,16 +156,23 @@ class Observer:
         else:
             self._health.set("ingest", Level.OK, "samples arrive")
 
+    def _look_at_buffer(self) -> None:
+        """Alarms that wait for the disk are told of here, so that what leaves the device tells of the disk alone."""
+        alarms, degraded = self._parts.alarms, self._parts.buffer.degraded
+        error = alarms.store_error or self._parts.pipeline.store_error
+        if error is not None:
+            waiting = f"; {alarms.waiting} alarms wait for it" if alarms.waiting else ""
+            self._health.set("buffer", Level.FAILED, f"{error.sentence}{waiting}")
+        else:
+            self._health.set("buffer", Level.DEGRADED if degraded else Level.OK, degraded or "takes everything")
+
     def _look_at_models(self) -> None:
-        """One model that fails leaves the others at work; the first that does is told of. Alarms count as well."""
-        pipeline, alarms = self._parts.pipeline, self._parts.alarms
+        """One model that fails leaves the others at work; the first that does is told of."""
+        pipeline = self._parts.pipeline
         models = pipeline.models()
         failing = [model for model in models if model.error]
-        unwatched = alarms.unwatched(pipeline.labels)
-        if alarms.store_error is not None:
-            sentence = f"{alarms.waiting} alarms wait for the disk: {alarms.store_error.sentence}"
-            self._health.set("inference", Level.FAILED, sentence)
-        elif not models:
+        unwatched = self._parts.alarms.unwatched(pipeline.labels)
+        if not models:
             self._health.set("inference", Level.DEGRADED, "no model yet: it comes with the first plan")
         elif failing:
             sentence = failing[0].error if len(models) == 1 else f"model {failing[0].name}: {failing[0].error}"

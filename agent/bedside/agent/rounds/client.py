@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -91,7 +91,7 @@ class RoundClient:
         models: bundles and checkpoints.
         link: to the coordinator.
         sequence: the process's one counter of signed messages.
-        on_model: awaited when a verified model is here that should serve.
+        on_model: awaited when a verified model is here that should serve; returns the streams that it reads.
         report: called when link or trainer change.
     """
 
@@ -106,7 +106,7 @@ class RoundClient:
         *,
         clock: Clock,
         entropy: Entropy,
-        on_model: Callable[[ActiveModel], Awaitable[None]],
+        on_model: Callable[[ActiveModel], Awaitable[Sequence[str]]],
         report: Report,
     ) -> None:
         self._settings = settings
@@ -245,7 +245,7 @@ class RoundClient:
         model = await self._models.fetch(
             offer.manifest.payload, named.bundle_tar_digest, named.checkpoint, standing.policy, self._link.get_blob
         )
-        await self._on_model(model)
+        streams = await self._on_model(model)
         if not self._settings.training.enabled:
             raise RefusedError("training-disabled", "this device only infers; its configuration says so")
         if not is_installed("onnx"):
@@ -260,6 +260,7 @@ class RoundClient:
             identity_dir=str(self._identity.directory),
             state_dir=str(self._settings.state_dir),
             model=model,
+            streams=tuple(streams),
             target=str(directory / name),
             kept=str(directory / fresh.file),
             freed=str(directory / freed.file) if freed is not None else "",

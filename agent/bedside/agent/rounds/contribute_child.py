@@ -133,6 +133,7 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
         manifest.window,
         manifest.labels,
         max_windows=training.max_examples,
+        streams=job.streams,
     )
     sessions = len(set(found.sessions))
     if sessions < training.min_sessions:

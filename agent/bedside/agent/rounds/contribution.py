@@ -35,6 +35,7 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kept: where the sealed delta is to be written.
         freed: the sealed delta of an earlier round that its own trustee gave back; empty when there is none.
         sequence: of the header, durable already.
+        streams: that the model reads on this device; empty for the one that its manifest names.
     """
 
     offer: bytes
@@ -45,6 +46,7 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept: str
     freed: str
     sequence: int
+    streams: tuple[str, ...] = ()
 
 
 class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ _SENTENCES: Final = {
     "blob-digest": "the model did not arrive as the plan names it",
     "blob-size": "the model is larger than the plan says",
     "bad-parameters": "the checkpoint does not fit the model",
+    "too-many-models": "as many models serve here as can beside each other",
     "golden-mismatch": "the model does not compute here what its author computed",
 }
 _OTHERWISE: Final = "this device does not take part; its own log says why"
@@ -33,7 +34,7 @@ _OTHERWISE: Final = "this device does not take part; its own log says why"
 _FAULTS: Final = {
     "ingest": "a source is missing, silent or failing",
     "buffer": "the buffer does not take everything",
-    "inference": "no verified model serves",
+    "inference": "not every model serves as it should",
     "trainer": "the last training failed",
     "link": "the link does not work as it should",
     "trustee": "this device refused what its own site's trustee signed",

@@ -11,6 +11,7 @@ Source: docs/models.md, docs/adr/0012-preprocessing.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +26,7 @@ from bedside.agent.windows.resampler import fits, ratio_of
 from bedside.agent.windows.shaping import Float64, Shaper
 from bedside.agent.windows.stages import StreamStages
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.bundle.preprocessing import signal_channels
+from bedside.core.bundle.preprocessing import MAX_RATE_HZ, signal_channels
 from bedside.core.ids import SessionId
 from bedside.core.samples import Block, Record
 
@@ -67,8 +68,8 @@ class WindowCutter:
 
     Attributes:
         gaps: runs that ended before a stream did (gap, session or form changed, or values that are not numbers).
-        unusable_blocks: blocks of another stream, rate or number of channels than the spec's, and records that the
-            spec does not take.
+        unusable_blocks: blocks of another stream, rate or number of channels than the spec's, or of an endless scale,
+            and records that the spec does not take.
         missing_fields: values that records lacked, and that became 0 after normalisation.
     """
 
@@ -85,7 +86,7 @@ class WindowCutter:
         self._shaper = Shaper(spec)
         self._run: Run | None = None
         self._segment: _Segment | None = None
-        self._resampled_hz = 0.0
+        self._resampled_hz = math.nan
 
     @property
     def unsettled_windows(self) -> int:
@@ -128,13 +129,17 @@ class WindowCutter:
     def _usable(self, block: Block) -> bool:
         channels = block.values.shape[1]
         fitting = channels > max(self._pick) if self._pick else channels == self._channels
-        return block.stream == self.stream and fitting and not self.spec.fields and self._accepts_rate(block.rate_hz)
+        if block.stream != self.stream or not fitting or self.spec.fields or not math.isfinite(block.scale):
+            return False
+        return self._accepts_rate(block.rate_hz)
 
     def _accepts_rate(self, rate_hz: float) -> bool:
         if self.spec.resample is None:
             return abs(rate_hz - self.spec.rate_hz) <= 1e-3 * self.spec.rate_hz
         if rate_hz != self._resampled_hz:
-            if not fits(ratio_of(rate_hz, self.spec.rate_hz), self.spec.resample.half_width):
+            if not 0 < rate_hz <= MAX_RATE_HZ or not fits(
+                ratio_of(rate_hz, self.spec.rate_hz), self.spec.resample.half_width
+            ):
                 return False
             self._resampled_hz = rate_hz
         return True

@@ -15,6 +15,7 @@ from bedside.agent.buffer.part import NS_PER_S, offset_ns
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.windows.cutter import Window, WindowCutter
+from bedside.agent.windows.stored import spec_digest
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.samples import Block
 
@@ -24,11 +25,21 @@ _PIECE_SAMPLES: Final = 4_096
 
 
 def recut(reader: BufferReader, spec: WindowSpec, of: Prediction) -> Window | None:
-    """The window of a prediction; None when its signal, or its record, is not there any more.
+    """The window of a prediction; None when neither its signal or record nor a stored window is there any more.
 
     Raises:
         StoreError: `store-read`.
     """
+    found = _from_raw(reader, spec, of)
+    if found is not None:
+        return found
+    for stored in reader.windows(of.session, spec_digest(spec)):  # labelled ones outlive their signal
+        if stored.start_ns == of.start_ns and stored.stream == of.stream:
+            return Window(stored.stream, stored.session, stored.start_ns, stored.end_ns, stored.values, 0.0)
+    return None
+
+
+def _from_raw(reader: BufferReader, spec: WindowSpec, of: Prediction) -> Window | None:
     cutter = WindowCutter(spec, of.stream)
     if spec.fields:
         for record in reader.records(of.stream, of.session, of.start_ns, of.end_ns):

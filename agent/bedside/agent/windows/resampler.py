@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
-MAX_COEFFICIENTS: Final = 1 << 20
-"""Taps of all phases together, 8 MiB: only a ratio of two large primes needs more."""
+MAX_COEFFICIENTS: Final = 1 << 16
+"""Taps of all phases together, half a second of work when a stream begins: only two coprime rates need more."""
+_MAX_PRODUCTS: Final = 1 << 20
+"""Products held at once, 8 MiB; more outputs are made in turns."""
 
 
 def ratio_of(from_hz: float, to_hz: float) -> Fraction:
@@ -77,23 +79,29 @@ class Resampler:
     def push(self, samples: Float64) -> Float64:
         """Take the next (samples, channels); return the outputs that they completed."""
         self._kept = samples if self._kept is None else np.concatenate([self._kept, samples])
-        up, down = self._ratio.numerator, self._ratio.denominator
         available = self._kept_index + len(self._kept)
         end = math.ceil((available - self._half) * self._ratio)  # the last one needs floor(j / ratio) + half
         if end <= self._next:
             return self._kept[:0]
-        positions = np.arange(self._next, end, dtype=np.int64) * down
-        before = positions // up - self._half + 1 - self._kept_index
-        taps = np.arange(2 * self._half)
-        picked = self._kept[before + taps[:, None]]  # (tap, output, channel)
-        weighted = picked * self._phases[positions % up].T[:, :, None]
-        # A plain sum may add in pairs, depending on the shape; accumulating never does.
-        output: Float64 = np.add.accumulate(weighted, axis=0)[-1]
+        step = max(1, _MAX_PRODUCTS // (2 * self._half * self._kept.shape[1]))
+        outputs = [self._weigh(first, min(first + step, end)) for first in range(self._next, end, step)]
         self._next = end
-        spent = end * down // up - self._half + 1 - self._kept_index
+        spent = end * self._ratio.denominator // self._ratio.numerator - self._half + 1 - self._kept_index
         if spent > 0:
             spent = min(spent, len(self._kept))
             self._kept, self._kept_index = self._kept[spent:], self._kept_index + spent
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def _weigh(self, first: int, end: int) -> Float64:
+        """Outputs `first` to `end` (exclusive)."""
+        assert self._kept is not None  # noqa: S101 - `push` filled it
+        up, down = self._ratio.numerator, self._ratio.denominator
+        positions = np.arange(first, end, dtype=np.int64) * down
+        before = positions // up - self._half + 1 - self._kept_index
+        picked = self._kept[before + np.arange(2 * self._half)[:, np.newaxis]]  # (tap, output, channel)
+        weighted = picked * self._phases[positions % up].T[:, :, np.newaxis]
+        # A plain sum may add in pairs, depending on the shape; accumulating never does.
+        output: Float64 = np.add.accumulate(weighted, axis=0)[-1].copy()  # a view would keep all taps
         return output
 
 

@@ -30,7 +30,8 @@ Normalise = Literal["none", "zscore"]
 RR_CHANNELS: Final = 2
 """Of a beat's window: the interval before it in seconds, and its ratio to the mean of the intervals before that."""
 
-_MAX_RATE_HZ: Final = 1e6
+MAX_RATE_HZ: Final = 1e6
+"""Samples per second of a stream or a model's input."""
 _MAX_HALF_WIDTH: Final = 64
 _MAX_BETA: Final = 20.0
 _MAX_SECTIONS: Final = 16
@@ -110,8 +111,8 @@ def check_stages(window: WindowSpec) -> None:
     Raises:
         MalformedError: `bad-manifest`.
     """
-    if not window.rate_hz <= _MAX_RATE_HZ:
-        _bad(f"a window's rate is at most {_MAX_RATE_HZ:g} Hz")
+    if not window.rate_hz <= MAX_RATE_HZ:
+        _bad(f"a window's rate is at most {MAX_RATE_HZ:g} Hz")
     if window.fields:
         _check_fields(window)
     if window.beat is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class LiteRtRuntime:
         for detail, wanted in ((window, (1, *shape)), (logits, (1, classes))):
             if tuple(detail["shape"]) != wanted or detail["dtype"] is not np.float32:
                 raise _bad(f"a tensor of it is {detail['dtype'].__name__}{tuple(detail['shape'])}, not float32{wanted}")
-        self._window, self._logits = int(window["index"]), int(logits["index"])
+        self._window, self._logits, self._classes = int(window["index"]), int(logits["index"]), classes
         self.predict(np.zeros((1, *shape), np.float32))
 
     def predict(self, x: Float32) -> Float32:
@@ -61,15 +61,15 @@ class LiteRtRuntime:
         Raises:
             MalformedError: `bad-graph`: the runtime fails on it.
         """
-        rows = []
+        answers = np.empty((len(x), self._classes), np.float32)
         try:
             for number in range(len(x)):
                 self._interpreter.set_tensor(self._window, x[number : number + 1])
                 self._interpreter.invoke()
-                rows.append(self._interpreter.get_tensor(self._logits))
+                answers[number] = self._interpreter.get_tensor(self._logits)[0]
         except (RuntimeError, ValueError) as error:
             raise _bad(str(error)) from error
-        return cast("Float32", rows[0] if len(rows) == 1 else np.concatenate(rows))
+        return answers
 
 
 def runtime_missing(sentence: str) -> UnavailableError:

@@ -1,0 +1,207 @@
+"""The parsers of a device: its configuration, its store, its children, its boards, and what people hand it."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import forms
+import msgspec
+import numpy as np
+import seeds
+from forms import json, plain
+from registry import add
+from seeds import on_file, text
+
+from bedside.core.errors import (
+    ConfigError,
+    MalformedError,
+    StoreError,
+    UnavailableError,
+)
+from bedside.core.unreadable import UNREADABLE
+
+
+def _config() -> None:
+    from bedside.agent import config as agent
+    from bedside.agent.daemon import _typed
+    from bedside.authoring.recipe import load_recipe
+    from bedside.coordinator.config import DEFAULT_TOML, CoordinatorConfig
+    from bedside.service.config import load_config
+
+    lines = [
+        line.removeprefix("# ").partition("  # ")[0].rstrip()
+        for line in agent.TEMPLATE.splitlines()
+        if "=" in line or line.startswith(("[", "# ["))
+    ]
+    sections = ("\n" + "\n".join(lines)).replace("\n[sources.", "\n.[sources.").split("\n[")
+    examples = [sections[0].encode(), *(("[" + one.replace("\n.", "\n")).encode() for one in sections[1:])]
+    add("agent-toml", "agent.config.load_agent_config service.config.load_config",
+        on_file("agent/agent.toml", lambda path: agent.load_agent_config(path.parent)),
+        examples, plain, ConfigError)  # fmt: skip
+    options = [
+        b'{"kind":"replay","name":"a","options":{"data":"x.npz","loop":true,"speed":1.5,"stream":"wrist"}}',
+        b'{"kind":"serial","name":"a","options":{"channels":[1,2],"port":"/dev/ttyACM0","stream":"wrist"}}',
+    ]
+    add("source-options", "agent.daemon._typed",
+        lambda data: _typed(_json(data, agent.SourceConfig)), options, json, ConfigError)  # fmt: skip
+    filled = DEFAULT_TOML.format(
+        service_address='service_address = "0.0.0.0:1"', enrolment_address='enrolment_address = "0.0.0.0:2"',
+        public_service_address="", public_enrolment_address="",
+    )  # fmt: skip
+    add("coordinator-toml", "coordinator.config.CoordinatorConfig",
+        on_file("coordinator/coordinator.toml", lambda path: load_config(path, CoordinatorConfig)), [_bare(filled)],
+        plain, ConfigError)  # fmt: skip
+    recipe = _bare((seeds.TESTS / "recipes" / "tiny.toml").read_text())
+    add("recipe", "authoring.recipe.load_recipe",
+        on_file("recipes/recipe.toml", lambda path: load_recipe(str(path)).steps()), [recipe], plain,
+        ConfigError)  # fmt: skip
+
+
+def _bare(told: str) -> bytes:
+    """A configuration without its comments, which take most of the time."""
+    return "\n".join(line for line in told.splitlines() if line and not line.startswith("#")).encode()
+
+
+def _json(data: bytes, kind: Any) -> Any:
+    """A value that another parser has made of these bytes; what it would refuse is not the matter here."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise MalformedError("no-value", "not what is tried here") from error
+
+
+def _agent() -> None:
+    from itertools import islice
+
+    from nacl.secret import SecretBox
+
+    from bedside.agent.api.predictions import window_values
+    from bedside.agent.buffer.codec import decode_samples, encode_samples
+    from bedside.agent.buffer.derived import open_summary, seal_summary, summary_place
+    from bedside.agent.buffer.part import Part
+    from bedside.agent.buffer.records import decode_record, encode_record
+    from bedside.agent.buffer.rows import Moments, Summary
+    from bedside.agent.buffer.seal import Sealer
+    from bedside.agent.cli.label_file import parse_labels
+    from bedside.agent.cli.window_file import read_window
+    from bedside.agent.health.runs import RunNote
+    from bedside.agent.inference.choice import Choice, Measured, read_choice
+    from bedside.agent.inference.confinement import decode_job
+    from bedside.agent.rounds.contribution import ContributionJob
+    from bedside.agent.rounds.slots import ActiveModel, Origin, Slot, SlotNote
+    from bedside.agent.sources.marks import read_track
+    from bedside.agent.training.job import Job
+    from bedside.agent.training.train import Schedule
+    from bedside.core.ids import SessionId, StreamId
+    from bedside.core.samples import Quality, Record
+    from bedside.service.platform import SystemEntropy
+
+    values = np.arange(40, dtype=np.int16).reshape(20, 2)
+    add("signal", "agent.buffer.codec.decode_samples", lambda data: decode_samples(data, 20, 2, "int16"),
+        [encode_samples(values)])  # fmt: skip
+    box, entropy = SecretBox(b"k" * 32), SystemEntropy()
+    sealed = Sealer(b"k" * 32, entropy).seal(
+        Part(StreamId("ecg"), SessionId("s"), 7, 7 * 10**9, 20.0, values, "mV", "", 0.5, Quality.GOOD)
+    )
+    add("sealed-part", "agent.buffer.seal.Sealer.open",
+        lambda data: Sealer(b"k" * 32).open(box.encrypt(data, bytes(24)), "ecg", "s", 7), [box.decrypt(sealed)],
+        plain, StoreError, base_bytes=34 << 20)  # fmt: skip
+    add("sealed-bytes", "agent.buffer.seal.Sealer.open", lambda data: Sealer(b"k" * 32).open(data, "ecg", "s", 7),
+        [sealed], plain, StoreError)  # fmt: skip
+    vitals = Record(StreamId("bed"), 7, {"spo2": 97.0, "hr": math.nan}, {"spo2": "%"})
+    add("record-row", "agent.buffer.records.decode_record", lambda data: decode_record(data, StreamId("bed"), 7),
+        [encode_record(vitals)])  # fmt: skip
+    summary = Summary(StreamId("s"), SessionId("x"), 1, (Moments("0", "mV", 9, 0.5, 0.0, 1.0, 0.1),), 0, Quality.GOOD)
+    sealer, place = Sealer(b"k" * 32, entropy), summary_place("s", "x", 1)
+    add("summary-row", "agent.buffer.derived.open_summary",
+        lambda data: open_summary(sealer, sealer.seal_row(place, data), summary.stream, summary.session, 1),
+        [sealer.open_row(seal_summary(sealer, summary), place)], plain, StoreError)  # fmt: skip
+    add("run-note", "agent.health.runs.RunNote", on_file("runs/runs.json", lambda path: RunNote(path.parent).restarts),
+        [b'{"starts":3,"clean":false}'], json)  # fmt: skip
+    active = ActiveModel("0a" * 32, "0b" * 32, ("0c" * 32,))
+
+    def served(path: Path) -> object:
+        models = [slot.model for slot in SlotNote(path).read().values()]
+        return [(one.digest, [bytes.fromhex(key) for key in one.signer_pks]) for one in models]
+
+    slots = {"slots": {"har": Slot(active, Origin("har.tar", "0d" * 32))}}
+    add("active-model", "agent.rounds.slots.SlotNote.read", on_file("active.json", served),
+        [msgspec.json.encode(active), msgspec.json.encode(slots)], json, StoreError)  # fmt: skip
+    measured = (Measured("litert", 7.5, 9.0), Measured("onnx", 22.0, 30.5))
+    add("runtime-choice", "agent.inference.choice.read_choice", on_file("choice.json", read_choice),
+        [msgspec.json.encode(Choice("litert", "auto 1 2", measured))], json)  # fmt: skip
+    add("labels-csv", "agent.sources.marks.read_track",
+        on_file("labels.csv", lambda path: list(islice(read_track(path, loop=False).timeline(), 99))),
+        [b"start_s,end_s,label\n0.5,2,rest\n2,3.25,walk\n", b'label,start_s,end_s\n"a, b",1e3,2e3\n'], plain,
+        ConfigError)  # fmt: skip
+    add("label-file", "agent.cli.label_file.parse_labels", lambda data: parse_labels(data, "beats.csv", stream="ecg"),
+        [b"start_s,end_s,label\n0.5,2,rest\n1e1,11.25,walk\n", b"start_ns,end_ns,label,session\n5,6,x,0a\n",
+         b'label,start,end,stream\n"a, b",2026-03-01T08:00:00Z,2026-03-01 09:00+00:30,ecg\n'])  # fmt: skip
+    window, array = np.arange(6, dtype=np.float32).reshape(3, 2), io.BytesIO()
+    np.save(array, window)
+    add("window-values", "agent.api.predictions.window_values", window_values, [window.tobytes()])
+    add("window-array", "agent.cli.window_file.read_window", on_file("window.npy", read_window), [array.getvalue()],
+        plain, ConfigError)  # fmt: skip
+    add("window-lines", "agent.cli.window_file.read_window", on_file("window.csv", read_window),
+        [b"0.5,1\n-2e3,nan\n"], plain, ConfigError)  # fmt: skip
+    job = Job("b.tar", ("0a" * 32,), Schedule(0.1, 0.9, 0.0, 32, 2, 64, 4, 7))
+    add("training-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, Job),
+        [msgspec.json.encode(job)], json)  # fmt: skip
+    kept = ContributionJob(b"offer", "identity", "state", active, "words", "kept", "", 7)
+    add("contribution-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, ContributionJob),
+        [msgspec.json.encode(kept)], json)  # fmt: skip
+
+
+def _local() -> None:
+    """What people type."""
+    from bedside.agent.cli.label_file import parse_moment
+
+    add("moment", "agent.cli.label_file.parse_moment", lambda data: parse_moment(text(data)),
+        [b"2026-03-01T08:00:00Z", b"1700000000.25"])  # fmt: skip
+
+
+def _children() -> None:
+    """What a parent and its child say to each other."""
+    from bedside.agent.inference.confinement import read_line
+
+    add("child-line", "agent.inference.confinement.read_line", read_line,
+        [b'{"progress":{"epoch":1}}\n', b'{"result":{"counts":{}}}\n',
+         b'{"error":{"kind":"TrustError","code":"bad","sentence":"it is bad","remedy":""}}\n'], json,
+        UnavailableError)  # fmt: skip
+
+
+def _boards() -> None:
+
+    from bedside.firmware_bridge.frames import FrameParser, write_frame
+    from bedside.firmware_bridge.messages import (
+        Hello,
+        HelloRequest,
+        Samples,
+        SampleType,
+        StreamInfo,
+        decode_message,
+        encode_message,
+    )
+    from bedside.firmware_bridge.recording import read_recording
+
+    info = StreamInfo("ecg", 2, 250_000, SampleType.INT16, "mV", "MDC_ECG_ELEC_POTL", 0.25)
+    hello = Hello(7, "board-1", "1.0", (info,))
+    samples = Samples(0, 3, 8_000, np.array([[1, -1], [0, 5]], np.int16))
+    wire = [encode_message(one) for one in (hello, samples, HelloRequest())]
+    add("board-message", "firmware_bridge.messages.decode_message", lambda data: decode_message(data, (info,)), wire)
+    stream = write_frame(hello) + write_frame(samples) + write_frame(Samples(0, 9, 9_000, samples.values))
+    add("frames", "firmware_bridge.frames.FrameParser.feed", lambda data: FrameParser().feed(data), [stream],
+        forms.frames)  # fmt: skip
+    add("recording", "firmware_bridge.recording.read_recording core.arrays.announced_bytes",
+        on_file("recording.npz", read_recording), [seeds.recording()], forms.arrays, ConfigError,
+        base_bytes=4 << 20)  # fmt: skip
+
+
+_config()
+_agent()
+_local()
+_children()
+_boards()
