@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bedside.agent.buffer.keys import KeyRing, key_id
 from bedside.agent.buffer.log import committing_frames
@@ -220,6 +222,14 @@ def test_commits_behind_a_flipped_bit_of_the_log_are_counted(tmp_path) -> None:
 def test_a_log_that_is_none_says_nothing(tmp_path, content) -> None:
     (tmp_path / "b.db-wal").write_bytes(content)
     assert committing_frames(tmp_path / "b.db-wal") == []
+
+
+@settings(deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.sampled_from([b"", bytes.fromhex("377f0682002de218"), bytes.fromhex("377f0683")]))
+def test_any_bytes_are_a_log_with_some_commits_or_none(tmp_path, content, head) -> None:
+    (tmp_path / "b.db").write_bytes(content)
+    (tmp_path / "b.db-wal").write_bytes(head + content)
+    assert len(committing_frames(tmp_path / "b.db-wal")) <= len(content)
 
 
 def test_a_lost_number_is_not_given_again(tmp_path) -> None:

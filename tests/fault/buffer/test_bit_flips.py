@@ -192,6 +192,7 @@ def test_no_flipped_bit_is_silently_wrong(truth, folder) -> None:
     assert verdicts["lost and counted"] + verdicts["unreadable and counted"] > FLIPS // 10
 
 
+@pytest.mark.timeout(1_800)
 def test_a_running_agents_reader_never_gives_out_a_flipped_row(truth, folder) -> None:
     """Between two openings nobody looks at the whole file: every row that is read is looked at by itself."""
     seen: Counter[str] = Counter()

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
@@ -29,6 +30,7 @@ SAMPLES = 4_000_000
 """More than all runs together can write."""
 
 
+@pytest.mark.timeout(1_800)
 def test_every_sample_is_there_exactly_once(tmp_path: Path) -> None:
     ramp = np.arange(SAMPLES, dtype=np.int32)
     write_recording(tmp_path / "signal.npz", Recording(np.stack([ramp, ramp[::-1]], axis=1), RATE_HZ))
