@@ -265,7 +265,7 @@ def _await_windows(device: Path, agent: subprocess.Popen[bytes]) -> None:
             last = reader.last_prediction()
             if last is not None and last.number >= MIN_WINDOWS:
                 return
-    raise RuntimeError(f"no predictions came within {PATIENCE_S:g} s")
+    raise RuntimeError(f"no predictions came within {PATIENCE_S:g} s; the agent's status is {agent.poll()}")
 
 
 def main() -> None:
