@@ -137,9 +137,10 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def read_error(error: sqlite3.Error, what: str = "the database") -> StoreError:
+def read_error(error: sqlite3.Error | UnicodeDecodeError, what: str = "the database") -> StoreError:
     """A failure of reading, outside of `run_tx`: `store-damaged`, or `store-read` where another try may do."""
-    if type(error) is not sqlite3.DatabaseError:  # the class itself is of a file that is no database any more
+    # The class itself is of a file that is no database any more; damaged names and messages are no text.
+    if type(error) not in {sqlite3.DatabaseError, UnicodeDecodeError}:
         return StoreError("store-read", f"{what} cannot be read: {error}", remedy="check the disk, then try again")
     return StoreError(
         DAMAGED,
@@ -153,7 +154,7 @@ def reading(path: Path | None = None) -> Iterator[None]:
     """Name failures of reading, from the file at `path` where it is known. Raises StoreError: see `read_error`."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise read_error(error, path.name if path is not None else "the database") from error
 
 
@@ -163,7 +164,7 @@ def _opening(path: Path, what: str) -> Iterator[ExitStack]:
     try:
         with ExitStack() as undo:
             yield undo
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
         raise StoreError("store-open", f"{path} cannot be {what}: {error}", remedy=_DAMAGED) from error
 
 

@@ -8,17 +8,20 @@ import random
 import shutil
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bedside.agent.buffer.alarms import AlarmTable
+from bedside.agent.buffer.expiry import ExpiredMinute
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.buffer.rows import Prediction
+from bedside.agent.buffer.rows import Alarm, Explanation, Prediction, StoredWindow, Summary
 from bedside.agent.buffer.store import BufferStore
-from bedside.core.errors import StoreError
-from bedside.core.ids import StreamId
-from bedside.core.samples import Block
+from bedside.core.errors import MalformedError, StoreError
+from bedside.core.ids import SessionId, StreamId
+from bedside.core.samples import Block, Quality, Record
 from bedside.service.platform import SystemClock, SystemEntropy
 
 FLIPS = int(os.environ.get("BEDSIDE_BIT_FLIPS", "500"))
@@ -26,7 +29,8 @@ KEY = bytes(range(32))
 T0_S = 1_700_000_000
 SECONDS = 24
 STREAMS = (StreamId("ecg"), StreamId("wrist"))
-NEW = StreamId("new")
+NEW, EHR = StreamId("new"), StreamId("ehr")
+SPEC = bytes(32)
 
 
 def values(stream: str, second: int) -> np.ndarray:
@@ -50,8 +54,24 @@ class Truth:
                 Prediction(STREAMS[0], self.sessions[STREAMS[0]], at_ns, at_ns + 1, f"class-{second}", 0.5, b"m", 0.25)
             )
             if second % 8 == 7:
+                self._add_derived(second)
                 self.store.flush()
         self.found = look(self.database)
+
+    def _add_derived(self, second: int) -> None:
+        """A record, an explanation, an alarm, a window and a summary."""
+        ecg, at_ns = SessionId(self.sessions[STREAMS[0]]), (T0_S + second) * 10**9
+        self.store.add_record(Record(EHR, at_ns, {"spo2": float(second)}, {"spo2": "%"}))
+        weights = np.full((4, 2), second, np.float32)
+        self.store.put_explanation(Explanation(second + 1, ecg, "occlusion", weights))
+        AlarmTable(self.store).write([Alarm("fall", STREAMS[0], ecg, "high", at_ns, -0.0, second + 1)])
+        with closing(BufferReader(self.database, KEY)) as reader:
+            session = reader.session(ecg)
+        assert session is not None
+        window = StoredWindow(STREAMS[0], ecg, at_ns, at_ns + 10**9, SPEC, "walking", weights)
+        summary = Summary(STREAMS[0], ecg, at_ns // 60_000_000_000, (), second, Quality.GOOD)
+        step = ExpiredMinute(session, session.expired_ns + 1, 0, 0, 0, windows=[window], summaries=[summary])
+        assert self.store.expire(step)
 
     def copy(self, folder: Path) -> Path:
         """The files as a kill would leave them: the newest transactions are in the log alone."""
@@ -63,18 +83,39 @@ class Truth:
 def look(database: Path) -> dict[tuple[object, ...], object]:
     """All that the reader gives out, by what it is."""
     with closing(BufferReader(database, KEY)) as reader:
-        found: dict[tuple[object, ...], object] = {}
-        for session in reader.sessions():
-            if session.stream == NEW:
-                continue
-            found["session", session.session] = session
-            for label in reader.labels(session.session):
-                found["label", label.number] = label
-            for part in reader.parts(session.stream, session.session):
-                found["part", part.stream, part.session, part.second] = (part.start_ns, part.values.tobytes())
-        for prediction in reader.predictions():
-            found["prediction", prediction.number] = prediction
-        return found
+        return look_with(reader)
+
+
+def look_with(reader: BufferReader) -> dict[tuple[object, ...], object]:
+    """As `look`; the reader counts what it left out."""
+    found: dict[tuple[object, ...], object] = {}
+    for session in reader.sessions():
+        if session.stream != NEW:
+            found["session", session.session] = replace(session, expired_ns=0)  # moves with each summary
+            found |= look_into(reader, session.stream, session.session)
+    found |= {("alarm", alarm.number): alarm for alarm in reader.alarms(1_000)}
+    found |= {("prediction", prediction.number): prediction for prediction in reader.predictions()}
+    for number in range(1, SECONDS + 1):
+        try:
+            explanation = reader.explanation(number)
+        except (StoreError, MalformedError):  # told to whoever asked
+            reader.unreadable += 1
+            continue
+        if explanation is not None:
+            found["explanation", number] = (explanation.method, explanation.weights.tobytes())
+    return found
+
+
+def look_into(reader: BufferReader, stream: StreamId, session: SessionId) -> dict[tuple[object, ...], object]:
+    found: dict[tuple[object, ...], object] = {}
+    for part in reader.parts(stream, session):
+        found["part", part.stream, part.session, part.second] = (part.start_ns, part.values.tobytes())
+    for window in reader.windows(session, SPEC):
+        found["window", window.start_ns] = (window.label, window.end_ns, window.values.tobytes())
+    found |= {("label", label.number): label for label in reader.labels(session)}
+    found |= {("record", record.time_ns): record for record in reader.records(stream, session)}
+    found |= {("summary", summary.gaps): summary for summary in reader.summaries(stream, session)}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +167,7 @@ def judge(truth: Truth, database: Path) -> str:
     lost = sum(number for name, number in counters.items() if name.startswith("lost-"))
     torn = counters.get("torn-commits", 0)
     with closing(BufferReader(database, KEY)) as reader:
-        for stream, session in truth.sessions.items():
-            list(reader.parts(StreamId(stream), session))
+        look_with(reader)
         unreadable = reader.unreadable
     if not missing:
         return "salvaged whole" if told else "whole"

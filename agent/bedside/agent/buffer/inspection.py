@@ -18,7 +18,7 @@ from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.salvage import SEALED, set_aside_files
 from bedside.agent.buffer.schema import MIGRATIONS, OF_A_SESSION, PART_BITS, STREAM_BITS, second_of, stream_number_of
 from bedside.agent.buffer.seal import Sealer
-from bedside.agent.buffer.tags import TAGGED, is_sound, key_columns, right_shape, shape_of
+from bedside.agent.buffer.tags import TAGGED, any_text, is_sound, key_columns, right_shape, shape_of
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.sqlite import open_reader, reading
@@ -102,6 +102,7 @@ def verify(path: Path, sealer: Sealer, advance: Advance) -> Verdict:
     """
     verdict = Verdict()
     with closing(open_reader(path)) as connection:
+        connection.text_factory = any_text
         try:
             _verify_file(connection, verdict)
             check = _RowCheck(connection, sealer)

@@ -95,8 +95,10 @@ def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage
         try:
             database = _open_checked(path)
             salvage = Salvage(None, lost_commits=lost_commits) if lost_commits else None
-        except StoreError as error:
-            if not (_is_damage(error) or (error.code == "store-newer" and not _is_newer(path))):
+        except (StoreError, UnicodeDecodeError) as error:
+            if isinstance(error, StoreError) and not (
+                _is_damage(error) or (error.code == "store-newer" and not _is_newer(path))
+            ):
                 raise
             database, salvage = _salvaged(path, sealer, lost_commits)
         undo.callback(database.close)
@@ -240,11 +242,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _is_damage(error: StoreError) -> bool:
-    if error.code == DAMAGED:
-        return True
-    cause = error.__cause__
+    cause: BaseException | None = error
     while isinstance(cause, StoreError):
+        if cause.code == DAMAGED:
+            return True
         cause = cause.__cause__
+    if isinstance(cause, UnicodeDecodeError):  # a damaged name, or SQLite's message about it
+        return True
     code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # none where text is no text
     return isinstance(cause, sqlite3.DatabaseError) and (code & 0xFF) not in _NO_DAMAGE_CODES
 

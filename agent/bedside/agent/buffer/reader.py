@@ -19,7 +19,7 @@ from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Session, StoredWindow, Summary
 from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
-from bedside.agent.buffer.tags import TAG, is_sound
+from bedside.agent.buffer.tags import TAG, any_text, is_sound
 from bedside.agent.buffer.walk import walk
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -75,6 +75,7 @@ class BufferReader:
             StoreError: `store-open`.
         """
         self._connection = open_reader(path)
+        self._connection.text_factory = any_text
         self._path = path
         self._sealer = Sealer(keys)
         self.unreadable = 0

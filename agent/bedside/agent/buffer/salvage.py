@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
 from bedside.agent.buffer.schema import ID_PER_SECOND, second_of, stream_number_of
 from bedside.agent.buffer.seal import Sealer
-from bedside.agent.buffer.tags import TAG, TAGGED, is_sound, is_tagged, key_columns
+from bedside.agent.buffer.tags import TAG, TAGGED, any_text, is_sound, is_tagged, key_columns
 from bedside.core.errors import ConfigError, MalformedError, StoreError
 from bedside.service.sqlite import Database
 
@@ -44,6 +45,7 @@ _KEYS: Final = {
 _PLACED: Final = ("blobs", "records", "summaries")
 """Tables whose key is a time, a stream and a part."""
 
+_UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
 _BATCH_ROWS: Final = 256
 _MAX_ERRORS_IN_ROW: Final = 100_000
 """Failed reads after which the rest of a table counts as lost: a day of seconds, and a few seconds of work."""
@@ -119,7 +121,8 @@ def copy_sound_rows(damaged_path: Path, database: Database, sealer: Sealer) -> t
     lost: Counter[str] = Counter()
     with closing(sqlite3.connect(damaged_path, isolation_level=None)) as damaged:
         damaged.row_factory = sqlite3.Row
-        damaged.text_factory = _text
+        damaged.text_factory = any_text
+        _mend_schema(damaged, database.connection)
         proof = _Proof(sealer, _is_tagged(damaged))
         for table in TAGGED:
             reads = _Reads(damaged, table)
@@ -139,8 +142,13 @@ def _copy_numbering(damaged: sqlite3.Connection, database: Database) -> None:
     with suppress(sqlite3.Error):
         for name, last in damaged.execute("SELECT name, seq FROM sqlite_sequence").fetchall():
             if name in TAGGED and isinstance(last, int):
-                raise_to = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
-                database.run_tx("numbering", lambda tx, sql=raise_to, to=(last, name): tx.execute(sql, to))  # type: ignore[misc]  # as above
+                database.run_tx("numbering", partial(_number_after, table=name, last=last))
+
+
+def _number_after(tx: sqlite3.Connection, table: str, last: int) -> None:
+    known = tx.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()[0] or 0
+    tx.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+    tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, max(known, last)))
 
 
 def _next_number(path: Path) -> int:
@@ -148,9 +156,20 @@ def _next_number(path: Path) -> int:
     return int(found[-1].name.rpartition("-")[2]) + 1 if found else 1
 
 
-def _text(data: bytes) -> str:
-    """Text of a damaged row: what is no UTF-8 must fail its tag, not stop the reading."""
-    return data.decode("utf-8", "replace")
+def _mend_schema(damaged: sqlite3.Connection, sound: sqlite3.Connection) -> None:
+    """Have this connection read the tables as they were made, whatever became of the schema's text in the file.
+
+    It is replaced within a transaction that is never committed. Pages and rows are where the file says.
+    """
+    right = [tuple(row) for row in sound.execute("SELECT type, name, tbl_name, sql, rowid FROM sqlite_master")]
+    with suppress(*_UNREADABLE):
+        damaged.execute("PRAGMA writable_schema=ON")
+        if damaged.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == len(right):
+            damaged.execute("BEGIN")
+            damaged.executemany(
+                "UPDATE sqlite_master SET type = ?, name = ?, tbl_name = ?, sql = ? WHERE rowid = ?", right
+            )
+        damaged.execute("PRAGMA writable_schema=RESET")
 
 
 def _is_tagged(damaged: sqlite3.Connection) -> bool:
@@ -245,7 +264,7 @@ class _Reads:
         while failed < _MAX_ERRORS_IN_ROW and (last_key is None or after < last_key):
             try:
                 row = self._next("*", after)
-            except sqlite3.Error:
+            except _UNREADABLE:
                 self.errors += 1
                 failed += 1
                 after = self._skip(after)
@@ -263,7 +282,7 @@ class _Reads:
             ordered = ", ".join(f"{name} {direction}" for name in key_columns(self._table))
             try:
                 yield from self._damaged.execute(f"SELECT * FROM {self._table} ORDER BY {ordered}")
-            except sqlite3.Error:
+            except _UNREADABLE:
                 self.errors += 1
             else:
                 return
@@ -276,8 +295,8 @@ class _Reads:
     def _is_known(self) -> bool:
         """Whether the schema can be read: without it every row would fail, one by one."""
         try:
-            self._damaged.execute(f"SELECT 1 FROM {self._table} LIMIT 0")
-        except sqlite3.Error as error:
+            self._damaged.execute(f"SELECT * FROM {self._table} LIMIT 0")
+        except _UNREADABLE as error:
             self.errors += "no such table" not in str(error)
             return False
         return True
@@ -286,7 +305,7 @@ class _Reads:
         """The next key to read behind: the key alone may be readable where its row is not."""
         try:
             row = self._next(self._key, after)
-        except sqlite3.Error:
+        except _UNREADABLE:
             return after - after % self._step + self._step
         return int(row[0]) if row is not None and isinstance(row[0], int) and row[0] > after else after + self._step
 

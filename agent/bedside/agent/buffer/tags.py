@@ -47,8 +47,13 @@ _TAGGED_ID: Final = 0x62656473
 
 
 def tag_of(*values: str | int | float | bytes | None) -> int:
-    """CRC-32 of one row's plain values, in the order of its columns."""
-    return zlib.crc32(msgspec.msgpack.encode(values))
+    """CRC-32 of one row's plain values, in the order of its columns; SQLite keeps no sign of a zero."""
+    return zlib.crc32(msgspec.msgpack.encode([value + 0.0 if type(value) is float else value for value in values]))
+
+
+def any_text(data: bytes) -> str:
+    """A `text_factory`: text that damage made no text must fail its tag, not the reading of its neighbours."""
+    return data.decode("utf-8", "replace")
 
 
 def is_sound(row: sqlite3.Row) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from bedside.agent.buffer.schema import LAST_NS, ids_of, second_of, stream_number_of
+from bedside.core.errors import StoreError
+from bedside.service.sqlite import DAMAGED
 
 Run = Callable[[str, Sequence[int | str]], list[sqlite3.Row]]
 """Runs one SELECT."""
@@ -20,12 +22,20 @@ LAST_SECOND: Final = LAST_NS // 1_000_000_000
 
 
 def next_second(run: Run, table: str, stream_number: int, second: int) -> int | None:
-    """The first second after `second` in which the stream may have rows; None behind the last row of all."""
+    """The first second after `second` in which the stream may have rows; None behind the last row of all.
+
+    Raises:
+        StoreError: `store-damaged` when the rows are out of order.
+    """
     _, last = ids_of(second, stream_number)
     found = run(f"SELECT id FROM {table} WHERE id > ? ORDER BY id LIMIT 1", (last,))
     if not found:
         return None
     place = int(found[0]["id"])
+    if place <= last:  # in a damaged file; a walk that went back would never end
+        raise StoreError(
+            DAMAGED, f"rows of {table} are out of order", remedy="restart the agent: it salvages its buffer"
+        )
     return second_of(place) + (stream_number_of(place) > stream_number)
 
 
