@@ -225,3 +225,47 @@ def test_the_cap_counts_what_lies_in_the_file(tmp_path) -> None:
     store.close()
     with closing(sqlite3.connect(tmp_path / "b.db")) as db:
         assert used_bytes(db) == (tmp_path / "b.db").stat().st_size
+
+
+def test_small_rows_of_a_low_priority_give_their_room_to_others(tmp_path) -> None:
+    """They share pages with rows that stay; dropping them alone would free no page, and everything low would go."""
+    store = open_store(tmp_path / "b.db", cap_bytes=1 << 20, priorities={f"high-{number}": 1 for number in range(6)})
+    streams = [StreamId(f"{name}-{number}") for name in ("low", "high") for number in range(6)]
+    for second in range(240):
+        for stream in streams:
+            say(store, stream, second, 20)
+        if second % 5 == 0:
+            store.flush()
+    store.flush()
+    with closing(BufferReader(tmp_path / "b.db", KEY)) as reader:
+        kept = Counter(one.stream for one in reader.sessions() for _ in reader.parts(one.stream, one.session))
+        assert reader.counters_by_stream().keys() == set(streams[:6])
+    assert {kept[stream] for stream in streams[6:]} == {240}
+    assert all(60 < kept[stream] < 240 for stream in streams[:6])
+    store.close()
+
+
+def test_on_a_full_disk_the_oldest_makes_room_for_what_is_new(tmp_path) -> None:
+    path = tmp_path / "b.db"
+    store = open_store(path, cap_bytes=64 << 20)
+    for second in range(300):
+        say(store, LOW, second)
+    store.flush()
+    pages = store.database.row("PRAGMA page_count")[0]
+    store.database.connection.execute(f"PRAGMA max_page_count={pages}")  # SQLite refuses as it does on a full disk
+    store.add_label(LOW, T0 * 10**9, (T0 + 1) * 10**9, "walk", "cli")
+    for second in range(300, 400):
+        session = say(store, LOW, second)
+        store.flush()
+    store.database.connection.execute("PRAGMA max_page_count=1000000")
+    with closing(BufferReader(path, KEY)) as reader:
+        kept = [part.second - T0 for part in reader.parts(LOW, session)]
+        assert kept == list(range(400 - len(kept), 400))
+        assert reader.counters_by_stream()[LOW]["evicted-parts"] == 400 - len(kept) > 90
+        assert len(reader.labels(session)) == 1
+    for second in range(400, 500):
+        say(store, LOW, second)
+        store.flush()
+    assert store.degraded == ""
+    assert len(seconds(path, LOW)) == len(kept) + 100, "there is space again: nothing more has to go"
+    store.close()
