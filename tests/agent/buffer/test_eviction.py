@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bedside.agent.buffer.derived import seal_window
 from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Explanation, Moments, Prediction, StoredWindow, Summary
+from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality, Record
@@ -85,14 +87,16 @@ def derive(store: BufferStore, session: SessionId, minute: int) -> None:
     assert known is not None
     rng = np.random.default_rng(minute)
     at_ns = (T0 + 60 * minute) * 10**9
+    sealer = Sealer(KEY, SystemEntropy())
     windows = [
         StoredWindow(LOW, session, at_ns + i, at_ns + i + 1, b"s" * 32, "walk", rng.random((64, 4), np.float32))
         for i in range(20)
     ]
+    sealed = [seal_window(sealer, one) for one in windows]
     summary = Summary(
         LOW, session, at_ns // (60 * 10**9), (Moments("0", "mV", 1, 1.0, 1.0, 1.0, 0.0),), 0, Quality.GOOD
     )
-    assert store.expire(ExpiredMinute(known, at_ns, 0, 0, 0, windows=windows, summaries=[summary]))
+    assert store.expire(ExpiredMinute(known, at_ns, 0, 0, 0, windows=sealed, summaries=[summary]))
     number = store.add_prediction(Prediction(LOW, session, at_ns, at_ns + 1, "walk", 0.9, b"m" * 32, 0.001))
     store.flush()
     assert store.put_explanation(Explanation(number, session, "occlusion", rng.random((128, 4), np.float32)))
