@@ -5,7 +5,7 @@
 
 load     A real agent process takes 50 streams of 8 channels at 250 Hz and 50 streams of one record of 8 vital signs
          per second, in real time. Then its buffer is read back and compared with what was made, sample by sample.
-         Another process looks every 20 ms for what has been committed; the age of a part's first sample at that moment
+         Another process looks every 5 ms for what has been committed; the age of a part's first sample at that moment
          is what a power cut could take.
 ingest   One stream of 8 x 250 Hz into the agent's store, as fast as it goes, on a clock that runs with the signal, so
          that it commits as on a device. Peers in the same run: one row per value, through sqlite3 and sqlite-utils.
@@ -140,7 +140,7 @@ def measure_load(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, An
         ),
         figure(
             "durable_max_s", max(ages, default=None), "s", goal=1.1, better="lower",
-            note=f"of {len(ages):,} parts in that load; the reader looks every 20 ms",
+            note=f"of {len(ages):,} parts in that load; the reader looks every 5 ms",
         ),
     ]  # fmt: skip
     return figures, told | {"parts_seen": len(ages), "cpu_of_one_core": cpu}
@@ -265,7 +265,7 @@ def _await_windows(device: Path, agent: subprocess.Popen[bytes]) -> None:
             last = reader.last_prediction()
             if last is not None and last.number >= MIN_WINDOWS:
                 return
-    raise RuntimeError(f"no predictions came within {PATIENCE_S:g} s")
+    raise RuntimeError(f"no predictions came within {PATIENCE_S:g} s; the agent's status is {agent.poll()}")
 
 
 def main() -> None:

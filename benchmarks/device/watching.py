@@ -16,7 +16,7 @@ from bedside.agent.buffer.schema import ID_PER_SECOND, second_of, stream_number_
 from bedside.proto.v1 import local_pb2
 from bedside.proto.v1.local_pb2_grpc import AgentServiceStub
 
-_LOOK_S = 0.02
+_LOOK_S = 0.005
 _LATE_SECONDS = 3
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from bedside.agent.buffer.alarms import AlarmTable
+from bedside.agent.buffer.derived import seal_window
 from bedside.agent.buffer.erasure import Scrubber
 from bedside.agent.buffer.expiry import ExpiredMinute
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Alarm, Explanation, Moments, Prediction, StoredWindow, Summary
 from bedside.agent.buffer.schema import OF_A_SESSION
+from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.erasure import KEPT_DELTAS, erase_session
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
@@ -86,9 +88,10 @@ class Home:
             window = StoredWindow(
                 stream, known.session, at_ns, at_ns + 1, b"s" * 32, f"diagnosis-{self.era}-{stream}-", values
             )
+            sealed = seal_window(Sealer(KEY, SystemEntropy()), window)
             moments = (Moments("0", "mV", 1, 1.0, 1.0, 1.0, 0.0),)
             summary = Summary(stream, known.session, at_ns // (60 * 10**9), moments, 0, Quality.GOOD)
-            step = ExpiredMinute(known, at_ns, 0, 0, 0, windows=[window], summaries=[summary])
+            step = ExpiredMinute(known, at_ns, 0, 0, 0, windows=[sealed], summaries=[summary])
             assert self.store.expire(step)
         alarm = Alarm("fall", stream, self.sessions[stream], "high", T0 * 10**9, 0.9)
         AlarmTable(self.store).write([alarm])

@@ -81,6 +81,7 @@ FOUND = {
             recording_with("values.npy", announcing(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2L,)}\n")),
         ),
     ],
+    "the home of nobody": [("agent-toml", b'policy = "~nobody-of-that-name/policy.toml"')],
     "windows that are none": [
         ("window-array", announcing(b"{'descr': ('<f4', 'shape': (3, 4), ")),
         ("window-array", announcing(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3000000,)}\n")),

@@ -108,6 +108,13 @@ def test_a_missing_key_is_named(write, text, key):
     assert repr(key) in error.sentence
 
 
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/buffer.db", "a\\u0000b"])
+def test_a_path_that_no_file_can_have_is_a_wrong_value(write, path):
+    error = refused(write(f'site = "n"\n[buffer]\npath = "{path}"'))
+    assert error.code == "config-type"
+    assert "buffer.path" in error.sentence
+
+
 def test_bad_toml_names_the_line(write):
     error = refused(write('site = "n"\nbuffer = = 3\n'))
     assert error.code == "config-toml"

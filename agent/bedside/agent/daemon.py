@@ -106,7 +106,7 @@ class Agent:
         keys = load_key_ring(identity.directory)
         database = config.state_dir / BUFFER_NAME
         self._buffer = open_store(config, keys, clock, entropy)
-        self._retention = Retention(database, keys, RetentionRules.of(config.buffer))
+        self._retention = Retention(database, keys, RetentionRules.of(config.buffer), entropy)
         self._reader = BufferReader(database, keys)
         self._open_reader = lambda: BufferReader(database, keys)
         last = self._reader.last_prediction()

@@ -170,9 +170,12 @@ def _convert(
     def decode(target: type, value: object) -> object:
         if target is not Path:
             raise NotImplementedError(f"{target} cannot be configured")
-        if not isinstance(value, str):
-            raise msgspec.ValidationError("Expected a path as `str`")
-        return path.parent / Path(value).expanduser()
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError("Expected a path as `str`")  # msgspec adds the place
+        try:
+            return path.parent / Path(value).expanduser()
+        except RuntimeError as error:
+            raise ValueError("Expected a path; there is no user of that name with a home") from error
 
     try:
         return msgspec.convert(values, kind, dec_hook=decode)

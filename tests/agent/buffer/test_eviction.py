@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bedside.agent.buffer.derived import seal_window
 from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Explanation, Moments, Prediction, StoredWindow, Summary
+from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality, Record
@@ -85,14 +87,16 @@ def derive(store: BufferStore, session: SessionId, minute: int) -> None:
     assert known is not None
     rng = np.random.default_rng(minute)
     at_ns = (T0 + 60 * minute) * 10**9
+    sealer = Sealer(KEY, SystemEntropy())
     windows = [
         StoredWindow(LOW, session, at_ns + i, at_ns + i + 1, b"s" * 32, "walk", rng.random((64, 4), np.float32))
         for i in range(20)
     ]
+    sealed = [seal_window(sealer, one) for one in windows]
     summary = Summary(
         LOW, session, at_ns // (60 * 10**9), (Moments("0", "mV", 1, 1.0, 1.0, 1.0, 0.0),), 0, Quality.GOOD
     )
-    assert store.expire(ExpiredMinute(known, at_ns, 0, 0, 0, windows=windows, summaries=[summary]))
+    assert store.expire(ExpiredMinute(known, at_ns, 0, 0, 0, windows=sealed, summaries=[summary]))
     number = store.add_prediction(Prediction(LOW, session, at_ns, at_ns + 1, "walk", 0.9, b"m" * 32, 0.001))
     store.flush()
     assert store.put_explanation(Explanation(number, session, "occlusion", rng.random((128, 4), np.float32)))
@@ -225,3 +229,47 @@ def test_the_cap_counts_what_lies_in_the_file(tmp_path) -> None:
     store.close()
     with closing(sqlite3.connect(tmp_path / "b.db")) as db:
         assert used_bytes(db) == (tmp_path / "b.db").stat().st_size
+
+
+def test_small_rows_of_a_low_priority_give_their_room_to_others(tmp_path) -> None:
+    """They share pages with rows that stay; dropping them alone would free no page, and everything low would go."""
+    store = open_store(tmp_path / "b.db", cap_bytes=1 << 20, priorities={f"high-{number}": 1 for number in range(6)})
+    streams = [StreamId(f"{name}-{number}") for name in ("low", "high") for number in range(6)]
+    for second in range(240):
+        for stream in streams:
+            say(store, stream, second, 20)
+        if second % 5 == 0:
+            store.flush()
+    store.flush()
+    with closing(BufferReader(tmp_path / "b.db", KEY)) as reader:
+        kept = Counter(one.stream for one in reader.sessions() for _ in reader.parts(one.stream, one.session))
+        assert reader.counters_by_stream().keys() == set(streams[:6])
+    assert {kept[stream] for stream in streams[6:]} == {240}
+    assert all(60 < kept[stream] < 240 for stream in streams[:6])
+    store.close()
+
+
+def test_on_a_full_disk_the_oldest_makes_room_for_what_is_new(tmp_path) -> None:
+    path = tmp_path / "b.db"
+    store = open_store(path, cap_bytes=64 << 20)
+    for second in range(300):
+        say(store, LOW, second)
+    store.flush()
+    pages = store.database.row("PRAGMA page_count")[0]
+    store.database.connection.execute(f"PRAGMA max_page_count={pages}")  # SQLite refuses as it does on a full disk
+    store.add_label(LOW, T0 * 10**9, (T0 + 1) * 10**9, "walk", "cli")
+    for second in range(300, 400):
+        session = say(store, LOW, second)
+        store.flush()
+    store.database.connection.execute("PRAGMA max_page_count=1000000")
+    with closing(BufferReader(path, KEY)) as reader:
+        kept = [part.second - T0 for part in reader.parts(LOW, session)]
+        assert kept == list(range(400 - len(kept), 400))
+        assert reader.counters_by_stream()[LOW]["evicted-parts"] == 400 - len(kept) > 90
+        assert len(reader.labels(session)) == 1
+    for second in range(400, 500):
+        say(store, LOW, second)
+        store.flush()
+    assert store.degraded == ""
+    assert len(seconds(path, LOW)) == len(kept) + 100, "there is space again: nothing more has to go"
+    store.close()

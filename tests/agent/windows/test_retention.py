@@ -41,7 +41,7 @@ class Ward:
     def __init__(self, path: Path, **options) -> None:
         self.path = path / "b.db"
         self.store = BufferStore(self.path, KEY, SystemClock(), SystemEntropy(), gap_s=120.0, **options)
-        self.retention = Retention(self.path, KEY, RULES)
+        self.retention = Retention(self.path, KEY, RULES, SystemEntropy())
 
     def say(self, from_s: float, to_s: float, seed: int = 0, stream: StreamId = ECG, step: int = 10) -> SessionId:
         """Signal whose values tell its time; blocks of `step` samples, whose times waver by a third of a sample."""
@@ -293,10 +293,18 @@ def test_what_is_old_goes_in_its_turn_and_the_closed_session_last(ward) -> None:
         assert counted["expired-samples"] == 300 * RATE
 
 
+def test_a_session_in_which_nothing_was_said_goes_in_its_time(ward) -> None:
+    ward.store.sessions.open(StreamId("silent"), T0, "cli")
+    ward.store.sessions.close(StreamId("silent"), T0 + MIN)
+    ward.expire(T0 + 11 * DAY)
+    with ward.reader() as reader:
+        assert reader.sessions() == []
+
+
 def test_streams_may_be_kept_longer_than_others(tmp_path) -> None:
     config = BufferConfig(raw_hours=1.0, streams=[StreamKeeping(stream="ecg", raw_hours=2.0)])
     ward = Ward(tmp_path)
-    ward.retention = Retention(ward.path, KEY, RetentionRules.of(config))
+    ward.retention = Retention(ward.path, KEY, RetentionRules.of(config), SystemEntropy())
     ward.say(0, 180)
     ward.say(0, 180, stream=EHR)
     ward.expire(T0 + HOUR + 100 * S)

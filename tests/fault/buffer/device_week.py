@@ -49,7 +49,7 @@ def main() -> None:
     clock = TurnedClock()
     database = folder / "b.db"
     store = BufferStore(database, KEY, clock, SystemEntropy(), cap_bytes=CAP_BYTES, gap_s=HOUR_S)
-    retention = Retention(database, KEY, RULES)
+    retention = Retention(database, KEY, RULES, SystemEntropy())
     rng = np.random.default_rng(1)
     wave = (np.cumsum(rng.integers(-30, 31, (32 * 250, 8)), 0) % 4_000).astype(np.int16)
     process, log = psutil.Process(), database.with_name("b.db-wal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -45,10 +46,31 @@ def explanation_place(session: str, prediction: int) -> Place:
     return ("explanation", session, prediction)
 
 
-def seal_window(sealer: Sealer, window: StoredWindow) -> bytes:
-    """Pack and seal a window. Raises MalformedError `blob-format` outside the limits of a part."""
+@dataclass(frozen=True, slots=True)
+class SealedWindow:
+    """A row of `windows`, ready to be inserted."""
+
+    stream: str
+    session: str
+    start_ns: int
+    end_ns: int
+    spec: bytes
+    length: int
+    channels: int
+    label: str
+    key_id: int
+    sealed: bytes
+
+
+def seal_window(sealer: Sealer, window: StoredWindow) -> SealedWindow:
+    """Pack and seal a window, which takes about a millisecond. Raises MalformedError `blob-format`, see `codec`."""
     place = window_place(window.stream, window.session, window.start_ns, window.spec)
-    return sealer.seal_row(place, encode_samples(window.values))
+    sealed = sealer.seal_row(place, encode_samples(window.values))
+    length, channels = window.values.shape
+    return SealedWindow(
+        window.stream, window.session, window.start_ns, window.end_ns, window.spec, length, channels, window.label,
+        sealer.key_id, sealed,
+    )  # fmt: skip
 
 
 def open_window(sealer: Sealer, row: sqlite3.Row) -> StoredWindow:

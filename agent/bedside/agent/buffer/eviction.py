@@ -3,8 +3,8 @@
 The cap bounds the pages that are in use: whatever lies in the file, sealed or not, with its indexes, at what it really
 takes. SQLite keeps both numbers in the file's header, so that a look costs microseconds and nothing is summed up.
 
-Order: raw signal and records of the lowest priority, the oldest first; then those of the next priority, and so on;
-then stored windows, explanations, summaries and predictions, each the oldest first. Labels, alarms and sessions are
+Order: raw signal and records of the lowest priority, the oldest second first; then those of the next priority, and so
+on; then stored windows, explanations, summaries and predictions, each the oldest first. Labels, alarms and sessions are
 never dropped by the cap.
 
 Room is made before rows are inserted, so that they take the pages that were freed: the file does not grow, and such a
@@ -20,7 +20,7 @@ from typing import Final
 
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.rows import Prediction
-from bedside.agent.buffer.schema import stream_number_of
+from bedside.agent.buffer.schema import ID_PER_SECOND, RAW_TABLES, stream_number_of
 
 MAX_PREDICTIONS: Final = 1_000_000
 """Rows of predictions kept: about 100 MB, two weeks of one decision a second."""
@@ -37,6 +37,10 @@ _PREDICTION: Final = (
     "model_name",
 )
 _BATCH_ROWS: Final = 16
+_EVICTED: Final = {"blobs": "evicted-parts", "records": "evicted-records"}
+_SMALL_BYTES: Final = 1_300
+"""Rows of which a page holds three or more."""
+_MAX_SMALL_ROWS: Final = 4_096
 _DERIVED: Final = (
     ("windows", "id"),
     ("explanations", "prediction"),
@@ -92,28 +96,40 @@ class Evictor:
         count_all(tx, gone)
 
     def _drop_raw(self, tx: sqlite3.Connection, gone: Counter[tuple[str, str, str]]) -> bool:
-        """Drop the oldest second of one stream of the lowest priority that has any."""
-        while (number := self._next_stream()) is not None:
-            found = self._places.oldest(number)
-            if found is None:
-                continue
-            stream = self._names[number]
-            for row in found[1]["blobs"]:
-                tx.execute("DELETE FROM blobs WHERE id = ?", (row["id"],))
-                gone[stream, row["session"], "evicted-parts"] += 1
-                gone[stream, row["session"], "evicted-samples"] += row["samples"]
-            for row in found[1]["records"]:
-                tx.execute("DELETE FROM records WHERE id = ?", (row["id"],))
-                gone[stream, row["session"], "evicted-records"] += 1
-            return True
-        return False
+        """Drop the oldest second that holds rows of the lowest priority: those rows of it."""
+        found = self._oldest()
+        if found is None:
+            return False
+        second, numbers = found
+        for table in RAW_TABLES:
+            columns = f"id, session, {'samples' if table == 'blobs' else '0'} AS samples, length(sealed) AS size"
+            rows = tx.execute(
+                f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ?",
+                (second * ID_PER_SECOND, (second + 1) * ID_PER_SECOND - 1),
+            ).fetchall()
+            dropped = [row for row in rows if stream_number_of(row["id"]) in numbers]
+            others = [row for row in rows if stream_number_of(row["id"]) not in numbers]
+            small = [row["id"] for row in others if row["size"] < _SMALL_BYTES]
+            for row in dropped:
+                stream = self._names[stream_number_of(row["id"])]
+                gone[stream, row["session"], _EVICTED[table]] += 1
+                if row["samples"]:
+                    gone[stream, row["session"], "evicted-samples"] += row["samples"]
+            tx.executemany(f"DELETE FROM {table} WHERE id = ?", [(row["id"],) for row in dropped])
+            if dropped and 0 < len(small) <= _MAX_SMALL_ROWS:
+                _close_ranks(tx, table, small)
+        return True
 
-    def _next_stream(self) -> int | None:
-        places = [
+    def _oldest(self) -> tuple[int, set[int]] | None:
+        """The second, and the numbers of all streams of the lowest priority that has rows."""
+        while places := [
             (self._priorities.get(self._names[number], 0), self._places.first_second(number) or 0, number)
             for number in self._places.numbers()
-        ]
-        return min(places)[2] if places else None
+        ]:
+            lowest, bound, number = min(places)
+            if self._places.oldest_second(number) == bound:
+                return bound, {other for priority, _, other in places if priority == lowest}
+        return None
 
     def _drop_derived(self, tx: sqlite3.Connection, gone: Counter[tuple[str, str, str]]) -> bool:
         for table, key in _DERIVED:
@@ -126,6 +142,19 @@ class Evictor:
             if found:
                 return True
         return False
+
+
+def _close_ranks(tx: sqlite3.Connection, table: str, ids: Sequence[int]) -> None:
+    """Write small rows anew, so that they share pages again: what was dropped between them left holes in each.
+
+    Rows lie in the order of time, and a page is given back when it is nearly empty only.
+    """
+    marks = ", ".join("?" * len(ids))
+    rows = tx.execute(f"SELECT * FROM {table} WHERE id IN ({marks}) ORDER BY id", ids).fetchall()
+    tx.execute(f"DELETE FROM {table} WHERE id IN ({marks})", ids)
+    columns = rows[0].keys()
+    values = ", ".join("?" * len(columns))
+    tx.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})", [tuple(row) for row in rows])
 
 
 def insert_predictions(tx: sqlite3.Connection, predictions: Sequence[Prediction]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from bedside.agent.buffer.derived import seal_summary, seal_window
+from bedside.agent.buffer.derived import SealedWindow, seal_summary
 from bedside.agent.buffer.eviction import Evictor, count
-from bedside.agent.buffer.rows import Session, StoredWindow, Summary
+from bedside.agent.buffer.rows import Session, Summary
 from bedside.agent.buffer.schema import LAST_NS, ids_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.core.ids import SessionId, StreamId
@@ -33,6 +33,7 @@ class ExpiredMinute:
         first_second: the stream has no raw rows before it any more.
         parts: ids in `blobs` to delete.
         records: ids in `records` to delete.
+        windows: sealed before, because that takes longer than a transaction should.
     """
 
     session: Session
@@ -42,7 +43,7 @@ class ExpiredMinute:
     first_second: int
     parts: Sequence[int] = ()
     records: Sequence[int] = ()
-    windows: Sequence[StoredWindow] = ()
+    windows: Sequence[SealedWindow] = ()
     summaries: Sequence[Summary] = ()
 
     def apply(self, tx: sqlite3.Connection, sealer: Sealer, evictor: Evictor, streams: Mapping[StreamId, int]) -> bool:
@@ -60,7 +61,7 @@ class ExpiredMinute:
             samples += int(gone["samples"]) if gone is not None else 0
         tx.executemany("DELETE FROM records WHERE id = ?", [(place,) for place in self.records])
         for window in self.windows:
-            _insert_window(tx, sealer, window)
+            _insert_window(tx, window)
         for summary in self.summaries:
             _insert_summary(tx, sealer, summary, streams[summary.stream])
         for name, amount in (
@@ -99,14 +100,10 @@ class ExpiredRows:
         return True
 
 
-def _insert_window(tx: sqlite3.Connection, sealer: Sealer, window: StoredWindow) -> None:
-    length, channels = window.values.shape
-    tx.execute(
-        "INSERT OR IGNORE INTO windows (stream, session, start_ns, end_ns, spec, length, channels, label, key_id,"
-        " sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (window.stream, window.session, window.start_ns, window.end_ns, window.spec, length, channels, window.label,
-         sealer.key_id, seal_window(sealer, window)),
-    )  # fmt: skip
+def _insert_window(tx: sqlite3.Connection, window: SealedWindow) -> None:
+    row = asdict(window)
+    marks = ", ".join("?" * len(row))
+    tx.execute(f"INSERT OR IGNORE INTO windows ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
 
 
 def _insert_summary(tx: sqlite3.Connection, sealer: Sealer, summary: Summary, stream_number: int) -> None:

@@ -71,17 +71,16 @@ class RawPlaces:
         """Numbers of the streams that may have rows."""
         return [number for number, stream in self._streams.items() if stream.heap]
 
-    def oldest(self, number: int) -> tuple[int, dict[str, list[sqlite3.Row]]] | None:
-        """The stream's oldest second with rows, and those rows by table; None when there are none."""
+    def oldest_second(self, number: int) -> int | None:
+        """The stream's oldest second with rows; None when there are none."""
         stream = self._streams[number]
         while stream.heap:
             span = stream.heap[0]
             second: int | None = max(stream.first_second, span << _SPAN_BITS)
             while second is not None and second >> _SPAN_BITS == span:
-                rows = {table: self._rows(table, number, second) for table in RAW_TABLES}
-                if any(rows.values()):
+                if any(self._has_rows(table, number, second) for table in RAW_TABLES):
                     stream.first_second = second
-                    return second, rows
+                    return second
                 following = [next_second(self._run, table, number, second) for table in RAW_TABLES]
                 second = min((at for at in following if at is not None), default=None)
             self._unsettled.append((number, stream.pop()))
@@ -132,9 +131,8 @@ class RawPlaces:
         ]
         return max(end_ns or 0 for end_ns in ends)
 
-    def _rows(self, table: str, number: int, second: int) -> list[sqlite3.Row]:
-        columns = "id, session, samples" if table == "blobs" else "id, session"
-        return self._run(f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ?", ids_of(second, number))
+    def _has_rows(self, table: str, number: int, second: int) -> bool:
+        return bool(self._run(f"SELECT 1 FROM {table} WHERE id BETWEEN ? AND ? LIMIT 1", ids_of(second, number)))
 
     def _run(self, sql: str, parameters: object) -> list[sqlite3.Row]:
         return self._connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]  # a sequence of values

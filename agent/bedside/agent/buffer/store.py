@@ -204,7 +204,7 @@ class BufferStore:
     def add_label(self, stream: StreamId, start_ns: int, end_ns: int, label: str, origin: str) -> int:
         """Store a label of the stream's open session and return its number; durable when this returns."""
         session = self.sessions.current(stream) or self.sessions.open(stream, start_ns, "gap")
-        return self._database.run_tx(
+        return self._room.run(
             "label",
             lambda tx: int(
                 tx.execute(
@@ -276,7 +276,7 @@ class BufferStore:
     def expire(self, step: ExpiredMinute | ExpiredRows) -> bool:
         """Take one step of retention; False when what it was made from has changed in between."""
         done = self._room.run("expire", lambda tx: step.apply(tx, self._sealer, self._evictor, self._streams))
-        if done and isinstance(step, ExpiredMinute):
+        if done and isinstance(step, ExpiredMinute) and step.session.stream in self._streams:
             self._places.drop_before(self._streams[step.session.stream], step.first_second)
         return done
 

@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bedside.agent.buffer.derived import SealedWindow, seal_window
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows, Swept
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, offset_ns
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.buffer.rows import Session, StoredWindow
+from bedside.agent.buffer.rows import Session
 from bedside.agent.buffer.schema import LAST_NS, RAW_TABLES
+from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BufferConfig
 from bedside.agent.windows.labelling import Labeller
@@ -32,6 +34,7 @@ from bedside.agent.windows.stored import Stretches, cut, cut_records, lead_ns, s
 from bedside.agent.windows.summarising import PartSummary, RecordSummary
 from bedside.agent.windows.training import MIN_COVER
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
 
 _NS_PER_HOUR: Final = 3_600 * NS_PER_S
@@ -75,9 +78,10 @@ class RetentionRules:
 class Retention:
     """One buffer's. `prepare` may run in another thread, one at a time."""
 
-    def __init__(self, path: Path, keys: Keys, rules: RetentionRules) -> None:
-        """Prepare to read the buffer at `path`."""
+    def __init__(self, path: Path, keys: Keys, rules: RetentionRules, entropy: Entropy) -> None:
+        """Prepare to read the buffer at `path`, and to seal what comes of it."""
         self._path = path
+        self._sealer = Sealer(keys, entropy)
         self._keys = keys
         self._rules = rules
         self._ends: dict[SessionId, tuple[int, int]] = {}
@@ -132,7 +136,8 @@ class Retention:
         border_ns = (first_ns // NS_PER_MINUTE + 1) * NS_PER_MINUTE
         if border_ns > horizon_ns:
             return None
-        minute = _Minute(reader, session, border_ns, [spec for spec in specs if spec.stream == session.stream])
+        bound = [spec for spec in specs if spec.stream == session.stream]
+        minute = _Minute(reader, self._sealer, session, border_ns, bound)
         if session.closed_ns is None and not (minute.goes_on() or self._is_quiet(session, minute.last_ns, now_ns)):
             return None
         return minute.expired(alone=alone)
@@ -179,8 +184,11 @@ class _Minute:
         last_ns: start of the last part or record that was read.
     """
 
-    def __init__(self, reader: BufferReader, session: Session, border_ns: int, specs: Sequence[WindowSpec]) -> None:
+    def __init__(
+        self, reader: BufferReader, sealer: Sealer, session: Session, border_ns: int, specs: Sequence[WindowSpec]
+    ) -> None:
         self._reader = reader
+        self._sealer = sealer
         self._session = session
         self._border_ns = border_ns
         self._specs = specs
@@ -231,11 +239,11 @@ class _Minute:
             [summary for summary in (signal.summary(minute), tabular.summary(minute)) if summary is not None],
         )
 
-    def _windows(self, parts: Iterable[Part]) -> list[StoredWindow]:
+    def _windows(self, parts: Iterable[Part]) -> list[SealedWindow]:
         """The minute's labelled windows."""
         session = self._session
         labels = [one for one in self._reader.labels(session.session) if one.stream == session.stream]
-        found: list[StoredWindow] = []
+        found: list[SealedWindow] = []
         for spec in self._specs if labels else ():
             labeller = Labeller(spec, labels, MIN_COVER)
             records = [record for _, record in self._records]
@@ -246,5 +254,5 @@ class _Minute:
                     break
                 name = labeller.label_of(window)
                 if name is not None:
-                    found.append(to_store(window, spec, name, session))
+                    found.append(seal_window(self._sealer, to_store(window, spec, name, session)))
         return found
