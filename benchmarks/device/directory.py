@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from nacl.signing import SigningKey
 
+from bedside.authoring import recipe as recipes
 from bedside.authoring.build import build_bundle
 from bedside.authoring.recipe import load_recipe
 from bedside.firmware_bridge.recording import Recording, write_recording
@@ -15,6 +16,7 @@ from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import create_identity
 from bedside.service.platform import SystemEntropy
 
+_RECIPES = Path(recipes.__file__).parent / "recipes"  # by path: a folder here may have a recipe's name
 AUTHOR = SigningKey(b"the author of benchmarks' bundle")
 
 
@@ -40,7 +42,7 @@ def build_tar(recipe: str, folder: Path) -> Path:
     """Build and sign the bundle of a shipped recipe."""
     path = folder / f"{recipe}.tar"
     if not path.exists():
-        path.write_bytes(build_bundle(load_recipe(recipe), AUTHOR).tar)
+        path.write_bytes(build_bundle(load_recipe(str(_RECIPES / f"{recipe}.toml")), AUTHOR).tar)
     return path
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bedside.agent import daemon
 from bedside.agent.buffer.part import end_ns
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
@@ -75,6 +79,11 @@ class Loaded(Agent):
     record_streams = 0
     seconds = 0
     arrivals: Arrivals = []  # noqa: RUF012  # one agent per process
+    running: Loaded
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        Loaded.running = self
 
     def _sources(self) -> list[Source]:
         vitals = [VitalSigns(number, self.seconds, self._clock) for number in range(self.record_streams)]
@@ -97,18 +106,23 @@ def written_bytes() -> int:
 
 async def run(directory: Path, out: Path) -> None:
     """Run until every source has ended and all is committed; write down what it took."""
-    agent = Loaded(directory, load_agent_config(directory), SystemClock(), SystemEntropy())
-    task = asyncio.create_task(agent.run())
-    while not agent.arrivals and not task.done():
+    daemon.Agent = Loaded  # type: ignore[misc]  # what `run_agent` runs
+    clock, entropy = SystemClock(), SystemEntropy()
+    task = asyncio.create_task(
+        daemon.run_agent(directory, load_agent_config(directory), clock, entropy, version("bedside"))
+    )
+    while not Loaded.arrivals and not task.done():
         await asyncio.sleep(0.02)
+    if task.done():
+        await task
+    agent = Loaded.running
     began_s, cpu_s, bytes_before = time.monotonic(), time.process_time(), written_bytes()
     while not agent.ended() and not task.done():
         await asyncio.sleep(0.05)
     wall_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
     await asyncio.sleep(1.2)  # the last group commit is due by then, as it would be while the device goes on
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    os.kill(os.getpid(), signal.SIGTERM)
+    await task
     told = {
         "wall_s": wall_s,
         "cpu_s": cpu_s,
