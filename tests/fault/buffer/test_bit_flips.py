@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from bedside.agent.buffer.alarms import AlarmTable
+from bedside.agent.buffer.derived import seal_window
 from bedside.agent.buffer.expiry import ExpiredMinute
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Alarm, Explanation, Prediction, StoredWindow, Summary
+from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -70,7 +72,8 @@ class Truth:
         assert session is not None
         window = StoredWindow(STREAMS[0], ecg, at_ns, at_ns + 10**9, SPEC, "walking", weights)
         summary = Summary(STREAMS[0], ecg, at_ns // 60_000_000_000, (), second, Quality.GOOD)
-        step = ExpiredMinute(session, session.expired_ns + 1, 0, 0, 0, windows=[window], summaries=[summary])
+        sealed = seal_window(Sealer(KEY, SystemEntropy()), window)
+        step = ExpiredMinute(session, session.expired_ns + 1, 0, 0, 0, windows=[sealed], summaries=[summary])
         assert self.store.expire(step)
 
     def copy(self, folder: Path) -> Path:
