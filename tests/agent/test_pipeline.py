@@ -337,7 +337,8 @@ async def test_a_labelled_window_is_explained_when_its_signal_has_gone(device) -
     before = await device.answers().explain(3, 5)
     device.buffer.run("no explanation", lambda tx: tx.execute("DELETE FROM explanations"))
     hour_ns = 3_600 * S
-    retention = Retention(device.path, KEY, RetentionRules(hour_ns, 99 * hour_ns, 99 * hour_ns))
+    rules = RetentionRules(hour_ns, 99 * hour_ns, 99 * hour_ns)
+    retention = Retention(device.path, KEY, rules, SystemEntropy())
     while retention.run(device.buffer, 100 * S + 2 * hour_ns, device.pipeline.window_specs()):
         pass
     assert list(device.reader.parts("left", device.reader.sessions("left")[0].session)) == []

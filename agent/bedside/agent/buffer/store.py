@@ -284,7 +284,7 @@ class BufferStore:
         """Erase every row of a session, also those that wait, and overwrite their pages; return rows by table.
 
         When this returns, neither the file nor its log holds any of them, and damaged files that were set aside are
-        removed. It reads the file once: a second for some 500 MiB on an SSD.
+        removed. It reads the file once: a second for some 350 MiB on an SSD.
 
         Raises:
             StoreError: `erase-pending`: the rows are gone, but a reader keeps old pages in use. They go as soon as it
