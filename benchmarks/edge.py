@@ -149,12 +149,12 @@ def measure_load(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, An
 def measure_ingest(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, Any]]:
     """The store beside rows per value."""
     found = {}
-    for layout in ("ours", *PEERS):
-        length = max(MIN_INGEST_S, 10 * seconds) if layout == "ours" else max(MIN_INGEST_S // 10, seconds)
+    for layout in ("ours", "catching-up", *PEERS):
+        length = max(MIN_INGEST_S // 10, seconds) if layout in PEERS else max(MIN_INGEST_S, 10 * seconds)
         command = [sys.executable, str(HERE / "device" / "layouts.py"), layout, str(folder / layout), str(length)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[layout] = json.loads(done.stdout)
-    ours, peer = found["ours"], found["rows"]
+    ours, unpaced, peer = found["ours"], found["catching-up"], found["rows"]
     other = found["sqlite-utils"]
     also = f"; sqlite-utils: {other['kib_per_s']:.0f} KiB, {other['x_realtime']:.0f} times real time"
     counted = ours["kib_per_s"] > 0
@@ -166,9 +166,10 @@ def measure_ingest(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, 
             note=written if counted else "the kernel counts no bytes for this file system: set TMPDIR to a disk",
         ),
         figure(
-            "buffer_x_realtime", ours["x_realtime"], "times real time", goal=1_000, better="higher",
-            ours=ours["x_realtime"], peer="one row per value, sqlite3", peer_value=peer["x_realtime"],
-            note=f"wall time, each commit synced; {ours['x_cpu']:,.0f} times by its own CPU time",
+            "buffer_x_realtime", unpaced["x_realtime"], "times real time", goal=1_000, better="higher",
+            ours=unpaced["x_realtime"], peer="one row per value, sqlite3", peer_value=peer["x_realtime"],
+            note=f"wall time of a store that catches up, with its group commit of one second; {unpaced['x_cpu']:,.0f} by"
+            f" its own CPU time; with one synced commit per second of signal {ours['x_realtime']:,.0f}",
         ),
     ], found  # fmt: skip
 
