@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import closing
 
 import numpy as np
@@ -12,8 +13,10 @@ from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.buffer.ahead import RETRY_S
+from bedside.agent.buffer.committer import Committer
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.buffer.turn import PATIENCE_S
 from bedside.agent.config import AlarmRule
 from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.inference.model import Model
@@ -129,6 +132,35 @@ async def test_a_full_disk_stops_neither_decisions_nor_those_who_follow_and_lose
     device.pass_time(2)
     assert [one.number for one in device.predictions()] == list(range(1, 26))
     assert [one.id for one in device.told] == list(range(1, 26))
+
+
+async def test_a_disk_that_holds_a_commit_delays_no_decision_and_one_that_hangs_is_told_of(device, monkeypatch) -> None:
+    committer, let_go = Committer(device.buffer, device.clock), threading.Event()
+    followers = Followers()
+    followers.publish = device.told.append
+    device.pipeline = Pipeline(device.buffer, device.clock, followers, 0, commit_due=committer.flush_due)
+    device.pipeline.serve(served(WRIST))
+    write = device.buffer.group.write
+    monkeypatch.setattr(device.buffer.group, "write", lambda batch: let_go.wait(DEADLINE_S) and write(batch))
+    device.send(5)
+    device.pass_time(2)
+    for count in range(10, 30, 5):
+        device.send(5)
+        device.pass_time(2)
+        await device.decided(count)
+    assert (device.pipeline.store_error, device.predictions()) == (None, [])
+    device.pass_time(PATIENCE_S)
+    assert "hangs" in device.pipeline.store_error.sentence
+    device.send(5)
+    await device.decided(30)
+    let_go.set()
+    async with asyncio.timeout(DEADLINE_S):
+        while len(device.predictions()) < 30:
+            device.pass_time(2)
+            await asyncio.sleep(0.01)
+    device.send(250)
+    assert device.pipeline.store_error is None
+    committer.close()
 
 
 async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id(device, monkeypatch) -> None:

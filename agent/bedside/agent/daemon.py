@@ -1,6 +1,7 @@
 """The agent's process: sources, windows, inference and buffer in one loop; beside it the link, which may be away.
 
-Nothing that the link does, or fails to do, reaches the sample path. Training happens in a short-lived child.
+Nothing that the link does, or fails to do, reaches the sample path. Training happens in a short-lived child. The group
+commit of the buffer runs in a thread, so that a slow disk delays no decision; one that hangs fails `buffer`.
 
 Source: DESIGN sections 3, 4 and 8.
 """
@@ -26,6 +27,7 @@ from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.api.status import BufferGauge
+from bedside.agent.buffer.committer import Committer
 from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.labels import Labels
@@ -106,6 +108,7 @@ class Agent:
         keys = load_key_ring(identity.directory)
         database = config.state_dir / BUFFER_NAME
         self._buffer = open_store(config, keys, clock, entropy)
+        self._committer = Committer(self._buffer, clock)
         self._retention = Retention(database, keys, RetentionRules.of(config.buffer), entropy)
         self._reader = BufferReader(database, keys)
         self._open_reader = lambda: BufferReader(database, keys)
@@ -118,6 +121,7 @@ class Agent:
             last.number if last is not None else 0,
             alarms=self._alarms,
             queue_windows=config.inference.queue_windows,
+            commit_due=self._committer.flush_due,
         )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
         self._serving = Serving(config, self._models, self._pipeline, self._policy)
@@ -187,6 +191,7 @@ class Agent:
             closing.callback(self._runs.end)
             closing.callback(self._uplink.close)
             closing.callback(self._reader.close)
+            closing.callback(self._committer.close)
             closing.callback(self._buffer.close)
             closing.push_async_callback(self._pipeline.close, DRAIN_S)
             closing.push_async_callback(server.stop, 0.5)

@@ -1,7 +1,9 @@
 """The path of a sample: a block arrives, is buffered, and closes windows, which go into the queues of their models.
 
-Nothing here waits for a network, for a model, or for a disk longer than one group commit; a store that fails costs its
-own blocks, which are counted, and not their windows; a window that cannot be decided costs that window.
+Nothing here waits for a network or a model. Signal and decisions wait for no disk either: a `Committer` commits them
+beside the loop. What commits at once, a session's begin or end, a label or an alarm, waits for the disk, and first for
+the group commit that is under way. A store that fails costs its own blocks, which are counted, and not their windows; a
+window that cannot be decided costs that window.
 
 Source: DESIGN section 4.
 """
@@ -86,6 +88,7 @@ class Pipeline:
         *,
         alarms: AlarmDesk | None = None,
         queue_windows: int = 64,
+        commit_due: Callable[[], object] | None = None,
     ) -> None:
         """Work on an open buffer.
 
@@ -96,11 +99,13 @@ class Pipeline:
             last_id: number of the newest stored prediction.
             alarms: hold decisions and records against their rules; None for no alarms.
             queue_windows: windows of one model that may wait.
+            commit_due: a `Committer`'s `flush_due`; None commits in the loop.
         """
         self._buffer = buffer
         self._clock = clock
         self._followers = followers
         self._alarms = alarms
+        self._commit_due = commit_due or buffer.flush_due
         self.engine = Engine(clock, queue_windows=queue_windows, decided=self._decided, lost=self._lost)
         self._slots: dict[str, _Slot] = {}
         self._streams: dict[StreamId, _Stream] = {}
@@ -181,7 +186,7 @@ class Pipeline:
         """Commit what has waited for a second, and let alarms grow old; a refusing disk is reported and tried again."""
         try:
             self._buffer.ahead.settle()
-            self._buffer.flush_due()
+            self._commit_due()
         except StoreError as error:
             self._store_failed(error)
         if self._alarms is not None:

@@ -44,7 +44,8 @@ class Migration(NamedTuple):
 class Database:
     """One SQLite file with its single writer connection.
 
-    Not thread-safe: an asyncio process uses it from its loop only; a child opens its own, read-only.
+    Not thread-safe: an asyncio process uses it from its loop only; a child opens its own, read-only. The agent's buffer
+    takes turns with a thread of its own: see its `BufferDatabase`.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -97,8 +98,16 @@ class Database:
         self.connection.close()
 
 
-def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete: bool = False) -> Database:
+def open_database(
+    path: Path, migrations: Sequence[Migration], *, secure_delete: bool = False, any_thread: bool = False
+) -> Database:
     """Open or create the file at `path` for writing and bring its schema up to date.
+
+    Args:
+        path: of the file.
+        migrations: its schema.
+        secure_delete: overwrite what is deleted.
+        any_thread: whether threads other than this one may use it; the caller sees to it that they take turns.
 
     Raises:
         StoreError: `store-open` when the file cannot be opened, `store-newer` when a newer version wrote it.
@@ -106,7 +115,9 @@ def open_database(path: Path, migrations: Sequence[Migration], *, secure_delete:
     with _opening(path, "opened") as undo:
         path.parent.mkdir(parents=True, exist_ok=True)
         restrict_database(path)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
+        connection = sqlite3.connect(
+            path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000, check_same_thread=not any_thread
+        )
         undo.callback(connection.close)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")

@@ -64,6 +64,7 @@ def kill_again_and_again(folder: Path, lane: int) -> int:
 def run_and_kill(signal: Path, database: Path, rng: random.Random) -> int:
     """Run the writer, kill it at a random moment, and return how many samples it told of."""
     command = [sys.executable, str(Path(__file__).with_name("killed_writer.py")), str(database), str(signal)]
+    command.append(rng.choice(["flush", "beside"]))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         told = [b"0"]

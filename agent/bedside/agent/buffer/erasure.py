@@ -87,16 +87,16 @@ def checkpoint(database: Database, wait_ms: int = 0) -> bool:
 
 
 class Scrubber:
-    """Removes what deleted rows left behind in one buffer's files."""
+    """Removes what deleted rows left behind in one buffer's files.
+
+    Attributes:
+        pending: whether an erasure is not finished; whoever has marked one in the file (`erase`) says so here.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._file: int | None = None
-
-    @property
-    def pending(self) -> bool:
-        """Whether an erasure is not finished."""
-        return bool(_version(self._database.connection) & _ERASING)
+        self.pending = bool(_version(database.connection) & _ERASING)
 
     def finish(self, session: str = "", wait_ms: int = 0) -> bool:
         """End a pending erasure; False while a reader keeps old pages in use.
@@ -116,6 +116,7 @@ class Scrubber:
                 remedy="stop the agent and forget the session again; report this",
             )
         self._database.run_tx("erased", lambda tx: tx.execute(f"PRAGMA user_version = {_version(tx) & ~_ERASING}"))
+        self.pending = False
         return True
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from bedside.agent.buffer.salvage import SEALED, Salvage, copy_sound_rows, set_a
 from bedside.agent.buffer.schema import MIGRATIONS
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAGGED, damaged_rows, keep_tags, right_shape, shape_of
+from bedside.agent.buffer.turn import Turn
 from bedside.core.errors import StoreError, UnavailableError
 from bedside.service.files import private_opener, sync_directory
 from bedside.service.sqlite import DAMAGED, Database, Result, open_database
@@ -49,9 +50,11 @@ _PROBED_ROWS: Final = 16
 class BufferDatabase(Database):
     """The buffer's file with its one writer; nobody else gets it until it is closed.
 
-    `held` closes the connection, then lets the lock go.
+    `held` closes the connection, then lets the lock go. Several threads may use it: every transaction and every read
+    takes a turn, and whoever uses `connection` itself, or does several things that belong together, takes one for it.
 
     Attributes:
+        turn: to be held meanwhile.
         on_full: called when a transaction finds no space on the disk; that transaction is then tried once more.
     """
 
@@ -60,24 +63,37 @@ class BufferDatabase(Database):
     def __init__(self, database: Database, held: ExitStack) -> None:
         super().__init__(database.connection, database.path)
         self._held = held
+        self.turn = Turn()
 
     def run_tx(self, name: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """As `Database.run_tx`; on a full disk once more after `on_full`, whose own transactions are tried once."""
-        try:
-            return super().run_tx(name, work)
-        except StoreError as error:
-            if self.on_full is None or not is_full(error):
-                raise
-        make_room, self.on_full = self.on_full, None
-        try:
-            make_room()
-            return super().run_tx(name, work)
-        finally:
-            self.on_full = make_room
+        with self.turn:
+            try:
+                return super().run_tx(name, work)
+            except StoreError as error:
+                if self.on_full is None or not is_full(error):
+                    raise
+            make_room, self.on_full = self.on_full, None
+            try:
+                make_room()
+                return super().run_tx(name, work)
+            finally:
+                self.on_full = make_room
+
+    def rows(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> list[sqlite3.Row]:
+        """As `Database.rows`."""
+        with self.turn:
+            return super().rows(sql, parameters)
+
+    def row(self, sql: str, parameters: Sequence[str | int | bytes] = ()) -> sqlite3.Row | None:
+        """As `Database.row`."""
+        with self.turn:
+            return super().row(sql, parameters)
 
     def close(self) -> None:
         """Checkpoint, close, and let others write."""
-        self._held.close()
+        with self.turn:
+            self._held.close()
 
 
 def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage | None]:
@@ -115,7 +131,7 @@ def is_full(error: StoreError) -> bool:
 
 
 def _open_checked(path: Path) -> Database:
-    database = open_database(path, MIGRATIONS, secure_delete=True)
+    database = open_database(path, MIGRATIONS, secure_delete=True, any_thread=True)
     with ExitStack() as undo:
         undo.callback(database.close)
         try:

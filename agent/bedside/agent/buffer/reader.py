@@ -12,6 +12,7 @@ import numpy as np
 
 from bedside.agent.buffer.alarms import alarm_of
 from bedside.agent.buffer.derived import open_explanation, open_summary, open_window
+from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import Swept
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Run, offset_ns
@@ -251,6 +252,12 @@ class BufferReader:
     def rows(self) -> dict[str, int]:
         """Number of rows per table."""
         return {table: int(self._rows(f"SELECT count(*) FROM {table}")[0][0]) for table in OF_A_SESSION}
+
+    @property
+    def used_bytes(self) -> int:
+        """Of the file's pages that hold something; never waits for the writer."""
+        with reading(self._path):
+            return used_bytes(self._connection)
 
     def oldest_ns(self) -> int | None:
         """Time of the oldest sample that is still there."""

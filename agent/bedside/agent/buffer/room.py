@@ -86,10 +86,11 @@ class Room:
         Raises:
             StoreError: `store-write`; nothing was written.
         """
-        result = self._attempt(name, work)
-        if self._evictor.squeezed:
-            self._grow_back()
-        return result
+        with self._database.turn:
+            result = self._attempt(name, work)
+            if self._evictor.squeezed:
+                self._grow_back()
+            return result
 
     def _attempt(self, name: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
         committed = False

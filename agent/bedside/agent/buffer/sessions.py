@@ -139,11 +139,12 @@ class Sessions:
 
     def last_end_ns(self, stream: StreamId) -> int:
         """End of the latest signal or session of `stream`, 0 when there was none."""
-        row = self._database.connection.execute(
+        row = self._database.row(
             "SELECT max(coalesce(closed_ns, opened_ns)) AS latest FROM sessions WHERE stream = ?", (stream,)
-        ).fetchone()
+        )
+        stored_ns = row["latest"] or 0 if row is not None else 0
         current = self._current.get(stream)
-        return max(row["latest"] or 0, current.end_ns if current is not None else 0)
+        return max(stored_ns, current.end_ns if current is not None else 0)
 
 
 def _begin(tx: sqlite3.Connection, session: SessionId, at_ns: int) -> None:

@@ -2,10 +2,13 @@
 
 Invariants:
     * Signal, records and predictions ride a group commit: what arrived is durable at most 1.1 s later, when the owner
-      calls `flush_due` at least every 40 ms. Sessions, labels, consent and explanations commit before their call
-      returns.
+      calls `flush_due` (or its `Committer`'s) at least every 40 ms. Sessions, labels, consent and explanations commit
+      before their call returns.
     * A failed commit loses nothing: what was waiting still waits, up to a bound, beyond which the oldest is dropped
       and counted.
+    * One thread calls, but for `group.write`, which may run in another one (see `committer`): that holds the database's
+      turn, and so does everything here that uses the connection, the places of rows, or the evictor. What arrives while
+      it runs waits for the next commit; rows become durable in the order in which they were sealed.
     * The cap holds after every commit: pages in use, whatever is in them (see `eviction`).
     * The files are bounded. The database exceeds the cap by 16 rows at most, the log beside it an eighth of the cap
       (4 MiB at most) by one commit of half a MiB. Readers of this package never hold the log back: they read a page
@@ -16,7 +19,6 @@ Invariants:
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +27,12 @@ from typing import Final, TypeVar
 from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.derived import seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase
-from bedside.agent.buffer.eviction import Evictor, count_all, insert_predictions, used_bytes
+from bedside.agent.buffer.eviction import Evictor, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
+from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
-from bedside.agent.buffer.opening import open_or_salvage
+from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S, end_ns
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.records import encode_record, record_place
@@ -38,7 +41,7 @@ from bedside.agent.buffer.rows import Explanation, Prediction
 from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
-from bedside.agent.buffer.waiting import SealedRow, WaitingRows, part_row, record_row
+from bedside.agent.buffer.waiting import part_row, record_row
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError, StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -53,25 +56,20 @@ OPEN_PART_S: Final = 1.06
 DEFAULT_CAP_BYTES: Final = 256 << 20
 MIN_CAP_BYTES: Final = 256 << 10
 """The empty tables take about 100 KiB."""
-MAX_WAITING_PREDICTIONS: Final = 10_000
 DEFAULT_GAP_S: Final = 600.0
 
-_COMMIT_BYTES: Final = 512 << 10
-"""Of rows in one transaction: what waited for long is written in several."""
-_CHUNK_ROWS: Final = 16
-"""Room is made for so many rows at a time."""
 _MAX_LOG_PAGES: Final = 1_000
 _PAGE_BYTES: Final = 4_096
-_DROPPED: Final = {"blobs": "dropped-parts", "records": "dropped-records"}
 
 
 class BufferStore:
-    """One writer of one buffer file. Not thread-safe.
+    """One writer of one buffer file. Not thread-safe, but for `group.write`.
 
     Attributes:
         sessions: the open sessions.
         ahead: sessions that the disk has refused so far.
         erased: sessions that were forgotten since the start; what still comes of them is not kept.
+        group: what waits, and how it is committed.
         salvage: what happened on opening a damaged file; None when it was sound.
     """
 
@@ -127,13 +125,13 @@ class BufferStore:
         self.ahead = SessionsAhead(self.sessions, clock, entropy, gap_ns=round(gap_s * 1e9))
         self.erased: set[SessionId] = set()
         self._joiners: dict[StreamId, Joiner] = {}
-        self._waiting = WaitingRows()
-        self._predictions: deque[tuple[float, Prediction]] = deque()
+        self.group = GroupCommit(
+            self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber
+        )
         self._last_number = _last_prediction_number(self._database)
-        self._dropped: Counter[tuple[str, str, str]] = Counter()
 
     @property
-    def database(self) -> Database:
+    def database(self) -> BufferDatabase:
         """For the device's other low-rate tables that must share a transaction."""
         return self._database
 
@@ -148,7 +146,8 @@ class BufferStore:
     @property
     def bytes(self) -> int:
         """Of the file's pages that hold something."""
-        return used_bytes(self._database.connection)
+        with self._database.turn:
+            return used_bytes(self._database.connection)
 
     @property
     def degraded(self) -> str:
@@ -171,7 +170,7 @@ class BufferStore:
         opened_s = joiner.opened_s
         for part in joiner.add(block, session, now_s):
             arrived_s = now_s if opened_s is None else opened_s
-            self._wait(part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s))
+            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s))
         return session
 
     def add_record(self, record: Record) -> SessionId:
@@ -186,7 +185,7 @@ class BufferStore:
         session = self.sessions.of(record.stream, record.time_ns, record.time_ns)
         sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)
         now_s = self._clock.monotonic_s()
-        self._wait(record_row(record.stream, session, record.time_ns, sealed, self._sealer.key_id, now_s))
+        self.group.waiting.add(record_row(record.stream, session, record.time_ns, sealed, self._sealer.key_id, now_s))
         return session
 
     def mark(self, mark: Mark) -> None:
@@ -241,26 +240,27 @@ class BufferStore:
     def add_prediction(self, prediction: Prediction) -> int:
         """Take a prediction, durable with a later flush, and return the number that it will be stored under."""
         self._last_number += 1
-        self._predictions.append((self._clock.monotonic_s(), replace(prediction, number=self._last_number)))
-        if len(self._predictions) > MAX_WAITING_PREDICTIONS:
-            _, oldest = self._predictions.popleft()
-            self._drop(oldest.stream, oldest.session, "dropped-predictions", 1)
+        self.group.waiting.add_prediction(replace(prediction, number=self._last_number), self._clock.monotonic_s())
         return self._last_number
 
     def count(self, stream: StreamId, session: str, name: str, amount: int) -> None:
         """Add to a durable counter with the next commit."""
-        self._drop(stream, session, name, amount)
+        self.group.waiting.counts[stream, session, name] += amount
 
     def flush_due(self) -> int:
-        """Commit when something has waited for a second; return the rows of raw data that are now durable."""
-        now_s = self._clock.monotonic_s()
-        for joiner in self._joiners.values():
-            opened_s = joiner.opened_s
-            if opened_s is not None and now_s - opened_s >= OPEN_PART_S:
-                self._close_part(joiner, opened_s)
-        oldest = [self._waiting.oldest_s] if self._waiting.oldest_s is not None else []
-        oldest += [self._predictions[0][0]] if self._predictions else []
-        return self._commit() if oldest and now_s - min(oldest) >= GROUP_COMMIT_S else 0
+        """Commit when something has waited for a second; return the rows of raw data that are now durable.
+
+        Raises:
+            StoreError: `store-write`; everything still waits.
+        """
+        return self.group.commit() if self._is_due() else 0
+
+    def take_batch(self) -> Batch | None:
+        """Where `flush_due` would commit: what it would, for `group.write` in another thread, then for `group.settle`.
+
+        None when nothing is due, and while another batch is under way.
+        """
+        return self.group.begin() if self._is_due() and self.group.under_way is None else None
 
     def flush(self) -> int:
         """Commit everything, unfinished parts too; return the rows of raw data that are now durable.
@@ -271,14 +271,15 @@ class BufferStore:
         for joiner in self._joiners.values():
             if joiner.opened_s is not None:
                 self._close_part(joiner, joiner.opened_s)
-        return self._commit()
+        return self.group.commit()
 
     def expire(self, step: ExpiredMinute | ExpiredRows) -> bool:
         """Take one step of retention; False when what it was made from has changed in between."""
-        done = self._room.run("expire", lambda tx: step.apply(tx, self._sealer, self._evictor, self._streams))
-        if done and isinstance(step, ExpiredMinute) and step.session.stream in self._streams:
-            self._places.drop_before(self._streams[step.session.stream], step.first_second)
-        return done
+        with self._database.turn:
+            done = self._room.run("expire", lambda tx: step.apply(tx, self._sealer, self._evictor, self._streams))
+            if done and isinstance(step, ExpiredMinute) and step.session.stream in self._streams:
+                self._places.drop_before(self._streams[step.session.stream], step.first_second)
+            return done
 
     def forget(self, session: SessionId) -> dict[str, int]:
         """Erase every row of a session, also those that wait, and overwrite their pages; return rows by table.
@@ -292,22 +293,23 @@ class BufferStore:
         """
         self.erased.add(session)
         self.ahead.drop(session)
-        waiting = self._waiting.drop(session)
-        self._predictions = deque(pair for pair in self._predictions if pair[1].session != session)
-        self._dropped = Counter({key: amount for key, amount in self._dropped.items() if key[1] != session})
-        self._joiners = {name: joiner for name, joiner in self._joiners.items() if joiner.session != session}
-        rows = self._room.run("forget session", lambda tx: erase(tx, self._places, session, self._last_number))
-        self.sessions.drop(session)
-        if not self._scrubber.finish(session, ERASE_WAIT_MS):
-            raise StoreError(
-                "erase-pending",
-                "the session's rows are gone, but another reader still keeps their pages in use",
-                remedy="end the program that reads the buffer, then forget the session once more",
-            )
+        with self._database.turn:
+            self.group.finish()  # what it could not write waits again, and goes now
+            waiting = self.group.waiting.drop(session)
+            self._joiners = {name: joiner for name, joiner in self._joiners.items() if joiner.session != session}
+            rows = self._room.run("forget session", lambda tx: erase(tx, self._places, session, self._last_number))
+            self._scrubber.pending = True
+            self.sessions.drop(session)
+            if not self._scrubber.finish(session, ERASE_WAIT_MS):
+                raise StoreError(
+                    "erase-pending",
+                    "the session's rows are gone, but another reader still keeps their pages in use",
+                    remedy="end the program that reads the buffer, then forget the session once more",
+                )
         return {table: amount + waiting.get(table, 0) for table, amount in rows.items()}
 
     def close(self) -> None:
-        """Commit everything and close."""
+        """Commit everything, after what is under way, and close."""
         try:
             self.flush()
         finally:
@@ -328,41 +330,17 @@ class BufferStore:
 
     def _close_part(self, joiner: Joiner, opened_s: float) -> None:
         for part in joiner.close():
-            self._wait(part_row(part, self._sealer.seal(part), self._sealer.key_id, opened_s))
+            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, opened_s))
 
-    def _wait(self, row: SealedRow) -> None:
-        for dropped in self._waiting.add(row):
-            self._drop(dropped.stream, dropped.session, _DROPPED[dropped.table], 1)
-
-    def _drop(self, stream: str, session: str, name: str, amount: int) -> None:
-        self._dropped[stream, session, name] += amount
-
-    def _commit(self) -> int:
-        rows = 0
-        while self._waiting or self._predictions or self._dropped:
-            batch = self._waiting.first(_COMMIT_BYTES)
-            self._room.run("signal", lambda tx, batch=batch: self._write(tx, batch))  # type: ignore[misc]  # the default binds the loop value
-            self._waiting.done(len(batch))
-            self._predictions.clear()
-            self._dropped.clear()
-            rows += len(batch)
-        if self._scrubber.pending:
-            self._scrubber.finish()
-        return rows
-
-    def _write(self, tx: sqlite3.Connection, batch: list[SealedRow]) -> None:
-        dropped = self._dropped.copy()
-        for first in range(0, len(batch), _CHUNK_ROWS):
-            chunk = batch[first : first + _CHUNK_ROWS]
-            self._evictor.make_room(tx, sum(row.size_bytes for row in chunk))
-            for row in chunk:
-                number = self._streams[row.stream]
-                self._places.note(number, row.second)
-                if not row.insert(tx, number):
-                    dropped[row.stream, row.session, _DROPPED[row.table]] += 1
-        insert_predictions(tx, [prediction for _, prediction in self._predictions])
-        count_all(tx, dropped)
-        self._evictor.make_room(tx)
+    def _is_due(self) -> bool:
+        """Whether something has waited for a second; ends the parts that are too old to go on waiting for samples."""
+        now_s = self._clock.monotonic_s()
+        for joiner in self._joiners.values():
+            opened_s = joiner.opened_s
+            if opened_s is not None and now_s - opened_s >= OPEN_PART_S:
+                self._close_part(joiner, opened_s)
+        oldest_s = self.group.waiting.oldest_s
+        return oldest_s is not None and now_s - oldest_s >= GROUP_COMMIT_S
 
 
 def _last_prediction_number(database: Database) -> int:

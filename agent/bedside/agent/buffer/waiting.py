@@ -1,19 +1,24 @@
-"""Sealed rows of signal and records that wait for the next group commit."""
+"""What waits for the next group commit: sealed rows of signal and records, predictions, and counters."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bedside.agent.buffer.part import NS_PER_S, Part, end_ns
+from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.schema import ids_of
 from bedside.core.ids import SessionId, StreamId
 
 MAX_WAITING_BYTES: Final = 8 << 20
-"""Sealed bytes held while the disk refuses: about an hour of 8 channels at 250 Hz."""
+"""Sealed bytes held while the disk refuses: about an hour of 8 channels at 250 Hz. While a commit is under way
+as much again may wait behind it."""
+MAX_WAITING_PREDICTIONS: Final = 10_000
+DROPPED: Final = {"blobs": "dropped-parts", "records": "dropped-records"}
+"""By table, the counter of rows that were never stored."""
 
 _ROW_BYTES: Final = 128
 """Bytes that a row costs in the file beside what is sealed."""
@@ -80,42 +85,62 @@ def record_row(
     return SealedRow("records", stream, session, time_ns // NS_PER_S, columns, sealed, arrived_s)
 
 
-class WaitingRows:
-    """What waits, in the order in which it was sealed, up to a bound.
+class Waiting:
+    """What waits, in the order in which it came, up to a bound; the oldest goes first, and is counted.
 
     Attributes:
-        oldest_s: monotonic time of the first sample of all; None when nothing waits.
+        predictions: each with the monotonic time of its decision.
+        counts: to be added to durable counters, by stream, session and name.
     """
 
     def __init__(self) -> None:
         self._rows: deque[SealedRow] = deque()
         self._bytes = 0
-        self.oldest_s: float | None = None
+        self._oldest_row_s: float | None = None
+        self.predictions: deque[tuple[float, Prediction]] = deque()
+        self.counts: Counter[tuple[str, str, str]] = Counter()
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __bool__(self) -> bool:
+        return bool(self._rows or self.predictions or self.counts)
 
-    def __iter__(self) -> Iterator[SealedRow]:
-        return iter(self._rows)
+    @property
+    def rows(self) -> Sequence[SealedRow]:
+        """The sealed rows."""
+        return self._rows
 
-    def add(self, row: SealedRow) -> list[SealedRow]:
-        """Let `row` wait; return the oldest ones, which had to go for it."""
+    @property
+    def oldest_s(self) -> float | None:
+        """Monotonic time of the first sample, or of the first decision; None when neither waits."""
+        oldest = [self._oldest_row_s] if self._oldest_row_s is not None else []
+        oldest += [self.predictions[0][0]] if self.predictions else []
+        return min(oldest, default=None)
+
+    def add(self, row: SealedRow) -> None:
+        """Let a row wait."""
         self._rows.append(row)
-        self.oldest_s = row.arrived_s if self.oldest_s is None else min(self.oldest_s, row.arrived_s)
+        self._oldest_row_s = row.arrived_s if self._oldest_row_s is None else min(self._oldest_row_s, row.arrived_s)
         self._bytes += len(row.sealed)
-        dropped: list[SealedRow] = []
         while self._bytes > MAX_WAITING_BYTES:
-            dropped.append(self._rows.popleft())
-            self._bytes -= len(dropped[-1].sealed)
-        return dropped
+            dropped = self._rows.popleft()
+            self._bytes -= len(dropped.sealed)
+            self.counts[dropped.stream, dropped.session, DROPPED[dropped.table]] += 1
+
+    def add_prediction(self, prediction: Prediction, decided_s: float) -> None:
+        """Let a prediction wait."""
+        self.predictions.append((decided_s, prediction))
+        if len(self.predictions) > MAX_WAITING_PREDICTIONS:
+            _, oldest = self.predictions.popleft()
+            self.counts[oldest.stream, oldest.session, "dropped-predictions"] += 1
 
     def drop(self, session: SessionId) -> dict[str, int]:
-        """Let go of a session's rows; return how many by table."""
-        kept = deque(row for row in self._rows if row.session != session)
+        """Let go of all of a session; return how many rows by table."""
         gone = [row for row in self._rows if row.session == session]
-        self._rows, self._bytes = kept, sum(len(row.sealed) for row in kept)
-        self.oldest_s = min((row.arrived_s for row in kept), default=None)
-        return {table: sum(row.table == table for row in gone) for table in ("blobs", "records")}
+        self._rows = deque(row for row in self._rows if row.session != session)
+        self._bytes = sum(len(row.sealed) for row in self._rows)
+        self._oldest_row_s = min((row.arrived_s for row in self._rows), default=None)
+        self.predictions = deque(pair for pair in self.predictions if pair[1].session != session)
+        self.counts = Counter({key: amount for key, amount in self.counts.items() if key[1] != session})
+        return {table: sum(row.table == table for row in gone) for table in DROPPED}
 
     def first(self, max_bytes: int) -> list[SealedRow]:
         """The oldest rows, of `max_bytes` together, but one at least where any waits."""
@@ -129,7 +154,17 @@ class WaitingRows:
         return rows
 
     def done(self, rows: int) -> None:
-        """The first `rows` are durable."""
+        """The first `rows`, every prediction and every counter are durable."""
         for _ in range(rows):
             self._bytes -= len(self._rows.popleft().sealed)
-        self.oldest_s = min((row.arrived_s for row in self._rows), default=None)
+        self._oldest_row_s = min((row.arrived_s for row in self._rows), default=None)
+        self.predictions.clear()
+        self.counts.clear()
+
+    def follow(self, later: Waiting) -> None:
+        """Let what came later wait behind this."""
+        self.counts.update(later.counts)
+        for row in later.rows:
+            self.add(row)
+        for decided_s, prediction in later.predictions:
+            self.add_prediction(prediction, decided_s)

@@ -98,7 +98,7 @@ class Observer:
             model_running=parts.pipeline.model_digest,
             model_wanted=self.model_wanted or parts.pipeline.model_digest,
             config_digest=self._config_digest,
-            buffer_bytes=parts.buffer.bytes,
+            buffer_bytes=parts.reader.used_bytes,
             buffer_oldest_age_s=max(0, (now_ns - oldest_ns) // _NS_PER_S) if oldest_ns is not None else 0,
             clock_offset_ms=self.clock_offset_ms,
             key_age_s=max(0, now_ns // _NS_PER_S - issued_at_s),
