@@ -168,7 +168,7 @@ def measure_ingest(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, 
         figure(
             "buffer_x_realtime", unpaced["x_realtime"], "times real time", goal=1_000, better="higher",
             ours=unpaced["x_realtime"], peer="one row per value, sqlite3", peer_value=peer["x_realtime"],
-            note=f"wall time of a store that catches up, with its group commit of one second; {unpaced['x_cpu']:,.0f} by"
+            note=f"wall time of a store that catches up, on its group commit of 1 s; {unpaced['x_cpu']:,.0f} by"
             f" its own CPU time; with one synced commit per second of signal {ours['x_realtime']:,.0f}",
         ),
     ], found  # fmt: skip
