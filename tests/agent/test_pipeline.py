@@ -191,7 +191,7 @@ async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id
     assert groups[3] == groups[4]
     assert [device.reader.labels(one) for one in groups] == [[]] * 5  # nobody's label is another's
     assert device.reader.counters()["dropped-labels"] == 1
-    assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "gap"]
+    assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "after-close"]
     closed = [sessions[one].closed_ns is not None for one in groups[:4]]
     assert closed == [True, True, True, False]
 
