@@ -33,7 +33,7 @@ from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.proto.v1 import local_pb2
 from bedside.service.logs import event
 
@@ -307,9 +307,9 @@ class Pipeline:
                 return
         except StoreError as error:
             self._store_failed(error)
-        if mark.label == "session-open":
+        if mark.kind is MarkKind.SESSION_OPEN:
             ahead.open(mark.stream, mark.start_ns, mark.origin)
-        elif mark.label == "session-close":
+        elif mark.kind is MarkKind.SESSION_CLOSE:
             ahead.close(mark.stream, mark.start_ns)
         else:  # the session that is open in the file may be another person's
             self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)

@@ -16,7 +16,7 @@ from bedside.agent.sources.replay import ReplaySource
 from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark, Quality
+from bedside.core.samples import Block, Mark, MarkKind, Quality
 from bedside.firmware_bridge.recording import Label, Recording, write_recording
 from bedside.service.platform import SystemClock, SystemEntropy
 
@@ -61,7 +61,7 @@ async def test_replay_gives_every_sample_marks_in_their_places_and_no_block_acro
     assert all(len(b.values) <= 2 and b.quality & Quality.SIMULATED for b in blocks)
     order = [(e.label, (e.start_ns - T0) // 20_000_000) for e in events if isinstance(e, Mark)]
     assert order == [
-        ("session-open", 0),
+        (MarkKind.SESSION_OPEN, 0),
         ("rest", 0),
         ("session-close", 101),
         ("session-open", 101),
@@ -149,7 +149,7 @@ class Endless:
         self.stop = stop
 
     async def events(self):
-        yield Mark(S, T0, T0, "session-open", "t")
+        yield Mark(S, T0, T0, "", "t", MarkKind.SESSION_OPEN)
         await self.stop.wait()
 
 

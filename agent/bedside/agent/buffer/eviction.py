@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bedside.agent.buffer.places import RawPlaces
-from bedside.agent.buffer.rows import Prediction
+from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.buffer.schema import ID_PER_SECOND, RAW_TABLES, stream_number_of
 
 MAX_PREDICTIONS: Final = 1_000_000
@@ -171,6 +171,17 @@ def insert_predictions(tx: sqlite3.Connection, predictions: Sequence[Prediction]
     gone = tx.execute("DELETE FROM predictions WHERE id <= ?", (oldest,)).rowcount
     if gone > 0:
         count(tx, "", "", "evicted-predictions", gone)
+
+
+def insert_label(tx: sqlite3.Connection, label: Label) -> int:
+    """Insert a label and return its number."""
+    return int(
+        tx.execute(
+            "INSERT INTO labels (stream, session, start_ns, end_ns, label, origin) VALUES (?, ?, ?, ?, ?, ?)",
+            (label.stream, label.session, label.start_ns, label.end_ns, label.label, label.origin),
+        ).lastrowid
+        or 0
+    )
 
 
 def count(tx: sqlite3.Connection, stream: str, session: str, name: str, amount: int) -> None:

@@ -64,6 +64,7 @@ class GroupCommit:
         places: RawPlaces,
         streams: Mapping[StreamId, int],
         scrubber: Scrubber,
+        quota: Quota,
     ) -> None:
         self._turn = turn
         self._room = room
@@ -71,6 +72,7 @@ class GroupCommit:
         self._places = places
         self._streams = streams
         self._scrubber = scrubber
+        self._quota = quota
         self.waiting = Waiting()
         self.under_way: Batch | None = None
 
@@ -164,5 +166,10 @@ class GroupCommit:
                 if not row.insert(tx, number):
                     dropped[row.stream, row.session, DROPPED[row.table]] += 1
         insert_predictions(tx, [prediction for _, prediction in waiting.predictions])
+        for _, label in waiting.labels:
+            if self._quota.is_full(tx):
+                dropped[label.stream, label.session, "dropped-labels"] += 1
+            else:
+                insert_label(tx, label)
         count_all(tx, dropped)
         self._evictor.make_room(tx)

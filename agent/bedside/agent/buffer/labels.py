@@ -17,18 +17,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from bedside.agent.buffer.rows import Label
+from bedside.agent.buffer.eviction import insert_label
+from bedside.agent.buffer.rows import MAX_LABEL_BYTES, Label, is_label_name
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.ids import SessionId, StreamId, check_id
 from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.service.text import bounded
 
-MAX_LABELS: Final = 16_384
-"""Labels of one batch, or of one page of a list: below 4 MiB at their longest, the size of one message."""
-
-MAX_LABEL_BYTES: Final = 64
-"""Bytes of a label's name in UTF-8."""
+MAX_LABELS: Final = 4_096
+"""Labels of one batch, or of one page of a list: more would hold up whoever else the agent serves."""
 
 FROM_FILE: Final = "csv:"
 """How the origin of labels begins that come from a file; its name follows."""
@@ -60,7 +58,8 @@ class Labels:
 
         Raises:
             MalformedError: `too-many-labels`, `bad-label`, `bad-label-time`, `bad-label-origin` or `bad-id`.
-            ProtocolError: `no-such-session`, `no-session-covers` or `label-crosses-session`. Nothing was stored.
+            ProtocolError: `no-such-session`, `no-session-covers` `label-crosses-session`
+                or `labels-full`. Nothing was stored.
             StoreError: `store-write`.
         """
         if len(asked) > MAX_LABELS:
@@ -72,6 +71,8 @@ class Labels:
 
         def work(tx: sqlite3.Connection) -> Added:
             done = [_add(tx, label) for label in asked]
+            if any(new for _, new in done):
+                self._buffer.quota.check(tx)
             return Added(tuple(label for label, _ in done), sum(new for _, new in done))
 
         return self._buffer.run("labels", work)
@@ -106,7 +107,7 @@ def check_label(label: Label) -> None:
         MalformedError: `bad-label`, `bad-label-time`, `bad-label-origin` or `bad-id`.
     """
     name = label.label
-    if not name.strip() or len(name.encode("utf-8", "replace")) > MAX_LABEL_BYTES or bounded(name) != name:
+    if not is_label_name(name):
         raise MalformedError(
             "bad-label",
             f"{bounded(name, 40)!r} is no name of a label",
@@ -131,11 +132,7 @@ def _add(tx: sqlite3.Connection, asked: Label) -> tuple[Label, bool]:
     for row in tx.execute(same, (label.session, label.start_ns, label.end_ns, label.label, label.origin)).fetchall():
         if not row["withdrawn"] or label.origin.startswith(FROM_FILE):
             return _label(row), False
-    number = tx.execute(
-        "INSERT INTO labels (stream, session, start_ns, end_ns, label, origin) VALUES (?, ?, ?, ?, ?, ?)",
-        (label.stream, label.session, label.start_ns, label.end_ns, label.label, label.origin),
-    ).lastrowid
-    return replace(label, number=number or 0), True
+    return replace(label, number=insert_label(tx, label)), True
 
 
 def _place(tx: sqlite3.Connection, label: Label) -> Label:

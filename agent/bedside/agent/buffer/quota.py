@@ -1,0 +1,84 @@
+"""What the byte cap does not drop has shares of it: labels and sessions are refused beyond theirs, alarms make room.
+
+Labels, alarms and sessions of one buffer take a quarter of the cap at most, so that nobody who adds to them drives the
+signal out. Alarms alone take a sixteenth: beyond that the oldest go that are over and were seen, then the oldest that
+are over. One that is raised never goes; there is one of a rule and stream at most.
+
+What rows take is an estimate, kept with every change of the three tables by triggers of the writing connection, within
+the transaction that changes them. So it is looked up and never summed, and nothing about it is in the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from typing import Final
+
+from bedside.core.errors import ProtocolError
+
+_SHARE: Final = 4
+_ALARM_SHARE: Final = 16
+_BATCH_ROWS: Final = 16
+_COSTS: Final = {
+    "labels": "150 + length({0}.stream) + 2 * length({0}.label) + length({0}.origin)",
+    "alarms": "160 + length({0}.stream) + 2 * length({0}.rule)",
+    "sessions": "150 + 2 * length({0}.stream)",
+}
+"""Bytes of a row with its indexes, pages being three quarters full; measured on tables of a million rows."""
+_OVER: Final = (
+    "SELECT id, stream, session FROM alarms WHERE cleared_ns > 0 AND acknowledged_ns > 0 ORDER BY id LIMIT ?",
+    "SELECT id, stream, session FROM alarms WHERE cleared_ns > 0 ORDER BY id LIMIT ?",
+)
+
+
+class Quota:
+    """The shares of one buffer's writer."""
+
+    def __init__(self, connection: sqlite3.Connection, cap_bytes: int) -> None:
+        """Sum up what the tables hold, and keep the sum from now on."""
+        self.limit_bytes = cap_bytes // _SHARE
+        self.alarm_bytes = cap_bytes // _ALARM_SHARE
+        connection.execute("CREATE TEMP TABLE shares (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL)")
+        for table, cost in _COSTS.items():
+            connection.execute(
+                f"INSERT INTO temp.shares SELECT ?, coalesce(sum({cost.format(table)}), 0) FROM main.{table}", (table,)
+            )
+            for event, sign, row in (("INSERT", "+", "new"), ("DELETE", "-", "old")):
+                connection.execute(
+                    f"CREATE TEMP TRIGGER {table}_share_{row} AFTER {event} ON main.{table} BEGIN"
+                    f" UPDATE shares SET bytes = bytes {sign} ({cost.format(row)}) WHERE name = '{table}'; END"
+                )
+
+    def used_bytes(self, connection: sqlite3.Connection) -> int:
+        """What labels, alarms and sessions take together."""
+        return int(connection.execute("SELECT sum(bytes) FROM temp.shares").fetchone()[0])
+
+    def is_full(self, connection: sqlite3.Connection) -> bool:
+        """Whether no label and no session by hand is taken any more."""
+        return self.used_bytes(connection) >= self.limit_bytes
+
+    def check(self, tx: sqlite3.Connection) -> None:
+        """Look behind the insertion of labels, or of a session by hand, whether they may stay.
+
+        Raises:
+            ProtocolError: `labels-full`.
+        """
+        if self.used_bytes(tx) > self.limit_bytes:
+            raise ProtocolError(
+                "labels-full",
+                f"labels, alarms and sessions take all of their {self.limit_bytes >> 10} KiB, a quarter of the buffer",
+                remedy="forget sessions that nobody needs, or raise cap_mib in [buffer]",
+            )
+
+    def drop_alarms(self, tx: sqlite3.Connection) -> Counter[tuple[str, str, str]]:
+        """Drop the oldest alarms beyond their share; returns what to count."""
+        gone: Counter[tuple[str, str, str]] = Counter()
+        for sql in _OVER:
+            while self._alarms_take(tx) > self.alarm_bytes and (rows := tx.execute(sql, (_BATCH_ROWS,)).fetchall()):
+                for row in rows:
+                    tx.execute("DELETE FROM alarms WHERE id = ?", (row["id"],))
+                    gone[row["stream"], row["session"], "evicted-alarms"] += 1
+        return gone
+
+    def _alarms_take(self, tx: sqlite3.Connection) -> int:
+        return int(tx.execute("SELECT bytes FROM temp.shares WHERE name = 'alarms'").fetchone()[0])
