@@ -88,7 +88,9 @@ def test_only_labelled_sessions_that_have_ended_count_as_buffered(tmp_path: Path
     device = Device10(tmp_path)
     assert device.eye.labelled_s(StreamId(STREAM)) == 0.0
 
-    device.store.mark(Mark(StreamId(STREAM), START_NS + 10 * NS, START_NS + 10 * NS, "", "replay", MarkKind.SESSION_CLOSE))
+    device.store.mark(
+        Mark(StreamId(STREAM), START_NS + 10 * NS, START_NS + 10 * NS, "", "replay", MarkKind.SESSION_CLOSE)
+    )
 
     assert device.eye.labelled_s(StreamId(STREAM)) == 10.0
     device.eye.close()

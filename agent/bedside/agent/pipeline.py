@@ -1,7 +1,7 @@
 """The path of a sample: a block arrives, is buffered, and closes windows, which go into the queues of their models.
 
 Nothing here waits for a network or a model. Signal and decisions wait for no disk either: a `Committer` commits them
-beside the loop. What commits at once, a session's begin or end, a label or an alarm, waits for the disk, and first for
+beside the loop. What commits at once, a session's begin or end or an alarm, waits for the disk, and first for
 the group commit that is under way. A store that fails costs its own blocks, which are counted, and not their windows; a
 window that cannot be decided costs that window.
 

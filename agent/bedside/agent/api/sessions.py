@@ -53,20 +53,22 @@ class SessionCalls:
 
     def newest(self, stream: str, limit: int) -> list[Session]:
         """The newest sessions of a stream, or of all where it is empty, in the order in which they were opened."""
-        found = self._reader.sessions(StreamId(check_id(stream, "stream")) if stream else None)
-        return found[-min(limit or DEFAULT_SESSIONS, MAX_SESSIONS) :]
+        name = StreamId(check_id(stream, "stream")) if stream else None
+        return self._reader.sessions(name, newest=min(limit or DEFAULT_SESSIONS, MAX_SESSIONS))
 
     def open(self, stream: str, *, consent_training: bool | None, origin: str) -> Session:
         """Open a session, and close the one before.
 
         Raises:
             MalformedError: `bad-id` or `bad-origin`.
+            ProtocolError: `sessions-full`.
             StoreError: `store-write`.
         """
         name = StreamId(check_id(stream, "stream"))
         if origin not in ORIGINS:
             raise MalformedError("bad-origin", f"{bounded(origin, 40)!r} is no origin: {' or '.join(ORIGINS)}")
         self._store.ahead.settle(now=True)  # what the disk refused before comes first
+        self._store.check_sessions()
         session = self._store.sessions.open(name, self._reached_ns(name), origin, consent_training=consent_training)
         return self.find(session)
 

@@ -5,7 +5,7 @@ takes. SQLite keeps both numbers in the file's header, so that a look costs micr
 
 Order: raw signal and records of the lowest priority, the oldest second first; then those of the next priority, and so
 on; then stored windows, explanations, summaries and predictions, each the oldest first. Labels, alarms and sessions are
-never dropped by the cap.
+never dropped by the cap; they have shares of it (see `quota`).
 
 Room is made before rows are inserted, so that they take the pages that were freed: the file does not grow, and such a
 page goes to the log once.
@@ -24,6 +24,9 @@ from bedside.agent.buffer.schema import ID_PER_SECOND, RAW_TABLES, stream_number
 
 MAX_PREDICTIONS: Final = 1_000_000
 """Rows of predictions kept: about 100 MB, two weeks of one decision a second."""
+
+MIN_HORIZON_S: Final = 60
+"""Seconds of signal that a sound buffer holds at least."""
 
 _PREDICTION: Final = (
     "stream",
@@ -63,6 +66,7 @@ class Evictor:
 
     Attributes:
         limit_bytes: the cap, or less while the disk has no room for it.
+        is_short: whether the raw row that was dropped last was younger than `MIN_HORIZON_S`.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Evictor:
         self._names = names
         self.cap_bytes = cap_bytes
         self.limit_bytes = cap_bytes
+        self.is_short = False
 
     @property
     def squeezed(self) -> bool:
@@ -101,6 +106,7 @@ class Evictor:
         if found is None:
             return False
         second, numbers = found
+        self.is_short = self._places.newest_second - second < MIN_HORIZON_S
         for table in RAW_TABLES:
             columns = f"id, session, {'samples' if table == 'blobs' else '0'} AS samples, length(sealed) AS size"
             rows = tx.execute(

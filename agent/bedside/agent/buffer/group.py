@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bedside.agent.buffer.erasure import Scrubber
-from bedside.agent.buffer.eviction import Evictor, count_all, insert_predictions
+from bedside.agent.buffer.eviction import Evictor, count_all, insert_label, insert_predictions
 from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.room import Room
 from bedside.agent.buffer.turn import Turn
 from bedside.agent.buffer.waiting import DROPPED, SealedRow, Waiting
@@ -166,8 +167,9 @@ class GroupCommit:
                 if not row.insert(tx, number):
                     dropped[row.stream, row.session, DROPPED[row.table]] += 1
         insert_predictions(tx, [prediction for _, prediction in waiting.predictions])
+        full = self._quota.is_full(tx)
         for _, label in waiting.labels:
-            if self._quota.is_full(tx):
+            if full or self._quota.is_full(tx):
                 dropped[label.stream, label.session, "dropped-labels"] += 1
             else:
                 insert_label(tx, label)

@@ -72,7 +72,7 @@ class Labels:
         def work(tx: sqlite3.Connection) -> Added:
             done = [_add(tx, label) for label in asked]
             if any(new for _, new in done):
-                self._buffer.quota.check(tx)
+                self._buffer.quota.check_labels(tx)
             return Added(tuple(label for label, _ in done), sum(new for _, new in done))
 
         return self._buffer.run("labels", work)

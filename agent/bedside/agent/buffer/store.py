@@ -1,9 +1,9 @@
 """The buffer's writer.
 
 Invariants:
-    * Signal, records and predictions ride a group commit: what arrived is durable at most 1.1 s later, when the owner
-      calls `flush_due` (or its `Committer`'s) at least every 40 ms. Sessions, labels, consent and explanations commit
-      before their call returns.
+    * Signal, records, predictions and the labels of sources ride a group commit: what arrived is durable at most 1.1 s
+      later, when the owner calls `flush_due` (or its `Committer`'s) at least every 40 ms. Sessions, labels by hand,
+      consent and explanations commit before their call returns.
     * A failed commit loses nothing: what was waiting still waits, up to a bound, beyond which the oldest is dropped
       and counted.
     * One thread calls, but for `group.write`, which may run in another one (see `committer`): that holds the database's
@@ -27,7 +27,7 @@ from typing import Final, TypeVar
 from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.derived import seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase
-from bedside.agent.buffer.eviction import Evictor, insert_label, used_bytes
+from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
@@ -35,9 +35,9 @@ from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S, end_ns
 from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.records import encode_record, record_place
 from bedside.agent.buffer.room import Room, log_bytes_for
-from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.rows import Explanation, Label, Prediction, is_label_name
 from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
@@ -160,7 +160,16 @@ class BufferStore:
             return self.salvage.sentence()
         if self._scrubber.pending:
             return "a reader keeps what was erased in the log; it goes when that reader ends"
-        return "the disk is full: the buffer keeps less than its cap" if self._evictor.squeezed else ""
+        if self._evictor.squeezed:
+            return "the disk is full: the buffer keeps less than its cap"
+        if self.quota.full:
+            return "labels, alarms and sessions take all of their share of the buffer: no more labels are taken"
+        return f"the buffer holds less than {MIN_HORIZON_S} s of signal" if self._evictor.is_short else ""
+
+    def check_sessions(self) -> None:
+        """Look before a session is opened by hand whether there is room. Raises ProtocolError `sessions-full`."""
+        with self._database.turn:
+            self.quota.check_sessions(self._database.connection)
 
     def append(self, block: Block) -> SessionId:
         """Take a block and return the session it belongs to; durable with a later flush."""
