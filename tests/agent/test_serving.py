@@ -41,7 +41,7 @@ def configure(device, text: str) -> None:
 
 @contextmanager
 def assembled(device) -> Iterator[Agent]:
-    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy())
+    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy(), "1.0")
     try:
         yield agent
     finally:
@@ -183,7 +183,7 @@ async def test_two_models_on_two_streams_predict_in_a_real_agent(device, build) 
 
 async def test_samples_do_not_wait_for_a_model_that_takes_long(device, monkeypatch) -> None:
     monkeypatch.setattr("bedside.agent.daemon.MODELS_FIRST_S", 0.05)
-    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy())
+    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy(), "1.0")
     tried, go_on = asyncio.Event(), asyncio.Event()
     start = agent._serving.start
 
