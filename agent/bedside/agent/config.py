@@ -204,6 +204,12 @@ def load_agent_config(directory: Path) -> AgentConfig:
         ConfigError: `config-missing`, `config-invalid` (unknown key, wrong type) or `config-value`.
     """
     base = directory.absolute()
+    if not (base / CONFIG_NAME).exists():
+        raise ConfigError(
+            "config-missing",
+            f"there is no {CONFIG_NAME} in {directory}",
+            remedy=f"name a device's directory, or make one with `bedside agent init {directory}`",
+        )
     config = load_config(base / CONFIG_NAME, AgentConfig)
     _check(config)
     return msgspec.structs.replace(

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.alarms.rules import check_rules
 from bedside.agent.api.alarms import AlarmCalls
@@ -32,7 +30,7 @@ from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
+from bedside.agent.config import BUFFER_NAME, AgentConfig
 from bedside.agent.erasure import erase_session
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
@@ -42,7 +40,7 @@ from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.pipeline import Pipeline, prediction_messages
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
-from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
+from bedside.agent.sources.registry import SourceContext, build_source, typed_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.agent.windows.retention import Retention, RetentionRules
@@ -244,7 +242,7 @@ class Agent:
 
     def _sources(self) -> list[Source]:
         context = SourceContext(self._clock, self._buffer.sessions.last_end_ns, self._directory.absolute())
-        return [build_source(_typed(source), context) for source in self._config.sources]
+        return [build_source(typed_source(source), context) for source in self._config.sources]
 
 
 class _StoredPredictions:
@@ -256,29 +254,6 @@ class _StoredPredictions:
     def after(self, since_id: int) -> Sequence[local_pb2.Prediction]:
         """The next page above `since_id`."""
         return prediction_messages(self._reader.predictions(since_id, _PAGE_ROWS))
-
-
-def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
-    """The source's options under the rules of its kind.
-
-    Raises:
-        ConfigError: `source-config`, naming the source.
-    """
-    fields = {"kind": source.kind, "name": source.name, **source.options}
-    try:
-        return msgspec.convert(fields, type=ReplayConfig | SerialConfig)
-    except msgspec.ValidationError as error:
-        if source.kind not in KINDS:
-            raise ConfigError(
-                "source-config",
-                f"source {source.name}: there is no kind {source.kind[:40]!r}",
-                remedy=f"the kinds are {', '.join(KINDS)}",
-            ) from error
-        raise ConfigError(
-            "source-config",
-            f"source {source.name}: {error}",
-            remedy="see `bedside agent init` for the kinds and their options",
-        ) from error
 
 
 async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy, version: str) -> None:

@@ -95,6 +95,9 @@ def test_what_asks_the_agent_says_that_it_does_not_run(device, typed) -> None:
         ("bedside agent session ", {"open", "close", "list", "consent"}),
         ("bedside agent label i", {"import"}),
         ("bedside agent alarms ", {"list", "ack", "follow", "dir"}),
+        ("bedside agent predictions ", {"list", "explain", "dir"}),
+        ("bedside agent predictions --", {"--limit", "--follow", "--help"}),
+        ("bedside agent predictions gateway --", {"--limit", "--follow", "--help"}),
         ("bedside agent predictions e", {"explain"}),
         ("bedside agent top --", {"--once", "--json", "--help"}),
         ("bedside agent session consent d s ", {"give", "withdraw"}),
@@ -109,8 +112,38 @@ def test_a_shell_completes_commands_options_and_answers(typed_words, offered) ->
     }
     code = "import sys; sys.argv = ['bedside']; from bedside.service.cli import cli; cli(prog_name='bedside')"
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
-    found = {word for line in done.stdout.splitlines() for word in line.split(",")}
+    lines = done.stdout.splitlines()
+    assert "dir" not in [line.split(",")[0] for line in lines[1:]], "where bash offers folders, it forgets words before"
+    found = {word for line in lines for word in line.split(",")}
     assert offered <= found, done.stdout + done.stderr
+
+
+def test_help_of_a_group_tells_the_options_of_its_plain_form() -> None:
+    for group, option in (("predictions", "--limit"), ("alarms", "--open")):
+        code = f"from bedside.service.cli import run; run(['agent', '{group}', '--help'])"
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
+        assert option in shown
+        assert "DIRECTORY | COMMAND" in shown
+
+
+def test_a_terminal_without_unicode_is_no_defect(agent, monkeypatch) -> None:
+    number = agent.json("predictions --limit 1")[0]["id"]
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for line in (f"predictions explain {number}", "top --once", "predictions"):
+        assert agent.say(line).isascii()
+
+
+def test_health_waits_for_an_agent_that_is_not_up_yet(device, typed) -> None:
+    assert typed(device.path).call("health --wait 0.5").returncode == 2
+    config = device.path / "agent.toml"
+    config.write_text(f"{config.read_text()}\n[link]\nenabled = false\n")
+    device.start()
+    done = typed(device.path).call("health --wait 50")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "OK"), done.stdout
+
+
+def test_a_command_without_a_device_says_how_to_make_one(tmp_path, typed) -> None:
+    assert f"bedside agent init {tmp_path}" in typed(tmp_path).refused("status", "config-missing")
 
 
 def test_every_command_explains_itself_and_reads_have_json() -> None:

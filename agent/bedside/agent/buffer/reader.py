@@ -18,7 +18,7 @@ from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Run, offset_ns
 from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Session, StoredWindow, Summary
-from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, ids_of, second_of
+from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, SALVAGE, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAG, any_text, is_sound
 from bedside.agent.buffer.walk import walk
@@ -75,7 +75,7 @@ class BufferReader:
         Raises:
             StoreError: `store-open`.
         """
-        self._connection = open_reader(path)
+        self._connection = open_reader(path, remedy=SALVAGE)
         self._connection.text_factory = any_text
         self._path = path
         self._sealer = Sealer(keys)
@@ -256,7 +256,7 @@ class BufferReader:
     @property
     def used_bytes(self) -> int:
         """Of the file's pages that hold something; never waits for the writer."""
-        with reading(self._path):
+        with reading(self._path, remedy=SALVAGE):
             return used_bytes(self._connection)
 
     def oldest_ns(self) -> int | None:
@@ -317,7 +317,7 @@ class BufferReader:
         return self._run(sql, parameters)
 
     def _run(self, sql: str, parameters: Sequence[str | int | bytes | None]) -> list[sqlite3.Row]:
-        with reading(self._path):
+        with reading(self._path, remedy=SALVAGE):
             rows = self._connection.execute(sql, parameters).fetchall()
         whole = bool(rows) and TAG in rows[0].keys()  # noqa: SIM118
         sound = [row for row in rows if is_sound(row)] if whole else rows

@@ -27,7 +27,7 @@ def labels() -> None:
     """
 
 
-@labels.command("add")
+@labels.command("add", context_settings={"ignore_unknown_options": True})  # a time before 1970 has a sign
 @click.argument("directory", type=DIRECTORY)
 @click.argument("stream")
 @click.argument("start")

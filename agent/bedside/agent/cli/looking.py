@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import click
 
 from bedside.agent.cli.reach import DIRECTORY, ask
 from bedside.core.errors import UnavailableError
 from bedside.proto.v1 import device_pb2, local_pb2
+from bedside.service.options import FiniteRange
 from bedside.service.output import Table, emit, emit_line, human_bytes, human_duration, json_option
 
+_LOOK_S: Final = 0.2
 _LEVELS = {
     device_pb2.COMPONENT_STATE_OK: (0, "ok"),
     device_pb2.COMPONENT_STATE_DEGRADED: (1, "degraded"),
@@ -29,12 +34,20 @@ def status(directory: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
+@click.option(
+    "--wait",
+    "wait_s",
+    type=FiniteRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds to wait until it answers, is well and, where a model serves, has decided.",
+)
 @json_option
 @click.pass_context
-def health(context: click.Context, directory: Path, as_json: bool) -> None:
+def health(context: click.Context, directory: Path, wait_s: float, as_json: bool) -> None:
     """Say in one line how the agent of DIRECTORY is; exits 0 (well), 1 (degraded) or 2 (failed, or not running)."""
     try:
-        answer = ask_status(directory)
+        answer = _await_status(directory, wait_s)
     except UnavailableError as error:
         emit_line(
             {"state": "failed", "sentence": error.sentence, "components": {}}, as_json, f"FAILED {error.sentence}"
@@ -118,6 +131,19 @@ def ask_status(directory: Path) -> local_pb2.AgentStatus:
         UnavailableError: `agent-not-running`.
     """
     return ask(directory, lambda agent: agent.status())
+
+
+def _await_status(directory: Path, wait_s: float) -> local_pb2.AgentStatus:
+    """Ask until the agent is well and at work, for so long at most; then as `ask_status`."""
+    ends_s = time.monotonic() + wait_s
+    while time.monotonic() < ends_s:
+        with suppress(UnavailableError):
+            answer = ask_status(directory)
+            well = all(component.state == device_pb2.COMPONENT_STATE_OK for component in answer.components)
+            if well and (answer.predictions or not answer.models):
+                return answer
+        time.sleep(_LOOK_S)
+    return ask_status(directory)
 
 
 def component_fields(answer: local_pb2.AgentStatus) -> dict[str, dict[str, str]]:
