@@ -118,7 +118,10 @@ class LocalAgent:
         await self._channel.close()
 
     async def status(self) -> wire.AgentStatus:
-        """Everything that the agent says about itself; see `protos/bedside/proto/v1/local.proto`."""
+        """Everything that the agent says about itself: the message as it comes over the wire.
+
+        What its fields mean is in `protos/bedside/proto/v1/local.proto`; the other calls return rows of their own.
+        """
         with self._errors():
             return await self._stub.Status(Empty(), timeout=self._timeout_s)
 

@@ -204,13 +204,16 @@ def load_agent_config(directory: Path) -> AgentConfig:
         ConfigError: `config-missing`, `config-invalid` (unknown key, wrong type) or `config-value`.
     """
     base = directory.absolute()
-    if not (base / CONFIG_NAME).exists():
+    try:
+        config = load_config(base / CONFIG_NAME, AgentConfig)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise ConfigError(
-            "config-missing",
+            error.code,
             f"there is no {CONFIG_NAME} in {directory}",
             remedy=f"name a device's directory, or make one with `bedside agent init {directory}`",
-        )
-    config = load_config(base / CONFIG_NAME, AgentConfig)
+        ) from error
     _check(config)
     return msgspec.structs.replace(
         config,

@@ -78,7 +78,7 @@ def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_
     }
     emit(data, as_json)
     if before not in (None, built.digest):
-        why = "" if loaded.cost is not None else ": its cost was measured anew, and is part of what the digest is of"
+        why = "" if loaded.cost is not None else "; each build measures its cost, so that no two have one digest"
         click.echo(f"note: another bundle was replaced in {out}{why}", err=True)
 
 
