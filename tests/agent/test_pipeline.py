@@ -399,7 +399,7 @@ async def test_a_model_whose_stream_does_not_fit_says_so_after_a_while_until_it_
     assert idle(device) == [""]
     device.pipeline.consume(block)
     device.clock.s += MISFIT_S / 2
-    assert idle(device) == [f"har takes 2 channels at 50 Hz; {words}"]
+    assert idle(device) == [f"takes 2 channels at 50 Hz; {words}"]
     device.send()
     device.clock.s += MISFIT_S
     assert idle(device) == [""]
@@ -410,9 +410,9 @@ async def test_a_model_of_records_does_not_take_signal_and_a_silent_source_is_no
     device.pipeline.serve(served(VITALS))
     device.pipeline.serve(served(WRIST, "other"), ["ankle"])
     device.clock.s += 10 * MISFIT_S
-    assert idle(device) == ["", "no source feeds stream ankle of model other (streams here: bed, wrist)"]
+    assert idle(device) == ["", "reads stream ankle, which no source feeds (streams here: bed, wrist)"]
     device.send(1, stream="bed")
     device.clock.s += MISFIT_S
-    assert idle(device)[0] == "har takes records; stream bed has 2 channels at 50 Hz"
+    assert idle(device)[0] == "takes records; stream bed has 2 channels at 50 Hz"
     device.pipeline.consume(Record("bed", device.at_ns, {"spo2": 97.0}))
     assert idle(device)[0] == ""

@@ -122,7 +122,7 @@ async def test_models_and_alarms_that_wait_for_what_no_source_feeds_are_told_of(
     rule = '[[alarms]]\nname = "{0}"\n{1}\nabove = 0.5\n'
     rules = rule.format("far", 'label = "walk"\nstream = "ankle"') + rule.format("low", 'field = "spo2"')
     configure(device, 'model = "tiny.tar"\n[[models]]\nbundle = "ecg.tar"\n' + rules + SOURCE.format("wrist"))
-    unfed = "no source feeds stream chest of model ecg (streams here: wrist)"
+    unfed = "reads stream chest, which no source feeds (streams here: wrist)"
     with assembled(device) as agent:
         await agent._serving.start()
         facts = agent._observer.facts()
@@ -130,10 +130,10 @@ async def test_models_and_alarms_that_wait_for_what_no_source_feeds_are_told_of(
         assert shown == {"tiny": "", "ecg": unfed}  # a source that is silent is no fault of its model
         far = "no source feeds stream ankle of alarm far (streams here: wrist)"
         state = facts.components["inference"]
-        assert (state.level.name, state.sentence) == ("DEGRADED", f"{unfed}; {far}")
+        assert (state.level.name, state.sentence) == ("DEGRADED", f"model ecg {unfed}; {far}")
         agent._observer._started_s -= SILENT_S + 1
         low = "no record with the field spo2 of alarm low has come"
-        assert agent._observer.facts().components["inference"].sentence == f"{unfed}; {far}; {low}"
+        assert agent._observer.facts().components["inference"].sentence == f"model ecg {unfed}; {far}; {low}"
         agent._pipeline.consume(Record("bed", 100, {"spo2": 0.1}))
         assert "spo2" not in agent._observer.facts().components["inference"].sentence
 

@@ -246,20 +246,20 @@ class Pipeline:
                     gaps=slot.gaps,
                     latencies=worker.latencies(),
                     error=fault.sentence if fault is not None else "",
-                    idle=self._why_idle(name, slot),
+                    idle=self._why_idle(slot),
                 )
             )
         absent = [(name, fault) for name, fault in self.faults.items() if name not in self._slots]
         return facts + [ModelFacts(name=name, error=fault.sentence) for name, fault in absent]
 
-    def _why_idle(self, name: str, slot: _Slot) -> str:
+    def _why_idle(self, slot: _Slot) -> str:
         """Why a slot can decide nothing of a stream; empty where it can, or has not heard long enough to say."""
         fed, now_s = self.fed, self._clock.monotonic_s()
         for stream, cutter in slot.cutters.items():
             if stream not in fed:
-                return f"no source feeds stream {stream} of model {name} (streams here: {some(fed)})"
+                return f"reads stream {stream}, which no source feeds (streams here: {some(fed)})"
             if what := cutter.misfit(now_s):
-                return f"{name} takes {taken(slot.window)}; stream {stream} has {what}"
+                return f"takes {taken(slot.window)}; stream {stream} has {what}"
         return ""
 
     async def close(self, timeout_s: float) -> None:

@@ -185,7 +185,7 @@ class Observer:
         failing = [model for model in models if model.error]
         starting = self._clock.monotonic_s() - self._started_s <= SILENT_S
         unwatched = self._parts.alarms.unwatched(pipeline.deciders, pipeline.fed, patient=starting)
-        in_vain = [model.idle for model in models if model.idle] + unwatched
+        in_vain = [f"model {model.name} {model.idle}" for model in models if model.idle] + unwatched
         if not models:
             self._health.set(
                 "inference", Level.DEGRADED, _few(["no model yet: it comes with the first plan", *unwatched])
