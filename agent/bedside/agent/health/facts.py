@@ -52,7 +52,7 @@ class ModelFacts:
         gaps: interruptions of its streams.
         latencies: by stage.
         error: what is wrong, for this machine's users only; empty when nothing is.
-        idle: why a sound model can decide nothing of a stream here, for the same: a sentence without its subject, the model.
+        idle: why a sound model can decide nothing of a stream, for the same: a sentence whose subject is the model.
     """
 
     name: str
