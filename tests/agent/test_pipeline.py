@@ -22,6 +22,7 @@ from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.inference.model import Model
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ServedModel
+from bedside.agent.windows.cutter import MISFIT_S
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
@@ -377,3 +378,41 @@ async def test_a_labelled_window_is_explained_when_its_signal_has_gone(device) -
     assert await device.answers().explain(3, 5) == before
     with pytest.raises(ProtocolError, match="not in the buffer"):
         await device.answers().explain(20, 5)  # which nobody has labelled
+
+
+def idle(device) -> list[str]:
+    return [model.idle for model in device.pipeline.models()]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (Block("wrist", S, 50.0, np.zeros((9, 9), np.int16)), "stream wrist has 9 channels at 50 Hz"),
+        (Block("wrist", S, 100.0, np.zeros((9, 2), np.int16)), "stream wrist has 2 channels at 100 Hz"),
+        (Record("wrist", S, {"spo2": 97.0}), "stream wrist has records"),
+    ],
+)
+async def test_a_model_whose_stream_does_not_fit_says_so_after_a_while_until_it_does(device, block, words) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.pipeline.consume(block)
+    device.clock.s += MISFIT_S / 2
+    assert idle(device) == [""]
+    device.pipeline.consume(block)
+    device.clock.s += MISFIT_S / 2
+    assert idle(device) == [f"takes 2 channels at 50 Hz; {words}"]
+    device.send()
+    device.clock.s += MISFIT_S
+    assert idle(device) == [""]
+
+
+async def test_a_model_of_records_does_not_take_signal_and_a_silent_source_is_no_fault_of_its_model(device) -> None:
+    device.pipeline = Pipeline(device.buffer, device.clock, Followers(), 0, sources=["wrist", "bed"])
+    device.pipeline.serve(served(VITALS))
+    device.pipeline.serve(served(WRIST, "other"), ["ankle"])
+    device.clock.s += 10 * MISFIT_S
+    assert idle(device) == ["", "reads stream ankle, which no source feeds (streams here: bed, wrist)"]
+    device.send(1, stream="bed")
+    device.clock.s += MISFIT_S
+    assert idle(device)[0] == "takes records; stream bed has 2 channels at 50 Hz"
+    device.pipeline.consume(Record("bed", device.at_ns, {"spo2": 97.0}))
+    assert idle(device)[0] == ""

@@ -121,6 +121,7 @@ class Agent:
             alarms=self._alarms,
             queue_windows=config.inference.queue_windows,
             commit_due=self._committer.flush_due,
+            sources=[_typed(source).stream for source in config.sources],
         )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
         self._serving = Serving(config, self._models, self._pipeline, self._policy)

@@ -167,6 +167,19 @@ def test_numbers_that_matter_are_there_at_eighty_columns() -> None:
         assert words in text
 
 
+def test_a_prediction_has_an_age_and_an_old_one_is_dim() -> None:
+    made = [Prediction("wrist", "x", T0, T0 - age_s * S, label, 0.98, b"", 0.0, "har", 3)
+            for label, age_s in (("walk", 20), ("rest", 200 * 60))]  # fmt: skip
+    console = Console(width=100, height=40, force_terminal=True, color_system="standard", file=io.StringIO())
+    console.print(draw(Glance(T0, Stored({}, made)), 40))
+    fresh, old = (line for line in console.file.getvalue().splitlines() if "wrist" in line)
+    assert "20 s" in fresh
+    assert "3 h" in old
+    green, dim = "\x1b[32m", "\x1b[2m"
+    assert f"{green}walk" in fresh
+    assert f"{dim}rest" in old
+
+
 def test_an_agent_that_is_away_is_said_and_what_is_stored_still_shown() -> None:
     stored = Stored({}, [Prediction("wrist", "x", T0, T0, "walk", 0.98, b"", 0.0)])
     text = shown(Glance(T0, stored, trouble="no agent serves run/agent.sock"), 80)

@@ -56,7 +56,7 @@ def health(context: click.Context, directory: Path, wait_s: float, as_json: bool
     worst = max(answer.components, key=lambda component: _LEVELS[component.state][0])
     code, word = _LEVELS[worst.state]
     unwell = [f"{c.component}: {c.sentence}" for c in answer.components if _LEVELS[c.state][0]]
-    text = "; ".join(unwell) or f"{len(answer.streams)} streams, {answer.predictions} predictions"
+    text = "; ".join(unwell) or _well_words(answer)
     components = component_fields(answer)
     emit_line({"state": word, "sentence": text, "components": components}, as_json, f"{word.upper()} {text}")
     context.exit(code)
@@ -231,6 +231,8 @@ def status_fields(answer: local_pb2.AgentStatus) -> dict[str, object]:
             "written_bytes": answer.buffer.written_bytes,
         },
         "open_alarms": answer.open_alarms,
+        "raised_alarms": answer.raised_alarms,
+        "last_prediction_age_ms": answer.last_prediction_age_ms if answer.HasField("last_prediction_age_ms") else None,
     }
 
 
@@ -251,12 +253,27 @@ def _status_lines(answer: local_pb2.AgentStatus) -> dict[str, object]:
         "model": answer.model_running.hex()[:16] or "none",
         "models served": ", ".join(f"{m.name} ({m.error or m.runtime})" for m in answer.models) or "none",
         "stored": _stored_words(answer.buffer),
-        "alarms": f"{answer.open_alarms} open" if answer.open_alarms else "none open",
+        "alarms": _alarm_words(answer),
     }
     if answer.last_round_state:
         reason = f" ({answer.last_reason})" if answer.last_reason else ""
         fields["round"] = f"{answer.last_task} {answer.last_round}: {answer.last_round_state}{reason}"
     return fields
+
+
+def _well_words(answer: local_pb2.AgentStatus) -> str:
+    """What a device that is well has done since it was started."""
+    streams = "1 stream" if len(answer.streams) == 1 else f"{len(answer.streams)} streams"
+    if not answer.HasField("last_prediction_age_ms"):
+        return f"{streams}, no prediction since the start"
+    made = sum(model.predictions for model in answer.models)
+    return f"{streams}, {made} predictions, the last {human_duration(answer.last_prediction_age_ms / 1000)} ago"
+
+
+def _alarm_words(answer: local_pb2.AgentStatus) -> str:
+    cleared = answer.open_alarms - answer.raised_alarms
+    parts = [(answer.raised_alarms, "raised"), (cleared, "cleared and not seen")]
+    return ", ".join(f"{count} {what}" for count, what in parts if count) or "none open"
 
 
 def _stored_words(buffer: local_pb2.BufferStatus) -> str:

@@ -35,6 +35,8 @@ _LEAST_ROWS: Final = 3
 _BAR_CHARS: Final = 8
 _NS_PER_MS: Final = 1_000_000
 _SILENT_MS: Final = 5_000
+_OLD_MS: Final = 60_000
+"""Age from which a prediction tells of then and not of now."""
 _FIXED_ROWS: Final = 15
 """Rows of headings and borders, and the last one, which stays free."""
 
@@ -173,11 +175,15 @@ def _predictions(glance: Glance, rows: int) -> Panel:
         table.add_column(ratio=ratio, no_wrap=True, overflow="ellipsis")
     table.add_column(no_wrap=True)
     table.add_column(width=_BAR_CHARS)
+    table.add_column(no_wrap=True, justify="right")
     for one in glance.stored.predictions[:rows]:
+        age_ms = max(0, glance.now_ns - one.end_ns) // _NS_PER_MS
         style = "green" if one.confidence >= 0.9 else "default" if one.confidence >= 0.6 else "dim"
+        if age_ms > _OLD_MS:
+            style = "dim"
         table.add_row(
             Text(one.stream, "dim"), Text(bounded(one.label), style), Text(f"{one.confidence:.2f}", style),
-            Bar(one.confidence, style if style != "default" else "white"),
+            Bar(one.confidence, style if style != "default" else "white"), Text(_age(age_ms), "dim"),
         )  # fmt: skip
     return _panel("predictions", table, rows=rows)
 

@@ -42,6 +42,8 @@ class AgentStatus(google.protobuf.message.Message):
     MODELS_FIELD_NUMBER: builtins.int
     BUFFER_FIELD_NUMBER: builtins.int
     OPEN_ALARMS_FIELD_NUMBER: builtins.int
+    RAISED_ALARMS_FIELD_NUMBER: builtins.int
+    LAST_PREDICTION_AGE_MS_FIELD_NUMBER: builtins.int
     version: builtins.str
     site: builtins.str
     device: builtins.str
@@ -55,7 +57,11 @@ class AgentStatus(google.protobuf.message.Message):
     last_reason: builtins.str
     rss_bytes: builtins.int
     open_alarms: builtins.int
-    """Alarms that are raised and not acknowledged."""
+    """Alarms that are not both cleared and acknowledged."""
+    raised_alarms: builtins.int
+    """Of these, not cleared."""
+    last_prediction_age_ms: builtins.int
+    """Since the process started; absent while it has made none."""
     @property
     def components(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bedside.proto.v1.device_pb2.ComponentHealth]: ...
     @property
@@ -84,9 +90,12 @@ class AgentStatus(google.protobuf.message.Message):
         models: collections.abc.Iterable[Global___ModelStatus] | None = ...,
         buffer: Global___BufferStatus | None = ...,
         open_alarms: builtins.int = ...,
+        raised_alarms: builtins.int = ...,
+        last_prediction_age_ms: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["buffer", b"buffer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["buffer", b"buffer", "components", b"components", "device", b"device", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "models", b"models", "open_alarms", b"open_alarms", "predictions", b"predictions", "rss_bytes", b"rss_bytes", "site", b"site", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms", "buffer", b"buffer", "last_prediction_age_ms", b"last_prediction_age_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms", "buffer", b"buffer", "components", b"components", "device", b"device", "last_prediction_age_ms", b"last_prediction_age_ms", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "models", b"models", "open_alarms", b"open_alarms", "predictions", b"predictions", "raised_alarms", b"raised_alarms", "rss_bytes", b"rss_bytes", "site", b"site", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms"]) -> typing.Literal["last_prediction_age_ms"] | None: ...
 
 Global___AgentStatus: typing_extensions.TypeAlias = AgentStatus
 
@@ -116,6 +125,7 @@ class ModelStatus(google.protobuf.message.Message):
     gaps: builtins.int
     """Windows that a gap, a session's end or a change of form cut short."""
     error: builtins.str
+    """Why it does not serve, or why it can decide nothing here; empty when it can."""
     @property
     def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StageLatency]: ...
     def __init__(
