@@ -276,7 +276,7 @@ async def test_a_callers_window_is_shaped_as_a_streams_and_stored_nowhere(device
     device.send()
     await device.decided(1)
     values = np.linspace(0, 2, 20, dtype=np.float32)
-    answer = await device.answers().predict("", values)
+    answer = await device.answers().predict("", values.reshape(WRIST.length, WRIST.channels))
     assert (answer.model, answer.model_digest, answer.label) == ("har", b"m" * 32, device.told[0].label)
     shares = {one.label: one.probability_e6 for one in answer.probabilities}
     assert abs(shares[answer.label] - device.told[0].confidence_e6) <= 1
@@ -286,17 +286,23 @@ async def test_a_callers_window_is_shaped_as_a_streams_and_stored_nowhere(device
 
 async def test_a_callers_window_of_another_form_or_model_is_refused(device) -> None:
     answers = device.answers()
+    whole = np.zeros((WRIST.length, WRIST.channels), np.float32)
     with pytest.raises(ProtocolError, match="no model at all"):
-        await answers.predict("", np.zeros(20, np.float32))
+        await answers.predict("", whole)
     device.pipeline.serve(served(WRIST))
-    for values in (np.zeros(19, np.float32), np.full(20, np.nan, np.float32)):
-        with pytest.raises(MalformedError):
+    for values, why in (
+        (whole[:-1], "a window of"),
+        (whole.ravel(), "a window of"),
+        (whole.T, "transposed"),
+        (np.full_like(whole, np.nan), "not finite"),
+    ):
+        with pytest.raises(MalformedError, match=why):
             await answers.predict("har", values)
     with pytest.raises(ProtocolError, match="no model ecg"):
-        await answers.predict("ecg", np.zeros(20, np.float32))
+        await answers.predict("ecg", whole)
     device.pipeline.serve(served(VITALS, "vitals"))
     with pytest.raises(ProtocolError, match="several models"):
-        await answers.predict("", np.zeros(20, np.float32))
+        await answers.predict("", whole)
 
 
 async def test_an_explanation_shows_what_the_model_looks_at_and_is_kept(device) -> None:

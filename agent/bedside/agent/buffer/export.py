@@ -101,7 +101,7 @@ def export(reader: BufferReader, selection: Selection, path: Path, advance: Call
             rows += len(next(iter(columns.values())))
         if writer is None:
             raise StoreError(
-                "nothing-found", "nothing is stored that this selects", remedy="bedside agent session list"
+                "nothing-found", "nothing is stored that this selects", remedy="bedside agent session list DIRECTORY"
             )
         writer.close()
     return rows
