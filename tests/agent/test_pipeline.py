@@ -192,7 +192,7 @@ async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id
     assert groups[3] == groups[4]
     assert [device.reader.labels(one) for one in groups] == [[]] * 5  # nobody's label is another's
     assert device.reader.counters()["dropped-labels"] == 1
-    assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "gap"]
+    assert [sessions[one].origin for one in groups[:4]] == ["gap", "gap", "adt", "after-close"]
     closed = [sessions[one].closed_ns is not None for one in groups[:4]]
     assert closed == [True, True, True, False]
 
@@ -277,7 +277,7 @@ async def test_a_callers_window_is_shaped_as_a_streams_and_stored_nowhere(device
     device.send()
     await device.decided(1)
     values = np.linspace(0, 2, 20, dtype=np.float32)
-    answer = await device.answers().predict("", values)
+    answer = await device.answers().predict("", values.reshape(WRIST.length, WRIST.channels))
     assert (answer.model, answer.model_digest, answer.label) == ("har", b"m" * 32, device.told[0].label)
     shares = {one.label: one.probability_e6 for one in answer.probabilities}
     assert abs(shares[answer.label] - device.told[0].confidence_e6) <= 1
@@ -287,17 +287,23 @@ async def test_a_callers_window_is_shaped_as_a_streams_and_stored_nowhere(device
 
 async def test_a_callers_window_of_another_form_or_model_is_refused(device) -> None:
     answers = device.answers()
+    whole = np.zeros((WRIST.length, WRIST.channels), np.float32)
     with pytest.raises(ProtocolError, match="no model at all"):
-        await answers.predict("", np.zeros(20, np.float32))
+        await answers.predict("", whole)
     device.pipeline.serve(served(WRIST))
-    for values in (np.zeros(19, np.float32), np.full(20, np.nan, np.float32)):
-        with pytest.raises(MalformedError):
+    for values, why in (
+        (whole[:-1], "a window of"),
+        (whole.ravel(), "a window of"),
+        (whole.T, "transposed"),
+        (np.full_like(whole, np.nan), "not finite"),
+    ):
+        with pytest.raises(MalformedError, match=why):
             await answers.predict("har", values)
     with pytest.raises(ProtocolError, match="no model ecg"):
-        await answers.predict("ecg", np.zeros(20, np.float32))
+        await answers.predict("ecg", whole)
     device.pipeline.serve(served(VITALS, "vitals"))
     with pytest.raises(ProtocolError, match="several models"):
-        await answers.predict("", np.zeros(20, np.float32))
+        await answers.predict("", whole)
 
 
 async def test_an_explanation_shows_what_the_model_looks_at_and_is_kept(device) -> None:

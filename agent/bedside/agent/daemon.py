@@ -37,6 +37,7 @@ from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.runs import RunNote
 from bedside.agent.inference.answers import ModelAnswers
+from bedside.agent.naming import configured_streams
 from bedside.agent.pipeline import Pipeline, prediction_messages
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
@@ -174,8 +175,15 @@ class Agent:
         answers = ModelAnswers(self._pipeline, self._buffer, self._reader, self._open_reader, self._clock)
         return Calls(
             PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
-            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s, self._erase),
-            LabelCalls(Labels(self._buffer)),
+            SessionCalls(
+                self._buffer,
+                self._reader,
+                self._clock,
+                self._config.buffer.session_gap_s,
+                self._erase,
+                configured_streams(self._config),
+            ),
+            LabelCalls(Labels(self._buffer, lambda: self._pipeline.labels)),
             AlarmCalls(self._alarms, self._alarm_followers),
         )
 

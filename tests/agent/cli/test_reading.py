@@ -49,7 +49,11 @@ def test_predictions_are_filtered(agent) -> None:
     assert {one["model_name"] for one in found} == {"tiny"}
     session = found[-1]["session"]
     assert {one["session"] for one in agent.json(f"predictions --session {session}")} == {session}
-    assert agent.json("predictions --stream other") == []
+    assert {one["session"] for one in agent.json(f"predictions --session {session[:8]}")} == {session}
+    assert "it has wrist" in agent.refused("predictions --stream wrsit", "no-such-stream")
+    assert f"session list {agent.path}" in agent.refused("predictions --session nope", "no-such-session")
+    agent.refused("label list --stream wrsit", "no-such-stream")
+    agent.refused("session list --stream wrsit", "no-such-stream")
     assert agent.json("predictions --model other") == []
     assert len(agent.json("predictions --model tiny --stream wrist --limit 3")) == 3
     assert "no predictions yet" in agent.say("predictions --model other")
@@ -76,6 +80,10 @@ def test_a_file_is_decided(agent, tmp_path) -> None:
     agent.refused(f"predict {tmp_path / 'window.npy'} --model other", "no-such-model")
     np.save(tmp_path / "short.npy", window[:3])
     agent.refused(f"predict {tmp_path / 'short.npy'}", "bad-window")
+    np.save(tmp_path / "turned.npy", window.T)
+    assert "transposed" in agent.refused(f"predict {tmp_path / 'turned.npy'}", "bad-window")
+    np.save(tmp_path / "flat.npy", window.ravel())
+    assert "of 1 dimensions" in agent.refused(f"predict {tmp_path / 'flat.npy'}", "bad-window")
     (tmp_path / "words.csv").write_text("a,b\n")
     agent.refused(f"predict {tmp_path / 'words.csv'}", "bad-window-file")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)

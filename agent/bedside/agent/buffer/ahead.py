@@ -60,24 +60,26 @@ class SessionsAhead:
     def of(self, stream: StreamId, start_ns: int, end_ns: int) -> SessionId | None:
         """The session of what a stream said and the disk refused; None where too many changes wait."""
         state = self._states.get(stream)
-        if state is None and self._sessions.current(stream) is not None:
-            last_ns = self._sessions.last_end_ns(stream)
-            if abs(start_ns - last_ns) <= self._gap_ns:
-                return self._sessions.current(stream)
-        if state is None or state.session is None or abs(start_ns - state.end_ns) > self._gap_ns:
-            self.open(stream, start_ns, "gap")
+        if state is None and self._sessions.goes_on(stream, start_ns):
+            return self._sessions.current(stream)
+        if state is None:
+            self.open(stream, start_ns, self._sessions.unsaid_origin(stream))
+        elif state.session is None or abs(start_ns - state.end_ns) > self._gap_ns:
+            self.open(stream, start_ns, "after-close" if state.session is None else "gap")
         state = self._states[stream]
         state.end_ns = max(state.end_ns, end_ns)
         return state.session
 
     def open(self, stream: StreamId, at_ns: int, origin: str) -> None:
-        """A session begins that could not be written."""
+        """A session begins that could not be written; not where one that was opened by hand waits for this."""
+        if self._awaits(stream, at_ns):
+            return
         session = SessionId(self._entropy.token_bytes(ID_BYTES).hex())
         self._wait(_Change(stream, at_ns, origin, session))
 
     def close(self, stream: StreamId, at_ns: int) -> None:
         """The open session ends, which could not be written."""
-        if self.current(stream) is not None:
+        if self.current(stream) is not None and not self._awaits(stream, at_ns):
             self._wait(_Change(stream, at_ns, "", None))
 
     def drop(self, session: SessionId) -> None:
@@ -104,6 +106,9 @@ class SessionsAhead:
             if state.session is not None:
                 self._sessions.of(stream, state.end_ns, state.end_ns)
         self._states.clear()
+
+    def _awaits(self, stream: StreamId, at_ns: int) -> bool:
+        return stream not in self._states and self._sessions.awaits(stream, at_ns)
 
     def _write(self, change: _Change) -> None:
         if change.session is None:

@@ -58,7 +58,9 @@ class AlarmTable:
         """
         row = self._database.row("SELECT * FROM alarms WHERE id = ?", (number,))
         if row is None:
-            raise ProtocolError("no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms")
+            raise ProtocolError(
+                "no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms list DIRECTORY"
+            )
         return alarm_of(row)
 
 

@@ -7,6 +7,9 @@ of one stream's second are one range. A summary has the same key, of its minute.
 A session's `expired_ns` is how far retention has come (`LAST_NS`: nothing raw is left). Where that cut a gap-free run,
 `raw_ns` is the start of its first part that is still there, and `anchor_ns` the start of the run, from which windows
 are counted.
+
+A stream's `refused` says that its newest session must not be trained on because somebody said so: those that begin by
+themselves take that over, also when the session is forgotten.
 """
 
 from __future__ import annotations
@@ -101,6 +104,7 @@ MIGRATIONS: Final = (
             prediction INTEGER NOT NULL DEFAULT 0, cleared_ns INTEGER NOT NULL DEFAULT 0,
             acknowledged_ns INTEGER NOT NULL DEFAULT 0, acknowledged_by TEXT NOT NULL DEFAULT '',
             escalated_ns INTEGER NOT NULL DEFAULT 0);
+        ALTER TABLE streams ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
         CREATE INDEX alarms_session ON alarms (session);
         CREATE INDEX alarms_open ON alarms (rule, stream) WHERE cleared_ns = 0 OR acknowledged_ns = 0;
         """,

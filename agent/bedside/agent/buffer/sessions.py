@@ -1,6 +1,12 @@
 """Which session a stream is in: opened and closed by marks, by an operator, or by a gap.
 
 Every change commits at once.
+
+Invariants:
+    * A refusal of consent outlives its session: what begins on the stream without a say of its own is not trained on
+      either, after a gap, a restart, a close or an erasure, until somebody consents. Consent does not outlive its
+      session: what begins without a say has at most the configured default.
+    * A session that was opened by hand waits for its signal: a source's own mark does not end it before that.
 """
 
 from __future__ import annotations
@@ -15,6 +21,10 @@ from bedside.core.ids import SessionId, StreamId
 from bedside.service.sqlite import Database
 
 ID_BYTES: Final = 8
+BY_HAND: Final = ("cli", "api")
+"""Origins of what people and programs say; other sessions begin by themselves, or because a source says so."""
+AWAIT_NS: Final = 86_400_000_000_000
+"""For so long a session that was opened by hand waits for its first signal: a day."""
 
 _LATEST_PREDICTIONS: Final = """
     SELECT session, max(end_ns) AS latest FROM predictions
@@ -23,12 +33,20 @@ _LATEST_PREDICTIONS: Final = """
 # A kill may lose the newest signal and leave what was predicted on it; signal time starts again behind both. Older
 # predictions were written with their signal, or after it.
 
+_NEWEST_SESSIONS: Final = "SELECT stream, consent_training, max(number) FROM sessions GROUP BY stream"
+
 
 @dataclass(slots=True)
 class _Current:
     session: SessionId
     opened_ns: int
     end_ns: int
+    origin: str
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it was opened by hand, and nothing of it has arrived."""
+        return self.origin in BY_HAND and self.end_ns == self.opened_ns
 
 
 class Sessions:
@@ -50,7 +68,7 @@ class Sessions:
             latest_end_ns: end of the newest raw row of a stream's session, which was opened at a time.
             entropy: for session ids.
             gap_ns: silence after which the next block belongs to another session.
-            consent_training: what a session starts with.
+            consent_training: what a session starts with where nobody said anything.
         """
         self._database = database
         self._entropy = entropy
@@ -59,26 +77,51 @@ class Sessions:
         self._current: dict[StreamId, _Current] = {}
         predicted = {row["session"]: row["latest"] for row in database.rows(_LATEST_PREDICTIONS)}
         for row in database.rows(
-            "SELECT session, stream, opened_ns FROM sessions WHERE closed_ns IS NULL ORDER BY number"
+            "SELECT session, stream, opened_ns, origin FROM sessions WHERE closed_ns IS NULL ORDER BY number"
         ):
             stream, session, opened_ns = StreamId(row["stream"]), SessionId(row["session"]), int(row["opened_ns"])
             raw_ns = latest_end_ns(stream, session, opened_ns)
-            self._current[stream] = _Current(session, opened_ns, max(opened_ns, raw_ns, predicted.get(session, 0)))
+            end_ns = max(opened_ns, raw_ns, predicted.get(session, 0))
+            self._current[stream] = _Current(session, opened_ns, end_ns, row["origin"])
+        newest = {StreamId(row["stream"]): bool(row["consent_training"]) for row in database.rows(_NEWEST_SESSIONS)}
+        self._closed = newest.keys() - self._current.keys()
+        self._refused = {StreamId(row["name"]) for row in database.rows("SELECT name FROM streams WHERE refused")}
+        self._refused |= {stream for stream, consent in newest.items() if not consent}
 
     def of(self, stream: StreamId, start_ns: int, end_ns: int) -> SessionId:
         """The session of what a stream said from `start_ns` to `end_ns`.
 
         It opens one when there is none, or when the silence was too long.
         """
-        current = self._current.get(stream)
-        if current is None or abs(start_ns - current.end_ns) > self._gap_ns:
-            self.open(stream, start_ns, "gap")
-            current = self._current[stream]
+        if not self.goes_on(stream, start_ns):
+            self.open(stream, start_ns, self.unsaid_origin(stream))
+        current = self._current[stream]
         current.end_ns = max(current.end_ns, end_ns)
         if start_ns < current.opened_ns:  # it came late: a session's times cover what is in it
             self._database.run_tx("session began earlier", lambda tx: _begin(tx, current.session, start_ns))
             current.opened_ns = start_ns
         return current.session
+
+    def goes_on(self, stream: StreamId, start_ns: int) -> bool:
+        """Whether what a stream says from `start_ns` on belongs to the session that is open."""
+        current = self._current.get(stream)
+        if current is None:
+            return False
+        patience_ns = max(AWAIT_NS, self._gap_ns) if current.awaited else self._gap_ns
+        return -self._gap_ns <= start_ns - current.end_ns <= patience_ns
+
+    def awaits(self, stream: StreamId, at_ns: int) -> bool:
+        """Whether the open session was opened by hand, and its signal begins now."""
+        current = self._current.get(stream)
+        return current is not None and current.awaited and self.goes_on(stream, at_ns)
+
+    def unsaid_origin(self, stream: StreamId) -> str:
+        """Why a session begins now of which nobody has said so."""
+        return "after-close" if stream in self._closed else "gap"
+
+    def consents_unsaid(self, stream: StreamId) -> bool:
+        """Whether a session that begins without a say of its own may be trained on."""
+        return self._consent_training and stream not in self._refused
 
     def open(
         self,
@@ -94,7 +137,7 @@ class Sessions:
         `session` is the id that it has been known under, when the disk refused it before.
         """
         opened = session or SessionId(self._entropy.token_bytes(ID_BYTES).hex())
-        consent = self._consent_training if consent_training is None else consent_training
+        consent = self.consents_unsaid(stream) if consent_training is None else consent_training
         current = self._current.get(stream)
 
         def work(tx: sqlite3.Connection) -> None:
@@ -104,9 +147,14 @@ class Sessions:
                 "INSERT INTO sessions (session, stream, opened_ns, consent_training, origin) VALUES (?, ?, ?, ?, ?)",
                 (opened, stream, at_ns, consent, origin),
             )
+            if consent_training is not None:
+                _note_say(tx, stream, refused=not consent)
 
         self._database.run_tx("open session", work)
-        self._current[stream] = _Current(opened, at_ns, at_ns)
+        self._current[stream] = _Current(opened, at_ns, at_ns, origin)
+        self._closed.discard(stream)
+        if consent_training is not None:
+            self._take_say(stream, refused=not consent)
         return opened
 
     def close(self, stream: StreamId, at_ns: int) -> SessionId | None:
@@ -116,6 +164,7 @@ class Sessions:
             return None
         self._database.run_tx("close session", lambda tx: _close(tx, current.session, max(at_ns, current.end_ns)))
         del self._current[stream]
+        self._closed.add(stream)
         return current.session
 
     def current(self, stream: StreamId) -> SessionId | None:
@@ -124,14 +173,31 @@ class Sessions:
         return current.session if current is not None else None
 
     def set_consent(self, session: SessionId, *, training: bool) -> bool:
-        """Give or withdraw consent to train on a session; False when there is no such session."""
-        return self._database.run_tx(
-            "session consent",
-            lambda tx: (
-                tx.execute("UPDATE sessions SET consent_training = ? WHERE session = ?", (training, session)).rowcount
-                > 0
-            ),
-        )
+        """Give or withdraw consent to train on a session; False when there is no such session.
+
+        What is said of the stream's newest session holds for those that follow by themselves. To be given for them, it
+        must be open: a newer one that refused may have been forgotten.
+        """
+
+        def work(tx: sqlite3.Connection) -> tuple[bool, StreamId | None]:
+            row = tx.execute(
+                "SELECT stream, number = (SELECT max(number) FROM sessions AS of_stream"
+                " WHERE of_stream.stream = sessions.stream) AS newest FROM sessions WHERE session = ?",
+                (session,),
+            ).fetchone()
+            if row is None:
+                return False, None
+            tx.execute("UPDATE sessions SET consent_training = ? WHERE session = ?", (training, session))
+            stream = StreamId(row["stream"])
+            if not (self.current(stream) == session if training else row["newest"]):
+                return True, None
+            _note_say(tx, stream, refused=not training)
+            return True, stream
+
+        found, said_of = self._database.run_tx("session consent", work)
+        if said_of is not None:
+            self._take_say(said_of, refused=not training)
+        return found
 
     def drop(self, session: SessionId) -> None:
         """Forget that `session` is open, after its rows are gone."""
@@ -145,6 +211,16 @@ class Sessions:
         stored_ns = row["latest"] or 0 if row is not None else 0
         current = self._current.get(stream)
         return max(stored_ns, current.end_ns if current is not None else 0)
+
+    def _take_say(self, stream: StreamId, *, refused: bool) -> None:
+        (self._refused.add if refused else self._refused.discard)(stream)
+
+
+def _note_say(tx: sqlite3.Connection, stream: StreamId, *, refused: bool) -> None:
+    """Note what holds for the sessions of a stream that begin without a say of their own."""
+    if refused:
+        tx.execute("INSERT OR IGNORE INTO streams (name) VALUES (?)", (stream,))
+    tx.execute("UPDATE streams SET refused = ? WHERE name = ? AND refused IS NOT ?", (refused, stream, refused))
 
 
 def _begin(tx: sqlite3.Connection, session: SessionId, at_ns: int) -> None:

@@ -131,6 +131,11 @@ class BufferStore:
         self._last_number = _last_prediction_number(self._database)
 
     @property
+    def clock(self) -> Clock:
+        """The clock of the process."""
+        return self._clock
+
+    @property
     def database(self) -> BufferDatabase:
         """For the device's other low-rate tables that must share a transaction."""
         return self._database
@@ -191,8 +196,11 @@ class BufferStore:
     def mark(self, mark: Mark) -> None:
         """Take a session's begin or end, or a label; durable when this returns.
 
-        A label belongs to the session that is open; without one it opens one.
+        A label belongs to the session that is open; without one it opens one. A session that was opened by hand and
+        waits for its signal is the one that a source begins, and ends only behind it.
         """
+        if mark.label in {"session-open", "session-close"} and self.sessions.awaits(mark.stream, mark.start_ns):
+            return  # what was opened by hand waits for the signal behind this mark
         if mark.label == "session-open":
             self.sessions.open(mark.stream, mark.start_ns, mark.origin)
         elif mark.label == "session-close":
@@ -202,7 +210,9 @@ class BufferStore:
 
     def add_label(self, stream: StreamId, start_ns: int, end_ns: int, label: str, origin: str) -> int:
         """Store a label of the stream's open session and return its number; durable when this returns."""
-        session = self.sessions.current(stream) or self.sessions.open(stream, start_ns, "gap")
+        session = self.sessions.current(stream) or self.sessions.open(
+            stream, start_ns, self.sessions.unsaid_origin(stream)
+        )
         return self._room.run(
             "label",
             lambda tx: int(
@@ -318,9 +328,7 @@ class BufferStore:
 
     def _number(self, stream: StreamId) -> int:
         if stream not in self._streams:
-            number = self._database.run_tx(
-                "stream", lambda tx: int(tx.execute("INSERT INTO streams (name) VALUES (?)", (stream,)).lastrowid or 0)
-            )
+            number = self._database.run_tx("stream", lambda tx: _stream_number(tx, stream))
             self._streams[stream], self._names[number] = number, stream
         return self._streams[stream]
 
@@ -341,6 +349,12 @@ class BufferStore:
                 self._close_part(joiner, opened_s)
         oldest_s = self.group.waiting.oldest_s
         return oldest_s is not None and now_s - oldest_s >= GROUP_COMMIT_S
+
+
+def _stream_number(tx: sqlite3.Connection, stream: StreamId) -> int:
+    """The number of a stream that this store has not written to; its name may be there, for what was said of it."""
+    tx.execute("INSERT OR IGNORE INTO streams (name) VALUES (?)", (stream,))
+    return int(tx.execute("SELECT number FROM streams WHERE name = ?", (stream,)).fetchone()["number"])
 
 
 def _last_prediction_number(database: Database) -> int:
