@@ -8,6 +8,7 @@ process's one thread, `beside` in another one, as the agent does; its clock runs
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 from bedside.agent.buffer.committer import Committer
@@ -43,7 +44,10 @@ class Beside:
 
     def commit_due(self) -> int:
         """Samples that are durable since the last call."""
-        return self._samples.pop(0) if self._committer.flush_due() else 0
+        samples = self._samples.pop(0) if self._committer.flush_due() else 0
+        if self._committer.busy:
+            time.sleep(0.001)  # as fast as a sensor, or the recording ends before the killing does
+        return samples
 
     def _take_and_count(self) -> Batch | None:
         batch = self._take()
