@@ -7,14 +7,14 @@ belongs to the session before, everything that arrives later to the one after.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.agent.buffer.sessions import BY_HAND
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.naming import find_session, find_stream
-from bedside.core.clock import Clock
+from bedside.agent.trusted_time import YEAR_NS
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.ids import SessionId, StreamId, check_id
 from bedside.service.text import bounded
@@ -24,6 +24,13 @@ MAX_SESSIONS: Final = 10_000
 """Sessions of one answer: some 100 bytes each."""
 
 
+class Now(Protocol):
+    """What gives the time."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the Unix epoch, UTC. May raise RefusedError `clock-implausible`."""
+
+
 class SessionCalls:
     """Opens, closes, lists and erases. Every change is durable when its method returns."""
 
@@ -31,7 +38,7 @@ class SessionCalls:
         self,
         store: BufferStore,
         reader: BufferReader,
-        clock: Clock,
+        clock: Now,
         gap_s: float,
         erase: Callable[[SessionId], Mapping[str, int]] | None = None,
         configured: Collection[str] = (),
@@ -71,6 +78,7 @@ class SessionCalls:
         Raises:
             MalformedError: `bad-id` or `bad-origin`.
             ProtocolError: `no-such-stream`.
+            RefusedError: `clock-implausible`.
             StoreError: `store-write`.
         """
         name = StreamId(check_id(stream, "stream"))
@@ -88,6 +96,7 @@ class SessionCalls:
         Raises:
             MalformedError: `bad-id`.
             ProtocolError: `no-open-session`.
+            RefusedError: `clock-implausible`.
             StoreError: `store-write`.
         """
         name = StreamId(check_id(stream, "stream"))
@@ -136,5 +145,6 @@ class SessionCalls:
 
     def _reached_ns(self, stream: StreamId) -> int:
         """Where the stream's signal stands; now, where it has been silent for too long."""
-        now_ns, last_ns = self._clock.now_ns(), self._store.sessions.last_end_ns(stream)
+        now_ns = self._clock.now_ns()
+        last_ns = self._store.sessions.last_end_ns(stream, now_ns + YEAR_NS)
         return last_ns if last_ns > now_ns - self._gap_ns else now_ns

@@ -122,6 +122,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         from bedside.agent.buffer.configured import open_store
         from bedside.agent.buffer.labels import Labels
         from bedside.agent.buffer.reader import BufferReader
+        from bedside.agent.device_time import DeviceTime
         from bedside.agent.erasure import erase_session
 
         keys, path = _keys(config), config.state_dir / BUFFER_NAME
@@ -130,9 +131,8 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
             closing(BufferReader(path, keys)) as reader,
         ):
             erase = partial(erase_session, store, config.state_dir, clock=clock)
-            sessions = SessionCalls(
-                store, reader, clock, config.buffer.session_gap_s, erase, configured_streams(config)
-            )
+            now = DeviceTime(config.state_dir, clock)
+            sessions = SessionCalls(store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config))
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
             yield DirectChanges(sessions, Labels(store, partial(_known_classes, config)), alarms)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.device_time import DeviceTime
 from bedside.agent.health.facts import AgentFacts, RoundFacts
 from bedside.agent.health.machine import MachineFacts, read_machine
 from bedside.agent.health.runs import RunNote
@@ -55,6 +56,7 @@ class Parts:
     supervisor: Supervisor
     newest_plan: Callable[[], Contribution | None]
     runs: RunNote
+    time: DeviceTime
 
 
 class Observer:
@@ -167,7 +169,8 @@ class Observer:
 
     def _look_at_buffer(self) -> None:
         """Alarms that wait for the disk are told of here, so that what leaves the device tells of the disk alone."""
-        alarms, degraded = self._parts.alarms, self._parts.buffer.degraded
+        alarms, clock = self._parts.alarms, self._parts.time.degraded
+        degraded = self._parts.buffer.degraded or clock
         error = alarms.store_error or self._parts.pipeline.store_error
         if error is not None:
             waiting = f"; {alarms.waiting} alarms wait for it" if alarms.waiting else ""
