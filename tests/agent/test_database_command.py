@@ -114,7 +114,7 @@ def test_signal_is_exported_sample_by_sample(db, tmp_path) -> None:
 
 def test_parquet_holds_the_same_signal_and_times_select(db, tmp_path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'export' is not installed")
-    first, last = "2023-11-14T22:13:30", "2023-11-14T22:13:40+00:00"  # ten and twenty seconds after T0_S
+    first, last = "2023-11-14T22:13:30", str(T0_S + 20)  # ten and twenty seconds after T0_S
     status, out, _ = db(
         *("export", str(tmp_path / "ecg.parquet"), "--stream", "ecg", "--from", first, "--to", last, "--json")
     )
@@ -134,15 +134,46 @@ def test_every_kind_is_exported(db, tmp_path, kind, rows, shown) -> None:
 
 
 def test_what_cannot_be_exported_leaves_no_file(db, tmp_path) -> None:
-    for words, code in (
-        (("out.csv", "--stream", "nowhere"), "nothing-found"),
-        (("out.txt", "--stream", "ecg"), "export-format"),
-        (("out.csv",), "usage"),
+    after = str(T0_S + SECONDS + 1)
+    for words, code, exit_status, said in (
+        (("out.csv", "--stream", "nowhere"), "nothing-found", 76, "nothing is stored of stream nowhere"),
+        (
+            ("out.csv", "--stream", "ecg", "--session", "f" * 16),
+            "nothing-found",
+            76,
+            "no session of stream ecg",
+        ),
+        (("out.csv", "--kind", "summaries"), "nothing-found", 76, "there are no summaries"),
+        (
+            ("out.csv", "--kind", "records", "--stream", "ecg"),
+            "nothing-found",
+            76,
+            "no records of stream ecg",
+        ),
+        (("out.csv", "--stream", "ecg", "--from", after), "nothing-found", 76, "leave no signal of stream ecg"),
+        (("out.csv", "--stream", "ecg", "--from", after, "--to", str(T0_S)), "usage", 64, "later than --from"),
+        (("out.csv", "--stream", "ecg", "--from", "yesterday"), "usage", 64, "'yesterday' is not a time such as"),
+        (("out.txt", "--stream", "ecg"), "usage", 64, "must end with .csv or .parquet"),
+        (("out.csv",), "usage", 64, "name one --stream"),
     ):
         status, _, err = db("export", str(tmp_path / words[0]), *words[1:])
-        assert status != 0
-        assert f"[{code}]" in err
+        assert (status, f"[{code}]" in err) == (exit_status, True), err
+        assert said in err
+        assert "patient data" not in err, "nothing was written"
         assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize(("whole", "code"), [(1, "store-open"), (60, "store-damaged")])
+def test_a_damaged_buffer_is_left_to_the_agent_and_to_no_backup(db, device, whole, code) -> None:
+    path = device / "state" / BUFFER_NAME
+    data = bytearray(path.read_bytes())
+    data[whole * 4096 :] = b"\x5a" * (len(data) - whole * 4096)
+    path.write_bytes(data)
+    status, _, err = db("export", str(device / "out.csv"), "--stream", "ecg")
+    assert status == 74
+    assert f"[{code}]" in err
+    assert "bedside agent db verify DIR" in err
+    assert "backup" not in err
 
 
 def test_a_sound_buffer_is_verified_without_a_change(db, device) -> None:

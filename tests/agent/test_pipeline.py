@@ -22,6 +22,7 @@ from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.inference.model import Model
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ServedModel
+from bedside.agent.windows.cutter import MISFIT_S
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
@@ -276,7 +277,7 @@ async def test_a_callers_window_is_shaped_as_a_streams_and_stored_nowhere(device
     device.send()
     await device.decided(1)
     values = np.linspace(0, 2, 20, dtype=np.float32)
-    answer = await device.answers().predict("", values)
+    answer = await device.answers().predict("", values.reshape(WRIST.length, WRIST.channels))
     assert (answer.model, answer.model_digest, answer.label) == ("har", b"m" * 32, device.told[0].label)
     shares = {one.label: one.probability_e6 for one in answer.probabilities}
     assert abs(shares[answer.label] - device.told[0].confidence_e6) <= 1
@@ -286,17 +287,23 @@ async def test_a_callers_window_is_shaped_as_a_streams_and_stored_nowhere(device
 
 async def test_a_callers_window_of_another_form_or_model_is_refused(device) -> None:
     answers = device.answers()
+    whole = np.zeros((WRIST.length, WRIST.channels), np.float32)
     with pytest.raises(ProtocolError, match="no model at all"):
-        await answers.predict("", np.zeros(20, np.float32))
+        await answers.predict("", whole)
     device.pipeline.serve(served(WRIST))
-    for values in (np.zeros(19, np.float32), np.full(20, np.nan, np.float32)):
-        with pytest.raises(MalformedError):
+    for values, why in (
+        (whole[:-1], "a window of"),
+        (whole.ravel(), "a window of"),
+        (whole.T, "transposed"),
+        (np.full_like(whole, np.nan), "not finite"),
+    ):
+        with pytest.raises(MalformedError, match=why):
             await answers.predict("har", values)
     with pytest.raises(ProtocolError, match="no model ecg"):
-        await answers.predict("ecg", np.zeros(20, np.float32))
+        await answers.predict("ecg", whole)
     device.pipeline.serve(served(VITALS, "vitals"))
     with pytest.raises(ProtocolError, match="several models"):
-        await answers.predict("", np.zeros(20, np.float32))
+        await answers.predict("", whole)
 
 
 async def test_an_explanation_shows_what_the_model_looks_at_and_is_kept(device) -> None:
@@ -377,3 +384,41 @@ async def test_a_labelled_window_is_explained_when_its_signal_has_gone(device) -
     assert await device.answers().explain(3, 5) == before
     with pytest.raises(ProtocolError, match="not in the buffer"):
         await device.answers().explain(20, 5)  # which nobody has labelled
+
+
+def idle(device) -> list[str]:
+    return [model.idle for model in device.pipeline.models()]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (Block("wrist", S, 50.0, np.zeros((9, 9), np.int16)), "stream wrist has 9 channels at 50 Hz"),
+        (Block("wrist", S, 100.0, np.zeros((9, 2), np.int16)), "stream wrist has 2 channels at 100 Hz"),
+        (Record("wrist", S, {"spo2": 97.0}), "stream wrist has records"),
+    ],
+)
+async def test_a_model_whose_stream_does_not_fit_says_so_after_a_while_until_it_does(device, block, words) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.pipeline.consume(block)
+    device.clock.s += MISFIT_S / 2
+    assert idle(device) == [""]
+    device.pipeline.consume(block)
+    device.clock.s += MISFIT_S / 2
+    assert idle(device) == [f"takes 2 channels at 50 Hz; {words}"]
+    device.send()
+    device.clock.s += MISFIT_S
+    assert idle(device) == [""]
+
+
+async def test_a_model_of_records_does_not_take_signal_and_a_silent_source_is_no_fault_of_its_model(device) -> None:
+    device.pipeline = Pipeline(device.buffer, device.clock, Followers(), 0, sources=["wrist", "bed"])
+    device.pipeline.serve(served(VITALS))
+    device.pipeline.serve(served(WRIST, "other"), ["ankle"])
+    device.clock.s += 10 * MISFIT_S
+    assert idle(device) == ["", "reads stream ankle, which no source feeds (streams here: bed, wrist)"]
+    device.send(1, stream="bed")
+    device.clock.s += MISFIT_S
+    assert idle(device)[0] == "takes records; stream bed has 2 channels at 50 Hz"
+    device.pipeline.consume(Record("bed", device.at_ns, {"spo2": 97.0}))
+    assert idle(device)[0] == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -10,15 +11,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bedside.agent.api.status import status_message
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
+from bedside.agent.health.observer import SILENT_S
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, Slot
+from bedside.agent.sources.supervisor import SourceState
 from bedside.authoring.build import Built, build_bundle
 from bedside.authoring.recipe import load_recipe
 from bedside.core.errors import StoreError
 from bedside.core.samples import Record
+from bedside.proto.v1 import local_pb2
+from bedside.service.logs import EventFormatter
 from bedside.service.platform import SystemClock, SystemEntropy
 
 RECIPE = (Path(__file__).parents[1] / "recipes" / "tiny.toml").read_text()
@@ -41,7 +47,7 @@ def configure(device, text: str) -> None:
 
 @contextmanager
 def assembled(device) -> Iterator[Agent]:
-    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy())
+    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy(), "1.0")
     try:
         yield agent
     finally:
@@ -76,9 +82,20 @@ async def test_a_damaged_model_takes_down_its_own_slot_alone(device, build, tiny
     assert (await serving(device))["tiny"] == (tiny.digest, ("wrist",), "")
 
 
+SOURCE = """
+[[sources]]
+kind = "replay"
+name = "{0}"
+[sources.options]
+stream = "{0}"
+data = "signal.npz"
+"""
+
+
 async def test_health_tells_of_alarms_that_wait_and_of_labels_that_nobody_knows(device, monkeypatch) -> None:
     rules = '[[alarms]]\nname = "shakes"\nlabel = "shake"\nabove = 0.5\n'
     rules += '[[alarms]]\nname = "low"\nfield = "spo2"\nbelow = 88.0\n'
+    rules += SOURCE.format("wrist")
     configure(device, 'model = "tiny.tar"\n' + rules.replace('"shake"', '"shock"'))
     with assembled(device) as agent:
         await agent._serving.start()
@@ -96,7 +113,56 @@ async def test_health_tells_of_alarms_that_wait_and_of_labels_that_nobody_knows(
             states = agent._health.snapshot()
         assert states["inference"].sentence == "serves"
         assert (states["buffer"].level.name, states["buffer"].sentence) == ("FAILED", "full; 1 alarms wait for it")
-        assert agent._observer.facts().open_alarms == 1
+        facts = agent._observer.facts()
+        assert (facts.open_alarms, facts.raised_alarms) == (1, 1)
+
+
+async def test_models_and_alarms_that_wait_for_what_no_source_feeds_are_told_of(device, build) -> None:
+    (device.path / "ecg.tar").write_bytes(build("ecg", stream="chest").tar)
+    rule = '[[alarms]]\nname = "{0}"\n{1}\nabove = 0.5\n'
+    rules = rule.format("far", 'label = "walk"\nstream = "ankle"') + rule.format("low", 'field = "spo2"')
+    configure(device, 'model = "tiny.tar"\n[[models]]\nbundle = "ecg.tar"\n' + rules + SOURCE.format("wrist"))
+    unfed = "reads stream chest, which no source feeds (streams here: wrist)"
+    with assembled(device) as agent:
+        await agent._serving.start()
+        facts = agent._observer.facts()
+        shown = {model.name: model.error for model in status_message(facts, local_pb2.BufferStatus()).models}
+        assert shown == {"tiny": "", "ecg": unfed}  # a source that is silent is no fault of its model
+        far = "no source feeds stream ankle of alarm far (streams here: wrist)"
+        state = facts.components["inference"]
+        assert (state.level.name, state.sentence) == ("DEGRADED", f"model ecg {unfed}; {far}")
+        agent._observer._started_s -= SILENT_S + 1
+        low = "no record with the field spo2 of alarm low has come"
+        assert agent._observer.facts().components["inference"].sentence == f"model ecg {unfed}; {far}; {low}"
+        agent._pipeline.consume(Record("bed", 100, {"spo2": 0.1}))
+        assert "spo2" not in agent._observer.facts().components["inference"].sentence
+
+
+async def test_recordings_that_have_ended_are_told_of(device) -> None:
+    configure(device, 'model = "tiny.tar"\n' + SOURCE.format("wrist") + SOURCE.format("ankle"))
+    with assembled(device) as agent:
+        sources = agent._supervisor.health
+        found = []
+        for name in ("wrist", "ankle"):
+            sources[name].state = SourceState.ENDED
+            agent._observer.look()
+            state = agent._health.snapshot()["ingest"]
+            found.append((state.level.name, state.sentence))
+    wrist, ankle = (f"the recording of source {name} has ended" for name in ("wrist", "ankle"))
+    assert found == [("OK", f"samples arrive; {wrist}"), ("DEGRADED", f"{wrist}; {ankle}")]
+
+
+async def test_logs_name_a_model_by_its_slot_and_the_digest_that_commands_show(device, build, tiny, caplog) -> None:
+    (device.path / "other.tar").write_bytes(build("ecg").tar[:-900])
+    (device.path / "none.tar").write_bytes(b"nothing")
+    configure(device, 'model = "tiny.tar"\n[[models]]\nbundle = "other.tar"\n[[models]]\nbundle = "none.tar"\n')
+    caplog.set_level(logging.INFO)
+    found = await serving(device)
+    assert set(found) == {"tiny", "ecg", "none"}  # what has no manifest has the name of its file
+    lines = [EventFormatter(journal=True).format(record) for record in caplog.records]
+    assert any(f"model-serves slot=tiny model={tiny.digest.hex()[:12]} " in line for line in lines)
+    (refused,) = [line for line in lines if "model-refused slot=ecg" in line]
+    assert 'remedy="fetch the bundle again"' in refused
 
 
 def refuse(name: str, work: object) -> None:
@@ -183,7 +249,7 @@ async def test_two_models_on_two_streams_predict_in_a_real_agent(device, build) 
 
 async def test_samples_do_not_wait_for_a_model_that_takes_long(device, monkeypatch) -> None:
     monkeypatch.setattr("bedside.agent.daemon.MODELS_FIRST_S", 0.05)
-    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy())
+    agent = Agent(device.path, load_agent_config(device.path), SystemClock(), SystemEntropy(), "1.0")
     tried, go_on = asyncio.Event(), asyncio.Event()
     start = agent._serving.start
 

@@ -57,6 +57,28 @@ def test_building_again_into_the_same_folder_gives_the_same_tar(folder, tiny_pat
     assert (folder / "bundle.tar").read_bytes() == before
 
 
+def test_a_folder_named_like_a_shipped_recipe_is_in_nobodys_way(tmp_path, key, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run(["model", "build", "har", "har", "--signing-key", str(key)]) == 0
+    shown = capsys.readouterr()
+    assert "cost" in shown.out
+    assert "{" not in shown.out
+    assert "note: another bundle was replaced in har; each build measures its cost" in shown.err
+
+
+def test_an_unknown_recipe_names_the_shipped_ones(tmp_path, key, capsys):
+    assert run(["model", "build", "ehg", str(tmp_path / "out"), "--signing-key", str(key)]) == ConfigError.exit_status
+    error = capsys.readouterr().err
+    assert "[no-recipe]" in error
+    assert "ecg, har, watch" in error
+
+
+def test_a_bundle_that_is_built_again_as_it_was_is_no_news(folder, tiny_path, key, capsys):
+    assert run(["model", "build", str(tiny_path), str(folder), "--signing-key", str(key)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path, tiny_path, key, capsys):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("dear")

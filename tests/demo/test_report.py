@@ -62,6 +62,13 @@ def test_a_failed_check_is_not_hidden(result: Result) -> None:
     assert "✗ does not hold counted twice" in words
 
 
+def test_a_slow_run_is_said_beside_the_checks(result: Result) -> None:
+    words = parse(render_report(msgspec.structs.replace(result, run_seconds=157.0)))
+
+    assert "all 5 checks hold; the run was slow" in words
+    assert "△ slow the run took 157 s" in words
+
+
 def test_words_from_the_run_cannot_become_markup(result: Result) -> None:
     scene = Scene("policy-raised", "<script>alert(1)</script>", 3.0, ())
 

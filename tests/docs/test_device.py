@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "device.md"
 HEADING = "A device on its own"
 DEADLINE_S = 60.0
 AGAIN = {
-    "bedside agent health gateway": lambda output: re.search(r"^OK .* [1-9]\d* predictions", output),
+    "bedside agent health gateway --wait 60": lambda output: re.search(r"^OK .* [1-9]\d* predictions", output),
     "bedside agent alarms gateway": lambda output: "still" in output,
 }
 """What the reader looks at again until it is so."""

@@ -26,7 +26,7 @@ from bedside.core.unreadable import UNREADABLE
 
 def _config() -> None:
     from bedside.agent import config as agent
-    from bedside.agent.daemon import _typed
+    from bedside.agent.sources.registry import typed_source
     from bedside.authoring.recipe import load_recipe
     from bedside.coordinator.config import DEFAULT_TOML, CoordinatorConfig
     from bedside.service.config import load_config
@@ -45,8 +45,8 @@ def _config() -> None:
         b'{"kind":"replay","name":"a","options":{"data":"x.npz","loop":true,"speed":1.5,"stream":"wrist"}}',
         b'{"kind":"serial","name":"a","options":{"channels":[1,2],"port":"/dev/ttyACM0","stream":"wrist"}}',
     ]
-    add("source-options", "agent.daemon._typed",
-        lambda data: _typed(_json(data, agent.SourceConfig)), options, json, ConfigError)  # fmt: skip
+    add("source-options", "agent.sources.registry.typed_source",
+        lambda data: typed_source(_json(data, agent.SourceConfig)), options, json, ConfigError)  # fmt: skip
     filled = DEFAULT_TOML.format(
         service_address='service_address = "0.0.0.0:1"', enrolment_address='enrolment_address = "0.0.0.0:2"',
         public_service_address="", public_enrolment_address="",

@@ -62,6 +62,7 @@ def test_a_command_chooses_its_exit_status(part):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["demo", "--rounds", "few"], "error: invalid value for '--rounds': 'few' is not a whole number [usage] — "),
         (["no-such-command"], "error: no such command 'no-such-command' [usage] — bedside --help\n"),
         (["completion"], "error: missing argument"),
         (["completion", "tcsh"], "error: invalid value for"),

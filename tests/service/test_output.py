@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_a_terminal_gets_the_same_cells_and_no_markup_is_obeyed():
     out = Terminal()
     emit({}, False, table=Table(["name"], [["[red]a[/red]"]]), stream=out)
     assert "[red]a[/red]" in out.getvalue()
+
+
+def test_a_table_looks_the_same_on_a_terminal():
+    out = Terminal()
+    table = Table(["name", "bytes"], [["a", "10"], ["longer", "5"]], right=frozenset({"bytes"}))
+    emit({}, False, table=table, stream=out)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert [line.rstrip() for line in text.splitlines()] == plain_table(table).splitlines()
 
 
 def test_an_empty_table_is_a_sentence():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.agent.api.messages import alarm_row, label_message, label_row, prediction_row, session_row
-from bedside.agent.buffer.labels import Added
+from bedside.agent.buffer.labels import Added, Fault, WrongLabelsError
 from bedside.agent.buffer.rows import Alarm, Label, Prediction, Session
 from bedside.agent.config import CONFIG_NAME, load_agent_config
+from bedside.agent.naming import typeable
 from bedside.agent.writer import is_served
-from bedside.core.errors import UnavailableError
+from bedside.core.errors import MalformedError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.proto.v1 import local_pb2 as wire
 from bedside.proto.v1.common_pb2 import Empty
@@ -107,8 +108,9 @@ class LocalAgent:
         """
         if (self._where / CONFIG_NAME).exists() or self._where.is_dir():
             self._socket = load_agent_config(self._where).api.socket
-        if not is_served(self._socket):
-            raise not_running(self._socket)
+        with self._errors():
+            if not is_served(self._socket):
+                raise not_running(self._socket)
         self._channel = open_channel(parse_address(f"unix:{self._socket.absolute()}"), None, max_reconnect_s=_AGAIN_S)
         self._stub: AgentServiceAsyncStub = AgentServiceStub(self._channel)
         return self
@@ -118,7 +120,10 @@ class LocalAgent:
         await self._channel.close()
 
     async def status(self) -> wire.AgentStatus:
-        """Everything that the agent says about itself; see `protos/bedside/proto/v1/local.proto`."""
+        """Everything that the agent says about itself: the message as it comes over the wire.
+
+        What its fields mean is in `protos/bedside/proto/v1/local.proto`; the other calls return rows of their own.
+        """
         with self._errors():
             return await self._stub.Status(Empty(), timeout=self._timeout_s)
 
@@ -160,9 +165,17 @@ class LocalAgent:
             MalformedError: `bad-window`: the window has another shape than the model's, or holds what is no number.
             ProtocolError: `no-such-model`, or `which-model`.
         """
-        data = np.ascontiguousarray(values, "<f4").tobytes()
+        window = np.ascontiguousarray(values, "<f4")
+        if np.ndim(values) != 2:
+            raise MalformedError(
+                "bad-window",
+                f"an array of {np.ndim(values)} dimensions is no window",
+                remedy="give (length, channels): a row per sample, a column per channel",
+            )
+        length, channels = window.shape
+        request = wire.PredictRequest(model=model, values=window.tobytes(), length=length, channels=channels)
         with self._errors():
-            answer = await self._stub.Predict(wire.PredictRequest(model=model, values=data), timeout=self._timeout_s)
+            answer = await self._stub.Predict(request, timeout=self._timeout_s)
         probabilities = {one.label: one.probability_e6 / 1e6 for one in answer.probabilities}
         return Answer(answer.model, answer.model_digest, answer.label, probabilities, answer.latency_us / 1e6)
 
@@ -183,15 +196,24 @@ class LocalAgent:
             answer = await self._stub.ListSessions(request, timeout=self._timeout_s)
         return [session_row(message) for message in answer.sessions]
 
-    async def open_session(self, stream: str, *, consent_training: bool | None = None, origin: str = "api") -> Session:
+    async def open_session(
+        self, stream: str, *, consent_training: bool | None = None, origin: str = "api", new_stream: bool = False
+    ) -> Session:
         """Begin a session on a stream, and end the one before; what arrives from now on belongs to it.
 
         Args:
             stream: its id.
-            consent_training: whether its windows may be trained on; None for what agent.toml says.
+            consent_training: whether its windows may be trained on. None: no where it was refused for the stream
+                before, else what agent.toml says.
             origin: who asks: `api` or `cli`.
+            new_stream: the stream may be one that is neither configured nor stored.
+
+        Raises:
+            ProtocolError: `no-such-stream`.
         """
-        request = wire.OpenSessionRequest(stream=stream, consent_training=consent_training, origin=origin)
+        request = wire.OpenSessionRequest(
+            stream=stream, consent_training=consent_training, origin=origin, new_stream=new_stream
+        )
         with self._errors():
             return session_row(await self._stub.OpenSession(request, timeout=self._timeout_s))
 
@@ -232,17 +254,20 @@ class LocalAgent:
         one = Label(StreamId(stream), SessionId(""), start_ns, end_ns, label, "api")
         return (await self.add_labels([one])).labels[0]
 
-    async def add_labels(self, labels: Sequence[Label]) -> Added:
-        """Store labels, all or none; the same one again adds nothing.
+    async def add_labels(self, labels: Sequence[Label], *, check_only: bool = False) -> Added:
+        """Store labels, all or none; the same one again adds nothing. What looks wrong is in the answer's `warnings`.
 
         Raises:
-            ProtocolError: `no-session-covers`, `label-crosses-session` or `no-such-session`.
+            WrongLabelsError: `no-session-covers`, `label-crosses-session`, `label-in-future` or `no-such-session`; it
+                says which labels, and also with `check_only`, which stores nothing.
             MalformedError: the name or the time of one is none.
         """
-        request = wire.AddLabelsRequest(labels=map(label_message, labels))
+        request = wire.AddLabelsRequest(labels=map(label_message, labels), check_only=check_only)
         with self._errors():
             answer = await self._stub.AddLabels(request, timeout=self._timeout_s)
-        return Added(tuple(label_row(message) for message in answer.labels), answer.added)
+            if answer.faults:
+                raise WrongLabelsError([Fault(one.index, one.code, one.sentence, one.remedy) for one in answer.faults])
+        return Added(tuple(map(label_row, answer.labels)), answer.added, tuple(answer.warnings))
 
     async def withdraw_label(self, number: int) -> Label:
         """Mark a label as withdrawn: nothing uses it any more. Raises ProtocolError `no-such-label`."""
@@ -280,12 +305,17 @@ class LocalAgent:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            with remote_errors("the agent"):
+            with self._typeable(), remote_errors("the agent"):
                 yield
         except UnavailableError as error:
             if error.code == "peer-unavailable":
-                raise not_running(self._socket) from error
+                with self._typeable():
+                    raise not_running(self._socket) from error
             raise
+
+    def _typeable(self) -> AbstractContextManager[None]:
+        """Remedies with the agent's directory, where that is what it was named by."""
+        return typeable(self._where) if self._where.is_dir() else nullcontext()
 
 
 @contextmanager
@@ -304,9 +334,7 @@ def explanation_of(message: wire.Explanation) -> Explanation:
 
 
 def not_running(socket: Path) -> UnavailableError:
-    """The error of an agent that is not there."""
+    """The error of an agent that is not there, at its socket, or at what is neither that nor a directory."""
     return UnavailableError(
-        NOT_RUNNING,
-        f"no agent serves {socket}",
-        remedy="start it: `bedside agent run`, or systemctl start bedside-agent",
+        NOT_RUNNING, f"no agent serves {socket.absolute()}", remedy="start it: bedside agent run DIRECTORY"
     )

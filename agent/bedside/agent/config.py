@@ -204,7 +204,16 @@ def load_agent_config(directory: Path) -> AgentConfig:
         ConfigError: `config-missing`, `config-invalid` (unknown key, wrong type) or `config-value`.
     """
     base = directory.absolute()
-    config = load_config(base / CONFIG_NAME, AgentConfig)
+    try:
+        config = load_config(base / CONFIG_NAME, AgentConfig)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise ConfigError(
+            error.code,
+            f"there is no {CONFIG_NAME} in {directory}",
+            remedy=f"name a device's directory, or make one with `bedside agent init {directory}`",
+        ) from error
     _check(config)
     return msgspec.structs.replace(
         config,

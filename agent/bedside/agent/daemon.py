@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.alarms.rules import check_rules
 from bedside.agent.api.alarms import AlarmCalls
@@ -32,24 +30,26 @@ from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.config import BUFFER_NAME, AgentConfig, SourceConfig
+from bedside.agent.config import BUFFER_NAME, AgentConfig
+from bedside.agent.device_time import DeviceTime
 from bedside.agent.erasure import erase_session
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.runs import RunNote
 from bedside.agent.inference.answers import ModelAnswers
+from bedside.agent.naming import configured_streams
 from bedside.agent.pipeline import Pipeline, prediction_messages
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
-from bedside.agent.sources.registry import KINDS, ReplayConfig, SerialConfig, SourceContext, build_source
+from bedside.agent.sources.registry import SourceContext, build_source, typed_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.agent.writer import become_writer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
-from bedside.core.ids import SessionId
+from bedside.core.ids import SessionId, StreamId
 from bedside.core.policy import SitePolicy
 from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
@@ -109,6 +109,10 @@ class Agent:
         keys = load_key_ring(identity.directory)
         database = config.state_dir / BUFFER_NAME
         self._buffer = open_store(config, keys, clock, entropy)
+        self._time = DeviceTime(config.state_dir, clock)
+        mended = self._buffer.sessions.mend_ends(self._time.plausible_until_ns())
+        if mended:
+            event(_LOGGER, "sessions-mended", level=logging.WARNING, sessions=mended)
         self._committer = Committer(self._buffer, clock)
         self._retention = Retention(database, keys, RetentionRules.of(config.buffer), entropy)
         self._reader = BufferReader(database, keys)
@@ -123,6 +127,7 @@ class Agent:
             alarms=self._alarms,
             queue_windows=config.inference.queue_windows,
             commit_due=self._committer.flush_due,
+            sources=[typed_source(source).stream for source in config.sources],
         )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
         self._serving = Serving(config, self._models, self._pipeline, self._policy)
@@ -141,6 +146,7 @@ class Agent:
             self._supervisor,
             self._uplink.newest,
             self._runs,
+            self._time,
         )
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
 
@@ -175,10 +181,20 @@ class Agent:
         answers = ModelAnswers(self._pipeline, self._buffer, self._reader, self._open_reader, self._clock)
         return Calls(
             PredictionCalls(_StoredPredictions(self._reader), self._followers, answers),
-            SessionCalls(self._buffer, self._reader, self._clock, self._config.buffer.session_gap_s, self._erase),
-            LabelCalls(Labels(self._buffer)),
+            SessionCalls(
+                self._buffer,
+                self._reader,
+                self._time,
+                self._config.buffer.session_gap_s,
+                self._erase,
+                configured_streams(self._config),
+            ),
+            LabelCalls(Labels(self._buffer, self._known_classes)),
             AlarmCalls(self._alarms, self._alarm_followers),
         )
+
+    def _known_classes(self) -> frozenset[str]:
+        return frozenset(label for decider in self._pipeline.deciders.values() for label in decider.labels)
 
     def _erase(self, session: SessionId) -> Mapping[str, int]:
         """Everything of a session, also what is held of it for those who follow."""
@@ -214,9 +230,11 @@ class Agent:
         while True:
             await asyncio.sleep(RETENTION_INTERVAL_S)
             try:
-                while step := await asyncio.to_thread(
-                    self._retention.prepare, self._clock.now_ns(), self._pipeline.window_specs()
-                ):
+                await asyncio.to_thread(self._time.save_due)
+                while (now_ns := self._time.expiry_ns()) is not None:
+                    step = await asyncio.to_thread(self._retention.prepare, now_ns, self._pipeline.window_specs())
+                    if step is None:
+                        break
                     self._buffer.expire(step)
                     await asyncio.sleep(RETENTION_PAUSE_S)
             except BedsideError as error:
@@ -242,9 +260,17 @@ class Agent:
         except ConfigError:
             return "minimal"
 
+    def _last_end_ns(self, stream: StreamId) -> int:
+        """Where signal time goes on; not where a wrong clock has left it, which is logged."""
+        stored_ns = self._buffer.sessions.last_end_ns(stream)
+        end_ns = self._buffer.sessions.last_end_ns(stream, self._time.plausible_until_ns())
+        if end_ns < stored_ns:
+            event(_LOGGER, "stored-time-ahead", level=logging.WARNING, stream=stream)
+        return end_ns
+
     def _sources(self) -> list[Source]:
-        context = SourceContext(self._clock, self._buffer.sessions.last_end_ns, self._directory.absolute())
-        return [build_source(_typed(source), context) for source in self._config.sources]
+        context = SourceContext(self._clock, self._last_end_ns, self._directory.absolute())
+        return [build_source(typed_source(source), context) for source in self._config.sources]
 
 
 class _StoredPredictions:
@@ -256,29 +282,6 @@ class _StoredPredictions:
     def after(self, since_id: int) -> Sequence[local_pb2.Prediction]:
         """The next page above `since_id`."""
         return prediction_messages(self._reader.predictions(since_id, _PAGE_ROWS))
-
-
-def _typed(source: SourceConfig) -> ReplayConfig | SerialConfig:
-    """The source's options under the rules of its kind.
-
-    Raises:
-        ConfigError: `source-config`, naming the source.
-    """
-    fields = {"kind": source.kind, "name": source.name, **source.options}
-    try:
-        return msgspec.convert(fields, type=ReplayConfig | SerialConfig)
-    except msgspec.ValidationError as error:
-        if source.kind not in KINDS:
-            raise ConfigError(
-                "source-config",
-                f"source {source.name}: there is no kind {source.kind[:40]!r}",
-                remedy=f"the kinds are {', '.join(KINDS)}",
-            ) from error
-        raise ConfigError(
-            "source-config",
-            f"source {source.name}: {error}",
-            remedy="see `bedside agent init` for the kinds and their options",
-        ) from error
 
 
 async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy, version: str) -> None:

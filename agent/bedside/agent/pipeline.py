@@ -11,13 +11,14 @@ Source: DESIGN section 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import msgspec
 
 from bedside.agent.alarms.desk import AlarmDesk
+from bedside.agent.alarms.unwatched import Decider, some
 from bedside.agent.api.follow import Followers
 from bedside.agent.buffer.part import end_ns
 from bedside.agent.buffer.rows import Prediction
@@ -27,6 +28,7 @@ from bedside.agent.inference.engine import Engine
 from bedside.agent.inference.model import ClosedWindow, Decision, Model
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.windows.cutter import WindowCutter
+from bedside.agent.windows.fit import taken
 from bedside.agent.windows.quality import QualityMonitor
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
@@ -89,6 +91,7 @@ class Pipeline:
         alarms: AlarmDesk | None = None,
         queue_windows: int = 64,
         commit_due: Callable[[], object] | None = None,
+        sources: Collection[str] = (),
     ) -> None:
         """Work on an open buffer.
 
@@ -100,12 +103,14 @@ class Pipeline:
             alarms: hold decisions and records against their rules; None for no alarms.
             queue_windows: windows of one model that may wait.
             commit_due: a `Committer`'s `flush_due`; None commits in the loop.
+            sources: streams that the configured sources deliver, also while they are silent.
         """
         self._buffer = buffer
         self._clock = clock
         self._followers = followers
         self._alarms = alarms
         self._commit_due = commit_due or buffer.flush_due
+        self._sources = frozenset(sources)
         self.engine = Engine(clock, queue_windows=queue_windows, decided=self._decided, lost=self._lost)
         self._slots: dict[str, _Slot] = {}
         self._streams: dict[StreamId, _Stream] = {}
@@ -193,9 +198,17 @@ class Pipeline:
             self._alarms.tick()
 
     @property
-    def labels(self) -> frozenset[str]:
-        """Every class that a served model knows."""
-        return frozenset(label for worker in self.engine.slots.values() for label in worker.model.labels)
+    def deciders(self) -> Mapping[str, Decider]:
+        """What is decided, by slot."""
+        return {
+            name: Decider(self.engine.slots[name].model.labels, tuple(slot.cutters))
+            for name, slot in self._slots.items()
+        }
+
+    @property
+    def fed(self) -> frozenset[str]:
+        """Streams that a source delivers, or that have arrived."""
+        return self._sources.union(name for name, stream in self._streams.items() if stream.blocks or stream.records)
 
     def streams(self) -> list[StreamFacts]:
         """What arrived, by stream."""
@@ -233,10 +246,21 @@ class Pipeline:
                     gaps=slot.gaps,
                     latencies=worker.latencies(),
                     error=fault.sentence if fault is not None else "",
+                    idle=self._why_idle(slot),
                 )
             )
         absent = [(name, fault) for name, fault in self.faults.items() if name not in self._slots]
         return facts + [ModelFacts(name=name, error=fault.sentence) for name, fault in absent]
+
+    def _why_idle(self, slot: _Slot) -> str:
+        """Why a slot can decide nothing of a stream; empty where it can, or has not heard long enough to say."""
+        fed, now_s = self.fed, self._clock.monotonic_s()
+        for stream, cutter in slot.cutters.items():
+            if stream not in fed:
+                return f"reads stream {stream}, which no source feeds (streams here: {some(fed)})"
+            if what := cutter.misfit(now_s):
+                return f"takes {taken(slot.window)}; stream {stream} has {what}"
+        return ""
 
     async def close(self, timeout_s: float) -> None:
         """Decide what waits, for at most so long."""
@@ -267,7 +291,7 @@ class Pipeline:
             return
         for name, slot in self._slots.items():
             cutter = slot.cutters.get(record.stream)
-            if cutter is not None and slot.window.fields:
+            if cutter is not None:
                 for window in cutter.push_record(record, session, arrived_s):
                     self.engine.offer(name, window, cutter.gaps)
         if self._alarms is not None:

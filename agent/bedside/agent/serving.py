@@ -29,6 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 
 BUNDLE_TAR: Final = "bundle.tar"
 """The tar inside a bundle's directory."""
+_SHORT_CHARS: Final = 12
 
 
 class Serving:
@@ -64,7 +65,7 @@ class Serving:
             else:
                 await self._guarded(name, self._serve_stored(name, slot))
         for path, entry in self._entries.items():
-            await self._guarded(Path(path).stem, self._serve_configured(entry, slots))
+            await self._guarded(path, self._serve_configured(entry, slots), of=_name_in)
         trained = [name for name, slot in self._noted().items() if slot.model.checkpoint]
         self._pipeline.main = next((name for name in trained if name in self._pipeline.engine.slots), "") or next(
             iter(self._pipeline.engine.slots), ""
@@ -95,7 +96,7 @@ class Serving:
             self._streams[served.name] = self._entries[origin.path].streams
         self._pipeline.serve(served, self._streams.get(served.name, ()))
         self._models.activate(served.name, active, origin)
-        event(_LOGGER, "model-serves", slot=served.name, model=active.digest, runtime=served.model.runtime.name)
+        event(_LOGGER, "model-serves", slot=served.name, model=_short(active.digest), runtime=served.model.runtime.name)
         return served.name
 
     async def _serve_stored(self, name: str, slot: Slot) -> None:
@@ -132,18 +133,19 @@ class Serving:
         self._models.release(name)
         event(_LOGGER, "model-released", slot=name)
 
-    async def _guarded(self, name: str, work: Awaitable[None]) -> None:
+    async def _guarded(self, name: str, work: Awaitable[None], of: Callable[[str], str] = str) -> None:
+        """Do the work; what it fails with is the fault of a slot, whose name is `of(name)`."""
         try:
             await work
         except Exception as error:
             known = unexpected(error)
             if known is not error:
                 _LOGGER.exception("model-failed")
-            self._fault(name, known)
+            self._fault(of(name), known)
 
     def _fault(self, name: str, error: BedsideError) -> None:
         self._pipeline.faults[name] = error
-        event(_LOGGER, "model-refused", level=logging.ERROR, slot=name, error=error)
+        event(_LOGGER, "model-refused", level=logging.ERROR, slot=name, error=error, remedy=error.remedy)
 
     def _taken_out(self, slot: Slot) -> bool:
         """Whether the configuration named it once, does so no longer, and no round has improved it."""
@@ -159,6 +161,22 @@ class Serving:
 def _tar(bundle: str) -> Path:
     path = Path(bundle)
     return path / BUNDLE_TAR if path.is_dir() else path
+
+
+def _name_in(bundle: str) -> str:
+    """The name that a configured file gives its model, whoever signed it; the file's own where it gives none."""
+    from bedside.core.bundle.archive import manifest_in
+    from bedside.core.bundle.manifest import decode_manifest
+
+    try:
+        return decode_manifest(manifest_in(_tar(bundle).read_bytes())).name
+    except (OSError, MalformedError):
+        return Path(bundle).stem
+
+
+def _short(model: bytes) -> str:
+    """A model's digest as `bedside agent models` shows it."""
+    return model.hex()[:_SHORT_CHARS]
 
 
 def _digest_of(bundle: str) -> str:

@@ -14,9 +14,9 @@ from bedside.authoring.golden import replay_golden
 from bedside.authoring.recipe import load_recipe, shipped_recipes
 from bedside.authoring.reference import reference_of
 from bedside.core.bundle.archive import unpack_bundle
-from bedside.core.bundle.manifest import MANIFEST, Manifest, WindowSpec, bundle_digest, decode_manifest
+from bedside.core.bundle.manifest import MANIFEST, Cost, Manifest, WindowSpec, bundle_digest, decode_manifest
 from bedside.core.bundle.verify import verify_archive
-from bedside.core.errors import ConfigError
+from bedside.core.errors import BedsideError, ConfigError
 from bedside.firmware_bridge.recording import read_recording
 from bedside.service.bundle_file import read_bundle
 from bedside.service.keys import create_signing_key, load_signing_key
@@ -62,19 +62,32 @@ def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_
     loaded = load_recipe(recipe)
     described = None if reference is None else reference_of(loaded, read_recording(reference))
     built = build_bundle(loaded, author, described)
+    before = _digest_in(out)
     tar = write_bundle(out, built)
+    cost = built.manifest.cost
     data = {
         "name": built.manifest.name,
         "version": built.manifest.version,
         "digest": built.digest,
         "signer_pk": bytes(author.verify_key),
         "parameters": _parameter_count(built.manifest),
-        "cost": built.manifest.cost,
+        "cost": cost if as_json else _cost_words(cost),
         "folder": out,
         "tar": tar,
         "tar_bytes": len(built.tar),
     }
     emit(data, as_json)
+    if before not in (None, built.digest):
+        why = "" if loaded.cost is not None else "; each build measures its cost, so that no two have one digest"
+        click.echo(f"note: another bundle was replaced in {out}{why}", err=True)
+
+
+def _digest_in(folder: Path) -> bytes | None:
+    """Of the bundle that is in a folder already; None where there is none that can be read."""
+    try:
+        return bundle_digest(unpack_bundle(read_bundle(folder))[MANIFEST])
+    except (BedsideError, OSError):
+        return None
 
 
 @model.command()
@@ -133,6 +146,11 @@ def _parameter_count(manifest: Manifest) -> int:
     return sum(math.prod(spec.shape) for spec in manifest.parameters)
 
 
+def _cost_words(cost: Cost) -> str:
+    """What a training step takes."""
+    return f"{cost.step_ms:g} ms for {cost.batch} windows, {cost.rss_mb:g} MB"
+
+
 def _stages(window: WindowSpec) -> str:
     """In the order in which they run."""
     shaping = [f"{name} {way}" for name, way in (("detrend", window.detrend), ("normalise", window.normalise))]
@@ -148,7 +166,7 @@ def _stages(window: WindowSpec) -> str:
 
 
 def _table(digest: bytes, manifest: Manifest) -> Table:
-    window, cost = manifest.window, manifest.cost
+    window = manifest.window
     rows = [
         ["digest", digest.hex()],
         ["signer", manifest.signer],
@@ -161,7 +179,7 @@ def _table(digest: bytes, manifest: Manifest) -> Table:
         ["layers", ", ".join(str(layer.__struct_config__.tag) for layer in manifest.layers)],
         ["parameters", str(_parameter_count(manifest))],
         ["level", f"{manifest.quantisation.level}, weights within ±{manifest.quantisation.weight_qmax}"],
-        ["step", f"{cost.step_ms:g} ms for {cost.batch} windows, {cost.rss_mb:g} MB"],
+        ["step", _cost_words(manifest.cost)],
         *([entry.name, human_bytes(entry.size)] for entry in manifest.files),
     ]
     return Table(("what", "value"), rows, f"{manifest.name} {manifest.version}")

@@ -131,16 +131,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """Read a recipe from its file, or a shipped one by its name.
+    """Read a recipe from its file, or a shipped one by its name; a folder of that name is in nobody's way.
 
     Raises:
-        ConfigError: the file is missing, or a key is missing, unknown or of another type.
+        ConfigError: `no-recipe`: there is neither. A key is missing, unknown or of another type.
     """
-    path = Path(name_or_path)
-    shipped = _SHIPPED / f"{name_or_path}{_SUFFIX}"
-    if not path.exists() and name_or_path in shipped_recipes():
-        path = shipped
-    return load_config(path, Recipe)
+    path, shipped = Path(name_or_path), shipped_recipes()
+    if path.is_file():
+        return load_config(path, Recipe)
+    if name_or_path not in shipped:
+        raise ConfigError(
+            "no-recipe",
+            f"{name_or_path} is neither a recipe's file nor the name of one that comes with Bedside",
+            remedy=f"name a file, or one of {', '.join(shipped)}",
+        )
+    return load_config(_SHIPPED / f"{name_or_path}{_SUFFIX}", Recipe)
 
 
 def shipped_recipes() -> list[str]:

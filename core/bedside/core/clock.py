@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time and monotonic time. Implementations never go backwards within a process."""
+    """Wall time and monotonic time. Neither goes backwards within a process, unless wall time was ahead by an hour."""
 
     def now_ns(self) -> int:
         """Nanoseconds since the Unix epoch, UTC."""

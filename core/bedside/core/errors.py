@@ -22,6 +22,10 @@ class BedsideError(Exception):
         self.code = code
         self.remedy = remedy
 
+    def __str__(self) -> str:
+        """As `diagnostics`: what a traceback shows should say what to do."""
+        return self.diagnostics()
+
     @property
     def sentence(self) -> str:
         """The error in one sentence."""

@@ -43,7 +43,7 @@ def _opening(result: Result) -> dict[str, str]:
             f"smartwatch signals, in {result.rounds} rounds of one masked upload each. Everything on this page was "
             f"measured in this run, which took {result.run_seconds:.0f} s."
         ),
-        "verdict": _verdict(len(result.checks()), len(failed)),
+        "verdict": _verdict(result),
         "verdict_class": "not-held" if failed else "held",
         "facts": _facts(result),
         "held_out_windows": f"{result.held_out_windows:,}",
@@ -52,10 +52,13 @@ def _opening(result: Result) -> dict[str, str]:
     }
 
 
-def _verdict(checks: int, failed: int) -> str:
+def _verdict(result: Result) -> str:
+    failed, slow = len(result.failed()), len(result.warnings())
+    checks = len(result.checks()) - slow
+    note = "; the run was slow" if slow else ""
     if not failed:
-        return f"all {checks} checks hold"
-    return f"{failed} of {checks} checks {'does' if failed == 1 else 'do'} not hold"
+        return f"all {checks} checks hold{note}"
+    return f"{failed} of {checks} checks {'does' if failed == 1 else 'do'} not hold{note}"
 
 
 def _facts(result: Result) -> str:
@@ -194,6 +197,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence
 
 def _mark(check: Check) -> str:
     words, kind = ("✓ holds", "held") if check.passed else ("✗ does not hold", "not-held")
+    if not check.passed and not check.required:
+        words, kind = "△ slow", "slow"
     return f'<span class="mark {kind}">{words}</span>'
 
 

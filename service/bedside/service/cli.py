@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 
 from bedside.core.errors import UnavailableError
 from bedside.service.failures import DEBUG_VARIABLE, INTERRUPTED_STATUS, report_failure
+from bedside.service.terminal import degrade
 from bedside.service.text import bounded
 
 ENTRY_POINT_GROUP: Final = "bedside.commands"
@@ -48,6 +49,14 @@ _EXTRAS: Final = {
     "bedside.demo": "demo",
 }
 
+
+_OUR_WORDS: Final = {
+    "is not a valid integer range": "is not a whole number",
+    "is not a valid integer": "is not a whole number",
+    "is not a valid float range": "is not a number",
+    "is not a valid float": "is not a number",
+}
+"""For sentences of click that speak of its types."""
 
 _DEBUG: Final[ContextVar[bool]] = ContextVar("debug", default=False)
 _DEBUG_HELP: Final = "Print the traceback of an error too."
@@ -198,10 +207,13 @@ def _usage_line(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context is not None else "bedside"
     sentence = " ".join(error.format_message().split()).rstrip(".")
+    for theirs, ours in _OUR_WORDS.items():
+        sentence = sentence.replace(theirs, ours)
     return f"error: {bounded(sentence[:1].lower() + sentence[1:])} [usage] — {command} --help"
 
 
 def main() -> None:
     """Entry point of the console script."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core writes lines of its own about what we report ourselves
+    degrade(sys.stdout, sys.stderr)
     sys.exit(run())

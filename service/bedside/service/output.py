@@ -133,9 +133,17 @@ def _emit_rich(table: Table, out: TextIO) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    view = RichTable(title=table.title or None, title_justify="left", header_style="bold")
+    view = RichTable(
+        title=table.title or None,
+        title_justify="left",
+        title_style="default",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for column in table.columns:
-        view.add_column(column, justify="right" if column in table.right else "left")
+        view.add_column(column.upper(), justify="right" if column in table.right else "left")
     for row in table.rows:
         view.add_row(*(Text(bounded(cell)) for cell in row))
     Console(file=out).print(view)

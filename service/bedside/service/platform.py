@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime
+from typing import Final
+
+SET_BACK_NS: Final = 3_600_000_000_000
+"""A clock that is set back further than this was wrong before, and is followed: an hour."""
 
 
 class SystemClock:
-    """The machine's clocks; wall time is kept from going backwards within the process."""
+    """The machine's clocks; wall time does not go back within the process, unless the clock is set back by far."""
 
     def __init__(self) -> None:
         self._last_ns = 0
 
     def now_ns(self) -> int:
-        """Nanoseconds since the Unix epoch, never less than an earlier answer."""
-        self._last_ns = max(self._last_ns, time.time_ns())
+        """Nanoseconds since the Unix epoch; not less than an earlier answer, but for one of a clock that was wrong."""
+        wall_ns = time.time_ns()
+        self._last_ns = max(self._last_ns, wall_ns) if self._last_ns - wall_ns < SET_BACK_NS else wall_ns
         return self._last_ns
 
     def monotonic_s(self) -> float:

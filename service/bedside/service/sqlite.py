@@ -31,6 +31,7 @@ _BUSY_TIMEOUT_MS: Final = 5_000
 _CACHE_KIB: Final = 512
 """Pages that a connection keeps, a quarter of the default: the kernel has them too, and a device has several."""
 
+_RESTORE: Final = "stop the program, keep the file as evidence, and restore the state directory from its backup"
 _DAMAGED: Final = "check the disk and its permissions; restore a damaged file, or move it away to begin anew"
 
 
@@ -132,13 +133,13 @@ def open_database(
     return database
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the file at `path` for reading only, beside its writer.
+def open_reader(path: Path, *, remedy: str = _DAMAGED) -> sqlite3.Connection:
+    """Open the file at `path` for reading only, beside its writer; `remedy` is for a file that is damaged.
 
     Raises:
         StoreError: `store-open` when there is no such file.
     """
-    with _opening(path, "read") as undo:
+    with _opening(path, "read", remedy) as undo:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_MS / 1000)
         undo.callback(connection.close)
@@ -149,35 +150,44 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def read_error(error: sqlite3.Error | UnicodeDecodeError, what: str = "the database") -> StoreError:
-    """A failure of reading, outside of `run_tx`: `store-damaged`, or `store-read` where another try may do."""
-    # The class itself is of a file that is no database any more; damaged names and messages are no text.
-    if type(error) not in {sqlite3.DatabaseError, UnicodeDecodeError}:
+def read_error(
+    error: sqlite3.Error | UnicodeDecodeError, what: str = "the database", remedy: str = _RESTORE
+) -> StoreError:
+    """A failure of reading, outside of `run_tx`: `store-damaged`, or `store-read` where another try may do.
+
+    Args:
+        error: of SQLite.
+        what: could not be read.
+        remedy: for damage.
+    """
+    if not _is_damage(error):
         return StoreError("store-read", f"{what} cannot be read: {error}", remedy="check the disk, then try again")
-    return StoreError(
-        DAMAGED,
-        f"{what} is damaged: {error}",
-        remedy="stop the program, keep the file as evidence, and restore the state directory from its backup",
-    )
+    return StoreError(DAMAGED, f"{what} is damaged: {error}", remedy=remedy)
+
+
+def _is_damage(error: Exception) -> bool:
+    """The class itself is of a file that is no database any more; damaged names and messages are no text."""
+    return type(error) in {sqlite3.DatabaseError, UnicodeDecodeError}
 
 
 @contextmanager
-def reading(path: Path | None = None) -> Iterator[None]:
+def reading(path: Path | None = None, *, remedy: str = _RESTORE) -> Iterator[None]:
     """Name failures of reading, from the file at `path` where it is known. Raises StoreError: see `read_error`."""
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise read_error(error, path.name if path is not None else "the database") from error
+        raise read_error(error, path.name if path is not None else "the database", remedy) from error
 
 
 @contextmanager
-def _opening(path: Path, what: str) -> Iterator[ExitStack]:
+def _opening(path: Path, what: str, remedy: str = _DAMAGED) -> Iterator[ExitStack]:
     """Name failures of opening, and close what was opened until then."""
     try:
         with ExitStack() as undo:
             yield undo
     except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
-        raise StoreError("store-open", f"{path} cannot be {what}: {error}", remedy=_DAMAGED) from error
+        remedy = remedy if _is_damage(error) else _DAMAGED
+        raise StoreError("store-open", f"{path} cannot be {what}: {error}", remedy=remedy) from error
 
 
 def _migrate(database: Database, migrations: Sequence[Migration]) -> None:

@@ -138,7 +138,6 @@ def test_a_rule_hears_its_stream_its_model_and_its_label_alone(tmp_path) -> None
     bed = Bed(tmp_path / "buffer.db", *others, AlarmRule(name="mine", stream="wrist", model="har", **limit))
     bed.decide(1, 0.9)
     assert bed.told == [(1, "mine", "raised")]
-    assert bed.desk.unwatched({"walk", "fall"}) == ["label"]
     bed.buffer.close()
 
 
@@ -177,8 +176,9 @@ def test_acknowledging_is_durable_stops_escalation_and_changes_nothing_twice(bed
     bed.tick(1_000)
     assert bed.told == [(1, "fall", "raised"), (1, "fall", "seen")]
     assert bed.table() == [first]
-    assert (first.acknowledged_by, bed.desk.unseen()) == ("nurse", 0)
+    assert (first.acknowledged_by, bed.desk.count_open()) == ("nurse", (1, 1))
     bed.decide(2, 0.1)
+    assert bed.desk.count_open() == (0, 0)
     assert bed.desk.newest(10, open_only=True) == []
     with pytest.raises(ProtocolError, match="no alarm 9"):
         bed.desk.acknowledge(9, "nurse")
@@ -190,6 +190,7 @@ def test_an_alarm_that_is_over_waits_to_be_seen(bed) -> None:
     bed.decide(1, 0.95)
     bed.decide(2, 0.1)
     assert [alarm.number for alarm in bed.desk.newest(10, open_only=True)] == [1]
+    assert bed.desk.count_open() == (1, 0)
     assert bed.desk.acknowledge(1, "nurse").cleared_ns == 2 * S
     assert bed.desk.newest(10, open_only=True) == []
 
@@ -203,6 +204,7 @@ def test_while_the_disk_refuses_nobody_hears_and_afterwards_everything_is_told(b
         bed.tick(RETRY_S)
         assert bed.told == []
         assert bed.desk.waiting == 2
+        assert bed.desk.count_open() == (2, 1)
         assert "disk is full" in bed.desk.store_error.sentence
     bed.tick(RETRY_S / 2)
     assert bed.told == []  # tried once a second
@@ -218,7 +220,7 @@ def test_acknowledging_that_the_disk_refuses_has_not_happened(bed, monkeypatch) 
         bed.refuse(patch)
         with pytest.raises(StoreError):
             bed.desk.acknowledge(1, "nurse")
-    assert bed.desk.unseen() == 1
+    assert bed.desk.count_open() == (1, 1)
     assert bed.desk.acknowledge(1, "nurse").acknowledged_by == "nurse"
 
 
@@ -280,7 +282,7 @@ def test_an_erased_session_leaves_no_alarm_and_none_that_waits_comes_back(bed, m
     bed.buffer.forget(bed.session)
     bed.buffer.forget(bed.beds_session)
     bed.tick(RETRY_S)
-    assert (bed.table(), bed.desk.waiting, bed.desk.unseen()) == ([], 0, 0)
+    assert (bed.table(), bed.desk.waiting, bed.desk.count_open()) == ([], 0, (0, 0))
     assert bed.told == [(1, "fall", "raised")]
 
 

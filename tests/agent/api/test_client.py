@@ -12,11 +12,12 @@ import pytest
 
 from bedside.agent.api.alarms import MAX_BY_CHARS
 from bedside.agent.api.predictions import MAX_SEGMENTS
+from bedside.agent.buffer.labels import WrongLabelsError
 from bedside.agent.buffer.rows import Label
 from bedside.agent.client import LocalAgent
 from bedside.core.errors import BedsideError, ConfigError, MalformedError, ProtocolError, UnavailableError
 from bedside.core.ids import StreamId
-from bedside.proto.v1.local_pb2 import Prediction
+from bedside.proto.v1.local_pb2 import Prediction, PredictRequest
 
 ECG = StreamId("ecg")
 T0 = 1_700_000_000_000_000_000
@@ -35,6 +36,23 @@ async def test_labels_are_added_listed_and_withdrawn(served) -> None:
         assert await agent.withdraw_label(1) == replace(one, withdrawn=True)
         assert [(label.number, label.withdrawn) for label in await agent.labels(session)] == [(1, True), (2, False)]
         assert await agent.labels("another") == []
+
+
+async def test_every_label_that_is_refused_is_named_by_its_place_and_what_looks_wrong_is_told(served) -> None:
+    served.signal(0, 4)
+    fine = Label(ECG, "", T0, T0 + S, "af", "")
+    batch = [replace(fine, start_ns=T0 - S), fine, replace(fine, end_ns=T0 + 65 * S), replace(fine, session="none")]
+    async with served.agent() as agent:
+        for check_only in (True, False):
+            with pytest.raises(WrongLabelsError, match="3 labels are refused") as refused:
+                await agent.add_labels(batch, check_only=check_only)
+            found = [(one.index, one.code) for one in refused.value.faults]
+            assert found == [(0, "no-session-covers"), (2, "label-in-future"), (3, "no-such-session")]
+        assert (await agent.add_labels([fine], check_only=True)).labels == ()
+        assert (await agent.add_labels([fine])).new == 1
+        again = await agent.add_labels([replace(fine, label="sr")])
+        assert again.new == 1
+        assert "'sr' from 2023-11-14T22:13:20.000+00:00 contradicts label 1, 'af'" in again.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -73,13 +91,22 @@ async def test_a_window_of_ones_own_is_decided(served) -> None:
         assert (await agent.predict(np.zeros((4, 2)), model="loudness")).label == "quiet"
 
 
+async def test_a_window_that_is_not_of_the_shape_it_says_is_refused(served) -> None:
+    request = PredictRequest(values=np.zeros(6, "<f4").tobytes(), length=3, channels=3)
+    for wrong in (request, PredictRequest(values=request.values)):
+        with pytest.raises(MalformedError, match="6 values are no window of"):
+            await served.calls.predictions.predict(wrong)
+
+
 @pytest.mark.parametrize(
     ("values", "model", "code"),
     [
         ([], "", "bad-window"),
         ([[1.0, math.nan]], "", "bad-window"),
         ([[1.0, math.inf]], "", "bad-window"),
-        (np.zeros(1_000_001), "", "bad-window"),
+        (np.zeros((1_000_001, 1)), "", "bad-window"),
+        (np.zeros(4), "", "bad-window"),
+        (np.zeros((1, 2, 2)), "", "bad-window"),
         ([[1.0]], "Loudness", "bad-id"),
         ([[1.0]], "other", "no-such-model"),
     ],
@@ -128,6 +155,16 @@ async def test_without_an_agent_the_remedy_is_to_start_it(tmp_path: Path) -> Non
             pass
     assert refused.value.code == "agent-not-running"
     assert "bedside agent run" in refused.value.remedy
+    told = f"agent-not-running: no agent serves {tmp_path / 'agent.sock'} Remedy: start it: bedside agent run"
+    assert str(refused.value).startswith(told), "a traceback says what to do"
+
+
+async def test_remedies_name_the_directory_that_the_agent_was_named_by(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text("")
+    with pytest.raises(UnavailableError) as refused:
+        async with LocalAgent(tmp_path):
+            pass
+    assert refused.value.remedy == f"start it: bedside agent run {tmp_path}"
 
 
 async def test_a_directory_without_an_agent_names_what_is_missing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bedside.core.errors import BedsideError
+from bedside.core.errors import BedsideError, ProtocolError
 from bedside.core.ids import StreamId
 
 ECG = StreamId("ecg")
@@ -36,7 +36,7 @@ async def test_on_a_stream_that_is_silent_it_begins_now(served) -> None:
     served.clock.at_s = 5 + GAP_S
     async with served.agent() as agent:
         assert (await agent.open_session(ECG)).opened_ns == T0 + round((5 + GAP_S) * S)
-        assert (await agent.open_session("new-bed")).opened_ns == T0 + round((5 + GAP_S) * S)
+        assert (await agent.open_session("new-bed", new_stream=True)).opened_ns == T0 + round((5 + GAP_S) * S)
 
 
 async def test_a_session_ends_with_the_last_sample_and_what_comes_later_is_another(served) -> None:
@@ -50,7 +50,10 @@ async def test_a_session_ends_with_the_last_sample_and_what_comes_later_is_anoth
 
 async def test_consent_is_given_and_withdrawn_by_session(served) -> None:
     async with served.agent() as agent:
-        given, refused = await agent.open_session(ECG), await agent.open_session("b", consent_training=False)
+        given, refused = (
+            await agent.open_session(ECG, new_stream=True),
+            await agent.open_session("b", consent_training=False, new_stream=True),
+        )
         assert (given.consent_training, refused.consent_training) == (True, False)
         withdrawn = await agent.set_consent(given.session, training=False)
         assert (withdrawn.session, withdrawn.consent_training) == (given.session, False)
@@ -79,12 +82,41 @@ async def test_what_is_no_stream_is_refused_before_it_is_stored(served) -> None:
     async with served.agent() as agent:
         for name in ("", "ECG", "a/b", "x" * 65):
             assert await code_of(agent.open_session(name)) == "bad-id"
-        assert await code_of(agent.open_session("ecg", origin="gap")) == "bad-origin"
+        assert await code_of(agent.open_session("ecg", origin="gap", new_stream=True)) == "bad-origin"
         assert await agent.sessions() == []
 
 
 async def test_a_list_holds_the_newest_and_is_bounded(served) -> None:
     async with served.agent() as agent:
-        made = [await agent.open_session(StreamId(f"bed-{number}")) for number in range(5)]
+        made = [await agent.open_session(StreamId(f"bed-{number}"), new_stream=True) for number in range(5)]
         assert await agent.sessions(limit=2) == made[-2:]
         assert await agent.sessions("bed-1") == [made[1]]
+
+
+async def test_a_stream_that_is_mistyped_is_refused_and_those_that_exist_are_named(served) -> None:
+    served.signal(0, 1)
+    served.calls.sessions._configured = frozenset({"wrist"})
+    async with served.agent() as agent:
+        with pytest.raises(ProtocolError, match="there is no stream wrsit on this device: it has ecg, wrist") as error:
+            await agent.open_session("wrsit", consent_training=False)
+        assert error.value.code == "no-such-stream"
+        assert (await agent.open_session("wrist", consent_training=False)).stream == "wrist"
+        await agent.open_session("wrsit", new_stream=True)
+        assert (await agent.open_session("wrsit")).stream == "wrsit", "it exists now"
+
+
+async def test_a_session_is_found_by_the_beginning_of_its_id(served) -> None:
+    session = served.signal(0, 1)
+    async with served.agent() as agent:
+        assert (await agent.set_consent(session[:8], training=False)).session == session
+        assert await code_of(agent.set_consent(session[:7], training=True)) == "no-such-session"
+        served.store.database.run_tx("twin", lambda tx: tx.execute(
+            "INSERT INTO sessions (session, stream, opened_ns, consent_training, origin) VALUES (?, 'ecg', 1, 1, 'x')",
+            (session[:8] + "x" * 8,),
+        ))  # fmt: skip
+        assert await code_of(agent.set_consent(session[:8], training=True)) == "which-session"
+        assert (await agent.set_consent(session, training=True)).session == session
+        served.store.database.run_tx("twin", lambda tx: tx.execute("DELETE FROM sessions WHERE origin = 'x'"))
+        await agent.forget(session[:8])
+        assert await agent.sessions() == []
+    assert session.encode() not in served.store.database.path.read_bytes()

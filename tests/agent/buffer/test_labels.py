@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bedside.agent.buffer.labels import MAX_LABELS, Labels
+from bedside.agent.buffer.plausibility import MAX_WARNINGS
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.sessions import Sessions
 from bedside.agent.buffer.store import BufferStore
@@ -131,3 +133,32 @@ def test_pages_hold_a_session_in_the_order_of_its_numbers(buffer, sessions) -> N
     assert labels.page(session, 0) == [added[0], added[2]]
     assert labels.page(session, added[0].number) == [added[2]]
     assert labels.page(session, added[2].number) == []
+
+
+def test_a_label_may_not_end_in_the_future_of_the_clock_and_of_the_signal(buffer, sessions) -> None:
+    labels, now_s = Labels(buffer), time.time()
+    assert labels.add([label(31, now_s + 50)]).new == 1
+    assert refused(labels, label(31, now_s + 3600)) == "label-in-future"
+    sessions.open(ECG, round((now_s + 7200) * S), "replay")  # faster than time
+    assert labels.add([label(now_s + 7200, now_s + 7230)]).new == 1
+
+
+def test_what_looks_wrong_is_stored_and_told(buffer, sessions) -> None:
+    labels = Labels(buffer, lambda: frozenset({"af", "sr"}))
+    first = labels.add([label(31, 33), label(33, 35, name="afib"), label(34, 36, name="afib")])
+    assert first.warnings == ("no model of this device knows the class 'afib': the classes are af, sr",)
+    assert labels.add([label(33, 35, name="afib")]).warnings == (), "it was there, and has been told"
+    second = labels.add([label(10, 20, name="sr"), label(32, 33, name="sr"), label(36, 37, name="sr")])
+    assert second.warnings == (
+        "label 'sr' from 1970-01-01T00:00:32.000+00:00 contradicts label 1, 'af', over the same time",
+    )
+    assert second.new == 3
+    labels.withdraw(1)
+    assert labels.add([label(31, 32, name="sr")]).warnings == (), "a withdrawn label contradicts nobody"
+
+
+def test_warnings_are_bounded(buffer, sessions) -> None:
+    labels = Labels(buffer, lambda: frozenset({"af"}))
+    added = labels.add([label(31, 32, name=f"class-{number}") for number in range(MAX_WARNINGS + 5)])
+    assert len(added.warnings) == MAX_WARNINGS + 1
+    assert added.warnings[-1] == "and 5 more like these"

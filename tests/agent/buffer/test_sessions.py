@@ -193,9 +193,36 @@ def test_a_session_by_hand_waits_for_its_signal(ward, restarts) -> None:
     assert ward.signal(3 * GAP_S + 1).session != opened.session, "it has had its signal"
 
 
-def test_a_session_by_hand_waits_for_a_day_at_most(ward) -> None:
-    opened = ward.say(0, consent=None)
-    assert ward.signal(25 * 3600).session != opened.session
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("opened_s", [-30 * 86_400, 30 * 86_400, 5_000_000_000])
+def test_a_session_by_hand_begins_with_its_signal_wherever_the_clock_stood(ward, opened_s, restarts) -> None:
+    opened = ward.say(opened_s, consent=False)
+    if restarts:
+        ward.restart()
+    assert ward.signal(0).session == opened.session
+    assert [(one.opened_ns, one.consent_training) for one in ward.sessions()] == [(T0, False)]
+    assert ward.store.sessions.last_end_ns(ECG) == T0 + S
+    assert ward.signal(1).session == opened.session
+    assert ward.signal(2 + GAP_S + 1).session != opened.session, "it waits once"
+
+
+def test_a_session_by_hand_without_signal_closes_where_the_clock_is_right_again(ward) -> None:
+    ward.say(5_000_000_000, consent=None)
+    ward.store.sessions.close(ECG, T0)
+    ward.say(5_000_000_000, consent=None)
+    ward.store.sessions.open(ECG, T0 + S, "cli")
+    assert [one.closed_ns for one in ward.sessions()] == [T0, T0 + S, None]
+
+
+def test_signal_time_does_not_go_on_where_a_wrong_clock_left_it(ward) -> None:
+    first = ward.signal(0)
+    ward.store.sessions.close(ECG, T0 + 5_000_000_000 * S)
+    assert ward.store.sessions.last_end_ns(ECG, T0 + 86_400 * S) == 0
+    ward.store.flush()
+    assert ward.store.sessions.mend_ends(T0 + 86_400 * S) == 1
+    assert [(one.session, one.closed_ns) for one in ward.sessions()] == [(first.session, T0 + S)]
+    assert ward.store.sessions.mend_ends(T0 + 86_400 * S) == 0
+    assert ward.store.sessions.last_end_ns(ECG, T0 + 86_400 * S) == T0 + S
 
 
 def test_on_a_full_disk_a_session_by_hand_is_the_one_that_a_source_begins(ward) -> None:

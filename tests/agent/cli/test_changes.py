@@ -42,65 +42,82 @@ def reader_of(path: Path) -> BufferReader:
 
 
 def test_a_session_is_opened_listed_consented_and_closed(both) -> None:
-    opened = both.json("session open bed-4 --no-consent")
+    opened = both.json("session open bed-4 --no-consent --new")
     assert (opened["stream"], opened["origin"], opened["closed_ns"]) == ("bed-4", "cli", None)
     assert not opened["consent_training"]
-    assert both.json(f"session consent {opened['session']} give")["consent_training"]
+    again = both.json("session open bed-4")
+    assert not again["consent_training"], "nobody has said otherwise"
+    assert both.json(f"session consent {again['session'][:8]} give")["consent_training"]
     again = both.json("session open bed-4")
     assert again["consent_training"], "the configuration's default"
     closed = both.json("session close bed-4")
     assert closed["session"] == again["session"]
+    assert closed.pop("next_consent_training")
     found = {one["session"]: one for one in both.json("session list --stream bed-4")}
     assert found[opened["session"]]["closed_ns"] is not None
     assert found[again["session"]] == closed
     assert "bed-4" in both.say("session list")
-    both.refused("session close bed-4", "no-open-session")
+    assert str(both.path) in both.refused("session close bed-4", "no-open-session")
+    assert "bed-4" in both.refused("session open bed4 --no-consent", "no-such-stream")
+    both.say("session open bed-4 --no-consent")
+    assert "another session, without consent to train" in both.say("session close bed-4")
     both.refused("session open BED", "bad-id")
     both.refused("session consent no-such withdraw", "no-such-session")
 
 
 def test_a_label_is_added_listed_and_withdrawn(both) -> None:
-    session = both.json("session open bed-5")
+    session = both.json("session open bed-5 --new")
     start_s = session["opened_ns"] // 10**9 + 1
     added = both.json(f"label add bed-5 {start_s} {start_s + 30} af")
     assert (added["origin"], added["session"], added["new"]) == ("cli", session["session"], True)
     assert "it was there already" in both.say(f"label add bed-5 {start_s} {start_s + 30} af")
+    assert "contradicts label" in both.call(f"label add bed-5 {start_s} {start_s + 9} sr").stderr
     listed = both.json(f"label list --session {session['session']}")
-    assert [one["id"] for one in listed] == [added["id"]]
+    assert [one["label"] for one in listed] == ["af", "sr"]
     assert both.json(f"label withdraw {added['id']}")["withdrawn"]
-    assert both.json(f"label list --session {session['session']}") == []
+    assert [one["label"] for one in both.json(f"label list --session {session['session']}")] == ["sr"]
     assert "withdrawn" in both.say(f"label list --session {session['session']} --withdrawn")
+    both.refused(f"label add bed-5 {start_s} {start_s + 3600} sr", "label-in-future")
     both.refused("label withdraw 99999999", "no-such-label")
     both.refused(f"label add bed-5 1 {start_s} af", "no-session-covers")
     assert "START" in both.call("label add bed-5 yesterday 2 af").stderr
 
 
 def test_a_file_of_labels_is_imported_as_a_whole_and_once(both, tmp_path) -> None:
-    start_ns = both.json("session open bed-6")["opened_ns"]
-    lines = "".join(f"{start_ns + at * 10**9},{start_ns + (at + 1) * 10**9},beat-{at % 3}\n" for at in range(200))
+    start_ns = both.json("session open bed-6 --new")["opened_ns"]
+    lines = "".join(f"{start_ns + at * 10**8},{start_ns + (at + 1) * 10**8},beat-{at % 3}\n" for at in range(200))
     file = tmp_path / "beats.csv"
     file.write_text(f"start_ns,end_ns,label\n{lines}")
     first, second = (both.json(f"label import {file} --stream bed-6") for _ in range(2))
     assert (first["labels"], first["new"], first["names"]) == (200, 200, ["beat-0", "beat-1", "beat-2"])
     assert (second["labels"], second["new"]) == (200, 0)
-    file.write_text(f"start_ns,end_ns,label\n{lines}{start_ns + 5},{start_ns},back\n1,2,\n")
+    file.write_text(f"start_ns,end_ns,label\n{lines}{start_ns + 5},{start_ns},back\n1,2,early\n{start_ns},5,\n3,4,x\n")
     done = both.call(f"label import {file} --stream bed-6")
     assert done.returncode == 65
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["line 202", "line 203", "error"]
+    named = [line.split(":")[0] for line in done.stderr.splitlines()]
+    assert named == [*(f"beats.csv, line {line}" for line in (202, 203, 204, 205)), "error"]
     file.write_text(f"start_ns,end_ns,label\n{start_ns},{start_ns + 1},fresh\n1,2,too early\n")
-    both.refused(f"label import {file} --stream bed-6", "no-session-covers")
+    assert "beats.csv, line 3: " in both.refused(f"label import {file} --stream bed-6", "bad-labels")
+    both.say("session open bed-6")
+    assert len(both.json("label list --stream bed-6 --limit 7")) == 7
     labels = both.json("label list --stream bed-6 --limit 1000")
     assert len(labels) == 200, "of a batch with one that is refused, nothing is stored"
     assert {one["origin"] for one in labels} == {"csv:beats.csv"}
 
 
 def test_a_session_is_erased_after_a_question_and_what_went_is_told(both) -> None:
-    session = both.json("session open bed-7")["session"]
-    asked = both.call(f"forget {session}", text="n\n")
-    assert asked.returncode == 130
+    session = both.json("session open bed-7 --new")["session"]
+    for text, why in (("n\n", "the answer was no"), ("", "use --yes")):
+        asked = both.call(f"forget {session}", text=text)
+        assert "nothing was erased" in asked.stderr
+        assert why in asked.stderr
+        assert asked.returncode == 77
+    assert "Erase" not in both.refused("forget nobody", "no-such-session")
+    both.say("session open bed-9 --new")
+    both.refused(f"label list --session {session} --stream bed-9", "other-stream")
     assert [one["session"] for one in both.json("session list --stream bed-7")] == [session]
     assert both.call(f"forget {session}", text="y\n").stdout.split() == ["TABLE", "ROWS", "ERASED", "sessions", "1"]
-    assert both.json("session list --stream bed-7") == []
+    assert session not in both.say("session list")
     both.refused(f"forget {session} --yes", "no-such-session")
 
 
@@ -122,6 +139,18 @@ def test_the_open_session_of_a_running_stream_is_erased_and_the_stream_goes_on(r
     assert left == dict.fromkeys(tables, 0)
 
 
+def test_a_session_opened_while_no_agent_runs_is_the_one_that_the_source_begins(device, typed) -> None:
+    agent = typed(device.path)
+    opened = agent.json("session open wrist --no-consent")
+    device.start()
+    device.await_predictions()
+    assert {one["session"] for one in agent.json("predictions list --limit 100000")} >= {opened["session"]}
+    found = agent.json("session list --stream wrist")
+    assert found[0]["session"] == opened["session"]
+    assert found[0]["closed_ns"] is None or found[0]["closed_ns"] > found[0]["opened_ns"]
+    assert not any(one["consent_training"] for one in found), "nobody has said otherwise"
+
+
 def test_an_alarm_is_acknowledged_while_no_agent_runs(device, typed) -> None:
     agent = typed(device.path)
     agent.say("session open wrist")
@@ -139,6 +168,9 @@ def test_an_alarm_is_acknowledged_while_no_agent_runs(device, typed) -> None:
     assert "fall" in agent.say("alarms")
     assert agent.json("alarms ack 1 --by nurse-station-2")["acknowledged_by"] == "nurse-station-2"
     assert "nurse-station-2" in agent.say("alarms")
+    second = agent.json("alarms ack 1 --by ward")
+    assert (second["acknowledged_by"], second["acknowledged_before"]) == ("nurse-station-2", True)
+    assert "it was acknowledged before" in agent.say("alarms ack 1 --by ward")
     agent.refused("alarms ack 2 --by ward", "no-such-alarm")
     assert "--by" in agent.call("alarms ack 1").stderr
 
@@ -178,7 +210,7 @@ def test_a_command_waits_for_another_that_writes(device, typed) -> None:
     command = [sys.executable, "-c", HELD, state]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        line = [sys.executable, "-m", "bedside.service", "agent", "session", "open", str(device.path), "ecg"]
+        line = [sys.executable, "-m", "bedside.service", "agent", "session", "open", str(device.path), "ecg", "--new"]
         with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting.wait(3)

@@ -49,7 +49,11 @@ def test_predictions_are_filtered(agent) -> None:
     assert {one["model_name"] for one in found} == {"tiny"}
     session = found[-1]["session"]
     assert {one["session"] for one in agent.json(f"predictions --session {session}")} == {session}
-    assert agent.json("predictions --stream other") == []
+    assert {one["session"] for one in agent.json(f"predictions --session {session[:8]}")} == {session}
+    assert "it has wrist" in agent.refused("predictions --stream wrsit", "no-such-stream")
+    assert f"session list {agent.path}" in agent.refused("predictions --session nope", "no-such-session")
+    agent.refused("label list --stream wrsit", "no-such-stream")
+    agent.refused("session list --stream wrsit", "no-such-stream")
     assert agent.json("predictions --model other") == []
     assert len(agent.json("predictions --model tiny --stream wrist --limit 3")) == 3
     assert "no predictions yet" in agent.say("predictions --model other")
@@ -76,6 +80,10 @@ def test_a_file_is_decided(agent, tmp_path) -> None:
     agent.refused(f"predict {tmp_path / 'window.npy'} --model other", "no-such-model")
     np.save(tmp_path / "short.npy", window[:3])
     agent.refused(f"predict {tmp_path / 'short.npy'}", "bad-window")
+    np.save(tmp_path / "turned.npy", window.T)
+    assert "transposed" in agent.refused(f"predict {tmp_path / 'turned.npy'}", "bad-window")
+    np.save(tmp_path / "flat.npy", window.ravel())
+    assert "of 1 dimensions" in agent.refused(f"predict {tmp_path / 'flat.npy'}", "bad-window")
     (tmp_path / "words.csv").write_text("a,b\n")
     agent.refused(f"predict {tmp_path / 'words.csv'}", "bad-window-file")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
@@ -95,6 +103,9 @@ def test_what_asks_the_agent_says_that_it_does_not_run(device, typed) -> None:
         ("bedside agent session ", {"open", "close", "list", "consent"}),
         ("bedside agent label i", {"import"}),
         ("bedside agent alarms ", {"list", "ack", "follow", "dir"}),
+        ("bedside agent predictions ", {"list", "explain", "dir"}),
+        ("bedside agent predictions --", {"--limit", "--follow", "--help"}),
+        ("bedside agent predictions gateway --", {"--limit", "--follow", "--help"}),
         ("bedside agent predictions e", {"explain"}),
         ("bedside agent top --", {"--once", "--json", "--help"}),
         ("bedside agent session consent d s ", {"give", "withdraw"}),
@@ -109,8 +120,38 @@ def test_a_shell_completes_commands_options_and_answers(typed_words, offered) ->
     }
     code = "import sys; sys.argv = ['bedside']; from bedside.service.cli import cli; cli(prog_name='bedside')"
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
-    found = {word for line in done.stdout.splitlines() for word in line.split(",")}
+    lines = done.stdout.splitlines()
+    assert "dir" not in [line.split(",")[0] for line in lines[1:]], "where bash offers folders, it forgets words before"
+    found = {word for line in lines for word in line.split(",")}
     assert offered <= found, done.stdout + done.stderr
+
+
+def test_help_of_a_group_tells_the_options_of_its_plain_form() -> None:
+    for group, option in (("predictions", "--limit"), ("alarms", "--open")):
+        code = f"from bedside.service.cli import run; run(['agent', '{group}', '--help'])"
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
+        assert option in shown
+        assert "DIRECTORY | COMMAND" in shown
+
+
+def test_a_terminal_without_unicode_is_no_defect(agent, monkeypatch) -> None:
+    number = agent.json("predictions --limit 1")[0]["id"]
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for line in (f"predictions explain {number}", "top --once", "predictions"):
+        assert agent.say(line).isascii()
+
+
+def test_health_waits_for_an_agent_that_is_not_up_yet(device, typed) -> None:
+    assert typed(device.path).call("health --wait 0.5").returncode == 2
+    config = device.path / "agent.toml"
+    config.write_text(f"{config.read_text()}\n[link]\nenabled = false\n")
+    device.start()
+    done = typed(device.path).call("health --wait 50")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "OK"), done.stdout
+
+
+def test_a_command_without_a_device_says_how_to_make_one(tmp_path, typed) -> None:
+    assert f"bedside agent init {tmp_path}" in typed(tmp_path).refused("status", "config-missing")
 
 
 def test_every_command_explains_itself_and_reads_have_json() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -21,7 +22,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from bedside.agent.buffer.rows import Alarm, Prediction
-from bedside.agent.cli.glance import Glance, Stored
+from bedside.agent.cli.glance import Glance, Stored, Watcher
 from bedside.agent.cli.screen import draw
 from bedside.agent.cli.sparks import bar, sparkline
 from bedside.proto.v1 import device_pb2, local_pb2
@@ -31,9 +32,9 @@ S = 1_000_000_000
 TOP = [sys.executable, "-m", "bedside.service", "agent", "top"]
 
 
-def shown(glance: Glance, width: int, height: int = 40) -> str:
-    console = Console(width=width, height=height, force_terminal=False, record=True, file=io.StringIO())
-    console.print(draw(glance, height))
+def shown(glance: Glance, width: int, height: int | None = 40) -> str:
+    console = Console(width=width, height=height or 200, force_terminal=False, record=True, file=io.StringIO())
+    console.print(draw(glance, height, width))
     return console.export_text()
 
 
@@ -70,7 +71,7 @@ def busy(streams: int = 3, rows: int = 8) -> Glance:
     return Glance(T0, stored, status, {long: 1e9}, 1e12)
 
 
-@pytest.mark.parametrize("width", [80, 81, 100, 132, 240])
+@pytest.mark.parametrize("width", [60, 79, 80, 81, 100, 132, 240])
 def test_no_line_is_wider_than_the_terminal_and_every_border_closes(width) -> None:
     lines = shown(busy(), width).splitlines()
     assert max(cell_len(line) for line in lines) <= width
@@ -85,6 +86,63 @@ def test_the_screen_is_no_higher_than_the_terminal(height) -> None:
     calm = busy(streams=2)
     assert len(shown(calm, 80, height).splitlines()) <= height
     assert len(shown(calm, 80, 50).splitlines()) > len(shown(calm, 80, 24).splitlines())
+
+
+def test_at_ten_rows_alarms_and_predictions_come_first() -> None:
+    top = shown(busy(), 80, 10).splitlines()[:10]
+    assert any("alarms" in line for line in top)
+    assert sum("△" in line or "▲" in line for line in top) == 3
+    paper = shown(busy(16), 80, None).splitlines()
+    assert "alarms" in paper[-5], "on paper there is room for everything in its order"
+
+
+def test_sixty_columns_cut_no_clock_no_model_and_no_legend() -> None:
+    stage = local_pb2.StageLatency(stage="decide", count=9, p50_us=480, p99_us=12_300)
+    status = local_pb2.AgentStatus(
+        device="d-5e0c491f1ae30faf", site="hospital-north", uptime_s=90_000, rss_bytes=80 << 20,
+        models=[local_pb2.ModelStatus(name="activity-ward-3", runtime="litert", stages=[stage])],
+    )  # fmt: skip
+    text = shown(Glance(T0, Stored(), status, {"activity-ward-3": 1.5}), 60)
+    for words in ("hospital-north", "activity-ward-3", ".48/12", "p50/p99 in ms ─"):
+        assert words in text
+    assert re.search(r"\d\d:\d\d:\d\d", text)
+
+
+async def test_rates_are_means_over_ten_seconds_and_begin_anew_with_the_agent() -> None:
+    class Reader:
+        def last_prediction(self):
+            return None
+
+        def alarms(self, *_args, **_named):
+            return []
+
+    class Agent:
+        made, uptime_s = 0, 100
+
+        async def status(self):
+            return local_pb2.AgentStatus(
+                uptime_s=self.uptime_s, models=[local_pb2.ModelStatus(name="har", predictions=self.made)]
+            )
+
+    class Clock:
+        at_s = 0.0
+
+        def now_ns(self):
+            return T0
+
+        def monotonic_s(self):
+            return self.at_s
+
+    agent, clock = Agent(), Clock()
+    watcher = Watcher(agent, Reader(), clock)
+    rates = []
+    for second in range(31):  # one decision in one second, two in the next
+        clock.at_s, agent.uptime_s, agent.made = float(second), 100 + second, second + second // 2
+        rates.append((await watcher.look()).predictions_per_s.get("har"))
+    assert rates[0] is None
+    assert rates[10:] == [1.5] * 21
+    clock.at_s, agent.uptime_s, agent.made = 31.0, 0, 2
+    assert (await watcher.look()).predictions_per_s == {}
 
 
 def test_what_streams_and_models_are_called_reaches_no_terminal_as_commands() -> None:
@@ -107,6 +165,19 @@ def test_numbers_that_matter_are_there_at_eighty_columns() -> None:
     for words in ("50 Hz", "1.56", ".48/12", "7", "128.0 MiB of 512.0 MiB", "25%", "2 h", "14.2 KiB/s", "walk", "0.98",
                   "fall", "2 min", "no site yet"):  # fmt: skip
         assert words in text
+
+
+def test_a_prediction_has_an_age_and_an_old_one_is_dim() -> None:
+    made = [Prediction("wrist", "x", T0, T0 - age_s * S, label, 0.98, b"", 0.0, "har", 3)
+            for label, age_s in (("walk", 20), ("rest", 200 * 60))]  # fmt: skip
+    console = Console(width=100, height=40, force_terminal=True, color_system="standard", file=io.StringIO())
+    console.print(draw(Glance(T0, Stored({}, made)), 40))
+    fresh, old = (line for line in console.file.getvalue().splitlines() if "wrist" in line)
+    assert "20 s" in fresh
+    assert "3 h" in old
+    green, dim = "\x1b[32m", "\x1b[2m"
+    assert f"{green}walk" in fresh
+    assert f"{dim}rest" in old
 
 
 def test_an_agent_that_is_away_is_said_and_what_is_stored_still_shown() -> None:
@@ -138,6 +209,12 @@ def test_one_frame_needs_no_terminal(running) -> None:
         assert words in done.stdout
     signal_row = next(line for line in done.stdout.splitlines() if "wrist" in line)
     assert set(signal_row) & set("▁▂▃▄▅▆▇█"), "the newest seconds of the signal are drawn"
+
+
+def test_paper_is_as_wide_as_columns_says(running) -> None:
+    environ = os.environ | {"COLUMNS": "60"}
+    done = subprocess.run([*TOP, str(running.path), "--once"], capture_output=True, text=True, timeout=60, env=environ)
+    assert max(cell_len(line) for line in done.stdout.splitlines()) == 60
 
 
 def test_json_is_an_object_per_refresh_and_ctrl_c_ends_it_cleanly(running) -> None:

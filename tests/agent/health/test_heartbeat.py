@@ -24,6 +24,7 @@ FACTS = AgentFacts(
     streams=[StreamFacts("wrist", True, 50.0, 900, 0, 2, 1, 61_000)],
     models=[],
     open_alarms=0,
+    raised_alarms=0,
     predictions=77,
     last_prediction_age_ms=9_000,
     model_running=b"r" * 32,

@@ -220,7 +220,7 @@ async def test_after_a_start_with_a_rotten_checkpoint_the_bundles_own_parameters
     await ward.client.step()
     active = ward.active()
     rot(ward, active.checkpoint)
-    agent = Agent(device.path, load_agent_config(device.path), CLOCK, ENTROPY)
+    agent = Agent(device.path, load_agent_config(device.path), CLOCK, ENTROPY, "1.0")
     await agent._serving.start()
     assert agent._pipeline.model_digest.hex() == active.bundle
     assert ward.active().checkpoint == ""

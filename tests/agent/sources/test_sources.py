@@ -4,14 +4,14 @@ import asyncio
 import itertools
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.config import SourceConfig
 from bedside.agent.sources.marks import Annotator, Track, read_track
-from bedside.agent.sources.registry import ReplayConfig, SourceConfig, SourceContext, build_source
+from bedside.agent.sources.registry import KINDS, SourceContext, build_source, options_of, typed_source
 from bedside.agent.sources.replay import ReplaySource
 from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
@@ -19,6 +19,7 @@ from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Quality
 from bedside.firmware_bridge.recording import Label, Recording, write_recording
 from bedside.service.platform import SystemClock, SystemEntropy
+from bedside.service.text import bounded
 
 S = StreamId("wrist")
 T0 = 1_700_000_000_000_000_000
@@ -184,13 +185,36 @@ async def test_an_error_of_the_consumer_is_not_swallowed() -> None:
 def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_path: Path) -> None:
     write_recording(tmp_path / "r.npz", made())
     context = SourceContext(SystemClock(), lambda stream: 2**62, tmp_path)
-    raw = {"kind": "replay", "name": "a", "stream": "wrist", "data": "r.npz", "speed": 2}
-    source = build_source(msgspec.convert(raw, SourceConfig), context)
+    raw = {"stream": "wrist", "data": "r.npz", "speed": 2}
+    source = build_source(typed_source(SourceConfig(kind="replay", name="a", options=raw)), context)
     assert isinstance(source, ReplaySource)
     assert source.end_ns == 2**62
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert({**raw, "sped": 1}, SourceConfig)
+    missing = SourceConfig(kind="replay", name="a", options={**raw, "data": "none.npz"})
     with pytest.raises(ConfigError):
-        build_source(ReplayConfig("a", "wrist", "none.npz"), context)
-    serial = {"kind": "serial", "name": "b", "stream": "wrist", "port": "/dev/ttyACM0", "labels": "r.npz"}
-    assert build_source(msgspec.convert(serial, SourceConfig), context).name == "b"
+        build_source(typed_source(missing), context)
+    serial = {"stream": "wrist", "port": "/dev/ttyACM0", "labels": "r.npz"}
+    board = SourceConfig(kind="serial", name="b", options=serial)
+    assert build_source(typed_source(board), context).name == "b"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("replay", {"sped": 1}, "did you mean 'speed'? replay takes stream: id of the stream; data: recording"),
+        ("serial", {"xyz": 1}, "serial takes stream: id of the stream; port: device file; baud: bits per second"),
+        ("serial", {"stream": "a", "port": "b", "baud": "fast"}, "baud: bits per second"),
+        ("bluetooth", {}, "the kinds are replay, serial"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_those_that_there_are(kind, options, said) -> None:
+    with pytest.raises(ConfigError) as refused:
+        typed_source(SourceConfig(kind=kind, name="a", options=options))
+    assert refused.value.code == "source-config"
+    assert refused.value.remedy.startswith(said) or said in refused.value.remedy
+    assert "…" not in bounded(refused.value.remedy), "the list is not cut on its way to the terminal"
+
+
+def test_every_option_of_every_kind_is_described() -> None:
+    for kind in KINDS.values():
+        assert set(options_of(kind)) == set(kind.__struct_fields__) - {"name"}
+        assert all(options_of(kind).values())

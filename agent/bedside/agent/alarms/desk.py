@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bedside.agent.alarms.machine import Act, Effect, Happens, Observation, Phase, Watch, end, happen, observe, resume
+from bedside.agent.alarms.unwatched import Decider, unwatched
 from bedside.agent.api.follow import AlarmFollowers
 from bedside.agent.api.messages import alarm_message
 from bedside.agent.buffer.alarms import AlarmTable
@@ -81,6 +82,7 @@ class AlarmDesk:
         self._breaks: Counter[_Key] = Counter()
         self._open: dict[_Key, _Entry] = {}
         self._over: dict[_Key, _Entry] = {}  # the latest of each, which may relapse
+        self._heard: set[str] = set()
         self._waiting: list[_Entry] = []
         self._tried_s = 0.0
         self.store_error: StoreError | None = None
@@ -93,9 +95,10 @@ class AlarmDesk:
         """Alarms with a change that is not stored yet."""
         return len(self._waiting)
 
-    def unwatched(self, labels: Collection[str]) -> list[str]:
-        """Rules whose label is none of these."""
-        return [rule.name for rule in self._rules.values() if rule.label and rule.label not in labels]
+    def unwatched(self, deciders: Mapping[str, Decider], fed: Collection[str], *, patient: bool) -> list[str]:
+        """Why rules cannot be raised; `patient` while a record may still be the first of its kind."""
+        heard = self._rules.keys() if patient else self._heard
+        return unwatched(self._rules.values(), deciders, fed, heard)
 
     def decided(self, name: str, decision: Decision, stretch: int, number: int) -> None:
         """Hold a decision of a slot, stored under a number, against the rules of its stream."""
@@ -114,6 +117,7 @@ class AlarmDesk:
         """Hold a record against the rules of its stream."""
         for rule in self._rules.values():
             if rule.field in record.values and rule.stream in ("", record.stream):
+                self._heard.add(rule.name)
                 seen = Observation(session, 0, record.time_ns, record.values[rule.field])
                 self._observe(rule, record.stream, seen, 0)
         self._store()
@@ -143,9 +147,15 @@ class AlarmDesk:
         """
         return self._table.newest(limit, open_only=open_only)
 
-    def unseen(self) -> int:
-        """How many alarms are raised and not acknowledged."""
-        return sum(not entry.alarm.acknowledged_ns for entry in self._open.values())
+    def count_open(self) -> tuple[int, int]:
+        """How many alarms are open, those that wait for the disk among them, and how many of these have not cleared.
+
+        Raises:
+            StoreError: `store-read`.
+        """
+        found, lasting = self._table.count_open()
+        fresh = [entry.alarm for entry in self._waiting if not entry.alarm.number]
+        return found + len(fresh), lasting + sum(not alarm.cleared_ns for alarm in fresh)
 
     def acknowledge(self, number: int, by: str) -> Alarm:
         """Note durably that somebody has seen an alarm, and tell it; a second time changes nothing.

@@ -222,7 +222,7 @@ def life_of(alarm: Alarm) -> Life:
 
 
 def happen(alarm: Alarm, event: Happens, time_ns: int, by: str = "") -> Alarm | None:
-    """The alarm after an event at `time_ns`; None where the table says that it changes nothing, or for a late relapse."""
+    """The alarm after an event at `time_ns`; None where nothing changes by the table, or a relapse is late."""
     if (life_of(alarm), event) not in LIFE:
         return None
     time_ns = max(1, time_ns)  # 0 stands for never

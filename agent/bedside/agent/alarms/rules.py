@@ -29,7 +29,7 @@ def check_rules(rules: Sequence[AlarmRule]) -> None:
             if rule.stream:
                 check_id(rule.stream, "stream")
         except MalformedError as error:
-            raise _bad(f"alarm {rule.name[:40]!r}: {error}") from error
+            raise _bad(f"alarm {rule.name[:40]!r}: {error.sentence}") from error
         if rule.name in names:
             raise _bad(f"two alarms are called {rule.name}")
         names.add(rule.name)

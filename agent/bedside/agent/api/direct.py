@@ -14,7 +14,9 @@ from bedside.agent.buffer.rows import Alarm, Label, Session
 class Changes(Protocol):
     """Every change; `bedside.agent.client.LocalAgent` has the same methods, and says what each of them refuses."""
 
-    async def open_session(self, stream: str, *, consent_training: bool | None = None, origin: str = "api") -> Session:
+    async def open_session(
+        self, stream: str, *, consent_training: bool | None = None, origin: str = "api", new_stream: bool = False
+    ) -> Session:
         """Begin a session on a stream."""
 
     async def close_session(self, stream: str) -> Session:
@@ -26,8 +28,8 @@ class Changes(Protocol):
     async def forget(self, session: str) -> Mapping[str, int]:
         """Erase everything of a session."""
 
-    async def add_labels(self, labels: Sequence[Label]) -> Added:
-        """Store labels, all or none."""
+    async def add_labels(self, labels: Sequence[Label], *, check_only: bool = False) -> Added:
+        """Store labels, all or none; or only say what would be refused."""
 
     async def withdraw_label(self, number: int) -> Label:
         """Mark a label as withdrawn."""
@@ -44,9 +46,11 @@ class DirectChanges:
         self._labels = labels
         self._alarms = alarms
 
-    async def open_session(self, stream: str, *, consent_training: bool | None = None, origin: str = "api") -> Session:
+    async def open_session(
+        self, stream: str, *, consent_training: bool | None = None, origin: str = "api", new_stream: bool = False
+    ) -> Session:
         """Begin a session on a stream."""
-        return self._sessions.open(stream, consent_training=consent_training, origin=origin)
+        return self._sessions.open(stream, consent_training=consent_training, origin=origin, new_stream=new_stream)
 
     async def close_session(self, stream: str) -> Session:
         """End the stream's session."""
@@ -60,9 +64,9 @@ class DirectChanges:
         """Erase everything of a session."""
         return self._sessions.forget(session)
 
-    async def add_labels(self, labels: Sequence[Label]) -> Added:
-        """Store labels, all or none."""
-        return self._labels.add(labels)
+    async def add_labels(self, labels: Sequence[Label], *, check_only: bool = False) -> Added:
+        """Store labels, all or none; or only say what would be refused."""
+        return self._labels.add(labels, check_only=check_only)
 
     async def withdraw_label(self, number: int) -> Label:
         """Mark a label as withdrawn."""

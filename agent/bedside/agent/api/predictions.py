@@ -38,7 +38,7 @@ class ServedModels(Protocol):
 
         Args:
             model: name; may be empty when one serves.
-            values: (length * channels,) float32, finite, in C order and the stream's physical unit.
+            values: (length, channels) float32, finite, in the stream's physical unit.
 
         Raises:
             ProtocolError: `no-such-model`, `which-model`.
@@ -96,7 +96,14 @@ class PredictionCalls:
         """Decide one window of the caller's own; nothing of it is stored."""
         if request.model:
             check_id(request.model, "model")
-        return await self._models.predict(request.model, window_values(request.values))
+        values = window_values(request.values)
+        if values.size != request.length * request.channels:
+            raise MalformedError(
+                "bad-window",
+                f"{values.size} values are no window of {request.length} samples of {request.channels} channels",
+                remedy="say how many samples and channels the values are",
+            )
+        return await self._models.predict(request.model, values.reshape(request.length, request.channels))
 
     async def explain(self, request: local_pb2.ExplainRequest) -> local_pb2.Explanation:
         """Why a stored prediction came out as it did."""

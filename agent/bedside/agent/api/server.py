@@ -86,7 +86,10 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
     ) -> wire.Session:
         consent = request.consent_training if request.HasField("consent_training") else None
         origin = request.origin or "api"
-        return session_message(self._calls.sessions.open(request.stream, consent_training=consent, origin=origin))
+        opened = self._calls.sessions.open(
+            request.stream, consent_training=consent, origin=origin, new_stream=request.new_stream
+        )
+        return session_message(opened)
 
     async def CloseSession(
         self, request: wire.CloseSessionRequest, _context: Context[wire.CloseSessionRequest, wire.Session]

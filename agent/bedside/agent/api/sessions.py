@@ -6,13 +6,15 @@ belongs to the session before, everything that arrives later to the one after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, Protocol
 
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
+from bedside.agent.buffer.sessions import BY_HAND
 from bedside.agent.buffer.store import BufferStore
-from bedside.core.clock import Clock
+from bedside.agent.naming import find_session, find_stream
+from bedside.agent.trusted_time import YEAR_NS
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.ids import SessionId, StreamId, check_id
 from bedside.service.text import bounded
@@ -21,7 +23,12 @@ DEFAULT_SESSIONS: Final = 1_000
 MAX_SESSIONS: Final = 10_000
 """Sessions of one answer: some 100 bytes each."""
 
-ORIGINS: Final = ("cli", "api")
+
+class Now(Protocol):
+    """What gives the time."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the Unix epoch, UTC. May raise RefusedError `clock-implausible`."""
 
 
 class SessionCalls:
@@ -31,9 +38,10 @@ class SessionCalls:
         self,
         store: BufferStore,
         reader: BufferReader,
-        clock: Clock,
+        clock: Now,
         gap_s: float,
         erase: Callable[[SessionId], Mapping[str, int]] | None = None,
+        configured: Collection[str] = (),
     ) -> None:
         """Work on an open store.
 
@@ -43,30 +51,41 @@ class SessionCalls:
             clock: gives the time where a stream is silent.
             gap_s: silence that ends a session, seconds.
             erase: erases a session from the whole device; absent = from the store, where there is nothing else.
+            configured: streams that the configuration names, whether anything of them is stored or not.
         """
         self._store = store
         self._reader = reader
         self._clock = clock
         self._gap_ns = round(gap_s * 1e9)
         self._erase = erase or store.forget
-        self._pending: set[str] = set()
+        self._configured = configured
+        self._pending: set[SessionId] = set()
 
     def newest(self, stream: str, limit: int) -> list[Session]:
         """The newest sessions of a stream, or of all where it is empty, in the order in which they were opened."""
         name = StreamId(check_id(stream, "stream")) if stream else None
         return self._reader.sessions(name, newest=min(limit or DEFAULT_SESSIONS, MAX_SESSIONS))
 
-    def open(self, stream: str, *, consent_training: bool | None, origin: str) -> Session:
+    def open(self, stream: str, *, consent_training: bool | None, origin: str, new_stream: bool = False) -> Session:
         """Open a session, and close the one before.
+
+        Args:
+            stream: one that is configured or stored.
+            consent_training: None to leave it at what holds for the stream.
+            origin: `cli` or `api`.
+            new_stream: it may be one that is yet to come.
 
         Raises:
             MalformedError: `bad-id` or `bad-origin`.
-            ProtocolError: `sessions-full`.
+            ProtocolError: `no-such-stream` or `sessions-full`.
+            RefusedError: `clock-implausible`.
             StoreError: `store-write`.
         """
         name = StreamId(check_id(stream, "stream"))
-        if origin not in ORIGINS:
-            raise MalformedError("bad-origin", f"{bounded(origin, 40)!r} is no origin: {' or '.join(ORIGINS)}")
+        if origin not in BY_HAND:
+            raise MalformedError("bad-origin", f"{bounded(origin, 40)!r} is no origin: {' or '.join(BY_HAND)}")
+        if not new_stream and self._store.ahead.current(name) is None:
+            find_stream(self._reader, name, self._configured, remedy="for a stream that is yet to come: --new")
         self._store.ahead.settle(now=True)  # what the disk refused before comes first
         self._store.check_sessions()
         session = self._store.sessions.open(name, self._reached_ns(name), origin, consent_training=consent_training)
@@ -78,6 +97,7 @@ class SessionCalls:
         Raises:
             MalformedError: `bad-id`.
             ProtocolError: `no-open-session`.
+            RefusedError: `clock-implausible`.
             StoreError: `store-write`.
         """
         name = StreamId(check_id(stream, "stream"))
@@ -85,7 +105,9 @@ class SessionCalls:
         session = self._store.sessions.close(name, self._reached_ns(name))
         if session is None:
             raise ProtocolError(
-                "no-open-session", f"no session of stream {name} is open", remedy="bedside agent session list"
+                "no-open-session",
+                f"no session of stream {name} is open",
+                remedy="bedside agent session list DIRECTORY",
             )
         return self.find(session)
 
@@ -110,29 +132,20 @@ class SessionCalls:
             StoreError: `erase-pending`: the rows are gone, but a reader still keeps their pages; ask once more, when it
                 has ended. `store-write`: nothing was erased.
         """
-        if session not in self._pending:
-            self.find(session)
-        self._pending.add(session)
-        rows = self._erase(SessionId(session))
-        self._pending.discard(session)
+        name = SessionId(session)
+        if name not in self._pending:
+            name = self.find(session).session
+        self._pending.add(name)
+        rows = self._erase(name)
+        self._pending.discard(name)
         return rows
 
     def find(self, session: str) -> Session:
-        """One session.
-
-        Raises:
-            ProtocolError: `no-such-session`.
-        """
-        found = self._reader.session(SessionId(session))
-        if found is None:
-            raise ProtocolError(
-                "no-such-session",
-                f"there is no session {bounded(session, 32)!r} on this device",
-                remedy="bedside agent session list",
-            )
-        return found
+        """One session, by its id or the beginning of it. Raises as `find_session`."""
+        return find_session(self._reader, session)
 
     def _reached_ns(self, stream: StreamId) -> int:
         """Where the stream's signal stands; now, where it has been silent for too long."""
-        now_ns, last_ns = self._clock.now_ns(), self._store.sessions.last_end_ns(stream)
+        now_ns = self._clock.now_ns()
+        last_ns = self._store.sessions.last_end_ns(stream, now_ns + YEAR_NS)
         return last_ns if last_ns > now_ns - self._gap_ns else now_ns

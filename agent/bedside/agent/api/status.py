@@ -76,6 +76,8 @@ def status_message(facts: AgentFacts, buffer: BufferStatus) -> AgentStatus:
         models=[_model_message(model) for model in facts.models],
         buffer=buffer,
         open_alarms=facts.open_alarms,
+        raised_alarms=facts.raised_alarms,
+        last_prediction_age_ms=facts.last_prediction_age_ms,
         predictions=facts.predictions,
         model_running=facts.model_running,
         link=facts.components["link"].sentence,
@@ -103,5 +105,5 @@ def _model_message(model: ModelFacts) -> ModelStatus:
             )
             for found in model.latencies
         ],
-        error=model.error,
+        error=model.error or model.idle,
     )

@@ -45,6 +45,11 @@ class AlarmTable:
         rows = self._database.rows(f"SELECT * FROM alarms {where} ORDER BY id DESC LIMIT ?", (limit,))  # ours
         return [alarm_of(row) for row in reversed(rows)]
 
+    def count_open(self) -> tuple[int, int]:
+        """How many are not both cleared and acknowledged, and how many of these have not cleared."""
+        row = self._database.row(f"SELECT count(*), coalesce(sum(cleared_ns = 0), 0) FROM alarms WHERE {_OPEN}")  # ours
+        return (row[0], row[1]) if row is not None else (0, 0)
+
     def latest(self) -> list[Alarm]:
         """The newest alarm of every rule and stream."""
         rows = self._database.rows(
@@ -60,7 +65,9 @@ class AlarmTable:
         """
         row = self._database.row("SELECT * FROM alarms WHERE id = ?", (number,))
         if row is None:
-            raise ProtocolError("no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms")
+            raise ProtocolError(
+                "no-such-alarm", f"there is no alarm {number}", remedy="bedside agent alarms list DIRECTORY"
+            )
         return alarm_of(row)
 
 

@@ -7,12 +7,13 @@ prepared. So nothing is lost or stored twice, wherever a process is killed.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from bedside.agent.buffer.derived import SealedWindow, seal_summary
-from bedside.agent.buffer.eviction import Evictor, count
+from bedside.agent.buffer.eviction import Evictor, count, count_all
 from bedside.agent.buffer.rows import Session, Summary
 from bedside.agent.buffer.schema import LAST_NS, ids_of
 from bedside.agent.buffer.seal import Sealer
@@ -91,10 +92,15 @@ class ExpiredRows:
     sessions: Sequence[SessionId] = field(default=())
 
     def apply(self, tx: sqlite3.Connection, sealer: Sealer, evictor: Evictor, streams: Mapping[StreamId, int]) -> bool:
-        """Delete them; a session's counters stay, without its name."""
+        """Delete and count them; a session's counters stay, without its name."""
         del sealer, evictor, streams
+        gone: Counter[tuple[str, str, str]] = Counter()
         key = "prediction" if self.table == "explanations" else "id"
-        tx.executemany(f"DELETE FROM {self.table} WHERE {key} = ?", [(place,) for place in self.keys])
+        for place in self.keys:
+            row = tx.execute(f"DELETE FROM {self.table} WHERE {key} = ? RETURNING session", (place,)).fetchone()
+            if row is not None:
+                gone[*_of_session(tx, row["session"]), f"expired-{self.table}"] += 1
+        count_all(tx, gone)
         for session in self.sessions:
             _delete_session(tx, session)
         return True
@@ -123,9 +129,20 @@ def _delete_session(tx: sqlite3.Connection, session: SessionId) -> None:
     ).fetchone()
     if row is None:
         return
+    stream, _ = _of_session(tx, session)
+    for table in ("labels", "alarms", "windows", "explanations"):
+        gone = tx.execute(f"DELETE FROM {table} WHERE session = ?", (session,)).rowcount
+        if gone:
+            count(tx, stream, session, f"expired-{table}", gone)
     for stream, name, value in tx.execute(
         "SELECT stream, name, value FROM counters WHERE session = ?", (session,)
     ).fetchall():
         count(tx, stream, "", name, value)
-    for table in ("counters", "labels", "alarms", "windows", "explanations", "sessions"):
+    for table in ("counters", "sessions"):
         tx.execute(f"DELETE FROM {table} WHERE session = ?", (session,))
+
+
+def _of_session(tx: sqlite3.Connection, session: str) -> tuple[str, str]:
+    """Stream and name of a session to count under; both empty where it is gone."""
+    row = tx.execute("SELECT stream FROM sessions WHERE session = ?", (session,)).fetchone()
+    return (row["stream"], session) if row is not None else ("", "")

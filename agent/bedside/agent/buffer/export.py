@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, Protocol, get_args
 
@@ -18,9 +18,10 @@ import numpy as np
 from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
-from bedside.core.errors import ConfigError, StoreError, UnavailableError
+from bedside.core.errors import ConfigError, ProtocolError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.files import durable_file
+from bedside.service.text import bounded
 
 What = Literal["signal", "records", "labels", "predictions", "summaries"]
 WHATS: Final[tuple[str, ...]] = get_args(What)
@@ -67,22 +68,28 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-def export(reader: BufferReader, selection: Selection, path: Path, advance: Callable[[float], None]) -> int:
+def export(
+    reader: BufferReader,
+    selection: Selection,
+    path: Path,
+    advance: Callable[[float], None],
+    begin: Callable[[], None] = lambda: None,
+) -> int:
     """Write what is selected into `path`, durably and readable for its owner alone; return the number of rows.
 
     Args:
         reader: of the buffer.
         selection: what to write.
-        path: ends with `.csv` or `.parquet`.
+        path: ends with one of `SUFFIXES`.
         advance: told how many more sessions are done.
+        begin: called before the first row is written.
 
     Raises:
-        ConfigError: `export-format`, `export-form`.
+        ConfigError: `export-form`.
         UnavailableError: `extra-missing`.
-        StoreError: `file-write`, `store-read`; no file appears. `nothing-found` when nothing is selected.
+        ProtocolError: `nothing-found` when nothing is selected.
+        StoreError: `file-write`, `store-read`. No file appears with any of them.
     """
-    if path.suffix not in SUFFIXES:
-        raise ConfigError("export-format", f"{path.name} is neither CSV nor Parquet", remedy="name it .csv or .parquet")
     open_writer = _parquet_writer() if path.suffix == ".parquet" else _CsvWriter
     rows = 0
     with durable_file(path) as file:
@@ -90,6 +97,7 @@ def export(reader: BufferReader, selection: Selection, path: Path, advance: Call
         names: list[str] = []
         for columns in _batches(reader, selection, advance):
             if writer is None:
+                begin()
                 names, writer = list(columns), open_writer(file)
             if list(columns) != names:
                 raise ConfigError(
@@ -100,11 +108,27 @@ def export(reader: BufferReader, selection: Selection, path: Path, advance: Call
             writer.write(columns)
             rows += len(next(iter(columns.values())))
         if writer is None:
-            raise StoreError(
-                "nothing-found", "nothing is stored that this selects", remedy="bedside agent session list"
-            )
+            raise _nothing(reader, selection)
         writer.close()
     return rows
+
+
+def _nothing(reader: BufferReader, selection: Selection) -> ProtocolError:
+    """Which part of the selection leaves nothing."""
+    stream, session = bounded(selection.stream, 64), bounded(selection.session, 32)
+    wide = replace(selection, from_ns=0, to_ns=None)
+    where = (f" of stream {stream}" if stream else "") + (f" in session {session}" if session else "")
+    remedy = "`bedside agent db status DIR` says what there is"
+    if not sessions_of(reader, wide):
+        sentence = f"there is no session{where}" if session else f"nothing is stored{where}"
+        return ProtocolError("nothing-found", sentence, remedy="`bedside agent session list DIR` says what there is")
+    if next(_batches(reader, wide, lambda _sessions: None), None) is not None:
+        return ProtocolError(
+            "nothing-found", f"--from and --to leave no {selection.what}{where}", remedy="choose other times"
+        )
+    if selection.what == "summaries":
+        remedy = "they are made when signal leaves the buffer, after raw_hours of agent.toml"
+    return ProtocolError("nothing-found", f"there are no {selection.what}{where}", remedy=remedy)
 
 
 def sessions_of(reader: BufferReader, selection: Selection) -> list[Session]:

@@ -16,7 +16,15 @@ from bedside.agent.buffer.derived import open_explanation, open_summary, open_wi
 from bedside.agent.buffer.part import NS_PER_S
 from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.salvage import SEALED, set_aside_files
-from bedside.agent.buffer.schema import MIGRATIONS, OF_A_SESSION, PART_BITS, STREAM_BITS, second_of, stream_number_of
+from bedside.agent.buffer.schema import (
+    MIGRATIONS,
+    OF_A_SESSION,
+    PART_BITS,
+    SALVAGE,
+    STREAM_BITS,
+    second_of,
+    stream_number_of,
+)
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAGGED, any_text, is_sound, key_columns, right_shape, shape_of
 from bedside.core.errors import MalformedError, StoreError
@@ -56,7 +64,7 @@ def describe(path: Path) -> dict[str, object]:
     """
     from sqlite_utils import Database as Tables
 
-    with closing(open_reader(path)) as connection, reading(path):
+    with closing(open_reader(path, remedy=SALVAGE)) as connection, reading(path, remedy=SALVAGE):
         tables = Tables(connection)
         pragmas = {name: int(next(connection.execute(f"PRAGMA {name}"))[0]) for name in _PRAGMAS}
         return {
@@ -83,7 +91,7 @@ def describe(path: Path) -> dict[str, object]:
 def count_rows(path: Path) -> int:
     """Rows of all tables, for a progress bar; 0 where they cannot be counted."""
     try:
-        with closing(open_reader(path)) as connection:
+        with closing(open_reader(path, remedy=SALVAGE)) as connection:
             return sum(int(next(connection.execute(f"SELECT count(*) FROM {table}"))[0]) for table in TAGGED)
     except (sqlite3.Error, StoreError):
         return 0
@@ -101,7 +109,7 @@ def verify(path: Path, sealer: Sealer, advance: Advance) -> Verdict:
         StoreError: `store-open` when there is no such file.
     """
     verdict = Verdict()
-    with closing(open_reader(path)) as connection:
+    with closing(open_reader(path, remedy=SALVAGE)) as connection:
         connection.text_factory = any_text
         try:
             _verify_file(connection, verdict)

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from bedside.agent.buffer.alarms import alarm_of
+from bedside.agent.buffer.decoding import label_of, prediction_of, session_of
 from bedside.agent.buffer.derived import open_explanation, open_summary, open_window
 from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import Swept
@@ -18,7 +19,7 @@ from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Run, offset_ns
 from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Session, StoredWindow, Summary
-from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, ids_of, second_of
+from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, SALVAGE, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAG, any_text, is_sound
 from bedside.agent.buffer.walk import walk
@@ -75,7 +76,7 @@ class BufferReader:
         Raises:
             StoreError: `store-open`.
         """
-        self._connection = open_reader(path)
+        self._connection = open_reader(path, remedy=SALVAGE)
         self._connection.text_factory = any_text
         self._path = path
         self._sealer = Sealer(keys)
@@ -90,12 +91,28 @@ class BufferReader:
         rows = self._rows(
             "SELECT * FROM sessions WHERE ? IS NULL OR stream = ? ORDER BY number DESC LIMIT ?", stream, stream, newest
         )
-        return [_session(row) for row in reversed(rows)]
+        return [session_of(row) for row in reversed(rows)]
 
     def session(self, session: SessionId) -> Session | None:
         """One session; None when there is no such one."""
         rows = self._rows("SELECT * FROM sessions WHERE session = ?", session)
-        return _session(rows[0]) if rows else None
+        return session_of(rows[0]) if rows else None
+
+    def sessions_named(self, name: str, *, prefix: bool) -> list[Session]:
+        """The session of this id, or with `prefix` up to three whose ids begin so."""
+        rows = self._rows("SELECT * FROM sessions WHERE session = ?", name)
+        if not rows and prefix:
+            rows = self._rows("SELECT * FROM sessions WHERE substr(session, 1, ?) = ? LIMIT 3", len(name), name)
+        return [session_of(row) for row in rows]
+
+    def streams(self) -> list[StreamId]:
+        """Streams that anything is stored of."""
+        rows = self._rows("SELECT name FROM streams UNION SELECT stream FROM sessions ORDER BY 1")
+        return [StreamId(row[0]) for row in rows]
+
+    def refused(self, stream: StreamId) -> bool:
+        """Whether somebody refused that sessions of a stream which begin by themselves are trained on."""
+        return bool(self._rows("SELECT 1 FROM streams WHERE name = ? AND refused", stream))
 
     def parts(self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None) -> Iterator[Part]:
         """Yield the stored parts that touch the time from `from_ns` to `to_ns` (exclusive), in the order of time."""
@@ -183,7 +200,15 @@ class BufferReader:
         rows = self._rows(
             "SELECT * FROM labels WHERE session = ? AND (? OR NOT withdrawn) ORDER BY start_ns, id", session, withdrawn
         )
-        return [_label(row) for row in rows]
+        return [label_of(row) for row in rows]
+
+    def latest_labels(self, stream: StreamId, limit: int, *, withdrawn: bool = False) -> list[Label]:
+        """The latest labels of all sessions of a stream, by start; the withdrawn ones only when asked for."""
+        rows = self._rows(
+            "SELECT * FROM labels WHERE stream = ? AND (? OR NOT withdrawn) ORDER BY start_ns DESC, id DESC LIMIT ?",
+            *(stream, withdrawn, limit),
+        )
+        return [label_of(row) for row in reversed(rows)]
 
     def predictions(
         self, after: int = 0, limit: int = 1_000, *, session: SessionId | None = None, stream: StreamId | None = None
@@ -194,12 +219,12 @@ class BufferReader:
             " ORDER BY id LIMIT ?4",
             *(after, session, stream, limit),
         )
-        return [_prediction(row) for row in rows]
+        return [prediction_of(row) for row in rows]
 
     def prediction(self, number: int) -> Prediction | None:
         """One prediction; None when there is none of that number."""
         rows = self._rows("SELECT * FROM predictions WHERE id = ?", number)
-        return _prediction(rows[0]) if rows else None
+        return prediction_of(rows[0]) if rows else None
 
     def explanation(self, number: int) -> Explanation | None:
         """Why the prediction of that number was made; None when nobody asked.
@@ -214,7 +239,7 @@ class BufferReader:
     def last_prediction(self) -> Prediction | None:
         """The newest prediction."""
         rows = self._rows("SELECT * FROM predictions ORDER BY id DESC LIMIT 1")
-        return _prediction(rows[0]) if rows else None
+        return prediction_of(rows[0]) if rows else None
 
     def newest_parts(self, stream: StreamId, count: int) -> list[Part]:
         """The last `count` stored parts of a stream, in the order of time, when they are of the file's last minute."""
@@ -258,7 +283,7 @@ class BufferReader:
     @property
     def used_bytes(self) -> int:
         """Of the file's pages that hold something; never waits for the writer."""
-        with reading(self._path):
+        with reading(self._path, remedy=SALVAGE):
             return used_bytes(self._connection)
 
     def oldest_ns(self) -> int | None:
@@ -283,7 +308,7 @@ class BufferReader:
 
     def unexpired(self) -> list[Session]:
         """Sessions of which raw rows may be left, in the order in which they were opened."""
-        return [_session(row) for row in self._rows(
+        return [session_of(row) for row in self._rows(
             f"SELECT * FROM sessions WHERE expired_ns < {LAST_NS} ORDER BY number"
         )]  # fmt: skip
 
@@ -319,7 +344,7 @@ class BufferReader:
         return self._run(sql, parameters)
 
     def _run(self, sql: str, parameters: Sequence[str | int | bytes | None]) -> list[sqlite3.Row]:
-        with reading(self._path):
+        with reading(self._path, remedy=SALVAGE):
             rows = self._connection.execute(sql, parameters).fetchall()
         whole = bool(rows) and TAG in rows[0].keys()  # noqa: SIM118
         sound = [row for row in rows if is_sound(row)] if whole else rows
@@ -352,45 +377,3 @@ def _stretch(parts: list[Part]) -> Stretch:
     first = parts[0]
     values = np.concatenate([part.values for part in parts])
     return Stretch(first.start_ns, first.rate_hz, values, first.unit, first.metric, first.scale)
-
-
-def _session(row: sqlite3.Row) -> Session:
-    return Session(
-        SessionId(row["session"]),
-        StreamId(row["stream"]),
-        row["opened_ns"],
-        row["closed_ns"],
-        bool(row["consent_training"]),
-        row["origin"],
-        row["expired_ns"],
-        row["raw_ns"],
-        row["anchor_ns"],
-    )
-
-
-def _label(row: sqlite3.Row) -> Label:
-    return Label(
-        StreamId(row["stream"]),
-        SessionId(row["session"]),
-        row["start_ns"],
-        row["end_ns"],
-        row["label"],
-        row["origin"],
-        bool(row["withdrawn"]),
-        row["id"],
-    )
-
-
-def _prediction(row: sqlite3.Row) -> Prediction:
-    return Prediction(
-        StreamId(row["stream"]),
-        SessionId(row["session"]),
-        row["start_ns"],
-        row["end_ns"],
-        row["label"],
-        row["confidence"],
-        row["model"],
-        row["latency_s"],
-        row["model_name"],
-        row["id"],
-    )

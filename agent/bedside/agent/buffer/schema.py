@@ -26,6 +26,9 @@ MAX_PARTS: Final = 1 << PART_BITS
 LAST_NS: Final = (1 << 63) - 1
 ID_PER_SECOND: Final = 1 << (STREAM_BITS + PART_BITS)
 
+SALVAGE: Final = "see `bedside agent db verify DIR`; the agent keeps what proves itself when it starts the next time"
+"""What to do about a damaged buffer: unlike other databases, it needs no backup."""
+
 OF_A_SESSION: Final = (
     "blobs",
     "records",

@@ -6,6 +6,7 @@ Invariants:
     * A refusal of consent outlives its session: what begins on the stream without a say of its own is not trained on
       either, after a gap, a restart, a close or an erasure, until somebody consents. Consent does not outlive its
       session: what begins without a say has at most the configured default.
+    * What arrives first belongs to the session that was opened by hand, wherever the clock stood then, and stands now.
     * A session that was opened by hand waits for its signal: a source's own mark does not end it before that.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bedside.agent.buffer.schema import LAST_NS
 from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.sqlite import Database
@@ -24,7 +26,7 @@ ID_BYTES: Final = 8
 BY_HAND: Final = ("cli", "api")
 """Origins of what people and programs say; other sessions begin by themselves, or because a source says so."""
 AWAIT_NS: Final = 86_400_000_000_000
-"""For so long a session that was opened by hand waits for its first signal: a day."""
+"""A session that was opened by hand begins with its first signal, where that comes later than this: a day."""
 
 _LATEST_PREDICTIONS: Final = """
     SELECT session, max(end_ns) AS latest FROM predictions
@@ -36,17 +38,21 @@ _LATEST_PREDICTIONS: Final = """
 _NEWEST_SESSIONS: Final = "SELECT stream, consent_training, max(number) FROM sessions GROUP BY stream"
 
 
+_LAST_INSIDE: Final = """
+    SELECT max(end_ns) AS latest FROM (
+        SELECT end_ns FROM predictions WHERE session = ?1 UNION ALL SELECT end_ns FROM windows WHERE session = ?1
+        UNION ALL SELECT end_ns FROM labels WHERE session = ?1)
+    WHERE end_ns <= ?2
+"""
+
+
 @dataclass(slots=True)
 class _Current:
     session: SessionId
     opened_ns: int
     end_ns: int
-    origin: str
-
-    @property
-    def awaited(self) -> bool:
-        """Whether it was opened by hand, and nothing of it has arrived."""
-        return self.origin in BY_HAND and self.end_ns == self.opened_ns
+    awaited: bool
+    """Whether it was opened by hand, and nothing of it has arrived."""
 
 
 class Sessions:
@@ -73,6 +79,7 @@ class Sessions:
         self._database = database
         self._entropy = entropy
         self._gap_ns = gap_ns
+        self._latest_end_ns = latest_end_ns
         self._consent_training = consent_training
         self._current: dict[StreamId, _Current] = {}
         predicted = {row["session"]: row["latest"] for row in database.rows(_LATEST_PREDICTIONS)}
@@ -82,7 +89,8 @@ class Sessions:
             stream, session, opened_ns = StreamId(row["stream"]), SessionId(row["session"]), int(row["opened_ns"])
             raw_ns = latest_end_ns(stream, session, opened_ns)
             end_ns = max(opened_ns, raw_ns, predicted.get(session, 0))
-            self._current[stream] = _Current(session, opened_ns, end_ns, row["origin"])
+            awaited = row["origin"] in BY_HAND and not raw_ns and session not in predicted
+            self._current[stream] = _Current(session, opened_ns, end_ns, awaited)
         newest = {StreamId(row["stream"]): bool(row["consent_training"]) for row in database.rows(_NEWEST_SESSIONS)}
         self._closed = newest.keys() - self._current.keys()
         self._refused = {StreamId(row["name"]) for row in database.rows("SELECT name FROM streams WHERE refused")}
@@ -96,10 +104,14 @@ class Sessions:
         if not self.goes_on(stream, start_ns):
             self.open(stream, start_ns, self.unsaid_origin(stream))
         current = self._current[stream]
-        current.end_ns = max(current.end_ns, end_ns)
-        if start_ns < current.opened_ns:  # it came late: a session's times cover what is in it
-            self._database.run_tx("session began earlier", lambda tx: _begin(tx, current.session, start_ns))
+        late = current.awaited and start_ns - current.opened_ns > AWAIT_NS
+        if start_ns < current.opened_ns or late:  # a session's times cover what is in it
+            self._database.run_tx("session began", lambda tx: _begin(tx, current.session, start_ns))
             current.opened_ns = start_ns
+            if current.awaited:  # the clock was wrong when it was opened, or is right only now
+                current.end_ns = end_ns
+        current.end_ns = max(current.end_ns, end_ns)
+        current.awaited = False
         return current.session
 
     def goes_on(self, stream: StreamId, start_ns: int) -> bool:
@@ -107,8 +119,7 @@ class Sessions:
         current = self._current.get(stream)
         if current is None:
             return False
-        patience_ns = max(AWAIT_NS, self._gap_ns) if current.awaited else self._gap_ns
-        return -self._gap_ns <= start_ns - current.end_ns <= patience_ns
+        return current.awaited or abs(start_ns - current.end_ns) <= self._gap_ns
 
     def awaits(self, stream: StreamId, at_ns: int) -> bool:
         """Whether the open session was opened by hand, and its signal begins now."""
@@ -142,7 +153,7 @@ class Sessions:
 
         def work(tx: sqlite3.Connection) -> None:
             if current is not None:
-                _close(tx, current.session, current.end_ns)
+                _close(tx, current.session, min(current.end_ns, at_ns) if current.awaited else current.end_ns)
             tx.execute(
                 "INSERT INTO sessions (session, stream, opened_ns, consent_training, origin) VALUES (?, ?, ?, ?, ?)",
                 (opened, stream, at_ns, consent, origin),
@@ -151,7 +162,7 @@ class Sessions:
                 _note_say(tx, stream, refused=not consent)
 
         self._database.run_tx("open session", work)
-        self._current[stream] = _Current(opened, at_ns, at_ns, origin)
+        self._current[stream] = _Current(opened, at_ns, at_ns, origin in BY_HAND)
         self._closed.discard(stream)
         if consent_training is not None:
             self._take_say(stream, refused=not consent)
@@ -162,7 +173,8 @@ class Sessions:
         current = self._current.get(stream)
         if current is None:
             return None
-        self._database.run_tx("close session", lambda tx: _close(tx, current.session, max(at_ns, current.end_ns)))
+        close_ns = at_ns if current.awaited else max(at_ns, current.end_ns)
+        self._database.run_tx("close session", lambda tx: _close(tx, current.session, close_ns))
         del self._current[stream]
         self._closed.add(stream)
         return current.session
@@ -203,14 +215,38 @@ class Sessions:
         """Forget that `session` is open, after its rows are gone."""
         self._current = {stream: now for stream, now in self._current.items() if now.session != session}
 
-    def last_end_ns(self, stream: StreamId) -> int:
-        """End of the latest signal or session of `stream`, 0 when there was none."""
+    def last_end_ns(self, stream: StreamId, not_after_ns: int = LAST_NS) -> int:
+        """End of the latest signal or session of `stream`, 0 when there was none.
+
+        What lies behind `not_after_ns` comes from a clock that was wrong, and does not count.
+        """
         row = self._database.row(
-            "SELECT max(coalesce(closed_ns, opened_ns)) AS latest FROM sessions WHERE stream = ?", (stream,)
+            "SELECT max(coalesce(closed_ns, opened_ns)) AS latest FROM sessions"
+            " WHERE stream = ? AND coalesce(closed_ns, opened_ns) <= ?",
+            (stream, not_after_ns),
         )
         stored_ns = row["latest"] or 0 if row is not None else 0
         current = self._current.get(stream)
-        return max(stored_ns, current.end_ns if current is not None else 0)
+        return max(stored_ns, current.end_ns if current is not None and current.end_ns <= not_after_ns else 0)
+
+    def mend_ends(self, not_after_ns: int) -> int:
+        """Let sessions that a wrong clock closed behind `not_after_ns` end with what is in them; return how many.
+
+        Raises:
+            StoreError: `store-write`.
+        """
+        sql = "SELECT * FROM sessions WHERE closed_ns > ?1 AND opened_ns <= ?1"
+        ends = []
+        for row in self._database.rows(sql, (not_after_ns,)):
+            inside = self._database.row(_LAST_INSIDE, (row["session"], not_after_ns))
+            raw_ns = self._latest_end_ns(StreamId(row["stream"]), SessionId(row["session"]), row["opened_ns"])
+            latest_ns = max(row["opened_ns"], raw_ns, (inside["latest"] if inside is not None else None) or 0)
+            if latest_ns <= not_after_ns:
+                ends.append((latest_ns, row["session"]))
+        if ends:
+            sql = "UPDATE sessions SET closed_ns = ? WHERE session = ?"
+            self._database.run_tx("mend sessions", lambda tx: tx.executemany(sql, ends))
+        return len(ends)
 
     def _take_say(self, stream: StreamId, *, refused: bool) -> None:
         (self._refused.add if refused else self._refused.discard)(stream)
@@ -228,4 +264,7 @@ def _begin(tx: sqlite3.Connection, session: SessionId, at_ns: int) -> None:
 
 
 def _close(tx: sqlite3.Connection, session: SessionId, at_ns: int) -> None:
-    tx.execute("UPDATE sessions SET closed_ns = ? WHERE session = ?", (at_ns, session))
+    """One of which nothing has arrived may close before it was opened, by a clock that was ahead."""
+    tx.execute(
+        "UPDATE sessions SET closed_ns = ?1, opened_ns = min(opened_ns, ?1) WHERE session = ?2", (at_ns, session)
+    )

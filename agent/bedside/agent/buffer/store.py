@@ -135,6 +135,11 @@ class BufferStore:
         self._last_number = _last_prediction_number(self._database)
 
     @property
+    def clock(self) -> Clock:
+        """The clock of the process."""
+        return self._clock
+
+    @property
     def database(self) -> BufferDatabase:
         """For the device's other low-rate tables that must share a transaction."""
         return self._database

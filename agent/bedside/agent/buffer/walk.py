@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from bedside.agent.buffer.schema import LAST_NS, ids_of, second_of, stream_number_of
+from bedside.agent.buffer.schema import LAST_NS, SALVAGE, ids_of, second_of, stream_number_of
 from bedside.core.errors import StoreError
 from bedside.service.sqlite import DAMAGED
 
@@ -33,9 +33,7 @@ def next_second(run: Run, table: str, stream_number: int, second: int) -> int | 
         return None
     place = int(found[0]["id"])
     if place <= last:  # in a damaged file; a walk that went back would never end
-        raise StoreError(
-            DAMAGED, f"rows of {table} are out of order", remedy="restart the agent: it salvages its buffer"
-        )
+        raise StoreError(DAMAGED, f"rows of {table} are out of order", remedy=SALVAGE)
     return second_of(place) + (stream_number_of(place) > stream_number)
 
 

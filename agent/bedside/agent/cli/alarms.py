@@ -74,10 +74,14 @@ def follow_alarms(directory: Path, as_json: bool) -> None:
 @click.option("--by", required=True, help="A role or a place, for instance nurse-station-2; never a patient.")
 @json_option
 def acknowledge_alarm(directory: Path, number: int, by: str, as_json: bool) -> None:
-    """Say that somebody has seen alarm ID: it is not escalated any more."""
+    """Say that somebody has seen alarm ID: it is not escalated any more. A second time changes nothing, and says so."""
+    asked_ns = SystemClock().now_ns()
     alarm = change(directory, lambda agent: agent.acknowledge_alarm(number, by))
     people = {"id": alarm.number, "rule": alarm.rule, "state": state_of(alarm), "seen by": alarm.acknowledged_by}
-    emit(alarm_fields(alarm) if as_json else people, as_json)
+    before = alarm.acknowledged_ns < asked_ns
+    if before:
+        people["note"] = f"it was acknowledged before, {human_age(alarm.acknowledged_ns, asked_ns)}"
+    emit(alarm_fields(alarm) | {"acknowledged_before": before} if as_json else people, as_json)
 
 
 def state_of(alarm: Alarm) -> str:

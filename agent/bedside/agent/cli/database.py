@@ -7,12 +7,12 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from bedside.agent.cli.label_file import parse_moment
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import BUFFER_NAME, AgentConfig, load_agent_config
 from bedside.core.errors import MalformedError, UnavailableError
@@ -35,7 +35,7 @@ _ALLOWED: Final = frozenset(
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A time in ISO 8601, as nanoseconds since the epoch; UTC unless it says otherwise."""
+    """A time as `label add` takes it, in nanoseconds since 1970."""
 
     name = "time"
 
@@ -43,12 +43,9 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic in the stub
         if isinstance(value, int):
             return value
         try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-11-25T08:00", param, ctx)
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-        return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+            return parse_moment(str(value))
+        except MalformedError as error:
+            self.fail(error.sentence, param, ctx)
 
 
 @click.group("db")
@@ -109,7 +106,7 @@ def query(directory: Path, sql: str, limit: int, as_csv: bool, as_json: bool) ->
 @click.option("--stream", default="", help="Of which stream; needed for signal.")
 @click.option("--session", default="", help="Of which session; all of them unless given.")
 @click.option(
-    "--from", "from_ns", type=_Moment(), default=0, help="First moment, ISO 8601, UTC unless it says otherwise."
+    "--from", "from_ns", type=_Moment(), default=0, help="First moment: 2026-03-01T08:00:00Z, or seconds since 1970."
 )
 @click.option("--to", "to_ns", type=_Moment(), default=None, help="Moment after the last.")
 @json_option
@@ -120,22 +117,27 @@ def export(
 
     The file is a patient's data without a seal: mode 0600, and yours to guard and to delete.
     """
-    from bedside.agent.buffer.export import Selection, sessions_of
+    from bedside.agent.buffer.export import SUFFIXES, Selection, sessions_of
     from bedside.agent.buffer.export import export as write
     from bedside.agent.buffer.reader import BufferReader
 
     if kind == "signal" and not stream:
         raise click.UsageError("name one --stream: streams have different channels")
+    if target.suffix not in SUFFIXES:
+        raise click.UsageError(f"{target.name} must end with {' or '.join(SUFFIXES)}")
+    if to_ns is not None and to_ns <= from_ns:
+        raise click.UsageError("--to must be later than --from")
     config = load_agent_config(directory)
     selection = Selection(kind, stream, session, from_ns, to_ns)  # type: ignore[arg-type]  # click has checked the choice
-    click.echo(
-        "warning: this writes patient data in the clear; guard the file, and delete it when it is used", err=True
-    )
     with closing(BufferReader(_file(config), _keys(config))) as reader:
         with progress("sessions", len(sessions_of(reader, selection))) as bar:
-            rows = write(reader, selection, target, bar.advance)
+            rows = write(reader, selection, target, bar.advance, _warn)
         unreadable = reader.unreadable
     emit({"file": str(target), "rows": rows, "bytes": target.stat().st_size, "unreadable": unreadable}, as_json)
+
+
+def _warn() -> None:
+    click.echo("warning: this writes patient data in the clear; guard the file, and delete it when used", err=True)
 
 
 @database.command()

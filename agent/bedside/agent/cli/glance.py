@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,8 @@ from bedside.proto.v1.local_pb2 import AgentStatus
 
 MAX_STREAMS_SHOWN: Final = 16
 MAX_ROWS: Final = 16
+RATE_S: Final = 10.0
+"""Rates are means over so many seconds: a model decides once or twice in one."""
 WAVE_PARTS: Final = 4
 """Newest parts of a stream that are drawn: some seconds."""
 
@@ -48,8 +51,8 @@ class Glance:
         now_ns: of it.
         stored: what is in the file.
         status: what the agent says; None while it does not answer.
-        predictions_per_s: by model, since the glance before.
-        written_bytes_per_s: by the buffer, since the glance before; None for the first one.
+        predictions_per_s: by model, over the last ten seconds or since the first glance.
+        written_bytes_per_s: by the buffer, over the same time; None for the first glance.
         trouble: why there is no status.
     """
 
@@ -68,32 +71,37 @@ class Watcher:
         self._agent = agent
         self._reader = reader
         self._clock = clock
-        self._before: tuple[float, AgentStatus] | None = None
+        self._before: deque[tuple[float, AgentStatus]] = deque()
 
     async def look(self) -> Glance:
         """The moment that is now; an agent that went away is said, not raised."""
         try:
             status = await self._agent.status()
         except UnavailableError as error:
-            self._before = None
+            self._before.clear()
             return Glance(self._clock.now_ns(), self._stored(()), trouble=error.sentence)
         now_s = self._clock.monotonic_s()
+        if self._before and status.uptime_s < self._before[-1][1].uptime_s:  # another process counts from 0
+            self._before.clear()
+        while len(self._before) > 1 and now_s - self._before[1][0] >= RATE_S:
+            self._before.popleft()
         rates, written = self._rates(now_s, status)
-        self._before = now_s, status
+        self._before.append((now_s, status))
         shown = [stream.stream for stream in status.streams][:MAX_STREAMS_SHOWN]
         return Glance(self._clock.now_ns(), self._stored(shown), status, rates, written)
 
     def _rates(self, now_s: float, status: AgentStatus) -> tuple[dict[str, float], float | None]:
-        if self._before is None:
+        if not self._before:
             return {}, None
-        seconds = max(1e-3, now_s - self._before[0])
-        before = {model.name: model.predictions for model in self._before[1].models}
+        then_s, then = self._before[0]
+        seconds = max(1e-3, now_s - then_s)
+        before = {model.name: model.predictions for model in then.models}
         made = {
             model.name: max(0, model.predictions - before[model.name]) / seconds
             for model in status.models
             if model.name in before
         }
-        written = status.buffer.written_bytes - self._before[1].buffer.written_bytes
+        written = status.buffer.written_bytes - then.buffer.written_bytes
         return made, max(0, written) / seconds
 
     def _stored(self, streams: Sequence[str]) -> Stored:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -40,6 +41,19 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _OTHER_COLUMNS: Final = frozenset({"label", "stream", "session"})
 
 
+@dataclass(frozen=True, slots=True)
+class LabelFile:
+    """What a file says.
+
+    Attributes:
+        labels: the sound ones, by the number of their line.
+        faults: (number of the line, what is wrong with it), of the first `MAX_FAULTS`; nothing was read after them.
+    """
+
+    labels: Mapping[int, Label]
+    faults: Sequence[tuple[int, str]]
+
+
 class WrongLinesError(MalformedError):
     """Lines of a file are wrong.
 
@@ -54,8 +68,8 @@ class WrongLinesError(MalformedError):
         self.faults = tuple(faults)
 
 
-def read_labels(path: Path, *, stream: str = "", session: str = "") -> list[Label]:
-    """Read a file of labels.
+def read_labels(path: Path, *, stream: str = "", session: str = "") -> LabelFile:
+    """Read a file of labels, the wrong lines too.
 
     Args:
         path: of the file, UTF-8.
@@ -64,35 +78,40 @@ def read_labels(path: Path, *, stream: str = "", session: str = "") -> list[Labe
 
     Raises:
         ConfigError: `labels-missing`.
-        MalformedError: `bad-labels`; `WrongLinesError` where lines are to blame.
+        MalformedError: `bad-labels`, where it is not a line that is to blame.
     """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError("labels-missing", f"{path} cannot be read: {error.strerror}", remedy="check it") from error
-    return parse_labels(data, path.name, stream=stream, session=session)
+    return _survey(data, path.name, stream=stream, session=session)
 
 
 def parse_labels(data: bytes, name: str, *, stream: str = "", session: str = "") -> list[Label]:
-    """As `read_labels`, for the bytes of a file of that name.
+    """As `read_labels`, for the bytes of a file of that name, all of whose lines must be sound.
 
     Raises:
         MalformedError: `bad-labels`; `WrongLinesError` where lines are to blame.
     """
+    read = _survey(data, name, stream=stream, session=session)
+    if read.faults:
+        raise WrongLinesError(name, read.faults)
+    return list(read.labels.values())
+
+
+def _survey(data: bytes, name: str, *, stream: str, session: str) -> LabelFile:
     origin = f"{FROM_FILE}{bounded(name, MAX_ORIGIN_CHARS)}"
-    labels: list[Label] = []
+    labels: dict[int, Label] = {}
     faults: list[tuple[int, str]] = []
     for line, row in _rows(data, name):
         try:
-            labels.append(_label(row, StreamId(stream), SessionId(session), origin))
+            labels[line] = _label(row, StreamId(stream), SessionId(session), origin)
         except BedsideError as error:
             faults.append((line, error.sentence))
         if len(faults) >= MAX_FAULTS:
             break
-    if faults:
-        raise WrongLinesError(name, faults)
-    return labels
+    return LabelFile(labels, faults)
 
 
 def parse_moment(text: str) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from bedside.agent.buffer.labels import WrongLabelsError
 from bedside.agent.buffer.rows import Label
-from bedside.agent.cli.label_file import WrongLinesError, parse_moment, read_labels
-from bedside.agent.cli.reach import DIRECTORY, change, reading
+from bedside.agent.cli.label_file import MAX_FAULTS, WrongLinesError, parse_moment, read_labels
+from bedside.agent.cli.reach import DIRECTORY, change, named, reading
 from bedside.core.errors import BedsideError
-from bedside.core.ids import SessionId, StreamId, check_id
+from bedside.core.ids import SessionId, StreamId
 from bedside.service.options import COUNT
 from bedside.service.output import Table, emit, json_option
 from bedside.service.text import bounded
@@ -27,7 +29,7 @@ def labels() -> None:
     """
 
 
-@labels.command("add")
+@labels.command("add", context_settings={"ignore_unknown_options": True})  # a time before 1970 has a sign
 @click.argument("directory", type=DIRECTORY)
 @click.argument("stream")
 @click.argument("start")
@@ -38,8 +40,10 @@ def add_label(directory: Path, stream: str, start: str, end: str, label: str, as
     """Say that STREAM was LABEL from START to END: times as 2026-03-01T08:00:00Z, or seconds since 1970."""
     one = Label(StreamId(stream), SessionId(""), _time(start, "START"), _time(end, "END"), label, "cli")
     added = change(directory, lambda agent: agent.add_labels([one]))
+    _warn(added.warnings)
     people = _people(added.labels[0]) | ({} if added.new else {"note": "it was there already"})
-    emit(_fields(added.labels[0]) | {"new": bool(added.new)} if as_json else people, as_json)
+    fields = _fields(added.labels[0]) | {"new": bool(added.new), "warnings": added.warnings}
+    emit(fields if as_json else people, as_json)
 
 
 @labels.command("import")
@@ -54,33 +58,43 @@ def import_labels(directory: Path, file: Path, stream: str, session: str, as_jso
     Its first line names the columns: start and end (2026-03-01T08:00:00Z), or start_s and end_s (seconds since 1970),
     or start_ns and end_ns; label; and stream or session where they differ from line to line.
     """
+    read = read_labels(file, stream=stream, session=session)
+    lines, asked = list(read.labels), list(read.labels.values())
     try:
-        read = read_labels(file, stream=stream, session=session)
-    except WrongLinesError as error:
-        for line, why in error.faults:
-            click.echo(f"line {line}: {bounded(why)}", err=True)
-        raise
-    added = change(directory, lambda agent: agent.add_labels(read))
+        added = change(directory, lambda agent: agent.add_labels(asked, check_only=bool(read.faults)))
+    except WrongLabelsError as error:
+        refused = [(lines[fault.index], fault.sentence) for fault in error.faults]
+        raise _wrong_lines(file.name, [*read.faults, *refused]) from error
+    if read.faults:
+        raise _wrong_lines(file.name, read.faults)
+    _warn(added.warnings)
     names = sorted({label.label for label in added.labels})
-    emit({"file": file.name, "labels": len(read), "new": added.new, "names": names}, as_json)
+    told = {"file": file.name, "labels": len(asked), "new": added.new, "names": names}
+    emit(told | {"warnings": added.warnings} if as_json else told, as_json)
 
 
 @labels.command("list")
 @click.argument("directory", type=DIRECTORY)
 @click.option("--session", default="", help="Of this session.  [default: the newest one]")
-@click.option("--stream", default="", help="Of the newest session of this stream.")
+@click.option("--stream", default="", help="Of all sessions of this stream.")
 @click.option("--withdrawn", is_flag=True, help="Show those that were withdrawn, too.")
 @click.option("--limit", default=50, show_default=True, type=COUNT, help="Latest to show.")
 @json_option
 def list_labels(directory: Path, session: str, stream: str, withdrawn: bool, limit: int, as_json: bool) -> None:
-    """List the latest labels of a session, in the order of their time."""
+    """List the latest labels of a session, or of all sessions of a stream, in the order of their time."""
     with reading(directory) as reader:
-        known = reader.sessions(StreamId(check_id(stream, "stream")) if stream else None)
-        name = SessionId(session or (known[-1].session if known else ""))
-        found = reader.labels(name, withdrawn=withdrawn)[-limit:]
+        of_session, of_stream = named(directory, reader, session=session, stream=stream)
+        if of_stream and not of_session:
+            what = f"stream {of_stream}"
+            found = reader.latest_labels(StreamId(of_stream), limit, withdrawn=withdrawn)
+        else:
+            known = reader.sessions() if not of_session else []
+            name = SessionId(of_session or (known[-1].session if known else ""))
+            what = f"session {name or 'none'}"
+            found = reader.labels(name, withdrawn=withdrawn)[-limit:]
     rows = [tuple(str(value) for value in _people(label).values()) for label in found]
     columns = ("ID", "STREAM", "SESSION", "START", "SECONDS", "LABEL", "ORIGIN", "STATE")
-    table = Table(columns, rows, right=frozenset({"SECONDS"}), empty=f"no labels in session {name or 'none'}")
+    table = Table(columns, rows, right=frozenset({"SECONDS"}), empty=f"no labels in {what}")
     emit([_fields(label) for label in found], as_json, table=table)
 
 
@@ -92,6 +106,19 @@ def withdraw_label(directory: Path, number: int, as_json: bool) -> None:
     """Take label ID back: nothing uses it any more, and its line stays, marked."""
     label = change(directory, lambda agent: agent.withdraw_label(number))
     emit(_fields(label) if as_json else _people(label), as_json)
+
+
+def _wrong_lines(name: str, faults: Sequence[tuple[int, str]]) -> WrongLinesError:
+    """The error of a file, after every wrong line was named."""
+    wrong = WrongLinesError(name, sorted(faults)[:MAX_FAULTS])
+    for line, why in wrong.faults:
+        click.echo(f"{bounded(name)}, line {line}: {bounded(why)}", err=True)
+    return wrong
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for sentence in warnings:
+        click.echo(f"warning: {bounded(sentence)}", err=True)
 
 
 def _time(text: str, what: str) -> int:

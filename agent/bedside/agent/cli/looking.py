@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import click
 
 from bedside.agent.cli.reach import DIRECTORY, ask
 from bedside.core.errors import UnavailableError
 from bedside.proto.v1 import device_pb2, local_pb2
+from bedside.service.options import FiniteRange
 from bedside.service.output import Table, emit, emit_line, human_bytes, human_duration, json_option
 
+_LOOK_S: Final = 0.2
 _LEVELS = {
     device_pb2.COMPONENT_STATE_OK: (0, "ok"),
     device_pb2.COMPONENT_STATE_DEGRADED: (1, "degraded"),
@@ -29,12 +34,20 @@ def status(directory: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("directory", type=DIRECTORY)
+@click.option(
+    "--wait",
+    "wait_s",
+    type=FiniteRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds to wait until it answers, is well and, where a model serves, has decided.",
+)
 @json_option
 @click.pass_context
-def health(context: click.Context, directory: Path, as_json: bool) -> None:
+def health(context: click.Context, directory: Path, wait_s: float, as_json: bool) -> None:
     """Say in one line how the agent of DIRECTORY is; exits 0 (well), 1 (degraded) or 2 (failed, or not running)."""
     try:
-        answer = ask_status(directory)
+        answer = _await_status(directory, wait_s)
     except UnavailableError as error:
         emit_line(
             {"state": "failed", "sentence": error.sentence, "components": {}}, as_json, f"FAILED {error.sentence}"
@@ -43,7 +56,7 @@ def health(context: click.Context, directory: Path, as_json: bool) -> None:
     worst = max(answer.components, key=lambda component: _LEVELS[component.state][0])
     code, word = _LEVELS[worst.state]
     unwell = [f"{c.component}: {c.sentence}" for c in answer.components if _LEVELS[c.state][0]]
-    text = "; ".join(unwell) or f"{len(answer.streams)} streams, {answer.predictions} predictions"
+    text = "; ".join(unwell) or _well_words(answer)
     components = component_fields(answer)
     emit_line({"state": word, "sentence": text, "components": components}, as_json, f"{word.upper()} {text}")
     context.exit(code)
@@ -118,6 +131,19 @@ def ask_status(directory: Path) -> local_pb2.AgentStatus:
         UnavailableError: `agent-not-running`.
     """
     return ask(directory, lambda agent: agent.status())
+
+
+def _await_status(directory: Path, wait_s: float) -> local_pb2.AgentStatus:
+    """Ask until the agent is well and at work, for so long at most; then as `ask_status`."""
+    ends_s = time.monotonic() + wait_s
+    while time.monotonic() < ends_s:
+        with suppress(UnavailableError):
+            answer = ask_status(directory)
+            well = all(component.state == device_pb2.COMPONENT_STATE_OK for component in answer.components)
+            if well and (answer.predictions or not answer.models):
+                return answer
+        time.sleep(_LOOK_S)
+    return ask_status(directory)
 
 
 def component_fields(answer: local_pb2.AgentStatus) -> dict[str, dict[str, str]]:
@@ -205,6 +231,8 @@ def status_fields(answer: local_pb2.AgentStatus) -> dict[str, object]:
             "written_bytes": answer.buffer.written_bytes,
         },
         "open_alarms": answer.open_alarms,
+        "raised_alarms": answer.raised_alarms,
+        "last_prediction_age_ms": answer.last_prediction_age_ms if answer.HasField("last_prediction_age_ms") else None,
     }
 
 
@@ -225,12 +253,27 @@ def _status_lines(answer: local_pb2.AgentStatus) -> dict[str, object]:
         "model": answer.model_running.hex()[:16] or "none",
         "models served": ", ".join(f"{m.name} ({m.error or m.runtime})" for m in answer.models) or "none",
         "stored": _stored_words(answer.buffer),
-        "alarms": f"{answer.open_alarms} open" if answer.open_alarms else "none open",
+        "alarms": _alarm_words(answer),
     }
     if answer.last_round_state:
         reason = f" ({answer.last_reason})" if answer.last_reason else ""
         fields["round"] = f"{answer.last_task} {answer.last_round}: {answer.last_round_state}{reason}"
     return fields
+
+
+def _well_words(answer: local_pb2.AgentStatus) -> str:
+    """What a device that is well has done since it was started."""
+    streams = "1 stream" if len(answer.streams) == 1 else f"{len(answer.streams)} streams"
+    if not answer.HasField("last_prediction_age_ms"):
+        return f"{streams}, no prediction since the start"
+    made = sum(model.predictions for model in answer.models)
+    return f"{streams}, {made} predictions, the last {human_duration(answer.last_prediction_age_ms / 1000)} ago"
+
+
+def _alarm_words(answer: local_pb2.AgentStatus) -> str:
+    cleared = answer.open_alarms - answer.raised_alarms
+    parts = [(answer.raised_alarms, "raised"), (cleared, "cleared and not seen")]
+    return ", ".join(f"{count} {what}" for count, what in parts if count) or "none open"
 
 
 def _stored_words(buffer: local_pb2.BufferStatus) -> str:

@@ -10,7 +10,7 @@ import click
 
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.cli.groups import ListingGroup
-from bedside.agent.cli.reach import DIRECTORY, ask, reading
+from bedside.agent.cli.reach import DIRECTORY, ask, named, reading
 from bedside.service.options import COUNT
 from bedside.service.output import Table, emit, emit_line, human_age, json_option
 from bedside.service.platform import SystemClock
@@ -42,11 +42,13 @@ def list_predictions(
     directory: Path, limit: int, follow: bool, session: str, stream: str, model: str, as_json: bool
 ) -> None:
     """Show the newest predictions of DIRECTORY, from its database; the agent need not run, except for --follow."""
-
-    def wanted(one: Prediction) -> bool:
-        return session in ("", one.session) and stream in ("", one.stream) and model in ("", one.model_name)
-
     with reading(directory) as reader:
+        of_session, of_stream = named(directory, reader, session=session, stream=stream)
+
+        def wanted(one: Prediction) -> bool:
+            chosen = of_session in ("", one.session) and of_stream in ("", one.stream)
+            return chosen and model in ("", one.model_name)
+
         stored = list(islice(filter(wanted, _newest_first(reader)), limit))[::-1]
         last = reader.last_prediction()
     if follow:

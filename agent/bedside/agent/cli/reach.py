@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 from bedside.agent.config import BUFFER_NAME, AgentConfig, load_agent_config
-from bedside.core.errors import UnavailableError
+from bedside.agent.naming import configured_streams, find_session, find_stream, typeable
+from bedside.core.errors import BedsideError, ProtocolError, UnavailableError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, find_identity
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -42,7 +44,8 @@ def ask(directory: Path, question: Callable[[LocalAgent], Awaitable[Result]]) ->
         async with LocalAgent(config.api.socket) as agent:
             return await question(agent)
 
-    return asyncio.run(talk())
+    with typeable(directory):
+        return asyncio.run(talk())
 
 
 def change(directory: Path, work: Callable[[Changes], Awaitable[Result]]) -> Result:
@@ -58,7 +61,8 @@ def change(directory: Path, work: Callable[[Changes], Awaitable[Result]]) -> Res
         async with _changes(config) as changes:
             return await work(changes)
 
-    return asyncio.run(run())
+    with typeable(directory):
+        return asyncio.run(run())
 
 
 @contextmanager
@@ -74,10 +78,29 @@ def reading(directory: Path) -> Iterator[BufferReader]:
     path = config.state_dir / BUFFER_NAME
     if not path.exists():
         raise UnavailableError(
-            "nothing-stored", "this agent has not run yet, so that nothing is stored", remedy="bedside agent run DIR"
+            "nothing-stored",
+            "this agent has not run yet, so that nothing is stored",
+            remedy=f"bedside agent run {shlex.quote(str(directory))}",
         )
-    with closing(BufferReader(path, _keys(config))) as reader:
+    with typeable(directory), closing(BufferReader(path, _keys(config))) as reader:
         yield reader
+
+
+def named(directory: Path, reader: BufferReader, *, session: str, stream: str) -> tuple[str, str]:
+    """The session and the stream that somebody asks for, each empty where it is not asked for.
+
+    Raises:
+        ProtocolError: `no-such-session`, `which-session`, `no-such-stream`, or `other-stream` for a session of another.
+    """
+    found = find_session(reader, session) if session else None
+    name = find_stream(reader, stream, configured_streams(load_agent_config(directory))) if stream else ""
+    if found is not None and name not in ("", found.stream):
+        raise ProtocolError(
+            "other-stream",
+            f"session {found.session} is one of stream {found.stream}, not of {name}",
+            remedy="leave one of the two out",
+        )
+    return (found.session if found is not None else ""), name
 
 
 @asynccontextmanager
@@ -99,6 +122,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         from bedside.agent.buffer.configured import open_store
         from bedside.agent.buffer.labels import Labels
         from bedside.agent.buffer.reader import BufferReader
+        from bedside.agent.device_time import DeviceTime
         from bedside.agent.erasure import erase_session
 
         keys, path = _keys(config), config.state_dir / BUFFER_NAME
@@ -107,9 +131,23 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
             closing(BufferReader(path, keys)) as reader,
         ):
             erase = partial(erase_session, store, config.state_dir, clock=clock)
-            sessions = SessionCalls(store, reader, clock, config.buffer.session_gap_s, erase)
+            now = DeviceTime(config.state_dir, clock)
+            sessions = SessionCalls(store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config))
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
-            yield DirectChanges(sessions, Labels(store), alarms)
+            yield DirectChanges(sessions, Labels(store, partial(_known_classes, config)), alarms)
+
+
+def _known_classes(config: AgentConfig) -> frozenset[str]:
+    """Every class of the models that served last; none where one of them cannot be read."""
+    from bedside.agent.rounds.models import ModelStore
+
+    models = ModelStore(config.state_dir)
+    try:
+        return frozenset(
+            label for slot in models.slots().values() for label in models.read_bundle(slot.model).manifest.labels
+        )
+    except BedsideError:
+        return frozenset()
 
 
 def _keys(config: AgentConfig) -> KeyRing:

@@ -1,4 +1,4 @@
-"""`bedside agent top` on a terminal, from 80 columns on: streams, models, buffer, newest predictions, open alarms."""
+"""`bedside agent top` on a terminal, best from 80 columns on: streams, models, buffer, predictions, open alarms."""
 
 from __future__ import annotations
 
@@ -26,35 +26,47 @@ _DOTS: Final = {
     ComponentState.COMPONENT_STATE_FAILED: ("○", "bold red"),
 }
 _PRIORITY_STYLES: Final = {"high": "bold red", "medium": "yellow", "low": "cyan"}
+_WIDE: Final = 80
+"""Columns from which on everything has room."""
+_PAPER_ROWS: Final = 30
+_NARROW_STAGES: Final = ("infer", "decide")
 _LEAST_ROWS: Final = 3
 
 _BAR_CHARS: Final = 8
 _NS_PER_MS: Final = 1_000_000
 _SILENT_MS: Final = 5_000
+_OLD_MS: Final = 60_000
+"""Age from which a prediction tells of then and not of now."""
 _FIXED_ROWS: Final = 15
 """Rows of headings and borders, and the last one, which stays free."""
 
 
-def draw(glance: Glance, height: int = 30) -> RenderableType:
-    """Return the whole screen; the lists at its end are as long as there is room for."""
-    parts: list[RenderableType] = [_heading(glance)]
+def draw(glance: Glance, height: int | None = None, width: int = _WIDE) -> RenderableType:
+    """Return the whole screen, for a terminal of that size, or for paper of any height.
+
+    The lists at its end are as long as there is room for; where there is none they stand at the beginning.
+    """
+    narrow = width < _WIDE
+    parts: list[RenderableType] = [_heading(glance, narrow)]
+    low, height = height is not None, _PAPER_ROWS if height is None else height
     if glance.status is not None:
         status = glance.status
-        parts += [_components(status), _streams(status, glance), _models(status, glance)]
+        parts += [_components(status), _streams(status, glance, narrow), _models(status, glance, narrow)]
         parts.append(_buffer(status.buffer, glance.written_bytes_per_s))
         unwell = sum(one.state != ComponentState.COMPONENT_STATE_OK for one in status.components)
         faults = sum(bool(model.error) for model in status.models)
-        height -= unwell + min(MAX_STREAMS_SHOWN, len(status.streams)) + len(status.models) + faults
+        height -= narrow + unwell + min(MAX_STREAMS_SHOWN, len(status.streams)) + len(status.models) + faults
     longest = max(1, len(glance.stored.predictions), len(glance.stored.alarms))
+    low = low and height - _FIXED_ROWS < _LEAST_ROWS
     rows = min(longest, max(_LEAST_ROWS, height - _FIXED_ROWS))
     below = Table.grid(expand=True)
     below.add_column(ratio=1)
     below.add_column(ratio=1)
     below.add_row(_predictions(glance, rows), _alarms(glance, rows))
-    return Group(*parts, below)
+    return Group(*parts[:1], below, *parts[1:]) if low else Group(*parts, below)
 
 
-def _heading(glance: Glance) -> RenderableType:
+def _heading(glance: Glance, narrow: bool) -> RenderableType:
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True)
     line.add_column(no_wrap=True, justify="right")
@@ -69,6 +81,8 @@ def _heading(glance: Glance) -> RenderableType:
     facts = Text.assemble(
         ("up ", "dim"), human_duration(status.uptime_s), "  ", human_bytes(status.rss_bytes), "  ", (clock, "bold")
     )
+    if narrow:
+        return Group(who, facts)
     line.add_row(who, facts)
     return line
 
@@ -87,8 +101,10 @@ def _components(status: AgentStatus) -> RenderableType:
     return Group(line, *unwell)
 
 
-def _streams(status: AgentStatus, glance: Glance) -> Panel:
-    table = _table(("stream", 1), ("rate", 0), ("seen", 0), ("signal", 3), ("quality", 1), right=("rate", "seen"))
+def _streams(status: AgentStatus, glance: Glance, narrow: bool) -> Panel:
+    shares = (2, 1, 1) if narrow else (1, 3, 1)
+    columns = (("stream", shares[0]), ("rate", 0), ("seen", 0), ("signal", shares[1]), ("quality", shares[2]))
+    table = _table(*columns, right=("rate", "seen"))
     for stream in status.streams[:MAX_STREAMS_SHOWN]:
         silent = stream.last_seen_age_ms > _SILENT_MS
         quality = quality_words(stream.quality)
@@ -105,11 +121,12 @@ def _streams(status: AgentStatus, glance: Glance) -> Panel:
     return _panel("streams", table if status.streams else Text("nothing has arrived yet", "dim"), note)
 
 
-def _models(status: AgentStatus, glance: Glance) -> Panel:
+def _models(status: AgentStatus, glance: Glance, narrow: bool) -> Panel:
     if not status.models:
         return _panel("models", Text("none serves yet: name one in agent.toml, or wait for the first plan", "dim"))
-    right = ("per s", "drop", *STAGES)
-    table = _table(("model", 1), ("on", 0), ("per s", 0), *((stage, 0) for stage in STAGES), ("drop", 0), right=right)
+    stages = _NARROW_STAGES if narrow else STAGES
+    right = ("per s", "drop", *stages)
+    table = _table(("model", 1), ("on", 0), ("per s", 0), *((stage, 0) for stage in stages), ("drop", 0), right=right)
     faults = []
     for model in status.models:
         rate = glance.predictions_per_s.get(model.name)
@@ -117,12 +134,13 @@ def _models(status: AgentStatus, glance: Glance) -> Panel:
             Text(model.name),
             Text(model.runtime or "-", "dim"),
             Text("-" if rate is None else f"{rate:.3g}"),
-            *(_stage(model, stage) for stage in STAGES),
+            *(_stage(model, stage) for stage in stages),
             Text(str(model.dropped_windows), "yellow" if model.dropped_windows else "dim"),
         )
         if model.error:
             faults.append(Text(f"{model.name}: {bounded(model.error)}", "red", no_wrap=True, overflow="ellipsis"))
-    return _panel("models", Group(table, *faults), "p50/p99 in ms: window cut, waited, inferred; arrival to decision")
+    note = "p50/p99 in ms" if narrow else "p50/p99 in ms: window cut, waited, inferred; arrival to decision"
+    return _panel("models", Group(table, *faults), note)
 
 
 def _buffer(buffer: BufferStatus, written_bytes_per_s: float | None) -> Panel:
@@ -157,11 +175,15 @@ def _predictions(glance: Glance, rows: int) -> Panel:
         table.add_column(ratio=ratio, no_wrap=True, overflow="ellipsis")
     table.add_column(no_wrap=True)
     table.add_column(width=_BAR_CHARS)
+    table.add_column(no_wrap=True, justify="right")
     for one in glance.stored.predictions[:rows]:
+        age_ms = max(0, glance.now_ns - one.end_ns) // _NS_PER_MS
         style = "green" if one.confidence >= 0.9 else "default" if one.confidence >= 0.6 else "dim"
+        if age_ms > _OLD_MS:
+            style = "dim"
         table.add_row(
             Text(one.stream, "dim"), Text(bounded(one.label), style), Text(f"{one.confidence:.2f}", style),
-            Bar(one.confidence, style if style != "default" else "white"),
+            Bar(one.confidence, style if style != "default" else "white"), Text(_age(age_ms), "dim"),
         )  # fmt: skip
     return _panel("predictions", table, rows=rows)
 

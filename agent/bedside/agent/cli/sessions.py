@@ -8,8 +8,11 @@ from pathlib import Path
 import click
 
 from bedside.agent.buffer.rows import Session
-from bedside.agent.cli.reach import DIRECTORY, change, reading
-from bedside.core.ids import StreamId, check_id
+from bedside.agent.cli.reach import DIRECTORY, change, named, reading
+from bedside.agent.config import load_agent_config
+from bedside.agent.naming import find_session
+from bedside.core.errors import RefusedError
+from bedside.core.ids import StreamId
 from bedside.service.options import COUNT
 from bedside.service.output import Table, emit, human_age, json_option
 from bedside.service.platform import SystemClock
@@ -34,12 +37,20 @@ def sessions() -> None:
     "--consent/--no-consent",
     "consent",
     default=None,
-    help="Whether its windows may be trained on.  [default: as agent.toml says]",
+    help="Whether its windows may be trained on.  [default: no where it was refused before, else as agent.toml says]",
 )
+@click.option("--new", "new_stream", is_flag=True, help="STREAM may be one that is yet to come.")
 @json_option
-def open_session(directory: Path, stream: str, consent: bool | None, as_json: bool) -> None:
-    """Begin a session on STREAM, and end the one before: what arrives from now on belongs to it."""
-    session = change(directory, lambda agent: agent.open_session(stream, consent_training=consent, origin="cli"))
+def open_session(directory: Path, stream: str, consent: bool | None, new_stream: bool, as_json: bool) -> None:
+    """Begin a session on STREAM, and end the one before: what arrives from now on belongs to it.
+
+    --no-consent holds for the sessions that follow by themselves, too, until one is opened with --consent, or consent
+    is given to the open one.
+    """
+    session = change(
+        directory,
+        lambda agent: agent.open_session(stream, consent_training=consent, origin="cli", new_stream=new_stream),
+    )
     _show(session, as_json)
 
 
@@ -49,7 +60,12 @@ def open_session(directory: Path, stream: str, consent: bool | None, as_json: bo
 @json_option
 def close_session(directory: Path, stream: str, as_json: bool) -> None:
     """End the session of STREAM. Signal that still arrives begins another one by itself."""
-    _show(change(directory, lambda agent: agent.close_session(stream)), as_json)
+    session = change(directory, lambda agent: agent.close_session(stream))
+    with reading(directory) as reader:
+        refused = reader.refused(session.stream) or not session.consent_training
+    consent = load_agent_config(directory).buffer.consent_training and not refused
+    follows = f"signal that still arrives begins another session, {'with' if consent else 'without'} consent to train"
+    _show(session, as_json, {"next_consent_training": consent} if as_json else {"what follows": follows})
 
 
 @sessions.command("consent")
@@ -61,7 +77,9 @@ def consent_session(directory: Path, session: str, answer: str, as_json: bool) -
     """Give or withdraw consent to train on SESSION.
 
     Without it the session's windows are in no training from the next round on; predictions and alarms go on. What was
-    learned before stays in models: a sum cannot be taken apart. To erase the session, see `bedside agent forget`.
+    learned before stays in models: a sum cannot be taken apart. What is withdrawn from a stream's newest session, or
+    given to its open one, holds for those that follow by themselves, too. To erase the session, see `bedside agent
+    forget`.
     """
     _show(change(directory, lambda agent: agent.set_consent(session, training=answer == "give")), as_json)
 
@@ -73,10 +91,10 @@ def consent_session(directory: Path, session: str, answer: str, as_json: bool) -
 @json_option
 def list_sessions(directory: Path, stream: str, limit: int, as_json: bool) -> None:
     """List the newest sessions of DIRECTORY, the oldest first."""
-    name = StreamId(check_id(stream, "stream")) if stream else None
     now_ns = SystemClock().now_ns()
     with reading(directory) as reader:
-        found = reader.sessions(name)[-limit:]
+        _, name = named(directory, reader, session="", stream=stream)
+        found = reader.sessions(StreamId(name) if name else None)[-limit:]
     rows = [
         (
             one.session,
@@ -104,9 +122,23 @@ def forget(directory: Path, session: str, yes: bool, as_json: bool) -> None:
     another one. What a model learned from it in past rounds stays in that model.
     """
     if not yes:
-        click.confirm(f"Erase session {session} for good?", abort=True, err=True)
+        with reading(directory) as reader:
+            session = find_session(reader, session).session
+        _ask(session)
     rows = change(directory, lambda agent: agent.forget(session))
     _tell_erased(session, rows, as_json)
+
+
+def _ask(session: str) -> None:
+    """Have a person agree. Raises RefusedError `not-erased` where nobody does."""
+    try:
+        agreed = click.confirm(f"Erase session {session} for good?", err=True)
+    except click.Abort as error:
+        raise RefusedError(
+            "not-erased", "nothing was erased: nobody answered", remedy="without a terminal, use --yes"
+        ) from error
+    if not agreed:
+        raise RefusedError("not-erased", "nothing was erased: the answer was no")
 
 
 def _tell_erased(session: str, rows: Mapping[str, int], as_json: bool) -> None:
@@ -119,7 +151,7 @@ def _tell_erased(session: str, rows: Mapping[str, int], as_json: bool) -> None:
     emit({"session": session, "erased": dict(sorted(rows.items()))}, as_json, table=table)
 
 
-def _show(session: Session, as_json: bool) -> None:
+def _show(session: Session, as_json: bool, more: Mapping[str, object] | None = None) -> None:
     now_ns = SystemClock().now_ns()
     people = {
         "session": session.session,
@@ -129,7 +161,7 @@ def _show(session: Session, as_json: bool) -> None:
         "consent to train": session.consent_training,
         "origin": session.origin,
     }
-    emit(_fields(session) if as_json else people, as_json)
+    emit({**(_fields(session) if as_json else people), **(more or {})}, as_json)
 
 
 def _fields(session: Session) -> dict[str, object]:

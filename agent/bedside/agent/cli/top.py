@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 REFRESH_S: Final = 1.0
 _QUIT: Final = frozenset("qQ\x1b\x03\x04")
-_NARROW: Final = 80
 
 
 @click.command()
@@ -70,7 +70,7 @@ async def _live(watcher: Watcher) -> None:
     quit_ = asyncio.Event()
     with _keys(quit_), Live(console=console, screen=True, auto_refresh=False) as live:
         async for glance in _glances(watcher, quit_):
-            live.update(draw(glance, console.height), refresh=True)
+            live.update(draw(glance, console.height, console.width), refresh=True)
 
 
 async def _glances(watcher: Watcher, quit_: asyncio.Event) -> AsyncIterator[Glance]:
@@ -116,8 +116,8 @@ def _print(glance: Glance, as_json: bool) -> None:
 
     from bedside.agent.cli.screen import draw
 
-    console = Console() if sys.stdout.isatty() else Console(width=max(_NARROW, int(os.environ.get("COLUMNS", "80"))))
-    console.print(draw(glance))
+    console = Console() if sys.stdout.isatty() else Console(width=shutil.get_terminal_size().columns)
+    console.print(draw(glance, width=console.width))
 
 
 def _fields(glance: Glance) -> dict[str, object]:

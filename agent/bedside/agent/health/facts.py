@@ -52,6 +52,7 @@ class ModelFacts:
         gaps: interruptions of its streams.
         latencies: by stage.
         error: what is wrong, for this machine's users only; empty when nothing is.
+        idle: why a sound model can decide nothing of a stream, for the same: a sentence whose subject is the model.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelFacts:
     gaps: int = 0
     latencies: Sequence[LatencyFacts] = ()
     error: str = ""
+    idle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class AgentFacts:
         components: by name.
         streams: by arrival.
         models: every slot.
-        open_alarms: raised and not acknowledged.
+        open_alarms: not both cleared and acknowledged.
+        raised_alarms: of these, not cleared.
         predictions: made since the state directory was made.
         last_prediction_age_ms: None while there is none.
         model_running: digest in the slot that rounds train, or the first; empty while there is none.
@@ -123,6 +126,7 @@ class AgentFacts:
     streams: Sequence[StreamFacts]
     models: Sequence[ModelFacts]
     open_alarms: int
+    raised_alarms: int
     predictions: int
     last_prediction_age_ms: int | None
     model_running: bytes

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.device_time import DeviceTime
 from bedside.agent.health.facts import AgentFacts, RoundFacts
 from bedside.agent.health.machine import MachineFacts, read_machine
 from bedside.agent.health.runs import RunNote
@@ -37,6 +38,9 @@ TRUSTEE_CODES: Final = frozenset(
 _NOT_JOINED: Final = frozenset({"offered", "training", "declined"})
 """Values of `ContributionState`, whose module a device that joins no round does not load."""
 
+_SENTENCES: Final = 4
+"""Of one component at once."""
+
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -52,6 +56,7 @@ class Parts:
     supervisor: Supervisor
     newest_plan: Callable[[], Contribution | None]
     runs: RunNote
+    time: DeviceTime
 
 
 class Observer:
@@ -80,6 +85,7 @@ class Observer:
         parts, now_s = self._parts, self._clock.monotonic_s()
         credential, device = self._who()
         last_s, oldest_ns = parts.pipeline.last_prediction_s, parts.reader.oldest_ns()
+        open_alarms, raised_alarms = parts.alarms.count_open()
         now_ns = self._clock.now_ns()
         issued_at_s = credential.credential.issued_at_s if credential is not None else now_ns // _NS_PER_S
         return AgentFacts(
@@ -92,7 +98,8 @@ class Observer:
             components=self._health.snapshot(),
             streams=parts.pipeline.streams(),
             models=parts.pipeline.models(),
-            open_alarms=parts.alarms.unseen(),
+            open_alarms=open_alarms,
+            raised_alarms=raised_alarms,
             predictions=parts.pipeline.predictions,
             last_prediction_age_ms=round((now_s - last_s) * 1000) if last_s is not None else None,
             model_running=parts.pipeline.model_digest,
@@ -146,6 +153,8 @@ class Observer:
             for source in sources
             if source.state is SourceState.RUNNING and now_s - source.last_seen_monotonic_s > SILENT_S
         ]
+        ended = [source.name for source in sources if source.state is SourceState.ENDED]
+        over = [f"the recording of source {name} has ended" for name in ended]
         if failing:
             first = failing[0]
             self._health.set("ingest", Level.FAILED, f"source {first.name} fails: {first.last_error}")
@@ -153,12 +162,15 @@ class Observer:
             self._health.set("ingest", Level.DEGRADED, f"no samples from {', '.join(silent)}")
         elif not sources:
             self._health.set("ingest", Level.DEGRADED, "no source is configured")
+        elif len(over) == len(sources):
+            self._health.set("ingest", Level.DEGRADED, _few(over))
         else:
-            self._health.set("ingest", Level.OK, "samples arrive")
+            self._health.set("ingest", Level.OK, _few(["samples arrive", *over]))
 
     def _look_at_buffer(self) -> None:
         """Alarms that wait for the disk are told of here, so that what leaves the device tells of the disk alone."""
-        alarms, degraded = self._parts.alarms, self._parts.buffer.degraded
+        alarms, clock = self._parts.alarms, self._parts.time.degraded
+        degraded = self._parts.buffer.degraded or clock
         error = alarms.store_error or self._parts.pipeline.store_error
         if error is not None:
             waiting = f"; {alarms.waiting} alarms wait for it" if alarms.waiting else ""
@@ -167,18 +179,25 @@ class Observer:
             self._health.set("buffer", Level.DEGRADED if degraded else Level.OK, degraded or "takes everything")
 
     def _look_at_models(self) -> None:
-        """One model that fails leaves the others at work; the first that does is told of."""
+        """One model that fails leaves the others at work; the first that does is told of.
+
+        What can never decide or be raised as the device is set up is no failure of a part, and is told of as well.
+        """
         pipeline = self._parts.pipeline
         models = pipeline.models()
         failing = [model for model in models if model.error]
-        unwatched = self._parts.alarms.unwatched(pipeline.labels)
+        starting = self._clock.monotonic_s() - self._started_s <= SILENT_S
+        unwatched = self._parts.alarms.unwatched(pipeline.deciders, pipeline.fed, patient=starting)
+        in_vain = [f"model {model.name} {model.idle}" for model in models if model.idle] + unwatched
         if not models:
-            self._health.set("inference", Level.DEGRADED, "no model yet: it comes with the first plan")
+            self._health.set(
+                "inference", Level.DEGRADED, _few(["no model yet: it comes with the first plan", *unwatched])
+            )
         elif failing:
             sentence = failing[0].error if len(models) == 1 else f"model {failing[0].name}: {failing[0].error}"
             self._health.set("inference", Level.FAILED if len(failing) == len(models) else Level.DEGRADED, sentence)
-        elif unwatched:
-            self._health.set("inference", Level.DEGRADED, f"no model knows the label of alarm {', '.join(unwatched)}")
+        elif in_vain:
+            self._health.set("inference", Level.DEGRADED, _few(in_vain))
         else:
             self._health.set("inference", Level.OK, "serves")
 
@@ -202,3 +221,8 @@ class Observer:
             self._machine = read_machine(self._parts.identity.directory)
             self._machine_read_s = now_s
         return self._machine
+
+
+def _few(sentences: Sequence[str]) -> str:
+    more = f"; and {len(sentences) - _SENTENCES} more" if len(sentences) > _SENTENCES else ""
+    return "; ".join(sentences[:_SENTENCES]) + more

@@ -65,7 +65,7 @@ class ModelAnswers:
 
         Args:
             model: name of a slot; may be empty when one serves.
-            values: (length * channels,) float32 in C order, in the stream's physical unit.
+            values: (length, channels) float32, in the stream's physical unit.
 
         Raises:
             ProtocolError: `no-such-model`, `which-model`.
@@ -136,7 +136,9 @@ class ModelAnswers:
             found = self._reader.prediction(number)
         if found is None:
             raise ProtocolError(
-                "no-such-prediction", f"there is no prediction {number}", remedy="bedside agent predictions"
+                "no-such-prediction",
+                f"there is no prediction {number}",
+                remedy="bedside agent predictions list DIRECTORY",
             )
         return found
 
@@ -165,13 +167,17 @@ class ModelAnswers:
 
 def _shaped(spec: WindowSpec, values: Float32) -> Float32:
     """A caller's window as the model sees it, by the code that shapes a stream's."""
-    if values.size != spec.length * spec.channels or not np.isfinite(values).all():
+    if values.shape != (spec.length, spec.channels):
+        told = "x".join(map(str, values.shape))
+        turned = ", transposed" if values.shape == (spec.channels, spec.length) else ""
         raise MalformedError(
             "bad-window",
-            f"a window of {values.size} values, or with one that is not finite",
-            remedy=f"the model takes {spec.length} samples of {spec.channels} channels",
+            f"a window of {told} values is not {spec.length} samples of {spec.channels} channels{turned}",
+            remedy=f"give an array of shape ({spec.length}, {spec.channels}): a row per sample, a column per channel",
         )
-    window, channels = values.reshape(spec.length, spec.channels).astype(np.float64), signal_channels(spec)
+    if not np.isfinite(values).all():
+        raise MalformedError("bad-window", "the window holds a value that is not finite", remedy="fill gaps first")
+    window, channels = values.astype(np.float64), signal_channels(spec)
     return Shaper(spec).shape(window[:, :channels], tuple(float(value) for value in window[0, channels:]))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from bedside.agent.config import SourceConfig
 from bedside.agent.sources.marks import read_track
 from bedside.agent.sources.replay import ReplaySource
 from bedside.core.clock import Clock
@@ -16,56 +18,40 @@ from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId, check_id
 from bedside.core.samples import Source
 from bedside.firmware_bridge.recording import read_recording
+from bedside.service.text import bounded
+
+
+def _option(words: str) -> msgspec.Meta:
+    """An option in a few words, as an error lists it."""
+    return msgspec.Meta(description=words)
 
 
 class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="replay"):
-    """A recording.
-
-    Attributes:
-        name: of the source.
-        stream: id of the stream.
-        data: recording (.npz).
-        speed: times real time; 0 is as fast as possible.
-        history_s: seconds of signal that are delivered at once, before that speed begins.
-        loop: begin again at the end.
-        start_ns: signal time of the first sample; now when absent.
-    """
+    """A recording."""
 
     name: str
-    stream: str
-    data: str
-    speed: float = 1.0
-    history_s: float = 0.0
-    loop: bool = False
-    start_ns: int | None = None
+    stream: Annotated[str, _option("id of the stream")]
+    data: Annotated[str, _option("recording, .npz")]
+    speed: Annotated[float, _option("times real time, 0 as fast as possible")] = 1.0
+    history_s: Annotated[float, _option("seconds that come at once, before")] = 0.0
+    loop: Annotated[bool, _option("begin again at the end")] = False
+    start_ns: Annotated[int | None, _option("time of the first sample, else now")] = None
 
 
 class SerialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="serial"):
-    """A sensor board on a serial port.
-
-    Attributes:
-        name: of the source.
-        stream: id of the stream.
-        port: device file.
-        baud: bits per second.
-        board_stream: the board's name of the stream; empty means its first.
-        channels: columns to keep, in this order; empty means all.
-        labels: recording (.npz) or CSV file (start_s, end_s, label) in the board's time; empty means none.
-        loop: the board begins again at the end of what `labels` describes.
-    """
+    """A sensor board on a serial port."""
 
     name: str
-    stream: str
-    port: str
-    baud: int = 115_200
-    board_stream: str = ""
-    channels: tuple[int, ...] = ()
-    labels: str = ""
-    loop: bool = False
+    stream: Annotated[str, _option("id of the stream")]
+    port: Annotated[str, _option("device file")]
+    baud: Annotated[int, _option("bits per second")] = 115_200
+    board_stream: Annotated[str, _option("the board's name of it, else its first")] = ""
+    channels: Annotated[tuple[int, ...], _option("columns to keep, else all")] = ()
+    labels: Annotated[str, _option(".npz or CSV (start_s, end_s, label) in the board's time")] = ""
+    loop: Annotated[bool, _option("the board begins again where labels end")] = False
 
 
-SourceConfig = ReplayConfig | SerialConfig
-KINDS: Final = tuple(str(kind.__struct_config__.tag) for kind in (ReplayConfig, SerialConfig))
+KINDS: Final[dict[str, type[ReplayConfig | SerialConfig]]] = {"replay": ReplayConfig, "serial": SerialConfig}
 """The kinds as `agent.toml` names them."""
 
 
@@ -84,7 +70,41 @@ class SourceContext:
     directory: Path
 
 
-def build_source(config: SourceConfig, context: SourceContext) -> Source:
+def typed_source(source: SourceConfig) -> ReplayConfig | SerialConfig:
+    """Read a source's options under the rules of its kind.
+
+    Raises:
+        ConfigError: `source-config`, naming the source; the remedy lists the options.
+    """
+    kind = KINDS.get(source.kind)
+    if kind is None:
+        raise ConfigError(
+            "source-config",
+            f"source {source.name}: there is no kind {source.kind[:40]!r}",
+            remedy=f"the kinds are {', '.join(KINDS)}",
+        )
+    known = options_of(kind)
+    remedy = f"{source.kind} takes " + "; ".join(f"{name}: {words}" for name, words in known.items())
+    for strange in (name for name in source.options if name not in known):
+        near = difflib.get_close_matches(strange, known, n=1, cutoff=0.5)
+        raise ConfigError(
+            "source-config",
+            f"source {source.name}: there is no option {bounded(strange, 40)!r}",
+            remedy=f"did you mean {near[0]!r}? {remedy}" if near else remedy,
+        )
+    try:
+        return msgspec.convert({"kind": source.kind, "name": source.name, **source.options}, type=kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError("source-config", f"source {source.name}: {error}", remedy=remedy) from error
+
+
+def options_of(kind: type[ReplayConfig | SerialConfig]) -> dict[str, str]:
+    """What a kind of source takes in `[sources.options]`: each option in a few words."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: get_args(hint)[1].description for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def build_source(config: ReplayConfig | SerialConfig, context: SourceContext) -> Source:
     """Make the source that `config` describes; it opens nothing but recordings and label files.
 
     Raises:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from bedside.agent.buffer.part import Run, offset_ns
 from bedside.agent.windows.cuts import Beats, Cuts, Sliding
+from bedside.agent.windows.fit import arrived
 from bedside.agent.windows.kept import Kept
 from bedside.agent.windows.resampler import fits, ratio_of
 from bedside.agent.windows.shaping import Float64, Shaper
@@ -32,6 +33,9 @@ from bedside.core.samples import Block, Record
 
 _PIECE_SAMPLES: Final = 1_024
 """A longer block is taken in pieces, which bounds the memory of its stages."""
+
+MISFIT_S: Final = 10.0
+"""Seconds without anything that fits after which what arrives instead is told of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +91,13 @@ class WindowCutter:
         self._run: Run | None = None
         self._segment: _Segment | None = None
         self._resampled_hz = math.nan
+        self._unfit: tuple[float, str] | None = None
+
+    def misfit(self, now_s: float) -> str:
+        """What has arrived for a while, at monotonic time `now_s`, and is not what the spec takes; else empty."""
+        if self._unfit is None or now_s - self._unfit[0] < MISFIT_S:
+            return ""
+        return self._unfit[1]
 
     @property
     def unsettled_windows(self) -> int:
@@ -96,8 +107,9 @@ class WindowCutter:
     def push(self, block: Block, session: SessionId, arrived_s: float) -> list[Window]:
         """Take a block that arrived at monotonic time `arrived_s`; return the windows that it closed."""
         if not self._usable(block):
-            self.unusable_blocks += 1
+            self._refuse(arrived_s, arrived(block))
             return []
+        self._unfit = None
         if self._run is None or not self._run.continues(block, session):
             self.gaps += self._run is not None
             self._run = Run.begin(block, session)
@@ -117,14 +129,19 @@ class WindowCutter:
     def push_record(self, record: Record, session: SessionId, arrived_s: float) -> list[Window]:
         """Take a record that arrived at monotonic time `arrived_s`; return the window that it is."""
         if record.stream != self.stream or not self.spec.fields:
-            self.unusable_blocks += 1
+            self._refuse(arrived_s, "records")
             return []
+        self._unfit = None
         values = np.array([[record.values.get(name, np.nan) for name in self.spec.fields]], np.float64)
         missing = ~np.isfinite(values)
         self.missing_fields += int(missing.sum())
         shaped = self._shaper.shape(np.where(missing, 0.0, values), ())
         shaped[missing] = 0.0
         return [Window(self.stream, session, record.time_ns, record.time_ns + 1, shaped, arrived_s)]
+
+    def _refuse(self, arrived_s: float, what: str) -> None:
+        self.unusable_blocks += 1
+        self._unfit = (self._unfit[0] if self._unfit is not None else arrived_s, what)
 
     def _usable(self, block: Block) -> bool:
         channels = block.values.shape[1]

@@ -72,5 +72,18 @@ def unpack_bundle(data: bytes) -> dict[str, bytes]:
     return files
 
 
+def manifest_in(data: bytes) -> bytes:
+    """The manifest's bytes in a tar of which nothing else need be sound.
+
+    Raises:
+        MalformedError: `bad-archive`.
+    """
+    block = data[:BLOCK_BYTES]
+    size = size_of(block)
+    if size > MAX_MANIFEST_BYTES or block != header(MANIFEST, size) or BLOCK_BYTES + size > len(data):
+        raise _bad("it does not begin with a manifest")
+    return data[BLOCK_BYTES : BLOCK_BYTES + size]
+
+
 def _bad(sentence: str) -> MalformedError:
     return MalformedError("bad-archive", sentence, remedy="fetch the bundle again")

@@ -42,6 +42,8 @@ class AgentStatus(google.protobuf.message.Message):
     MODELS_FIELD_NUMBER: builtins.int
     BUFFER_FIELD_NUMBER: builtins.int
     OPEN_ALARMS_FIELD_NUMBER: builtins.int
+    RAISED_ALARMS_FIELD_NUMBER: builtins.int
+    LAST_PREDICTION_AGE_MS_FIELD_NUMBER: builtins.int
     version: builtins.str
     site: builtins.str
     device: builtins.str
@@ -55,7 +57,11 @@ class AgentStatus(google.protobuf.message.Message):
     last_reason: builtins.str
     rss_bytes: builtins.int
     open_alarms: builtins.int
-    """Alarms that are raised and not acknowledged."""
+    """Alarms that are not both cleared and acknowledged."""
+    raised_alarms: builtins.int
+    """Of these, not cleared."""
+    last_prediction_age_ms: builtins.int
+    """Since the process started; absent while it has made none."""
     @property
     def components(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bedside.proto.v1.device_pb2.ComponentHealth]: ...
     @property
@@ -84,9 +90,12 @@ class AgentStatus(google.protobuf.message.Message):
         models: collections.abc.Iterable[Global___ModelStatus] | None = ...,
         buffer: Global___BufferStatus | None = ...,
         open_alarms: builtins.int = ...,
+        raised_alarms: builtins.int = ...,
+        last_prediction_age_ms: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["buffer", b"buffer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["buffer", b"buffer", "components", b"components", "device", b"device", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "models", b"models", "open_alarms", b"open_alarms", "predictions", b"predictions", "rss_bytes", b"rss_bytes", "site", b"site", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms", "buffer", b"buffer", "last_prediction_age_ms", b"last_prediction_age_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms", "buffer", b"buffer", "components", b"components", "device", b"device", "last_prediction_age_ms", b"last_prediction_age_ms", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "models", b"models", "open_alarms", b"open_alarms", "predictions", b"predictions", "raised_alarms", b"raised_alarms", "rss_bytes", b"rss_bytes", "site", b"site", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms"]) -> typing.Literal["last_prediction_age_ms"] | None: ...
 
 Global___AgentStatus: typing_extensions.TypeAlias = AgentStatus
 
@@ -116,6 +125,7 @@ class ModelStatus(google.protobuf.message.Message):
     gaps: builtins.int
     """Windows that a gap, a session's end or a change of form cut short."""
     error: builtins.str
+    """Why it does not serve, or why it can decide nothing here; empty when it can."""
     @property
     def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StageLatency]: ...
     def __init__(
@@ -338,17 +348,23 @@ class PredictRequest(google.protobuf.message.Message):
 
     MODEL_FIELD_NUMBER: builtins.int
     VALUES_FIELD_NUMBER: builtins.int
+    LENGTH_FIELD_NUMBER: builtins.int
+    CHANNELS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model; may be empty when one serves."""
     values: builtins.bytes
     """Little-endian float32, (length, channels) in C order, in the physical unit of the stream."""
+    length: builtins.int
+    channels: builtins.int
     def __init__(
         self,
         *,
         model: builtins.str = ...,
         values: builtins.bytes = ...,
+        length: builtins.int = ...,
+        channels: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "length", b"length", "model", b"model", "values", b"values"]) -> None: ...
 
 Global___PredictRequest: typing_extensions.TypeAlias = PredictRequest
 
@@ -523,20 +539,26 @@ class OpenSessionRequest(google.protobuf.message.Message):
     STREAM_FIELD_NUMBER: builtins.int
     CONSENT_TRAINING_FIELD_NUMBER: builtins.int
     ORIGIN_FIELD_NUMBER: builtins.int
+    NEW_STREAM_FIELD_NUMBER: builtins.int
     stream: builtins.str
     consent_training: builtins.bool
-    """Whether its windows may be trained on; the configuration's default when absent."""
+    """Whether its windows may be trained on. When absent: no where the session before refused, else the configuration's
+    default.
+    """
     origin: builtins.str
     """"cli" or "api"; empty means "api"."""
+    new_stream: builtins.bool
+    """The stream may be one that neither the configuration nor the store knows."""
     def __init__(
         self,
         *,
         stream: builtins.str = ...,
         consent_training: builtins.bool | None = ...,
         origin: builtins.str = ...,
+        new_stream: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training", "origin", b"origin", "stream", b"stream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_consent_training", b"_consent_training", "consent_training", b"consent_training", "new_stream", b"new_stream", "origin", b"origin", "stream", b"stream"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_consent_training", b"_consent_training"]) -> typing.Literal["consent_training"] | None: ...
 
 Global___OpenSessionRequest: typing_extensions.TypeAlias = OpenSessionRequest
@@ -666,19 +688,56 @@ class LabelList(google.protobuf.message.Message):
 
     LABELS_FIELD_NUMBER: builtins.int
     ADDED_FIELD_NUMBER: builtins.int
+    FAULTS_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     added: builtins.int
     """Of a call that adds labels: how many were not there before."""
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    @property
+    def faults(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LabelFault]:
+        """Of a call that adds labels: which of them were refused; then nothing was stored."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of a call that adds labels: what was stored and looks wrong, a sentence each."""
+
     def __init__(
         self,
         *,
         labels: collections.abc.Iterable[Global___Label] | None = ...,
         added: builtins.int = ...,
+        faults: collections.abc.Iterable[Global___LabelFault] | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["added", b"added", "labels", b"labels"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "faults", b"faults", "labels", b"labels", "warnings", b"warnings"]) -> None: ...
 
 Global___LabelList: typing_extensions.TypeAlias = LabelList
+
+@typing.final
+class LabelFault(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    REMEDY_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """From 0, in the order of the request."""
+    code: builtins.str
+    sentence: builtins.str
+    remedy: builtins.str
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        code: builtins.str = ...,
+        sentence: builtins.str = ...,
+        remedy: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["code", b"code", "index", b"index", "remedy", b"remedy", "sentence", b"sentence"]) -> None: ...
+
+Global___LabelFault: typing_extensions.TypeAlias = LabelFault
 
 @typing.final
 class ListLabelsRequest(google.protobuf.message.Message):
@@ -711,14 +770,18 @@ class AddLabelsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LABELS_FIELD_NUMBER: builtins.int
+    CHECK_ONLY_FIELD_NUMBER: builtins.int
+    check_only: builtins.bool
+    """Store nothing, and say what would be refused."""
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     def __init__(
         self,
         *,
         labels: collections.abc.Iterable[Global___Label] | None = ...,
+        check_only: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["labels", b"labels"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["check_only", b"check_only", "labels", b"labels"]) -> None: ...
 
 Global___AddLabelsRequest: typing_extensions.TypeAlias = AddLabelsRequest
 
