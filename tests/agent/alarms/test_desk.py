@@ -60,7 +60,7 @@ class Bed:
         self.beds_session = self.buffer.sessions.open("bed", 0, "cli")
 
     def begin(self) -> None:
-        self.buffer = BufferStore(self.path, b"k" * 32, self.clock, SystemEntropy(), cap_bytes=1 << 20)
+        self.buffer = BufferStore(self.path, b"k" * 32, self.clock, SystemEntropy(), cap_bytes=16 << 20)
         followers = AlarmFollowers()
         followers.publish = self.hear
         self.desk = AlarmDesk(self.rules, self.buffer, self.clock, followers)
@@ -228,9 +228,9 @@ def test_what_waits_for_the_disk_is_bounded_and_what_is_dropped_is_counted(bed, 
     with monkeypatch.context() as patch:
         bed.refuse(patch)
         for at in range(MAX_WAITING + 5):
-            bed.record(2 * at + 1, spo2=80.0)
-            bed.record(2 * at + 2, spo2=99.0)
-        bed.record(9_999, spo2=80.0)
+            bed.record(20 * at + 1, spo2=80.0)
+            bed.record(20 * at + 2, spo2=99.0)
+        bed.record(99_999, spo2=80.0)
         assert bed.desk.waiting == MAX_WAITING
     bed.tick(RETRY_S)
     assert bed.desk.dropped == 6
@@ -250,7 +250,7 @@ def test_after_a_kill_a_raised_alarm_is_not_raised_again_and_still_clears(bed) -
     for at, falls in ((1, 0.95), (2, 0.97), (4, 0.2)):  # the source says it all once more
         bed.decide(at, falls)
     assert len(bed.table()) == 1
-    bed.decide(5, 0.99)
+    bed.decide(14, 0.99)
     assert bed.told[2:] == [(2, "fall", "raised")]
 
 
@@ -294,3 +294,33 @@ def test_an_alarm_whose_rule_is_gone_is_cleared_at_the_start(bed) -> None:
     assert bed.told[1:] == [(1, "fall", "cleared")]
     bed.kill()
     assert len(bed.told) == 2
+
+
+def test_a_value_that_swings_round_its_limit_makes_one_alarm_until_somebody_has_seen_it(bed) -> None:
+    for at in range(40):
+        bed.record(at, spo2=(80.0, 95.0)[at % 2])
+    (alarm,) = bed.table()
+    assert (alarm.raised_ns, alarm.cleared_ns) == (0, 39 * S)
+    assert bed.told == [(1, "spo2", ("raised", "cleared")[at % 2]) for at in range(40)]
+    bed.desk.acknowledge(1, "nurse")
+    bed.record(40, spo2=80.0)
+    assert [(one.number, one.raised_ns) for one in bed.table()] == [(1, 0), (2, 40 * S)]
+
+
+def test_what_comes_back_late_or_in_another_session_is_another_alarm(bed) -> None:
+    bed.record(1, spo2=80.0)
+    bed.record(2, spo2=95.0)
+    bed.record(12, spo2=80.0)
+    bed.record(13, spo2=95.0)
+    bed.beds_session = bed.buffer.sessions.open("bed", 14 * S, "cli")
+    bed.record(14, spo2=80.0)
+    assert [one.number for one in bed.table()] == [1, 2, 3]
+
+
+def test_a_relapse_after_a_kill_goes_on_with_the_alarm_and_escalates(bed) -> None:
+    bed.record(1, spo2=80.0)
+    bed.record(2, spo2=95.0)
+    bed.kill()
+    bed.record(3, spo2=80.0)
+    (alarm,) = bed.table()
+    assert (alarm.number, alarm.cleared_ns) == (1, 0)

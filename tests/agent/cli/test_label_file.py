@@ -9,9 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bedside.agent.buffer.labels import MAX_LABELS
 from bedside.agent.buffer.rows import Label
-from bedside.agent.cli.label_file import MAX_FAULTS, MAX_FILE_BYTES, WrongLinesError, parse_labels, read_labels
+from bedside.agent.cli.label_file import (
+    MAX_FAULTS,
+    MAX_FILE_BYTES,
+    MAX_FILE_LABELS,
+    WrongLinesError,
+    parse_labels,
+    read_labels,
+)
 from bedside.core.errors import ConfigError, MalformedError
 
 T0_S = 1_772_352_000
@@ -80,7 +86,7 @@ def test_nobody_reads_on_after_too_many_wrong_lines() -> None:
         "start_s,end_s,label,lable\n",
         "start_s,end_s,label,label\n",
         'start_s,end_s,label\n1,2,"open',
-        "start_s,end_s,label\n" + "1,2,x\n" * (MAX_LABELS + 1),
+        "start_s,end_s,label\n" + "1,2,x\n" * (MAX_FILE_LABELS + 1),
     ],
 )
 def test_a_file_of_another_form_is_refused_as_a_whole(text) -> None:

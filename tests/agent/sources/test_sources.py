@@ -1,6 +1,7 @@
 """Replay, marks, supervisor and registry."""
 
 import asyncio
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Quality
-from bedside.firmware_bridge.recording import Label, Recording, write_recording
+from bedside.firmware_bridge.recording import MAX_LABELS, Label, Recording, write_recording
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.text import bounded
 
@@ -218,3 +219,28 @@ def test_every_option_of_every_kind_is_described() -> None:
     for kind in KINDS.values():
         assert set(options_of(kind)) == set(kind.__struct_fields__) - {"name"}
         assert all(options_of(kind).values())
+
+
+class Crowd:
+    """Has a thousand events at once."""
+
+    name = "crowd"
+
+    async def events(self):
+        for at in range(1_000):
+            yield Mark(S, T0 + at, T0 + at + 1, "beat", "t")
+
+
+async def test_a_source_with_many_events_at_once_leaves_the_others_their_turn() -> None:
+    taken: list[object] = []
+    task = asyncio.create_task(Supervisor([Crowd()], taken.append, HandClock()).run())
+    while not taken:
+        await asyncio.sleep(0)
+    assert len(taken) < 100
+    await task
+    assert len(taken) == 1_000
+
+
+def test_a_recording_has_so_many_labels_at_most() -> None:
+    with pytest.raises(MalformedError):
+        dataclasses.replace(made(), labels=(Label(0, 1, "beat"),) * (MAX_LABELS + 1))

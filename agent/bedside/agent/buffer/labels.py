@@ -27,8 +27,14 @@ from bedside.core.ids import SessionId, StreamId, check_id
 from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.service.text import bounded
 
-MAX_LABELS: Final = 4_096
-"""Labels of one batch, or of one page of a list: more would hold up whoever else the agent serves."""
+MAX_LABELS: Final = 1_024
+"""Labels of one batch: a tenth of a second, in which the agent does nothing else."""
+
+PAGE_LABELS: Final = 4_096
+"""Labels of one page of a list."""
+
+_MAX_OVERLAPPED: Final = 1_024
+"""Labels from before that a batch is held against: the latest."""
 
 FROM_FILE: Final = "csv:"
 """How the origin of labels begins that come from a file; its name follows."""
@@ -178,7 +184,7 @@ class Labels:
     def page(self, session: SessionId, after: int) -> list[Label]:
         """The next labels of a session with numbers above `after`, by number, the withdrawn ones among them."""
         sql = "SELECT * FROM labels WHERE session = ? AND id > ? ORDER BY id LIMIT ?"
-        return [label_of(row) for row in self._buffer.database.rows(sql, (session, after, MAX_LABELS))]
+        return [label_of(row) for row in self._buffer.database.rows(sql, (session, after, PAGE_LABELS))]
 
 
 def check_label(label: Label) -> None:
@@ -254,5 +260,12 @@ def _overlapped(tx: sqlite3.Connection, placed: Sequence[Label]) -> list[Label]:
     for one in placed:
         start_ns, end_ns = spans.get(one.session, (one.start_ns, one.end_ns))
         spans[one.session] = min(start_ns, one.start_ns), max(end_ns, one.end_ns)
-    sql = "SELECT * FROM labels WHERE session = ? AND start_ns < ? AND end_ns > ? AND NOT withdrawn"
-    return [label_of(row) for session, (start, end) in spans.items() for row in tx.execute(sql, (session, end, start))]
+    sql = (
+        "SELECT * FROM labels WHERE session = ? AND start_ns < ? AND end_ns > ? AND NOT withdrawn"
+        " ORDER BY start_ns DESC LIMIT ?"
+    )
+    found: list[Label] = []
+    for session, (start_ns, end_ns) in spans.items():
+        rows = tx.execute(sql, (session, end_ns, start_ns, _MAX_OVERLAPPED - len(found)))
+        found += [label_of(row) for row in rows]
+    return found

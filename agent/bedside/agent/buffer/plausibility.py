@@ -12,6 +12,8 @@ from bedside.agent.buffer.rows import Label
 MAX_WARNINGS: Final = 20
 """Sentences about one batch; the rest is counted."""
 _MAX_CLASSES: Final = 12
+_LOOKS: Final = 64
+"""Labels over the same time that a new one is held against: the latest."""
 _START: Final = attrgetter("start_ns")
 
 
@@ -49,7 +51,7 @@ def _contradictions(fresh: Sequence[Label], before: Sequence[Label]) -> Iterator
         while at < len(waiting) and waiting[at].start_ns < one.end_ns:
             under_way.append(waiting[at])
             at += 1
-        under_way = [old for old in under_way if old.end_ns > one.start_ns]
+        under_way = [old for old in under_way if old.end_ns > one.start_ns][-_LOOKS:]
         for old in under_way:
             overlaps = old.start_ns < one.end_ns and old.session == one.session
             if overlaps and old.label != one.label:

@@ -20,13 +20,14 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.buffer.labels import FROM_FILE, MAX_LABELS, check_label
+from bedside.agent.buffer.labels import FROM_FILE, check_label
 from bedside.agent.buffer.rows import Label
 from bedside.core.errors import BedsideError, ConfigError, MalformedError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.service.text import bounded
 
+MAX_FILE_LABELS: Final = 16_384
 MAX_FILE_BYTES: Final = 8 << 20
 MAX_FIELD_CHARS: Final = 200
 MAX_FAULTS: Final = 100
@@ -132,8 +133,8 @@ def _rows(data: bytes, name: str) -> Iterator[tuple[int, dict[str, str]]]:
         columns = [column.strip() for column in next(reader, [])]
         _check_columns(columns, name)
         for count, fields in enumerate(filter(None, reader)):
-            if count >= MAX_LABELS:
-                raise _bad(name, f"it has more than {MAX_LABELS} labels: split it")
+            if count >= MAX_FILE_LABELS:
+                raise _bad(name, f"it has more than {MAX_FILE_LABELS} labels: split it")
             # A line of another length has no columns to be looked for in, and `_label` says so.
             fits = len(fields) == len(columns) and all(len(field) <= MAX_FIELD_CHARS for field in fields)
             yield reader.line_num, dict(zip(columns, map(str.strip, fields), strict=True)) if fits else {}

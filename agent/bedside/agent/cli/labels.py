@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from bedside.agent.buffer.labels import WrongLabelsError
+from bedside.agent.api.direct import Changes
+from bedside.agent.buffer.labels import MAX_LABELS, Added, Fault, WrongLabelsError
 from bedside.agent.buffer.rows import Label
 from bedside.agent.cli.label_file import MAX_FAULTS, WrongLinesError, parse_moment, read_labels
 from bedside.agent.cli.reach import DIRECTORY, change, named, reading
@@ -55,13 +57,15 @@ def add_label(directory: Path, stream: str, start: str, end: str, label: str, as
 def import_labels(directory: Path, file: Path, stream: str, session: str, as_json: bool) -> None:
     """Store the labels of a CSV FILE, all of them or none. The same file again adds nothing.
 
+    Where it is long and the disk or the room for labels ends half-way, a part is stored: the same file adds the rest.
+
     Its first line names the columns: start and end (2026-03-01T08:00:00Z), or start_s and end_s (seconds since 1970),
     or start_ns and end_ns; label; and stream or session where they differ from line to line.
     """
     read = read_labels(file, stream=stream, session=session)
     lines, asked = list(read.labels), list(read.labels.values())
     try:
-        added = change(directory, lambda agent: agent.add_labels(asked, check_only=bool(read.faults)))
+        added = change(directory, lambda agent: _store(agent, asked, check_only=bool(read.faults)))
     except WrongLabelsError as error:
         refused = [(lines[fault.index], fault.sentence) for fault in error.faults]
         raise _wrong_lines(file.name, [*read.faults, *refused]) from error
@@ -114,6 +118,25 @@ def _wrong_lines(name: str, faults: Sequence[tuple[int, str]]) -> WrongLinesErro
     for line, why in wrong.faults:
         click.echo(f"{bounded(name)}, line {line}: {bounded(why)}", err=True)
     return wrong
+
+
+async def _store(agent: Changes, asked: Sequence[Label], *, check_only: bool) -> Added:
+    """Store in slices, which the agent takes in turns with its other work, once all of them have been looked at."""
+    slices = [(at, asked[at : at + MAX_LABELS]) for at in range(0, len(asked), MAX_LABELS)]
+    faults: list[Fault] = []
+    for at, part in slices if check_only or len(slices) > 1 else ():
+        try:
+            await agent.add_labels(part, check_only=True)
+        except WrongLabelsError as error:
+            faults += [replace(fault, index=fault.index + at) for fault in error.faults]
+    if faults:
+        raise WrongLabelsError(faults)
+    done = [] if check_only else [await agent.add_labels(part) for _, part in slices]
+    return Added(
+        tuple(label for one in done for label in one.labels),
+        sum(one.new for one in done),
+        tuple(sentence for one in done for sentence in one.warnings),
+    )
 
 
 def _warn(warnings: Sequence[str]) -> None:
