@@ -422,3 +422,6 @@ async def test_a_model_of_records_does_not_take_signal_and_a_silent_source_is_no
     assert idle(device)[0] == "takes records; stream bed has 2 channels at 50 Hz"
     device.pipeline.consume(Record("bed", device.at_ns, {"spo2": 97.0}))
     assert idle(device)[0] == ""
+    device.send(1, stream="bed")  # the stream has both, and records are rare
+    device.clock.s += MISFIT_S
+    assert idle(device)[0] == ""
