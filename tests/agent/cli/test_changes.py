@@ -139,6 +139,18 @@ def test_the_open_session_of_a_running_stream_is_erased_and_the_stream_goes_on(r
     assert left == dict.fromkeys(tables, 0)
 
 
+def test_a_session_opened_while_no_agent_runs_is_the_one_that_the_source_begins(device, typed) -> None:
+    agent = typed(device.path)
+    opened = agent.json("session open wrist --no-consent")
+    device.start()
+    device.await_predictions()
+    assert {one["session"] for one in agent.json("predictions list --limit 100000")} >= {opened["session"]}
+    found = agent.json("session list --stream wrist")
+    assert found[0]["session"] == opened["session"]
+    assert found[0]["closed_ns"] is None or found[0]["closed_ns"] > found[0]["opened_ns"]
+    assert not any(one["consent_training"] for one in found), "nobody has said otherwise"
+
+
 def test_an_alarm_is_acknowledged_while_no_agent_runs(device, typed) -> None:
     agent = typed(device.path)
     agent.say("session open wrist")

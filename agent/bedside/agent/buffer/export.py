@@ -118,10 +118,12 @@ def _nothing(reader: BufferReader, selection: Selection) -> ProtocolError:
     stream, session = bounded(selection.stream, 64), bounded(selection.session, 32)
     wide = replace(selection, from_ns=0, to_ns=None)
     where = (f" of stream {stream}" if stream else "") + (f" in session {session}" if session else "")
-    remedy = "`bedside agent db status DIR` says what there is"
+    remedy = "`bedside agent db status DIRECTORY` says what there is"
     if not sessions_of(reader, wide):
         sentence = f"there is no session{where}" if session else f"nothing is stored{where}"
-        return ProtocolError("nothing-found", sentence, remedy="`bedside agent session list DIR` says what there is")
+        return ProtocolError(
+            "nothing-found", sentence, remedy="`bedside agent session list DIRECTORY` says what there is"
+        )
     if next(_batches(reader, wide, lambda _sessions: None), None) is not None:
         return ProtocolError(
             "nothing-found", f"--from and --to leave no {selection.what}{where}", remedy="choose other times"

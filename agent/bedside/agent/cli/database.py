@@ -15,6 +15,7 @@ import click
 from bedside.agent.cli.label_file import parse_moment
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import BUFFER_NAME, AgentConfig, load_agent_config
+from bedside.agent.naming import typeable
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, find_identity
@@ -129,7 +130,7 @@ def export(
         raise click.UsageError("--to must be later than --from")
     config = load_agent_config(directory)
     selection = Selection(kind, stream, session, from_ns, to_ns)  # type: ignore[arg-type]  # click has checked the choice
-    with closing(BufferReader(_file(config), _keys(config))) as reader:
+    with typeable(directory), closing(BufferReader(_file(config), _keys(config))) as reader:
         with progress("sessions", len(sessions_of(reader, selection))) as bar:
             rows = write(reader, selection, target, bar.advance, _warn)
         unreadable = reader.unreadable
