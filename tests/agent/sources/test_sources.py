@@ -1,6 +1,7 @@
 """Replay, marks, supervisor and registry."""
 
 import asyncio
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -192,3 +193,35 @@ def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_pat
         build_source(ReplayConfig("a", "wrist", "none.npz"), context)
     serial = {"kind": "serial", "name": "b", "stream": "wrist", "port": "/dev/ttyACM0", "labels": "r.npz"}
     assert build_source(msgspec.convert(serial, SourceConfig), context).name == "b"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unit": "u" * 65},
+        {"metric": "m\n"},
+        {"values": np.zeros((20, 70_000), np.float32)},
+        *({"scale": scale} for scale in (float("nan"), float("inf"))),
+        *({"rate_hz": rate} for rate in (0.0, 1e12, 1e300, float("inf"), float("nan"))),
+        {"labels": (Label(0, 10, "\ud800"),)},
+    ],
+)
+def test_a_recording_that_no_buffer_takes_is_none(change) -> None:
+    with pytest.raises(MalformedError) as caught:
+        dataclasses.replace(made(), **change)
+    assert caught.value.code == "bad-recording"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        *(({"history_s": value}, "bad-history") for value in (-1.0, 1e9, 1e300, float("inf"), float("nan"))),
+        *(({"start_ns": value}, "bad-start") for value in (-1, (1 << 63) - 1_000, 10**20)),
+    ],
+)
+def test_replay_begins_at_a_time_that_can_be_stored(tmp_path, options, code) -> None:
+    write_recording(tmp_path / "r.npz", made())
+    context = SourceContext(HandClock(), lambda stream: 0, tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        build_source(ReplayConfig("a", "wrist", "r.npz", **options), context)
+    assert caught.value.code == code
