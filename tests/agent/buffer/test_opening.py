@@ -1,5 +1,6 @@
 """What happens when the buffer's file is opened: one writer, the right key, sound rows, or a salvage that counts."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -78,6 +79,12 @@ def test_one_process_writes(tmp_path) -> None:
     assert caught.value.code == "buffer-in-use"
     store.close()
     open_store(tmp_path / "b.db").close()
+
+
+def test_a_pipe_in_place_of_the_lock_is_refused_and_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "b.db.lock")
+    with pytest.raises(StoreError, match="lock cannot be opened"):
+        open_store(tmp_path / "b.db")
 
 
 def test_a_file_of_the_first_version_stays_readable_and_gets_tags_and_a_key_on_record(tmp_path) -> None:

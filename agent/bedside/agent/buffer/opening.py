@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from bedside.agent.buffer.eviction import count
 from bedside.agent.buffer.log import committing_frames
@@ -245,7 +245,7 @@ def _opens_some(connection: sqlite3.Connection, sealer: Sealer) -> bool:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "ab", opener=private_opener) as file:
+    with _open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -255,6 +255,18 @@ def _locked(path: Path) -> Iterator[None]:
                 remedy="stop the agent first; two would write over each other",
             ) from error
         yield
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        return open(lock, "ab", opener=private_opener)
+    except OSError as error:
+        raise StoreError(
+            "store-open",
+            f"{lock} cannot be opened: {error.strerror}",
+            remedy="it is an empty file of the agent's user: remove what is there, and check its directory",
+        ) from error
 
 
 def _is_damage(error: StoreError) -> bool:
