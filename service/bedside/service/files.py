@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -38,7 +39,7 @@ def private_opener(path: str, flags: int) -> int:
 
 
 @contextmanager
-def open_regular(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+def open_regular(path: Path, max_bytes: int) -> Iterator[BufferedReader]:
     """Open a regular file of at most `max_bytes` for reading.
 
     Raises:
