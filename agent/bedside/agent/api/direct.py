@@ -58,7 +58,7 @@ class DirectChanges:
 
     async def forget(self, session: str) -> Mapping[str, int]:
         """Erase everything of a session."""
-        return self._sessions.forget(session)
+        return await self._sessions.forget(session)
 
     async def add_labels(self, labels: Sequence[Label]) -> Added:
         """Store labels, all or none."""

@@ -106,7 +106,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
             closing(open_store(config, keys, clock, SystemEntropy())) as store,
             closing(BufferReader(path, keys)) as reader,
         ):
-            erase = partial(erase_session, store, config.state_dir, clock=clock)
+            erase = partial(erase_session, store, config.state_dir, clock=clock, scrub=False)
             sessions = SessionCalls(store, reader, clock, config.buffer.session_gap_s, erase)
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
             yield DirectChanges(sessions, Labels(store), alarms)
