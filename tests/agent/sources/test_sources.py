@@ -246,7 +246,7 @@ def test_a_recording_that_no_buffer_takes_is_none(change) -> None:
 def test_replay_begins_at_a_time_that_can_be_stored(tmp_path, options, code) -> None:
     write_recording(tmp_path / "r.npz", made())
     context = SourceContext(HandClock(), lambda stream: 0, tmp_path)
+    given = {"stream": "wrist", "data": "r.npz", **options}
     with pytest.raises(ConfigError) as caught:
-        given = {"stream": "wrist", "data": "r.npz", **options}
         build_source(typed_source(SourceConfig(kind="replay", name="a", options=given)), context)
     assert caught.value.code == code

@@ -21,7 +21,7 @@ from bedside.agent.buffer.rows import Session
 from bedside.core.errors import ConfigError, ProtocolError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.files import durable_file
-from bedside.service.text import bounded
+from bedside.service.text import bounded, for_spreadsheet
 
 What = Literal["signal", "records", "labels", "predictions", "summaries"]
 WHATS: Final[tuple[str, ...]] = get_args(What)
@@ -286,7 +286,8 @@ class _CsvWriter:
         if not self._headed:
             self._csv.writerow(columns)
             self._headed = True
-        self._csv.writerows(zip(*columns.values(), strict=True))
+        safe = [map(for_spreadsheet, cells) if isinstance(cells[0], str) else cells for cells in columns.values()]
+        self._csv.writerows(zip(*safe, strict=True))
 
     def close(self) -> None:
         """Hand the file back, open, for its owner to make durable."""

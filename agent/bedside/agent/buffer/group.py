@@ -150,7 +150,7 @@ class GroupCommit:
             self._room.run("signal", lambda tx, rows=rows: self._insert(tx, rows, waiting))  # type: ignore[misc]  # the default binds the loop value
             waiting.done(len(rows))
             batch.rows += len(rows)
-        if self._scrubber.pending:
+        if self._scrubber.pending and not self._scrubber.taken:
             self._scrubber.finish()
 
     def _insert(self, tx: sqlite3.Connection, rows: list[SealedRow], waiting: Waiting) -> None:

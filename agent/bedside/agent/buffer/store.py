@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -28,7 +29,7 @@ from typing import Final, TypeVar
 from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.derived import seal_explanation
-from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase
+from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_pending
 from bedside.agent.buffer.eviction import Evictor, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
@@ -45,7 +46,7 @@ from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
 from bedside.agent.buffer.waiting import DROPPED, part_row, record_row
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import ConfigError, StoreError
+from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, Record
 from bedside.service.logs import event
@@ -320,6 +321,14 @@ class BufferStore:
             StoreError: `erase-pending`: the rows are gone, but a reader keeps old pages in use. They go as soon as it
                 has ended: with a later flush, with `forget` again, or with the next start.
         """
+        with self._database.turn:
+            rows = self.delete(session)
+            if not self._scrubber.finish(session, ERASE_WAIT_MS):
+                raise erase_pending()
+        return rows
+
+    def delete(self, session: SessionId) -> dict[str, int]:
+        """Delete every row of a session, also those that wait; return rows by table. `scrubbing` is to follow."""
         self.erased.add(session)
         self.ahead.drop(session)
         with self._database.turn:
@@ -329,13 +338,26 @@ class BufferStore:
             rows = self._room.run("forget session", lambda tx: erase(tx, self._places, session, self._last_number))
             self._scrubber.pending = True
             self.sessions.drop(session)
-            if not self._scrubber.finish(session, ERASE_WAIT_MS):
-                raise StoreError(
-                    "erase-pending",
-                    "the session's rows are gone, but another reader still keeps their pages in use",
-                    remedy="end the program that reads the buffer, then forget the session once more",
-                )
         return {table: amount + waiting.get(table, 0) for table, amount in rows.items()}
+
+    @contextmanager
+    def scrubbing(self, session: SessionId) -> Iterator[Callable[[], bool | None]]:
+        """Overwrite the pages of what was deleted beside whoever else writes: call what this gives, in any thread.
+
+        It returns False while a reader keeps old pages in use, and None when all is done. It raises StoreError
+        `erase-incomplete`. One at a time.
+        """
+        steps = self._scrubber.steps(session)
+
+        def step() -> bool | None:
+            with self._database.turn:
+                return next(steps, None)
+
+        self._scrubber.taken = True
+        try:
+            yield step
+        finally:
+            self._scrubber.taken = False
 
     def close(self) -> None:
         """Commit everything, after what is under way, and close."""
