@@ -85,7 +85,9 @@ class SessionCalls:
         if origin not in BY_HAND:
             raise MalformedError("bad-origin", f"{bounded(origin, 40)!r} is no origin: {' or '.join(BY_HAND)}")
         if not new_stream and self._store.ahead.current(name) is None:
-            find_stream(self._reader, name, self._configured, remedy="for one that is yet to come: --new (new_stream=True)")
+            find_stream(
+                self._reader, name, self._configured, remedy="for one that is yet to come: --new (new_stream=True)"
+            )
         self._store.ahead.settle(now=True)  # what the disk refused before comes first
         session = self._store.sessions.open(name, self._reached_ns(name), origin, consent_training=consent_training)
         return self.find(session)
