@@ -170,3 +170,16 @@ async def test_a_session_is_found_by_the_beginning_of_its_id(served) -> None:
         await agent.forget(session[:8])
         assert await agent.sessions() == []
     assert session.encode() not in served.store.database.path.read_bytes()
+
+
+async def test_where_a_wrong_clock_ended_a_session_nothing_begins(served) -> None:
+    served.signal(0, 4)
+    served.store.sessions.close(ECG, T0 + 5_000_000_000 * S)
+    async with served.agent() as agent:
+        assert (await agent.open_session(ECG)).opened_ns == T0 + 4 * S
+    assert served.signal(4, 1) == (await _newest(served)).session
+
+
+async def _newest(served):
+    async with served.agent() as agent:
+        return (await agent.sessions(ECG))[-1]
