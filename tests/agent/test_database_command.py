@@ -24,6 +24,7 @@ from bedside.service.platform import SystemClock, SystemEntropy
 ECG, EHR = StreamId("ecg"), StreamId("ehr")
 T0_S = 1_700_000_000
 SECONDS = 300
+FORMULAS = ["=cmd|x", "+1", "-1", "@sum", "\ttab", "\rreturn"]
 VALUES = np.random.default_rng(2).integers(-3000, 3000, (SECONDS * 50, 2), np.int16)
 
 
@@ -99,6 +100,42 @@ def test_a_query_that_is_no_select_is_refused(db, device, sql) -> None:
     assert status == 65
     assert "[bad-query]" in err
     assert (device / "state" / BUFFER_NAME).read_bytes() == before
+
+
+def test_a_query_without_an_end_is_ended_and_lets_the_log_go(db) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n, blobs"
+    status, _, err = db("query", endless, "--timeout", "0.2")
+    assert status == 69
+    assert "[query-timeout]" in err
+
+
+@pytest.mark.parametrize(
+    "call", ["randomblob(9)", "hex(zeroblob(9))", "load_extension('x')", "sqlite_version()", "printf('%9d', 1)"]
+)
+def test_a_query_calls_harmless_functions_alone(db, call) -> None:
+    status, _, err = db("query", f"SELECT {call}")
+    assert status == 65
+    assert "function" in err
+    harmless = "SELECT upper(label), round(avg(confidence), 2) FROM predictions WHERE label LIKE 'r%' GROUP BY label"
+    assert db("query", harmless, "--csv")[1].splitlines()[1] == "REST,0.75"
+
+
+def test_text_in_csv_is_no_formula_and_a_file_is_replaced_only_by_force(db, device, tmp_path) -> None:
+    keys = load_key_ring(device / "state" / "identity")
+    with closing(BufferStore(device / "state" / BUFFER_NAME, keys, SystemClock(), SystemEntropy())) as store:
+        for label in FORMULAS:
+            store.add_label(ECG, T0_S * 10**9, T0_S * 10**9 + 1, label, "cli")
+    target = tmp_path / "labels.csv"
+    target.write_text("mine")
+    status, _, err = db("export", str(target), "--kind", "labels")
+    assert (status, target.read_text()) == (78, "mine")
+    assert "--force" in err
+    assert db("export", str(target), "--kind", "labels", "--force")[0] == 0
+    with target.open(newline="") as file:
+        found = [row["label"] for row in csv.DictReader(file)]
+    assert [one for one in found if one != "walking"] == [f"'{label}" for label in FORMULAS]
+    _, out, _ = db("query", "SELECT label, -1 FROM labels WHERE label LIKE '=%'", "--csv")
+    assert out.splitlines()[1] == "'=cmd|x,-1"
 
 
 def test_signal_is_exported_sample_by_sample(db, tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from bedside.agent.sources.supervisor import SourceState
 from bedside.authoring.build import Built, build_bundle
 from bedside.authoring.recipe import load_recipe
 from bedside.core.errors import StoreError
+from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.samples import Record
 from bedside.proto.v1 import local_pb2
 from bedside.service.logs import EventFormatter
@@ -271,6 +273,23 @@ async def test_samples_do_not_wait_for_a_model_that_takes_long(device, monkeypat
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "sparse"])
+async def test_a_configured_model_that_is_no_file_or_beyond_the_bound_is_refused_before_it_is_read(
+    device, tmp_path, kind
+) -> None:
+    name = {"device": Path("/dev/zero"), "fifo": tmp_path / "fifo", "sparse": tmp_path / "sparse.tar"}[kind]
+    if kind == "fifo":
+        os.mkfifo(name)
+    if kind == "sparse":
+        with name.open("wb") as file:
+            file.truncate(MAX_BLOB_BYTES + 1)
+    configure(device, f'model = "tiny.tar"\n[[models]]\nbundle = "{name}"\n')
+    async with asyncio.timeout(60):
+        found = await serving(device)
+    assert found["tiny"][2] == ""
+    assert ("1073741824 at most" if kind == "sparse" else "not a regular file") in found[name.stem][2]
 
 
 @contextmanager

@@ -207,7 +207,7 @@ def _audit() -> None:
 
 
 def _bundles() -> None:
-    from bedside.core.bundle.archive import unpack_bundle
+    from bedside.core.bundle.archive import manifest_in, unpack_bundle
     from bedside.core.bundle.manifest import GOLDEN, MANIFEST, PARAMETERS, decode_manifest
     from bedside.core.bundle.tensors import decode_tensors, float_tensors
     from bedside.core.bundle.verify import verify_archive
@@ -222,6 +222,7 @@ def _bundles() -> None:
     add("checkpoint", "core.bundle.tensors.float_tensors", float_tensors, [files[PARAMETERS]], forms.tensors)
     add("bundle-tar", "core.bundle.archive.unpack_bundle service.bundle_file.read_bundle",
         on_file("bundle.tar", lambda path: unpack_bundle(read_bundle(path))), [seeds.BUNDLE], plain)  # fmt: skip
+    add("bundle-manifest", "core.bundle.archive.manifest_in", manifest_in, [seeds.BUNDLE[:4_096]], plain)
     add("bundle", "core.bundle.verify.verify_archive", lambda data: verify_archive(data, [pk]), [seeds.BUNDLE],
         either(seeds.bundle, plain), TrustError)  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bedside.core.errors import ConfigError, StoreError
-from bedside.service.files import write_durable
+from bedside.service.files import private_opener, read_regular, write_durable
 from bedside.service.keys import create_secret, create_signing_key, load_secret, load_signing_key
 
 
@@ -35,6 +35,26 @@ def test_a_key_that_others_may_use_is_refused_with_the_command_that_repairs_it(t
         load_signing_key(path)
     assert caught.value.code == "key-mode"
     assert caught.value.remedy == f"chmod 600 {path}"
+
+
+def test_a_pipe_by_the_name_of_a_file_is_refused_and_nobody_waits_for_its_other_end(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    with pytest.raises(ConfigError) as caught:
+        load_signing_key(pipe)
+    assert caught.value.code == "key-mode"
+    with pytest.raises(OSError, match="not a regular file"):
+        read_regular(pipe, 100)
+    for mode in ("ab", "r+b"):
+        with pytest.raises(OSError), open(pipe, mode, opener=private_opener):  # noqa: PT011  # whatever it says
+            pass
+
+
+def test_a_file_above_its_bound_is_not_read(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(11))
+    assert read_regular(tmp_path / "file", 11) == bytes(11)
+    with pytest.raises(OSError, match="it has 11 bytes"):
+        read_regular(tmp_path / "file", 10)
 
 
 def test_a_read_only_key_is_fine(tmp_path):

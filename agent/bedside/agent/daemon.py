@@ -200,7 +200,9 @@ class Agent:
         """Everything of a session, also what is held of it for those who follow."""
         self._followers.forget(session)
         self._alarm_followers.forget(session)
-        return erase_session(self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal)
+        return erase_session(
+            self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal, scrub=False
+        )
 
     async def _close(self, server: LinkServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""

@@ -22,7 +22,13 @@ KEPT_DELTAS: Final = "kept_deltas"
 
 
 def erase_session(
-    store: BufferStore, state_dir: Path, session: SessionId, clock: Clock, journal: Journal | None = None
+    store: BufferStore,
+    state_dir: Path,
+    session: SessionId,
+    clock: Clock,
+    journal: Journal | None = None,
+    *,
+    scrub: bool = True,
 ) -> dict[str, int]:
     """Erase everything of a session, and return the number of rows by table, and of kept deltas.
 
@@ -32,6 +38,7 @@ def erase_session(
         session: whose rows.
         clock: for the journal.
         journal: the running agent's; None opens it for this, where the device has one.
+        scrub: overwrite what rows leave behind, too, which reads the whole file; False leaves it to who calls.
 
     Raises:
         StoreError: `erase-pending`, see `BufferStore.forget`; `store-open`, `store-write`: call again.
@@ -45,4 +52,4 @@ def erase_session(
         outbox = Outbox(state_dir)
         for name in dropped:
             outbox.discard(name)
-    return {**store.forget(session), KEPT_DELTAS: len(dropped)}
+    return {**(store.forget if scrub else store.delete)(session), KEPT_DELTAS: len(dropped)}

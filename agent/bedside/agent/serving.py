@@ -8,6 +8,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -20,8 +21,10 @@ from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import CHECKPOINT_CODES, ModelStore
 from bedside.agent.rounds.slots import UNNAMED, ActiveModel, Origin, Slot, check_room
 from bedside.core.errors import BedsideError, MalformedError, StoreError
+from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.policy import SitePolicy
-from bedside.core.signing.envelope import digest
+from bedside.core.signing.envelope import DIGEST_BYTES
+from bedside.service.files import open_regular
 from bedside.service.link.errors import unexpected
 from bedside.service.logs import event
 
@@ -103,7 +106,7 @@ class Serving:
         """Serve what served last; without its checkpoint the bundle's own, until the result comes again."""
         origin = slot.origin
         if name == UNNAMED and self._first:  # before there were slots, the one model began with the configured file
-            origin = Origin(self._first, _digest_of(self._first))
+            origin = Origin(self._first, await asyncio.to_thread(_digest_of, self._first))
         try:
             await self._serve(slot.model, origin)
         except (StoreError, MalformedError) as error:
@@ -116,7 +119,7 @@ class Serving:
         """Serve what a configured file holds, unless its slot serves already and the file is still the same."""
         serving = {name: slot for name, slot in self._noted().items() if name in self._pipeline.engine.slots}
         mine = {name: slot for name, slot in serving.items() if slot.origin.path == entry.bundle}
-        file = _digest_of(entry.bundle)
+        file = await asyncio.to_thread(_digest_of, entry.bundle)
         if mine and (not file or any(slot.origin.file == file for slot in mine.values())):
             return  # also where the file is gone: what was accepted from it goes on
         accepted = await self._models.accept_file(_tar(entry.bundle), self._policy())
@@ -182,6 +185,7 @@ def _short(model: bytes) -> str:
 def _digest_of(bundle: str) -> str:
     """Digest of a configured file; empty where it cannot be read."""
     try:
-        return digest(_tar(bundle).read_bytes()).hex()
+        with open_regular(_tar(bundle), MAX_BLOB_BYTES) as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()
     except OSError:
         return ""

@@ -4,14 +4,17 @@ Invariants:
     * After `write_durable` returned, a power cut leaves the new bytes; before that, the old ones or none.
     * What is private is so from its first moment, whatever the umask.
     * `read_private` opens once and checks what it opened, so that the file cannot be swapped in between.
+    * Who opens a FIFO or a device by the name of a file gets an error; nobody waits for its other end.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -23,8 +26,36 @@ _TEMPORARY_SUFFIX: Final = ".new"
 
 
 def private_opener(path: str, flags: int) -> int:
-    """The `opener` of a file that nobody else may read, from its first byte on and whatever the umask."""
-    return os.open(path, flags | os.O_CLOEXEC, PRIVATE_MODE)
+    """The `opener` of a file that nobody else may read, from its first byte on and whatever the umask.
+
+    Raises:
+        OSError: as `os.open`; where the path is no regular file, at once.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, PRIVATE_MODE)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return descriptor
+
+
+@contextmanager
+def open_regular(path: Path, max_bytes: int) -> Iterator[BufferedReader]:
+    """Open a regular file of at most `max_bytes` for reading.
+
+    Raises:
+        OSError: also when it is no regular file, or larger.
+    """
+    with open(path, "rb", opener=private_opener) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {size_bytes} bytes, {max_bytes} at most are read", str(path))
+        yield file
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Return all bytes of a regular file of at most `max_bytes`; raises as `open_regular`, before it reads."""
+    with open_regular(path, max_bytes) as file:
+        return file.read(max_bytes)
 
 
 def write_durable(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
@@ -100,7 +131,7 @@ def read_private(path: Path, max_bytes: int) -> bytes:
             `max_bytes`).
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(
             "key-missing",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import pytest
 
-from bedside.agent.api.follow import MAX_WAITING, Followers
+from bedside.agent.api.follow import MAX_FOLLOWERS, MAX_WAITING, Followers
 from bedside.agent.api.predictions import PredictionCalls
+from bedside.core.errors import UnavailableError
 from bedside.proto.v1.local_pb2 import FollowRequest, Prediction
+from bedside.service.link.calls import CallLimit
 
 
 class Stored:
@@ -80,3 +82,43 @@ async def test_what_was_erased_is_told_to_nobody_who_comes_later() -> None:
         followers.publish(Prediction(id=number, session=session))
     followers.forget("a")
     assert await follow(followers, since_id=3, fresh=7, count=2) == [5, 7]
+
+
+class NoCertificate:
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+
+async def test_followers_that_wait_take_no_place_of_other_calls(served) -> None:
+    limit, busy = CallLimit(), []
+
+    async def wait(messages) -> None:
+        with limit.place(NoCertificate()):
+            async for _ in messages:
+                busy.append(limit.busy)
+
+    feeds = [served.calls.predictions.follow(FollowRequest()), served.calls.alarms.follow()]
+    tasks = [asyncio.create_task(wait(feed)) for feed in feeds]
+    async with asyncio.timeout(5):
+        while limit.busy or not all(feed._queues for feed in (served.followers, served.book.followers)):
+            await asyncio.sleep(0)
+        served.followers.publish(Prediction(id=1))
+        served.book.raise_alarm("high")
+        while len(busy) < len(feeds):
+            await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert max(busy) >= 1
+    assert limit.busy == 0
+
+
+async def test_no_more_than_so_many_follow_one_feed() -> None:
+    followers = Followers()
+    with ExitStack() as stack:
+        for _ in range(MAX_FOLLOWERS):
+            stack.enter_context(followers.subscribe())
+        with pytest.raises(UnavailableError, match="follow this already"), followers.subscribe():
+            pass
+    with followers.subscribe():  # their places are free again
+        pass

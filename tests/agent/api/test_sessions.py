@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import closing
+
 import pytest
 
+from bedside.agent.api.sessions import ERASE_LOOKS
 from bedside.core.errors import BedsideError, ProtocolError
 from bedside.core.ids import StreamId
+from bedside.service.sqlite import open_reader
 
 ECG = StreamId("ecg")
 T0 = 1_700_000_000_000_000_000
@@ -78,6 +83,51 @@ async def test_an_open_session_is_erased_and_its_signal_goes_on_in_another(serve
     assert not any(first.encode() in data or b"atrial-fibrillation" in data for data in files)
 
 
+async def test_an_erasure_that_waits_for_a_reader_holds_nobody_up_and_ends_when_that_has_ended(served) -> None:
+    session = served.signal(0, 2)
+    served.store.flush()
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0.01)
+
+    with closing(open_reader(served.store.database.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM blobs").fetchone()
+        beating = asyncio.create_task(beat())
+        async with served.agent() as agent:
+            assert await code_of(agent.forget(session)) == "erase-pending"
+            during = beats
+            reader.execute("COMMIT")
+            assert (await agent.forget(session))["sessions"] == 0
+        beating.cancel()
+    assert during >= ERASE_LOOKS
+    assert served.store.degraded == ""
+
+
+async def test_rows_may_be_written_between_the_steps_of_an_erasure(served) -> None:
+    victim = served.signal(0, 300)
+    served.store.flush()
+    other = served.signal(1_000, 2)
+    served.store.flush()
+    served.store.delete(victim)
+    assert served.store.degraded
+    with served.store.scrubbing(victim) as step:
+        steps = 0
+        while step() is not None:
+            steps += 1
+            served.signal(1_000 + 2 * steps, 2)
+            served.store.flush()
+    assert steps >= 1
+    assert served.store.degraded == ""
+    assert [one.session for one in served.reader.sessions()] == [other]
+    path = served.store.database.path
+    assert not any(victim.encode() in file.read_bytes() for file in path.parent.glob("buffer.db*"))
+
+
 async def test_what_is_no_stream_is_refused_before_it_is_stored(served) -> None:
     async with served.agent() as agent:
         for name in ("", "ECG", "a/b", "x" * 65):
@@ -120,3 +170,16 @@ async def test_a_session_is_found_by_the_beginning_of_its_id(served) -> None:
         await agent.forget(session[:8])
         assert await agent.sessions() == []
     assert session.encode() not in served.store.database.path.read_bytes()
+
+
+async def test_where_a_wrong_clock_ended_a_session_nothing_begins(served) -> None:
+    served.signal(0, 4)
+    served.store.sessions.close(ECG, T0 + 5_000_000_000 * S)
+    async with served.agent() as agent:
+        assert (await agent.open_session(ECG)).opened_ns == T0 + 4 * S
+    assert served.signal(4, 1) == (await _newest(served)).session
+
+
+async def _newest(served):
+    async with served.agent() as agent:
+        return (await agent.sessions(ECG))[-1]

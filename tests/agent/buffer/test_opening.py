@@ -1,5 +1,6 @@
 """What happens when the buffer's file is opened: one writer, the right key, sound rows, or a salvage that counts."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -78,6 +79,12 @@ def test_one_process_writes(tmp_path) -> None:
     assert caught.value.code == "buffer-in-use"
     store.close()
     open_store(tmp_path / "b.db").close()
+
+
+def test_a_pipe_in_place_of_the_lock_is_refused_and_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "b.db.lock")
+    with pytest.raises(StoreError, match="lock cannot be opened"):
+        open_store(tmp_path / "b.db")
 
 
 def test_a_file_of_the_first_version_stays_readable_and_gets_tags_and_a_key_on_record(tmp_path) -> None:
@@ -230,6 +237,43 @@ def test_any_bytes_are_a_log_with_some_commits_or_none(tmp_path, content, head) 
     (tmp_path / "b.db").write_bytes(content)
     (tmp_path / "b.db-wal").write_bytes(head + content)
     assert len(committing_frames(tmp_path / "b.db-wal")) <= len(content)
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", 100, 3_000, 4_096])
+def test_a_buffer_that_is_gone_or_empty_is_no_new_device(tmp_path, how) -> None:
+    fill(tmp_path / "b.db")
+    if how == "gone":
+        (tmp_path / "b.db").unlink()
+    else:
+        os.truncate(tmp_path / "b.db", 0 if how == "empty" else how)
+    store = open_store(tmp_path / "b.db")
+    assert store.degraded.startswith("the buffer was lost")
+    assert "nothing lost" not in store.degraded
+    store.close()
+    store = open_store(tmp_path / "b.db")  # who meant it restarts
+    assert store.degraded == ""
+    store.close()
+    with closing(BufferReader(tmp_path / "b.db", KEY)) as reader:
+        assert reader.counters()["lost-buffers"] == 1
+
+
+def test_a_new_device_has_lost_nothing(tmp_path) -> None:
+    (tmp_path / "b.db").touch()
+    store = open_store(tmp_path / "b.db")
+    assert store.degraded == ""
+    store.close()
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.8, 0.95])
+def test_of_a_file_that_was_cut_the_unknown_is_not_told_as_a_number(tmp_path, part) -> None:
+    fill(tmp_path / "b.db", 200)
+    os.truncate(tmp_path / "b.db", int((tmp_path / "b.db").stat().st_size * part))
+    store = open_store(tmp_path / "b.db")
+    assert store.salvage is not None
+    assert "an unknown number of blobs" in store.degraded or store.salvage.begun_anew
+    assert store.salvage.blobs < 200
+    assert sum(store.salvage.lost.values()) < 1_000
+    store.close()
 
 
 def test_a_lost_number_is_not_given_again(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -132,3 +133,9 @@ def test_any_bytes_are_labels_or_malformed(data) -> None:
     for start in (b"", b"start_s,end_s,label\n", b"start,end,label,stream,session\n"):
         with suppress(MalformedError):
             parse_labels(start + data, "f.csv", stream="ecg")
+
+
+def test_a_pipe_is_no_file_of_labels_and_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_labels(tmp_path / "pipe.csv")

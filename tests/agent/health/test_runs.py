@@ -1,5 +1,7 @@
 """How earlier runs ended."""
 
+import os
+
 import pytest
 
 from bedside.agent.health.runs import FILE_NAME, RunNote
@@ -27,4 +29,9 @@ def test_the_next_run_knows_how_the_last_one_ended(tmp_path, clean, told) -> Non
 
 def test_a_note_that_tells_nothing_does_not_stop_a_start(tmp_path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"\xff{")
+    assert run(tmp_path, clean=True).last_exit == "first-start"
+
+
+def test_a_pipe_in_place_of_the_note_does_not_stop_a_start(tmp_path) -> None:
+    os.mkfifo(tmp_path / FILE_NAME)
     assert run(tmp_path, clean=True).last_exit == "first-start"

@@ -244,3 +244,36 @@ async def test_a_source_with_many_events_at_once_leaves_the_others_their_turn() 
 def test_a_recording_has_so_many_labels_at_most() -> None:
     with pytest.raises(MalformedError):
         dataclasses.replace(made(), labels=(Label(0, 1, "beat"),) * (MAX_LABELS + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unit": "u" * 65},
+        {"metric": "m\n"},
+        {"values": np.zeros((20, 70_000), np.float32)},
+        *({"scale": scale} for scale in (float("nan"), float("inf"))),
+        *({"rate_hz": rate} for rate in (0.0, 1e12, 1e300, float("inf"), float("nan"))),
+        {"labels": (Label(0, 10, "\ud800"),)},
+    ],
+)
+def test_a_recording_that_no_buffer_takes_is_none(change) -> None:
+    with pytest.raises(MalformedError) as caught:
+        dataclasses.replace(made(), **change)
+    assert caught.value.code == "bad-recording"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        *(({"history_s": value}, "bad-history") for value in (-1.0, 1e9, 1e300, float("inf"), float("nan"))),
+        *(({"start_ns": value}, "bad-start") for value in (-1, (1 << 63) - 1_000, 10**20)),
+    ],
+)
+def test_replay_begins_at_a_time_that_can_be_stored(tmp_path, options, code) -> None:
+    write_recording(tmp_path / "r.npz", made())
+    context = SourceContext(HandClock(), lambda stream: 0, tmp_path)
+    given = {"stream": "wrist", "data": "r.npz", **options}
+    with pytest.raises(ConfigError) as caught:
+        build_source(typed_source(SourceConfig(kind="replay", name="a", options=given)), context)
+    assert caught.value.code == code

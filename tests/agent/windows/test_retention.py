@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.schema import LAST_NS
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BufferConfig, StreamKeeping
@@ -33,6 +34,12 @@ T0 = 1_700_000_000 * S // MIN * MIN
 RATE = 50
 RULES = RetentionRules(raw_ns=HOUR, windows_ns=DAY, summaries_ns=10 * DAY)
 SPEC = WindowSpec("ecg", 2, float(RATE), 64, 48, (0.5, 0.0), (0.01, 0.02))
+
+
+_ALARM = (
+    "INSERT INTO alarms (rule, stream, session, priority, raised_ns, value, cleared_ns, acknowledged_ns)"
+    " VALUES ('fall', 'ecg', ?, 'high', ?, 1.0, 1, 1)"
+)
 
 
 class Ward:
@@ -285,12 +292,27 @@ def test_what_is_old_goes_in_its_turn_and_the_closed_session_last(ward) -> None:
         rows = reader.rows()
         assert (rows["windows"], rows["summaries"], rows["labels"], rows["sessions"]) == (0, 5, 1, 1)
         counted = reader.counters()
+        windows = counted["stored-windows"]
+    ward.store.add_prediction(Prediction(ECG, session, T0, T0 + S, "walk", 0.9, bytes(32), 0.0))
+    ward.store.run("alarm", lambda tx: tx.execute(_ALARM, (session, T0)))
+    ward.store.flush()
     ward.expire(T0 + 11 * DAY)
     with ward.reader() as reader:
         rows = reader.rows()
         assert sum(rows.values()) == rows["counters"]
-        assert reader.counters() == counted
-        assert counted["expired-samples"] == 300 * RATE
+        gone = {"summaries": 5, "predictions": 1, "labels": 1, "alarms": 1}
+        assert reader.counters() == {**counted, **{f"expired-{table}": amount for table, amount in gone.items()}}
+        assert (counted["expired-samples"], counted["expired-windows"]) == (300 * RATE, windows)
+
+
+def test_what_goes_with_its_session_is_counted(ward) -> None:
+    ward.say(0, 60)
+    session = ward.store.sessions.open(ECG, T0 + MIN, "cli")
+    ward.store.sessions.close(ECG, T0 + 2 * MIN)
+    ward.store.run("alarm", lambda tx: tx.execute(_ALARM, (session, T0 + 20 * DAY)))
+    ward.expire(T0 + 12 * DAY)
+    with ward.reader() as reader:
+        assert (reader.rows()["alarms"], reader.counters()["expired-alarms"]) == (0, 1)
 
 
 def test_a_session_in_which_nothing_was_said_goes_in_its_time(ward) -> None:

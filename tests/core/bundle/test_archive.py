@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bedside.core.bundle.archive import MEMBERS, pack_bundle, unpack_bundle
+from bedside.core.bundle.archive import MEMBERS, manifest_in, pack_bundle, unpack_bundle
 from bedside.core.errors import MalformedError
 
 FILES = {name: bytes([at]) * (at * 300) for at, name in enumerate(MEMBERS, start=1)}
@@ -75,3 +75,12 @@ def test_no_changed_byte_outside_the_files_is_overlooked(at, change):
 def test_a_truncated_archive_is_refused(length):
     with pytest.raises(MalformedError):
         unpack_bundle(TAR[:length])
+
+
+def test_a_manifest_is_found_in_an_archive_that_is_cut_off_behind_it():
+    end = 512 + len(FILES["manifest.json"])
+    assert manifest_in(TAR[:end]) == FILES["manifest.json"]
+    with pytest.raises(MalformedError):
+        manifest_in(TAR[: end - 1])
+    with pytest.raises(MalformedError):
+        manifest_in(TAR[1_024:])

@@ -14,6 +14,7 @@ from bedside.service.link.channel import Backoff, ClientTls, open_channel
 from bedside.service.link.connection import Connection
 from bedside.service.link.errors import remote_errors
 from bedside.service.link.health import HealthPublisher
+from bedside.service.link.interceptor import RefusalLog
 from bedside.service.link.server import LinkServer, ServerTls
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.tls import create_ca, create_csr, create_tls_key, issue_certificate
@@ -368,6 +369,30 @@ def test_trust_errors_keep_their_status_apart_from_refusals():
     from bedside.service.link.errors import status_of
 
     assert status_of(TrustError("a", "b")) != status_of(RefusedError("a", "b"))
+
+
+async def test_a_peer_that_is_refused_again_and_again_does_not_fill_the_log(caplog):
+    caplog.set_level("INFO")
+    async with serving() as server, plain_channel(server.port) as channel:
+        for _ in range(50):
+            with pytest.raises(RefusedError):
+                await echo(channel, b"refuse")
+    assert [record.message for record in caplog.records].count("call-refused") == 1
+
+
+def test_what_was_not_logged_is_counted_in_the_next_line_of_its_kind(caplog):
+    caplog.set_level("INFO")
+    log = RefusalLog()
+    for at_s in (0.0, 1.0, 9.9, 10.0, 20.0):
+        log.tell("/Echo", "no", at_s)
+        log.tell("/Echo", "other", 0.0)
+    told = [record.bedside_fields for record in caplog.records]
+    assert told == [
+        {"method": "/Echo", "code": "no"},
+        {"method": "/Echo", "code": "other"},
+        {"method": "/Echo", "code": "no", "before": 2},
+        {"method": "/Echo", "code": "no"},
+    ]
 
 
 class Held:

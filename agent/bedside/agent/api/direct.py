@@ -62,7 +62,7 @@ class DirectChanges:
 
     async def forget(self, session: str) -> Mapping[str, int]:
         """Erase everything of a session."""
-        return self._sessions.forget(session)
+        return await self._sessions.forget(session)
 
     async def add_labels(self, labels: Sequence[Label], *, check_only: bool = False) -> Added:
         """Store labels, all or none; or only say what would be refused."""

@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
+from bedside.core.errors import UnavailableError
 from bedside.proto.v1.local_pb2 import Alarm, Prediction
+from bedside.service.link.calls import waiting
 
 MAX_WAITING: Final = 1_000
 """What a follower may lag behind; what is stored can be asked for again by id."""
+
+MAX_FOLLOWERS: Final = 256
+"""Of one feed: each costs up to a queue, and a message for everything that is made."""
 
 Item = TypeVar("Item", Prediction, Alarm)
 
@@ -41,7 +46,17 @@ class Feed(Generic[Item]):
 
     @contextmanager
     def subscribe(self) -> Iterator[AsyncIterator[Item]]:
-        """Follow from now on, until the block is left."""
+        """Follow from now on, until the block is left.
+
+        Raises:
+            UnavailableError: `too-many-followers`.
+        """
+        if len(self._queues) >= MAX_FOLLOWERS:
+            raise UnavailableError(
+                "too-many-followers",
+                f"{MAX_FOLLOWERS} others follow this already",
+                remedy="end some of them; whoever has lost its follower asks again from the last id that it saw",
+            )
         queue: asyncio.Queue[Item] = asyncio.Queue(MAX_WAITING)
         self._queues.add(queue)
         try:
@@ -60,4 +75,6 @@ class AlarmFollowers(Feed[Alarm]):
 
 async def _drain(queue: asyncio.Queue[Item]) -> AsyncIterator[Item]:
     while True:
-        yield await queue.get()
+        with waiting():
+            item = await queue.get()
+        yield item

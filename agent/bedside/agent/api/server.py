@@ -104,7 +104,7 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
     async def ForgetSession(
         self, request: wire.SessionRef, _context: Context[wire.SessionRef, wire.Forgotten]
     ) -> wire.Forgotten:
-        return wire.Forgotten(rows=self._calls.sessions.forget(request.session))
+        return wire.Forgotten(rows=await self._calls.sessions.forget(request.session))
 
     async def ListLabels(
         self, request: wire.ListLabelsRequest, _context: Context[wire.ListLabelsRequest, wire.LabelList]

@@ -6,9 +6,11 @@ belongs to the session before, everything that arrives later to the one after.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
+from bedside.agent.buffer.erasure import erase_pending
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.agent.buffer.sessions import BY_HAND
@@ -22,6 +24,10 @@ from bedside.service.text import bounded
 DEFAULT_SESSIONS: Final = 1_000
 MAX_SESSIONS: Final = 10_000
 """Sessions of one answer: some 100 bytes each."""
+
+ERASE_LOOK_S: Final = 0.05
+ERASE_LOOKS: Final = 20
+"""Pauses in which an erasure waits for readers to end, a second in all."""
 
 
 class Now(Protocol):
@@ -50,14 +56,16 @@ class SessionCalls:
             reader: of the same file.
             clock: gives the time where a stream is silent.
             gap_s: silence that ends a session, seconds.
-            erase: erases a session from the whole device; absent = from the store, where there is nothing else.
+            erase: deletes a session from the whole device, and leaves the pages of its rows to be overwritten; absent =
+                from the store, where there is nothing else.
             configured: streams that the configuration names, whether anything of them is stored or not.
         """
         self._store = store
         self._reader = reader
         self._clock = clock
         self._gap_ns = round(gap_s * 1e9)
-        self._erase = erase or store.forget
+        self._erase = erase or store.delete
+        self._erasing = asyncio.Lock()
         self._configured = configured
         self._pending: set[SessionId] = set()
 
@@ -85,7 +93,9 @@ class SessionCalls:
         if origin not in BY_HAND:
             raise MalformedError("bad-origin", f"{bounded(origin, 40)!r} is no origin: {' or '.join(BY_HAND)}")
         if not new_stream and self._store.ahead.current(name) is None:
-            find_stream(self._reader, name, self._configured, remedy="for a stream that is yet to come: --new")
+            find_stream(
+                self._reader, name, self._configured, remedy="for one that is yet to come: --new (new_stream=True)"
+            )
         self._store.ahead.settle(now=True)  # what the disk refused before comes first
         self._store.check_sessions()
         session = self._store.sessions.open(name, self._reached_ns(name), origin, consent_training=consent_training)
@@ -122,7 +132,7 @@ class SessionCalls:
         self._store.sessions.set_consent(found.session, training=training)
         return self.find(session)
 
-    def forget(self, session: str) -> Mapping[str, int]:
+    async def forget(self, session: str) -> Mapping[str, int]:
         """Erase everything of a session, also of an open one, and return the number of rows by table.
 
         Signal that goes on belongs to another session.
@@ -132,13 +142,30 @@ class SessionCalls:
             StoreError: `erase-pending`: the rows are gone, but a reader still keeps their pages; ask once more, when it
                 has ended. `store-write`: nothing was erased.
         """
-        name = SessionId(session)
-        if name not in self._pending:
-            name = self.find(session).session
-        self._pending.add(name)
-        rows = self._erase(name)
-        self._pending.discard(name)
-        return rows
+        async with self._erasing:
+            name = SessionId(session)
+            if name not in self._pending:
+                name = self.find(session).session
+            self._pending.add(name)
+            rows = self._erase(name)
+            await self._scrub(name)
+            self._pending.discard(name)
+            return rows
+
+    async def _scrub(self, session: SessionId) -> None:
+        """Overwrite what the rows left behind, beside the loop, and give readers a second to end.
+
+        Raises:
+            StoreError: `erase-pending`, `erase-incomplete`.
+        """
+        waits = 0
+        with self._store.scrubbing(session) as step:
+            while (done := await asyncio.to_thread(step)) is not None:
+                if not done:
+                    waits += 1
+                    if waits > ERASE_LOOKS:
+                        raise erase_pending()
+                    await asyncio.sleep(ERASE_LOOK_S)
 
     def find(self, session: str) -> Session:
         """One session, by its id or the beginning of it. Raises as `find_session`."""

@@ -15,9 +15,9 @@ Source: sqlite.org/fileformat2.html, section 1.6.
 
 from __future__ import annotations
 
-import mmap
 import os
 import sqlite3
+from collections.abc import Iterator
 from typing import Final
 
 from bedside.agent.buffer.places import RawPlaces
@@ -86,30 +86,62 @@ def checkpoint(database: Database, wait_ms: int = 0) -> bool:
     return not busy and (not log.exists() or log.stat().st_size == 0)
 
 
+def erase_pending() -> StoreError:
+    """Rows are deleted, and their pages cannot be overwritten yet."""
+    return StoreError(
+        "erase-pending",
+        "the session's rows are gone, but another reader still keeps their pages in use",
+        remedy="end the program that reads the buffer, then forget the session once more",
+    )
+
+
 class Scrubber:
     """Removes what deleted rows left behind in one buffer's files.
 
     Attributes:
         pending: whether an erasure is not finished; whoever has marked one in the file (`erase`) says so here.
+        taken: whether somebody takes its steps, so that others need not end it.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._file: int | None = None
+        self.taken = False
         self.pending = bool(_version(database.connection) & _ERASING)
 
     def finish(self, session: str = "", wait_ms: int = 0) -> bool:
-        """End a pending erasure; False while a reader keeps old pages in use.
+        """End a pending erasure at once; False while a reader keeps old pages in use. Hold the database's turn.
 
         Raises:
             StoreError: `erase-incomplete` when the session's name is still found.
         """
-        if not checkpoint(self._database, wait_ms):
-            return False
-        self._database.connection.execute("PRAGMA shrink_memory")  # its cache holds the gaps as they were
+        return all(self.steps(session, wait_ms))
+
+    def steps(self, session: str = "", wait_ms: int = 0) -> Iterator[bool]:
+        """End a pending erasure a piece of the file at a time; yields False while a reader keeps old pages in use.
+
+        Hold the database's turn for each step; others may write in between. What they write of a piece that is done
+        they have read after it was: the cache is dropped, and the log empty, before a piece is filled.
+
+        Raises:
+            StoreError: `erase-incomplete` when the session's name is still found.
+        """
+        needle, at, found = session.encode(), 0, False
+        while True:
+            while not checkpoint(self._database, wait_ms):
+                yield False
+            self._database.connection.execute("PRAGMA shrink_memory")  # its cache holds the gaps as they were
+            file = self._open()
+            filled_bytes = self._fill_gaps(file, at)
+            if not filled_bytes:
+                break
+            overlap = min(at, len(needle))
+            found = found or (bool(needle) and needle in os.pread(file, filled_bytes + overlap, at - overlap))
+            at += filled_bytes
+            yield True
+        os.fsync(file)
         discard_set_aside(self._database.path)
-        self._fill_gaps()
-        if session and self._finds(session.encode()):
+        if found:
             raise StoreError(
                 "erase-incomplete",
                 "traces of the session are still in the buffer's file",
@@ -117,7 +149,6 @@ class Scrubber:
             )
         self._database.run_tx("erased", lambda tx: tx.execute(f"PRAGMA user_version = {_version(tx) & ~_ERASING}"))
         self.pending = False
-        return True
 
     def close(self) -> None:
         """Close the file, after the database is closed."""
@@ -125,22 +156,15 @@ class Scrubber:
             os.close(self._file)
             self._file = None
 
-    def _fill_gaps(self) -> None:
-        file = self._open()
+    def _fill_gaps(self, file: int, at: int) -> int:
+        """Overwrite the gaps of the pages of one slice; returns its bytes."""
         page_bytes = int(self._database.connection.execute("PRAGMA page_size").fetchone()[0])
-        slice_bytes = page_bytes * _SLICE_PAGES
-        at = 0
-        while data := os.pread(file, slice_bytes, at):
-            for page in range(0, len(data) - page_bytes + 1, page_bytes):
-                start, end = _gap(data, page, _FILE_HEADER_BYTES if at + page == 0 else 0, page_bytes)
-                if data.count(0, start, end) < end - start:
-                    os.pwrite(file, bytes(end - start), at + start)
-            at += len(data)
-        os.fsync(file)
-
-    def _finds(self, needle: bytes) -> bool:
-        with mmap.mmap(self._open(), 0, access=mmap.ACCESS_READ) as file:
-            return file.find(needle) >= 0
+        data = os.pread(file, page_bytes * _SLICE_PAGES, at)
+        for page in range(0, len(data) - page_bytes + 1, page_bytes):
+            start, end = _gap(data, page, _FILE_HEADER_BYTES if at + page == 0 else 0, page_bytes)
+            if data.count(0, start, end) < end - start:
+                os.pwrite(file, bytes(end - start), at + start)
+        return len(data)
 
     def _open(self) -> int:
         if self._file is None:

@@ -21,7 +21,7 @@ from bedside.agent.buffer.rows import Session
 from bedside.core.errors import ConfigError, ProtocolError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.files import durable_file
-from bedside.service.text import bounded
+from bedside.service.text import bounded, for_spreadsheet
 
 What = Literal["signal", "records", "labels", "predictions", "summaries"]
 WHATS: Final[tuple[str, ...]] = get_args(What)
@@ -118,10 +118,12 @@ def _nothing(reader: BufferReader, selection: Selection) -> ProtocolError:
     stream, session = bounded(selection.stream, 64), bounded(selection.session, 32)
     wide = replace(selection, from_ns=0, to_ns=None)
     where = (f" of stream {stream}" if stream else "") + (f" in session {session}" if session else "")
-    remedy = "`bedside agent db status DIR` says what there is"
+    remedy = "`bedside agent db status DIRECTORY` says what there is"
     if not sessions_of(reader, wide):
         sentence = f"there is no session{where}" if session else f"nothing is stored{where}"
-        return ProtocolError("nothing-found", sentence, remedy="`bedside agent session list DIR` says what there is")
+        return ProtocolError(
+            "nothing-found", sentence, remedy="`bedside agent session list DIRECTORY` says what there is"
+        )
     if next(_batches(reader, wide, lambda _sessions: None), None) is not None:
         return ProtocolError(
             "nothing-found", f"--from and --to leave no {selection.what}{where}", remedy="choose other times"
@@ -284,7 +286,8 @@ class _CsvWriter:
         if not self._headed:
             self._csv.writerow(columns)
             self._headed = True
-        self._csv.writerows(zip(*columns.values(), strict=True))
+        safe = [map(for_spreadsheet, cells) if isinstance(cells[0], str) else cells for cells in columns.values()]
+        self._csv.writerows(zip(*safe, strict=True))
 
     def close(self) -> None:
         """Hand the file back, open, for its owner to make durable."""

@@ -22,7 +22,7 @@ from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.room import Room
 from bedside.agent.buffer.turn import Turn
-from bedside.agent.buffer.waiting import DROPPED, SealedRow, Waiting
+from bedside.agent.buffer.waiting import DROPPED, OF_ONE_ROW, SealedRow, Waiting
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 
@@ -153,7 +153,7 @@ class GroupCommit:
             self._room.run("signal", lambda tx, rows=rows: self._insert(tx, rows, waiting))  # type: ignore[misc]  # the default binds the loop value
             waiting.done(len(rows))
             batch.rows += len(rows)
-        if self._scrubber.pending:
+        if self._scrubber.pending and not self._scrubber.taken:
             self._scrubber.finish()
 
     def _insert(self, tx: sqlite3.Connection, rows: list[SealedRow], waiting: Waiting) -> None:
@@ -162,9 +162,7 @@ class GroupCommit:
             chunk = rows[first : first + _CHUNK_ROWS]
             self._evictor.make_room(tx, sum(row.size_bytes for row in chunk))
             for row in chunk:
-                number = self._streams[row.stream]
-                self._places.note(number, row.second)
-                if not row.insert(tx, number):
+                if not self._insert_row(tx, row):
                     dropped[row.stream, row.session, DROPPED[row.table]] += 1
         insert_predictions(tx, [prediction for _, prediction in waiting.predictions])
         full = self._quota.is_full(tx)
@@ -175,3 +173,12 @@ class GroupCommit:
                 insert_label(tx, label)
         count_all(tx, dropped)
         self._evictor.make_room(tx)
+
+    def _insert_row(self, tx: sqlite3.Connection, row: SealedRow) -> bool:
+        """Insert one row; False when its second is full, or when no column takes it, which is its own fault alone."""
+        number = self._streams[row.stream]
+        self._places.note(number, row.second)
+        try:
+            return row.insert(tx, number)
+        except OF_ONE_ROW:
+            return False

@@ -5,6 +5,8 @@ Invariants:
     * Before anything is written the file's structure, its indexes and every row's tag have been checked.
     * Every key that a row may need is on record (`seal_keys`). A key that is not here refuses the start and changes
       nothing: an operator's mistake must never look like damage.
+    * That a buffer exists is on record in a file beside it: one that is gone, or that a power cut has emptied, does not
+      look like that of a new device.
     * The salvaged file is complete before it takes the damaged one's place; a crash in between is made good here.
 
 Source: DESIGN section 4.
@@ -17,7 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from bedside.agent.buffer.eviction import count
 from bedside.agent.buffer.log import committing_frames
@@ -27,7 +29,7 @@ from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAGGED, damaged_rows, keep_tags, right_shape, shape_of
 from bedside.agent.buffer.turn import Turn
 from bedside.core.errors import StoreError, UnavailableError
-from bedside.service.files import private_opener, sync_directory
+from bedside.service.files import private_opener, sync_directory, write_durable
 from bedside.service.sqlite import DAMAGED, Database, Result, open_database
 
 _NO_DAMAGE_CODES: Final = frozenset(
@@ -107,10 +109,11 @@ def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage
     with ExitStack() as undo:
         undo.enter_context(_locked(path))
         _take_up(path)
+        is_gone = _mark(path).exists() and not (path.exists() and path.stat().st_size)
         torn_commits, lost_commits = _missing_commits(path)
         try:
             database = _open_checked(path)
-            salvage = Salvage(None, lost_commits=lost_commits) if lost_commits else None
+            salvage = Salvage(None, lost_commits=lost_commits, begun_anew=is_gone) if lost_commits or is_gone else None
         except (StoreError, UnicodeDecodeError) as error:
             if isinstance(error, StoreError) and not (
                 _is_damage(error) or (error.code == "store-newer" and not _is_newer(path))
@@ -122,6 +125,11 @@ def open_or_salvage(path: Path, sealer: Sealer) -> tuple[BufferDatabase, Salvage
         if torn_commits:
             told = (("torn-commits", torn_commits), ("lost-commits", lost_commits))
             database.run_tx("end of the log", lambda tx: _count(tx, told))
+        if salvage is not None and salvage.begun_anew:
+            database.run_tx("lost buffer", lambda tx: count(tx, "", "", "lost-buffers", 1))
+        if not _mark(path).exists():
+            with suppress(StoreError):  # a disk that takes no writes is told of elsewhere
+                write_durable(_mark(path), b"")
         return BufferDatabase(database, undo.pop_all()), salvage
 
 
@@ -158,14 +166,15 @@ def _salvaged(path: Path, sealer: Sealer, lost_commits: int) -> tuple[Database, 
         undo.callback(_remove, building)
         with closing(open_database(building, MIGRATIONS, secure_delete=True)) as database:
             keep_tags(database)
-            saved, lost = copy_sound_rows(path, database, sealer)
+            saved, lost, unknown = copy_sound_rows(path, database, sealer)
             told = [(f"lost-{table}", rows) for table, rows in lost.items()]
             database.run_tx("salvage", lambda tx: _count(tx, told))
         undo.pop_all()
     aside = set_aside(path)
     building.rename(path)
     sync_directory(path.parent)
-    return _open_checked(path), Salvage(aside, saved, lost, lost_commits)
+    begun_anew = bool(unknown) and not saved
+    return _open_checked(path), Salvage(aside, saved, lost, lost_commits, unknown, begun_anew)
 
 
 def _count(tx: sqlite3.Connection, told: Iterable[tuple[str, int]]) -> None:
@@ -180,6 +189,10 @@ def _take_up(path: Path) -> None:
     if building.exists() and not path.exists():
         building.rename(path)
         sync_directory(path.parent)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.made")
 
 
 def _building(path: Path) -> Path:
@@ -245,7 +258,7 @@ def _opens_some(connection: sqlite3.Connection, sealer: Sealer) -> bool:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "ab", opener=private_opener) as file:
+    with _open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -255,6 +268,18 @@ def _locked(path: Path) -> Iterator[None]:
                 remedy="stop the agent first; two would write over each other",
             ) from error
         yield
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        return open(lock, "ab", opener=private_opener)
+    except OSError as error:
+        raise StoreError(
+            "store-open",
+            f"{lock} cannot be opened: {error.strerror}",
+            remedy="it is an empty file of the agent's user: remove what is there, and check its directory",
+        ) from error
 
 
 def _is_damage(error: StoreError) -> bool:

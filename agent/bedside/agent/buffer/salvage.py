@@ -46,6 +46,7 @@ _PLACED: Final = ("blobs", "records", "summaries")
 """Tables whose key is a time, a stream and a part."""
 
 _UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+_HEADER_BYTES: Final = 100
 _BATCH_ROWS: Final = 256
 _MAX_ERRORS_IN_ROW: Final = 100_000
 """Failed reads after which the rest of a table counts as lost: a day of seconds, and a few seconds of work."""
@@ -60,12 +61,16 @@ class Salvage:
         saved: rows by table.
         lost: rows that were read and did not hold, and reads that failed, by table: at least so much is gone.
         lost_commits: transactions at the end of the log that had been acknowledged and do not hold.
+        unknown: tables of which more may be lost than can be known: runs of unreadable rows count as one.
+        begun_anew: whether there was a buffer, and nothing of it is left to read.
     """
 
     renamed_to: Path | None
     saved: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
     lost_commits: int = 0
+    unknown: frozenset[str] = frozenset()
+    begun_anew: bool = False
 
     @property
     def blobs(self) -> int:
@@ -74,7 +79,13 @@ class Salvage:
 
     def sentence(self) -> str:
         """For health and logs."""
-        lost = [f"{number} {table}" for table, number in self.lost.items()]
+        if self.begun_anew:
+            old = (
+                "its file was gone or empty" if self.renamed_to is None else f"nothing of {self.renamed_to.name} holds"
+            )
+            return f"the buffer was lost: {old}, and a new one was begun; if that was meant, it is well after a restart"
+        lost = [f"{number} {table}" for table, number in self.lost.items() if table not in self.unknown]
+        lost += [f"an unknown number of {table}" for table in sorted(self.unknown)]
         lost += [f"{self.lost_commits} seconds at the end of the log"] if self.lost_commits else []
         told = f"the buffer was damaged: {', '.join(lost) or 'nothing'} lost"
         if self.renamed_to is None:
@@ -110,8 +121,10 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def copy_sound_rows(damaged_path: Path, database: Database, sealer: Sealer) -> tuple[Counter[str], Counter[str]]:
-    """Copy every row that proves itself; return how many were saved, and lost, by table.
+def copy_sound_rows(
+    damaged_path: Path, database: Database, sealer: Sealer
+) -> tuple[Counter[str], Counter[str], frozenset[str]]:
+    """Copy every row that proves itself; return how many were saved, and lost, by table, and where it may be more.
 
     Raises:
         ConfigError: `buffer-key-wrong` when there are sealed rows and no key is theirs.
@@ -119,22 +132,35 @@ def copy_sound_rows(damaged_path: Path, database: Database, sealer: Sealer) -> t
     """
     saved: Counter[str] = Counter()
     lost: Counter[str] = Counter()
+    unknown: set[str] = set()
+    is_cut = _is_cut(damaged_path)
     with closing(sqlite3.connect(damaged_path, isolation_level=None)) as damaged:
         damaged.row_factory = sqlite3.Row
         damaged.text_factory = any_text
         _mend_schema(damaged, database.connection)
         proof = _Proof(sealer, _is_tagged(damaged))
         for table in TAGGED:
-            reads = _Reads(damaged, table)
+            reads = _Reads(damaged, table, is_cut)
             rows_left = reads.rows()
             while rows := list(islice(rows_left, _BATCH_ROWS)):
                 sound = [row for row in rows if proof.holds(table, row)]
                 saved[table] += database.run_tx(f"salvage {table}", lambda tx, t=table, s=sound: _insert(tx, t, s))  # type: ignore[misc]  # the defaults bind the loop's values
                 lost[table] += len(rows) - len(sound)
             lost[table] += reads.errors
+            if reads.unknown:
+                unknown.add(table)
         proof.check_key(damaged_path)
         _copy_numbering(damaged, database)
-    return +saved, +lost
+    return +saved, +lost, frozenset(unknown)
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a file is shorter than its own header says."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    page_bytes = int.from_bytes(head[16:18], "big")
+    page_bytes = 65_536 if page_bytes == 1 else page_bytes
+    return len(head) < _HEADER_BYTES or path.stat().st_size < page_bytes * int.from_bytes(head[28:32], "big")
 
 
 def _copy_numbering(damaged: sqlite3.Connection, database: Database) -> None:
@@ -242,15 +268,18 @@ class _Reads:
     """Every row of one table of a damaged file that can be read, stepping over what cannot.
 
     Attributes:
-        errors: reads that failed.
+        errors: rows that could not be read, and runs of such rows.
+        unknown: whether there was such a run: how many rows it had cannot be known.
     """
 
-    def __init__(self, damaged: sqlite3.Connection, table: str) -> None:
+    def __init__(self, damaged: sqlite3.Connection, table: str, is_cut: bool) -> None:
         self._damaged = damaged
         self._table = table
         self._key = _KEYS.get(table, "id")
         self._step = ID_PER_SECOND if table in _PLACED else 1
+        self._is_cut = is_cut
         self.errors = 0
+        self.unknown = False
 
     def rows(self) -> Iterator[sqlite3.Row]:
         """Yield them in the order of their keys; a table without a key from both ends, some rows twice."""
@@ -260,21 +289,24 @@ class _Reads:
 
     def _by_key(self) -> Iterator[sqlite3.Row]:
         last_key = self._end()
-        after, failed = -1, 0
+        after, failed, in_run = -1, 0, False
         while failed < _MAX_ERRORS_IN_ROW and (last_key is None or after < last_key):
             try:
                 row = self._next("*", after)
             except _UNREADABLE:
-                self.errors += 1
                 failed += 1
-                after = self._skip(after)
+                key = self._next_key(after)
+                self.errors += key is not None or not in_run
+                in_run = key is None
+                self.unknown |= in_run
+                after = after - after % self._step + self._step if key is None else key
                 continue
             if row is None:
                 return
             if not isinstance(row[self._key], int) or row[self._key] <= after:  # the order itself is damaged
-                self.errors += 1
+                self._fail()
                 return
-            failed, after = 0, row[self._key]
+            failed, in_run, after = 0, False, row[self._key]
             yield row
 
     def _from_both_ends(self) -> Iterator[sqlite3.Row]:
@@ -283,7 +315,7 @@ class _Reads:
             try:
                 yield from self._damaged.execute(f"SELECT * FROM {self._table} ORDER BY {ordered}")
             except _UNREADABLE:
-                self.errors += 1
+                self._fail()
             else:
                 return
 
@@ -297,22 +329,27 @@ class _Reads:
         try:
             self._damaged.execute(f"SELECT * FROM {self._table} LIMIT 0")
         except _UNREADABLE as error:
-            self.errors += "no such table" not in str(error)
+            if self._is_cut or "no such table" not in str(error):  # a file of an older version has fewer tables
+                self._fail()
             return False
         return True
 
-    def _skip(self, after: int) -> int:
-        """The next key to read behind: the key alone may be readable where its row is not."""
+    def _fail(self) -> None:
+        self.errors += 1
+        self.unknown = True
+
+    def _next_key(self, after: int) -> int | None:
+        """The next key to read behind: the key alone may be readable where its row is not; None where it is not."""
         try:
             row = self._next(self._key, after)
         except _UNREADABLE:
-            return after - after % self._step + self._step
+            return None
         return int(row[0]) if row is not None and isinstance(row[0], int) and row[0] > after else after + self._step
 
     def _end(self) -> int | None:
         try:
             row = self._damaged.execute(f"SELECT max({self._key}) FROM {self._table}").fetchone()
         except sqlite3.Error:
-            self.errors += 1
+            self.unknown = True
             return None
         return int(row[0]) if row[0] is not None else -1

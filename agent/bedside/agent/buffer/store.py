@@ -18,22 +18,25 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from bedside.agent.buffer.ahead import SessionsAhead
+from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.derived import seal_explanation
-from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase
+from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_pending
 from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
-from bedside.agent.buffer.part import NS_PER_S, end_ns
+from bedside.agent.buffer.part import NS_PER_S, Part
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.records import encode_record, record_place
@@ -42,15 +45,17 @@ from bedside.agent.buffer.rows import Explanation, Label, Prediction, is_label_n
 from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
-from bedside.agent.buffer.waiting import part_row, record_row
+from bedside.agent.buffer.waiting import DROPPED, part_row, record_row
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import ConfigError, StoreError
+from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.core.samples import Block, Mark, MarkKind, Record
+from bedside.service.logs import event
 from bedside.service.sqlite import Database
 
 Result = TypeVar("Result")
+
+_LOGGER = logging.getLogger(__name__)
 
 GROUP_COMMIT_S: Final = 1.0
 OPEN_PART_S: Final = 1.06
@@ -129,6 +134,7 @@ class BufferStore:
         self.ahead = SessionsAhead(self.sessions, clock, entropy, gap_ns=round(gap_s * 1e9))
         self.erased: set[SessionId] = set()
         self._joiners: dict[StreamId, Joiner] = {}
+        self._unsealed: set[StreamId] = set()
         self.group = GroupCommit(
             self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber, self.quota
         )
@@ -177,18 +183,21 @@ class BufferStore:
             self.quota.check_sessions(self._database.connection)
 
     def append(self, block: Block) -> SessionId:
-        """Take a block and return the session it belongs to; durable with a later flush."""
-        if not len(block.values):
-            raise StoreError("empty-block", f"stream {block.stream} delivered a block without samples")
-        end = end_ns(block)
-        first_id(end // NS_PER_S, self._number(block.stream))
-        session = self.sessions.of(block.stream, block.start_ns, end)
+        """Take a block and return the session it belongs to; durable with a later flush.
+
+        Raises:
+            MalformedError: `block-form`.
+            StoreError: `empty-block`, `buffer-range`, `store-write`. Nothing of the block was taken.
+        """
+        start_ns, end_ns = times_of(block)
+        first_id(end_ns // NS_PER_S, self._number(block.stream))
+        session = self.sessions.of(block.stream, start_ns, end_ns)
         now_s = self._clock.monotonic_s()
         joiner = self._joiners.setdefault(block.stream, Joiner())
         opened_s = joiner.opened_s
         for part in joiner.add(block, session, now_s):
             arrived_s = now_s if opened_s is None else opened_s
-            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s))
+            self._seal(part, arrived_s)
         return session
 
     def add_record(self, record: Record) -> SessionId:
@@ -199,6 +208,7 @@ class BufferStore:
             StoreError: `buffer-range`.
         """
         content = encode_record(record)
+        times_of(record)
         first_id(record.time_ns // NS_PER_S, self._number(record.stream))
         session = self.sessions.of(record.stream, record.time_ns, record.time_ns)
         sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)
@@ -212,7 +222,11 @@ class BufferStore:
         A label belongs to the session that is open; without one it opens one. One that has no sound name or time is
         counted as refused. A session that was opened by hand and
         waits for its signal is the one that a source begins, and ends only behind it.
+
+        Raises:
+            StoreError: `buffer-range`, `store-write`.
         """
+        check_times(mark.start_ns, mark.end_ns)
         if mark.kind is not MarkKind.LABEL and self.sessions.awaits(mark.stream, mark.start_ns):
             return  # what was opened by hand waits for the signal behind this mark
         if mark.kind is MarkKind.SESSION_OPEN:
@@ -224,14 +238,19 @@ class BufferStore:
 
     def _take_label(self, mark: Mark) -> None:
         session = self._session_of_label(mark.stream, mark.start_ns)
-        if not is_label_name(mark.label) or not 0 <= mark.start_ns <= mark.end_ns <= MAX_WIRE_INTEGER:
+        if not is_label_name(mark.label):
             self.count(mark.stream, session, "refused-labels", 1)
             return
         label = Label(mark.stream, session, mark.start_ns, mark.end_ns, mark.label, mark.origin)
         self.group.waiting.add_label(label, self._clock.monotonic_s())
 
     def add_label(self, stream: StreamId, start_ns: int, end_ns: int, label: str, origin: str) -> int:
-        """Store a label of the stream's open session and return its number; durable when this returns."""
+        """Store a label of the stream's open session and return its number; durable when this returns.
+
+        Raises:
+            StoreError: `buffer-range`, `store-write`.
+        """
+        check_times(start_ns, end_ns)
         session = self._session_of_label(stream, start_ns)
         row = Label(stream, session, start_ns, end_ns, label, origin)
         return self._room.run("label", lambda tx: insert_label(tx, row))
@@ -318,6 +337,14 @@ class BufferStore:
             StoreError: `erase-pending`: the rows are gone, but a reader keeps old pages in use. They go as soon as it
                 has ended: with a later flush, with `forget` again, or with the next start.
         """
+        with self._database.turn:
+            rows = self.delete(session)
+            if not self._scrubber.finish(session, ERASE_WAIT_MS):
+                raise erase_pending()
+        return rows
+
+    def delete(self, session: SessionId) -> dict[str, int]:
+        """Delete every row of a session, also those that wait; return rows by table. `scrubbing` is to follow."""
         self.erased.add(session)
         self.ahead.drop(session)
         with self._database.turn:
@@ -327,13 +354,26 @@ class BufferStore:
             rows = self._room.run("forget session", lambda tx: erase(tx, self._places, session, self._last_number))
             self._scrubber.pending = True
             self.sessions.drop(session)
-            if not self._scrubber.finish(session, ERASE_WAIT_MS):
-                raise StoreError(
-                    "erase-pending",
-                    "the session's rows are gone, but another reader still keeps their pages in use",
-                    remedy="end the program that reads the buffer, then forget the session once more",
-                )
         return {table: amount + waiting.get(table, 0) for table, amount in rows.items()}
+
+    @contextmanager
+    def scrubbing(self, session: SessionId) -> Iterator[Callable[[], bool | None]]:
+        """Overwrite the pages of what was deleted beside whoever else writes: call what this gives, in any thread.
+
+        It returns False while a reader keeps old pages in use, and None when all is done. It raises StoreError
+        `erase-incomplete`. One at a time.
+        """
+        steps = self._scrubber.steps(session)
+
+        def step() -> bool | None:
+            with self._database.turn:
+                return next(steps, None)
+
+        self._scrubber.taken = True
+        try:
+            yield step
+        finally:
+            self._scrubber.taken = False
 
     def close(self) -> None:
         """Commit everything, after what is under way, and close."""
@@ -355,7 +395,19 @@ class BufferStore:
 
     def _close_part(self, joiner: Joiner, opened_s: float) -> None:
         for part in joiner.close():
-            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, opened_s))
+            self._seal(part, opened_s)
+
+    def _seal(self, part: Part, arrived_s: float) -> None:
+        """Let a part wait for the next commit; one that cannot be sealed is dropped and counted, and stops no other."""
+        try:
+            row = part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this part's, and other streams wait here too
+            self.count(part.stream, part.session, DROPPED["blobs"], 1)
+            if part.stream not in self._unsealed:
+                self._unsealed.add(part.stream)
+                event(_LOGGER, "part-dropped", level=logging.ERROR, stream=part.stream, reason=type(error).__name__)
+            return
+        self.group.waiting.add(row)
 
     def _is_due(self) -> bool:
         """Whether something has waited for a second; ends the parts that are too old to go on waiting for samples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -15,16 +16,19 @@ import click
 from bedside.agent.cli.label_file import parse_moment
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import BUFFER_NAME, AgentConfig, load_agent_config
-from bedside.core.errors import MalformedError, UnavailableError
+from bedside.agent.naming import typeable
+from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, find_identity
 from bedside.service.output import Table, emit, human_age, human_bytes, json_option, progress, to_json
 from bedside.service.platform import SystemClock, SystemEntropy
+from bedside.service.text import for_spreadsheet
 
 if TYPE_CHECKING:
     from bedside.agent.buffer.keys import KeyRing
 
 _MAX_QUERY_ROWS: Final = 1_000_000
+_MAX_QUERY_S: Final = 3_600.0
 _SHOWN_BYTES: Final = 32
 """A binary value up to this length, such as a model's digest, is shown; longer ones are sealed content."""
 _KINDS: Final = ("signal", "records", "labels", "predictions", "summaries")
@@ -32,6 +36,17 @@ _ALLOWED: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
 """What a query may do."""
+_FUNCTIONS: Final = frozenset({
+    *("abs", "avg", "coalesce", "count", "cume_dist", "date", "datetime", "dense_rank", "first_value", "glob"),
+    *("group_concat", "hex", "ifnull", "iif", "instr", "julianday", "lag", "last_value", "lead", "length", "like"),
+    *("lower", "ltrim", "max", "min", "nth_value", "ntile", "nullif", "percent_rank", "quote", "rank", "replace"),
+    *("round", "row_number", "rtrim", "sign", "strftime", "substr", "substring", "sum", "time", "total", "trim"),
+    *("typeof", "unicode", "unixepoch", "upper"),
+})  # fmt: skip
+"""What it may call: nothing that makes values of any size, changes the connection, or tells of this machine."""
+_MAX_VALUE_BYTES: Final = 16 << 20
+_STEPS_BETWEEN_LOOKS: Final = 10_000
+"""Of SQLite's machine, between two looks at the clock: less than a millisecond."""
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -78,19 +93,28 @@ def status(directory: Path, as_json: bool) -> None:
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1, _MAX_QUERY_ROWS), help="Most rows shown."
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with headings.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, _MAX_QUERY_S, min_open=True),
+    help="Seconds after which the query is ended: while it runs, the agent's log can only grow.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with headings, its text as in `db export`.")
 @json_option
-def query(directory: Path, sql: str, limit: int, as_csv: bool, as_json: bool) -> None:
+def query(directory: Path, sql: str, limit: int, timeout_s: float, as_csv: bool, as_json: bool) -> None:
     """Run one SELECT on DIRECTORY's database. Nothing can be changed; sealed content is shown as its length.
 
     Tables: streams, sessions, blobs, records, windows, summaries, labels, predictions, explanations, alarms, counters.
+    SQLite's usual functions of numbers, text, time, aggregates and windows can be called, and no others.
     """
     if as_csv and as_json:
         raise click.UsageError("choose --csv or --json")
-    columns, rows, more = _select(_file(load_agent_config(directory)), sql, limit)
+    columns, rows, more = _select(_file(load_agent_config(directory)), sql, limit, timeout_s)
     if as_csv:
         writer = csv.writer(sys.stdout)
-        writer.writerows([columns, *rows])
+        writer.writerows([columns, *([for_spreadsheet(cell) for cell in row] for row in rows)])
     elif as_json:
         click.echo(to_json([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     else:
@@ -109,13 +133,23 @@ def query(directory: Path, sql: str, limit: int, as_csv: bool, as_json: bool) ->
     "--from", "from_ns", type=_Moment(), default=0, help="First moment: 2026-03-01T08:00:00Z, or seconds since 1970."
 )
 @click.option("--to", "to_ns", type=_Moment(), default=None, help="Moment after the last.")
+@click.option("--force", is_flag=True, help="Replace TARGET where it exists.")
 @json_option
 def export(
-    directory: Path, target: Path, kind: str, stream: str, session: str, from_ns: int, to_ns: int | None, as_json: bool
+    directory: Path,
+    target: Path,
+    kind: str,
+    stream: str,
+    session: str,
+    from_ns: int,
+    to_ns: int | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Write signal, records, labels, predictions or summaries in the clear to TARGET, .csv or .parquet.
 
     The file is a patient's data without a seal: mode 0600, and yours to guard and to delete.
+    In CSV a text that a spreadsheet would take for a formula (= + - @ tab or return comes first) begins with a quote '.
     """
     from bedside.agent.buffer.export import SUFFIXES, Selection, sessions_of
     from bedside.agent.buffer.export import export as write
@@ -127,9 +161,13 @@ def export(
         raise click.UsageError(f"{target.name} must end with {' or '.join(SUFFIXES)}")
     if to_ns is not None and to_ns <= from_ns:
         raise click.UsageError("--to must be later than --from")
+    if os.path.lexists(target) and not force:
+        raise ConfigError(
+            "file-exists", f"{target} exists and was left as it is", remedy="name another file, or add --force"
+        )
     config = load_agent_config(directory)
     selection = Selection(kind, stream, session, from_ns, to_ns)  # type: ignore[arg-type]  # click has checked the choice
-    with closing(BufferReader(_file(config), _keys(config))) as reader:
+    with typeable(directory), closing(BufferReader(_file(config), _keys(config))) as reader:
         with progress("sessions", len(sessions_of(reader, selection))) as bar:
             rows = write(reader, selection, target, bar.advance, _warn)
         unreadable = reader.unreadable
@@ -206,11 +244,12 @@ def _keys(config: AgentConfig) -> KeyRing:
     return load_key_ring(find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).directory)
 
 
-def _select(path: Path, sql: str, limit: int) -> tuple[list[str], list[list[object]], bool]:
+def _select(path: Path, sql: str, limit: int, timeout_s: float) -> tuple[list[str], list[list[object]], bool]:
     """Columns, up to `limit` rows, and whether there are more.
 
     Raises:
         MalformedError: `bad-query`, with SQLite's own words.
+        UnavailableError: `query-timeout`.
     """
     from sqlite_utils import Database
 
@@ -220,18 +259,30 @@ def _select(path: Path, sql: str, limit: int) -> tuple[list[str], list[list[obje
         connection.row_factory = None
         tables = Database(connection)
         connection.set_authorizer(_authorize)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        clock = SystemClock()
+        end_s = clock.monotonic_s() + timeout_s
+        connection.set_progress_handler(lambda: clock.monotonic_s() > end_s, _STEPS_BETWEEN_LOOKS)
         try:
             cursor = tables.execute(sql)
             if cursor.description is None:
                 raise MalformedError("bad-query", "this statement answers with no rows", remedy="write one SELECT")
             rows = cursor.fetchmany(limit + 1)
         except (sqlite3.Error, sqlite3.Warning) as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+                raise UnavailableError(
+                    "query-timeout",
+                    f"the query was not done after {timeout_s:g} s and was ended",
+                    remedy="ask for less, or give it longer with --timeout",
+                ) from error
             raise MalformedError("bad-query", f"SQLite says: {error}", remedy="write one SELECT") from error
         columns = [str(column[0]) for column in cursor.description]
     return columns, [[_cell(value) for value in row] for row in rows[:limit]], len(rows) > limit
 
 
-def _authorize(action: int, *_names: str | None) -> int:
+def _authorize(action: int, _first: str | None, second: str | None, *_names: str | None) -> int:
+    if action == sqlite3.SQLITE_FUNCTION and str(second).lower() not in _FUNCTIONS:
+        return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
 
 

@@ -25,6 +25,7 @@ from bedside.agent.buffer.rows import Label
 from bedside.core.errors import BedsideError, ConfigError, MalformedError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.limits import MAX_WIRE_INTEGER
+from bedside.service.files import private_opener
 from bedside.service.text import bounded
 
 MAX_FILE_LABELS: Final = 16_384
@@ -82,7 +83,7 @@ def read_labels(path: Path, *, stream: str = "", session: str = "") -> LabelFile
         MalformedError: `bad-labels`, where it is not a line that is to blame.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=private_opener) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError("labels-missing", f"{path} cannot be read: {error.strerror}", remedy="check it") from error

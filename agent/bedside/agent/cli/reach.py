@@ -130,7 +130,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
             closing(open_store(config, keys, clock, SystemEntropy())) as store,
             closing(BufferReader(path, keys)) as reader,
         ):
-            erase = partial(erase_session, store, config.state_dir, clock=clock)
+            erase = partial(erase_session, store, config.state_dir, clock=clock, scrub=False)
             now = DeviceTime(config.state_dir, clock)
             sessions = SessionCalls(store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config))
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())

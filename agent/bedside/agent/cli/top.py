@@ -18,6 +18,7 @@ from bedside.agent.cli.looking import status_fields
 from bedside.agent.cli.predictions import prediction_fields
 from bedside.agent.cli.reach import DIRECTORY, reading
 from bedside.agent.config import load_agent_config
+from bedside.agent.naming import typeable
 from bedside.service.output import json_option, to_json
 from bedside.service.platform import SystemClock
 
@@ -37,7 +38,7 @@ def top(directory: Path, once: bool, as_json: bool) -> None:
 
     q or Ctrl-C ends it. With --json each refresh is one JSON object on a line of its own.
     """
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), typeable(directory):
         asyncio.run(_watch(directory, once, as_json))
 
 

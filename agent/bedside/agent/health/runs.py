@@ -8,9 +8,10 @@ from typing import Final
 import msgspec
 
 from bedside.core.unreadable import UNREADABLE
-from bedside.service.files import write_durable
+from bedside.service.files import read_regular, write_durable
 
 FILE_NAME: Final = "runs.json"
+_MAX_BYTES: Final = 4_096
 
 
 class Runs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +53,6 @@ class RunNote:
 
     def _read(self) -> Runs:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Runs)
+            return msgspec.json.decode(read_regular(self._path, _MAX_BYTES), type=Runs)
         except (OSError, *UNREADABLE):  # the first start, or a note that tells nothing
             return Runs()

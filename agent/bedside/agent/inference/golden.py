@@ -98,10 +98,12 @@ def believed_bundle(data: bytes) -> Bundle:
     from pathlib import Path
 
     from bedside.core.bundle.verify import verify_archive
+    from bedside.core.limits import MAX_BLOB_BYTES
+    from bedside.service.files import read_regular
 
     replay = decode_job(data, Replay)
     try:
-        archive = Path(replay.bundle).read_bytes()
+        archive = read_regular(Path(replay.bundle), MAX_BLOB_BYTES)
         signer_pks = [bytes.fromhex(key) for key in replay.signer_pks]
     except (ValueError, OSError) as error:
         raise MalformedError("bad-job", f"the replay cannot begin: {error}") from error

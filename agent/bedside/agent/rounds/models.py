@@ -13,7 +13,9 @@ Source: DESIGN section 6.
 
 from __future__ import annotations
 
+import asyncio
 import math
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -24,8 +26,9 @@ from bedside.agent.inference.choice import Wish, choose, open_chosen
 from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, SlotNote
 from bedside.core.errors import MalformedError, StoreError, TrustError
+from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.signing.envelope import digest
-from bedside.service.files import sync_directory, write_durable
+from bedside.service.files import durable_file, open_regular, read_regular, sync_directory
 from bedside.service.link.blobs import PARTIAL_SUFFIX, GetBlob, fetch_blob
 
 if TYPE_CHECKING:
@@ -111,11 +114,11 @@ class ModelStore:
 
         Raises:
             TrustError, MalformedError: the bundle does not hold; nothing is kept.
-            StoreError: `file-read`.
+            StoreError: `file-read`, also when it is no regular file, or above the bound of a blob.
         """
         incoming = self._root / "incoming" / "local.tar"
         try:
-            write_durable(incoming, path.read_bytes())
+            await asyncio.to_thread(_copy, path, incoming)
         except OSError as error:
             raise StoreError("file-read", f"the bundle {path} cannot be read: {error.strerror}") from error
         signer_pks = tuple(policy.bundle_signers.values())
@@ -280,8 +283,13 @@ def _checkpoint_bytes(manifest: bytes) -> int:
     return MAX_TENSOR_HEADER_BYTES + _LENGTH_BYTES + values * _FLOAT32_BYTES
 
 
+def _copy(path: Path, target: Path) -> None:
+    with open_regular(path, MAX_BLOB_BYTES) as source, durable_file(target) as file:
+        shutil.copyfileobj(source, file)
+
+
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_BLOB_BYTES)
     except OSError as error:
         raise StoreError("file-read", f"{path} cannot be read: {error.strerror}") from error

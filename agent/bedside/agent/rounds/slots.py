@@ -17,7 +17,7 @@ import msgspec
 
 from bedside.core.errors import RefusedError, StoreError
 from bedside.core.unreadable import UNREADABLE
-from bedside.service.files import write_durable
+from bedside.service.files import read_regular, write_durable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NOTE_NAME: Final = "active.json"
 MAX_SLOTS: Final = 16
 """Models that serve beside each other: each has a session in memory and a queue."""
+_MAX_NOTE_BYTES: Final = 1 << 20
 UNNAMED: Final = ""
 """Slot of a note that held one model and not its name; it goes when its model is activated under its name."""
 
@@ -91,7 +92,7 @@ class SlotNote:
         if not self._path.exists():
             return {}
         try:
-            data = self._path.read_bytes()
+            data = read_regular(self._path, _MAX_NOTE_BYTES)
             if "slots" in msgspec.json.decode(data, type=dict[str, msgspec.Raw]):
                 return msgspec.json.decode(data, type=_Note).slots
             return {UNNAMED: Slot(msgspec.json.decode(data, type=ActiveModel))}

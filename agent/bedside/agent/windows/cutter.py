@@ -27,8 +27,9 @@ from bedside.agent.windows.resampler import fits, ratio_of
 from bedside.agent.windows.shaping import Float64, Shaper
 from bedside.agent.windows.stages import StreamStages
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.bundle.preprocessing import MAX_RATE_HZ, signal_channels
+from bedside.core.bundle.preprocessing import signal_channels
 from bedside.core.ids import SessionId
+from bedside.core.limits import MAX_RATE_HZ
 from bedside.core.samples import Block, Record
 
 _PIECE_SAMPLES: Final = 1_024
@@ -92,6 +93,7 @@ class WindowCutter:
         self._segment: _Segment | None = None
         self._resampled_hz = math.nan
         self._unfit: tuple[float, str] | None = None
+        self._fitted = False
 
     def misfit(self, now_s: float) -> str:
         """What has arrived for a while, at monotonic time `now_s`, and is not what the spec takes; else empty."""
@@ -107,9 +109,9 @@ class WindowCutter:
     def push(self, block: Block, session: SessionId, arrived_s: float) -> list[Window]:
         """Take a block that arrived at monotonic time `arrived_s`; return the windows that it closed."""
         if not self._usable(block):
-            self._refuse(arrived_s, arrived(block))
+            self._refuse(arrived_s, arrived(block), other_kind=bool(self.spec.fields))
             return []
-        self._unfit = None
+        self._unfit, self._fitted = None, True
         if self._run is None or not self._run.continues(block, session):
             self.gaps += self._run is not None
             self._run = Run.begin(block, session)
@@ -129,9 +131,9 @@ class WindowCutter:
     def push_record(self, record: Record, session: SessionId, arrived_s: float) -> list[Window]:
         """Take a record that arrived at monotonic time `arrived_s`; return the window that it is."""
         if record.stream != self.stream or not self.spec.fields:
-            self._refuse(arrived_s, "records")
+            self._refuse(arrived_s, "records", other_kind=True)
             return []
-        self._unfit = None
+        self._unfit, self._fitted = None, True
         values = np.array([[record.values.get(name, np.nan) for name in self.spec.fields]], np.float64)
         missing = ~np.isfinite(values)
         self.missing_fields += int(missing.sum())
@@ -139,9 +141,11 @@ class WindowCutter:
         shaped[missing] = 0.0
         return [Window(self.stream, session, record.time_ns, record.time_ns + 1, shaped, arrived_s)]
 
-    def _refuse(self, arrived_s: float, what: str) -> None:
+    def _refuse(self, arrived_s: float, what: str, *, other_kind: bool) -> None:
+        """Count it; on a stream of both signal and records, what is of the other kind is no misfit."""
         self.unusable_blocks += 1
-        self._unfit = (self._unfit[0] if self._unfit is not None else arrived_s, what)
+        if not (other_kind and self._fitted):
+            self._unfit = (self._unfit[0] if self._unfit is not None else arrived_s, what)
 
     def _usable(self, block: Block) -> bool:
         channels = block.values.shape[1]

@@ -5,8 +5,10 @@ Invariant: a bug in a handler reaches the peer as `internal-error` without its t
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
 
@@ -19,6 +21,9 @@ from bedside.service.logs import event
 from bedside.service.text import bounded
 
 _LOGGER: Final = logging.getLogger(__name__)
+_MAX_KINDS: Final = 1_000
+_QUIET_S: Final = 10.0
+"""Seconds between two lines about refused calls of one method and code."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -35,6 +40,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, limit: CallLimit) -> None:
         self._limit = limit
+        self._refusals = RefusalLog()
 
     async def intercept_service(
         self,
@@ -47,7 +53,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
                 behaviour = getattr(handler, kind)
                 if behaviour is not None:
-                    rebuilt = _rebuild(handler, kind, behaviour, handler_call_details, self._limit)
+                    rebuilt = _rebuild(handler, kind, behaviour, handler_call_details, self._limit, self._refusals)
                     return cast("Handler[Request, Response]", rebuilt)
         return handler
 
@@ -58,41 +64,64 @@ def _rebuild(
     behaviour: object,
     details: grpc.HandlerCallDetails,
     limit: CallLimit,
+    refusals: RefusalLog,
 ) -> object:
     # The stubs describe the synchronous API; grpc.aio accepts coroutines and asynchronous generators here.
     build = getattr(grpc, f"{kind}_rpc_method_handler")
     guarded: object
     if inspect.isasyncgenfunction(behaviour):
-        guarded = _guard_stream(cast("_Stream", behaviour), details.method, limit)
+        guarded = _guard_stream(cast("_Stream", behaviour), details.method, limit, refusals)
     else:
-        guarded = _guard_call(cast("_Call", behaviour), details.method, limit)
+        guarded = _guard_call(cast("_Call", behaviour), details.method, limit, refusals)
     return build(guarded, handler.request_deserializer, handler.response_serializer)
 
 
-def _guard_call(behaviour: _Call, method: str, limit: CallLimit) -> _Call:
+def _guard_call(behaviour: _Call, method: str, limit: CallLimit, refusals: RefusalLog) -> _Call:
     async def call(request: object, context: Context) -> object:
         try:
             with limit.place(context):
                 return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001  # the boundary of a call: every failure becomes a status
-            await _abort(error, context, method)
+            await _abort(error, context, method, refusals)
 
     return call
 
 
-def _guard_stream(behaviour: _Stream, method: str, limit: CallLimit) -> _Stream:
+def _guard_stream(behaviour: _Stream, method: str, limit: CallLimit, refusals: RefusalLog) -> _Stream:
     async def stream(request: object, context: Context) -> AsyncIterator[object]:
         try:
             with limit.place(context):
                 async for response in behaviour(request, context):
                     yield response
         except Exception as error:  # noqa: BLE001  # the boundary of a call: every failure becomes a status
-            await _abort(error, context, method)
+            await _abort(error, context, method, refusals)
 
     return stream
 
 
-async def _abort(error: Exception, context: Context, method: str) -> NoReturn:
+class RefusalLog:
+    """Lines about refused calls: the first of a kind at once, then how many there were, at most each `_QUIET_S`.
+
+    A peer chooses how often it is refused; it must not choose how much is logged.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def tell(self, method: str, code: str, now_s: float) -> None:
+        """Log a refusal, or count it for the next line of its method and code."""
+        told_s, untold = self._kinds.get((method, code), (-math.inf, 0))
+        if now_s - told_s < _QUIET_S:
+            self._kinds[method, code] = (told_s, untold + 1)
+            return
+        if len(self._kinds) >= _MAX_KINDS:
+            self._kinds.clear()
+        more = {"before": untold} if untold else {}
+        event(_LOGGER, "call-refused", method=method, code=code, **more)
+        self._kinds[method, code] = (now_s, 0)
+
+
+async def _abort(error: Exception, context: Context, method: str, refusals: RefusalLog) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, BedsideError):
@@ -100,5 +129,5 @@ async def _abort(error: Exception, context: Context, method: str) -> NoReturn:
         _LOGGER.debug("call-failed", exc_info=error)
         error = UnavailableError("internal-error", "the peer failed inside; its own log says where")
         await context.abort(grpc.StatusCode.INTERNAL, error.sentence, trailers_of(error))
-    event(_LOGGER, "call-refused", method=method, code=error.code)
+    refusals.tell(method, error.code, asyncio.get_running_loop().time())
     await context.abort(status_of(error), bounded(error.sentence), trailers_of(error))
