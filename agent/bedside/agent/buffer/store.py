@@ -28,13 +28,14 @@ from typing import Final, TypeVar
 
 from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.bounds import check_times, times_of
-from bedside.agent.buffer.derived import seal_explanation
+from bedside.agent.buffer.derived import insert_explanation, seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_pending
 from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
+from bedside.agent.buffer.numbers import last_prediction_number, stream_number
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S, Part
 from bedside.agent.buffer.places import RawPlaces
@@ -51,7 +52,6 @@ from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.service.logs import event
-from bedside.service.sqlite import Database
 
 Result = TypeVar("Result")
 
@@ -138,7 +138,7 @@ class BufferStore:
         self.group = GroupCommit(
             self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber, self.quota
         )
-        self._last_number = _last_prediction_number(self._database)
+        self._last_number = last_prediction_number(self._database)
 
     @property
     def clock(self) -> Clock:
@@ -255,10 +255,9 @@ class BufferStore:
         row = Label(stream, session, start_ns, end_ns, label, origin)
         return self._room.run("label", lambda tx: insert_label(tx, row))
 
-    def _session_of_label(self, stream: StreamId, start_ns: int) -> SessionId:
-        return self.sessions.current(stream) or self.sessions.open(
-            stream, start_ns, self.sessions.unsaid_origin(stream)
-        )
+    def _session_of_label(self, stream: StreamId, at_ns: int) -> SessionId:
+        sessions = self.sessions
+        return sessions.current(stream) or sessions.open(stream, at_ns, sessions.unsaid_origin(stream))
 
     def put_explanation(self, explanation: Explanation) -> bool:
         """Store why a prediction was made, durably; False when its session is gone. A later one takes its place.
@@ -267,19 +266,10 @@ class BufferStore:
             MalformedError: `blob-format` for weights beyond the limits of a part.
         """
         sealed = seal_explanation(self._sealer, explanation)
-        segments, channels = explanation.weights.shape
 
         def work(tx: sqlite3.Connection) -> bool:
             self._evictor.make_room(tx, len(sealed))
-            return (
-                tx.execute(
-                    "INSERT OR REPLACE INTO explanations (prediction, session, method, segments, channels, key_id,"
-                    " sealed) SELECT ?, session, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
-                    (explanation.prediction, explanation.method, segments, channels, self._sealer.key_id, sealed,
-                     explanation.session),
-                ).rowcount
-                > 0
-            )  # fmt: skip
+            return insert_explanation(tx, explanation, self._sealer.key_id, sealed)
 
         return self._room.run("explanation", work)
 
@@ -385,7 +375,7 @@ class BufferStore:
 
     def _number(self, stream: StreamId) -> int:
         if stream not in self._streams:
-            number = self._database.run_tx("stream", lambda tx: _stream_number(tx, stream))
+            number = self._database.run_tx("stream", lambda tx: stream_number(tx, stream))
             self._streams[stream], self._names[number] = number, stream
         return self._streams[stream]
 
@@ -418,15 +408,3 @@ class BufferStore:
                 self._close_part(joiner, opened_s)
         oldest_s = self.group.waiting.oldest_s
         return oldest_s is not None and now_s - oldest_s >= GROUP_COMMIT_S
-
-
-def _stream_number(tx: sqlite3.Connection, stream: StreamId) -> int:
-    """The number of a stream that this store has not written to; its name may be there, for what was said of it."""
-    tx.execute("INSERT OR IGNORE INTO streams (name) VALUES (?)", (stream,))
-    return int(tx.execute("SELECT number FROM streams WHERE name = ?", (stream,)).fetchone()["number"])
-
-
-def _last_prediction_number(database: Database) -> int:
-    """The highest number that was ever stored, also when its row is gone: numbers are not used again."""
-    row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'predictions'")
-    return int(row["seq"]) if row is not None else 0
