@@ -235,7 +235,7 @@ def test_what_waits_for_the_disk_is_bounded_and_what_is_dropped_is_counted(bed, 
     bed.tick(RETRY_S)
     assert bed.desk.dropped == 6
     assert len(bed.table()) == MAX_WAITING
-    assert bed.table()[-1].raised_ns == 9_999 * S  # the one that is not over
+    assert bed.table()[-1].raised_ns == 99_999 * S  # the one that is not over
 
 
 def test_after_a_kill_a_raised_alarm_is_not_raised_again_and_still_clears(bed) -> None:

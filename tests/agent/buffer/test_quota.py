@@ -113,7 +113,7 @@ def test_an_alarm_that_made_room_is_put_back_when_it_is_written_again(store) -> 
 def test_sessions_by_hand_have_a_share_and_those_of_the_signal_always_open(store) -> None:
     with pytest.raises(ProtocolError) as error:  # noqa: PT012 - some call of many is refused
         for at in range(1_000):
-            store.check_sessions()
+            store.quota.check_sessions()
             store.sessions.open(ECG, T0 + at, "adt")
     assert error.value.code == "sessions-full"
     before = rows(store, "sessions")

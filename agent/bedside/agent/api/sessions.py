@@ -97,7 +97,7 @@ class SessionCalls:
                 self._reader, name, self._configured, remedy="for one that is yet to come: --new (new_stream=True)"
             )
         self._store.ahead.settle(now=True)  # what the disk refused before comes first
-        self._store.check_sessions()
+        self._store.quota.check_sessions()
         session = self._store.sessions.open(name, self._reached_ns(name), origin, consent_training=consent_training)
         return self.find(session)
 

@@ -16,6 +16,7 @@ import sqlite3
 from collections import Counter
 from typing import Final
 
+from bedside.agent.buffer.opening import BufferDatabase
 from bedside.core.errors import ProtocolError
 
 _SHARE: Final = 4
@@ -40,8 +41,10 @@ class Quota:
         full: whether no label was taken any more when last somebody looked.
     """
 
-    def __init__(self, connection: sqlite3.Connection, cap_bytes: int) -> None:
+    def __init__(self, database: BufferDatabase, cap_bytes: int) -> None:
         """Sum up what the tables hold, and keep the sum from now on."""
+        self._database = database
+        connection = database.connection
         self.limit_bytes = cap_bytes // _SHARE
         self.small_bytes = cap_bytes // _SMALL_SHARE
         connection.execute("CREATE TEMP TABLE shares (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL)")
@@ -78,13 +81,15 @@ class Quota:
                 remedy="forget sessions that nobody needs, or raise cap_mib in [buffer]",
             )
 
-    def check_sessions(self, connection: sqlite3.Connection) -> None:
+    def check_sessions(self) -> None:
         """Look before a session is opened by hand whether it may be.
 
         Raises:
             ProtocolError: `sessions-full`.
         """
-        if self._take(connection, "sessions") >= self.small_bytes:
+        with self._database.turn:
+            full = self._take(self._database.connection, "sessions") >= self.small_bytes
+        if full:
             raise ProtocolError(
                 "sessions-full",
                 f"sessions take all of their {self.small_bytes >> 10} KiB, a sixteenth of the buffer",

@@ -126,7 +126,7 @@ class BufferStore:
         self._names = {number: name for name, number in self._streams.items()}
         self._places = RawPlaces(connection)
         self._evictor = Evictor(self._places, cap_bytes, priorities or {}, self._names)
-        self.quota = Quota(connection, cap_bytes)
+        self.quota = Quota(self._database, cap_bytes)
         self._room = Room(self._database, self._evictor, self._places, log_pages * _PAGE_BYTES)
         self.sessions = Sessions(
             self._database, entropy, self._latest_end_ns, gap_ns=round(gap_s * 1e9), consent_training=consent_training
@@ -177,11 +177,6 @@ class BufferStore:
             return "labels, alarms and sessions take all of their share of the buffer: no more labels are taken"
         return f"the buffer holds less than {MIN_HORIZON_S} s of signal" if self._evictor.is_short else ""
 
-    def check_sessions(self) -> None:
-        """Look before a session is opened by hand whether there is room. Raises ProtocolError `sessions-full`."""
-        with self._database.turn:
-            self.quota.check_sessions(self._database.connection)
-
     def append(self, block: Block) -> SessionId:
         """Take a block and return the session it belongs to; durable with a later flush.
 
@@ -219,9 +214,8 @@ class BufferStore:
     def mark(self, mark: Mark) -> None:
         """Take a session's begin or end, durable when this returns, or a label, durable with a later flush.
 
-        A label belongs to the session that is open; without one it opens one. One that has no sound name or time is
-        counted as refused. A session that was opened by hand and
-        waits for its signal is the one that a source begins, and ends only behind it.
+        A label belongs to the session that is open; without one it opens one. One without a sound name is counted as
+        refused. A session by hand that waits for its signal is the one that a source begins, and ends only behind it.
 
         Raises:
             StoreError: `buffer-range`, `store-write`.
@@ -238,11 +232,11 @@ class BufferStore:
 
     def _take_label(self, mark: Mark) -> None:
         session = self._session_of_label(mark.stream, mark.start_ns)
-        if not is_label_name(mark.label):
+        if is_label_name(mark.label):
+            label = Label(mark.stream, session, mark.start_ns, mark.end_ns, mark.label, mark.origin)
+            self.group.waiting.add_label(label, self._clock.monotonic_s())
+        else:
             self.count(mark.stream, session, "refused-labels", 1)
-            return
-        label = Label(mark.stream, session, mark.start_ns, mark.end_ns, mark.label, mark.origin)
-        self.group.waiting.add_label(label, self._clock.monotonic_s())
 
     def add_label(self, stream: StreamId, start_ns: int, end_ns: int, label: str, origin: str) -> int:
         """Store a label of the stream's open session and return its number; durable when this returns.
