@@ -126,6 +126,10 @@ class Sessions:
         current = self._current.get(stream)
         return current is not None and current.awaited and self.goes_on(stream, at_ns)
 
+    def of_label(self, stream: StreamId, at_ns: int) -> SessionId:
+        """The session of a label that a stream's source says: the open one, or one that begins with the label."""
+        return self.current(stream) or self.open(stream, at_ns, self.unsaid_origin(stream))
+
     def unsaid_origin(self, stream: StreamId) -> str:
         """Why a session begins now of which nobody has said so."""
         return "after-close" if stream in self._closed else "gap"

@@ -231,7 +231,7 @@ class BufferStore:
             self._take_label(mark)
 
     def _take_label(self, mark: Mark) -> None:
-        session = self._session_of_label(mark.stream, mark.start_ns)
+        session = self.sessions.of_label(mark.stream, mark.start_ns)
         if is_label_name(mark.label):
             label = Label(mark.stream, session, mark.start_ns, mark.end_ns, mark.label, mark.origin)
             self.group.waiting.add_label(label, self._clock.monotonic_s())
@@ -245,13 +245,9 @@ class BufferStore:
             StoreError: `buffer-range`, `store-write`.
         """
         check_times(start_ns, end_ns)
-        session = self._session_of_label(stream, start_ns)
+        session = self.sessions.of_label(stream, start_ns)
         row = Label(stream, session, start_ns, end_ns, label, origin)
         return self._room.run("label", lambda tx: insert_label(tx, row))
-
-    def _session_of_label(self, stream: StreamId, at_ns: int) -> SessionId:
-        sessions = self.sessions
-        return sessions.current(stream) or sessions.open(stream, at_ns, sessions.unsaid_origin(stream))
 
     def put_explanation(self, explanation: Explanation) -> bool:
         """Store why a prediction was made, durably; False when its session is gone. A later one takes its place.
