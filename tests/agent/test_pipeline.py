@@ -28,7 +28,7 @@ from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.errors import MalformedError, ProtocolError, StoreError
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.service.platform import SystemEntropy
 
 S = 1_000_000_000
@@ -172,10 +172,10 @@ async def test_on_a_full_disk_whoever_comes_next_is_another_session_under_one_id
     with monkeypatch.context() as patch:
         device.full(patch)
         device.send(3, skip_s=60)  # a gap: somebody else, and nothing can be written
-        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "session-open", "adt"))
+        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "", "adt", MarkKind.SESSION_OPEN))
         device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns + S, "walk", "replay"))
         device.send(3)
-        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "session-close", "adt"))
+        device.pipeline.consume(Mark("wrist", device.at_ns, device.at_ns, "", "adt", MarkKind.SESSION_CLOSE))
         device.send(3)
         device.send(2, stream="other")  # a stream that was never seen
         await device.decided(12)

@@ -6,7 +6,7 @@ from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark
+from bedside.core.samples import Block, Mark, MarkKind
 from bedside.demo.cast import STREAM, Device
 from bedside.demo.eyes import DeviceEye
 from bedside.service.files import write_durable
@@ -26,7 +26,7 @@ class Device10:
         identity.mkdir(mode=0o700)
         write_durable(identity / "buffer.key", KEY)
         self.store = BufferStore(state_dir / BUFFER_NAME, KEY, SystemClock(), SystemEntropy())
-        self.store.mark(Mark(StreamId(STREAM), START_NS, START_NS, "session-open", "replay"))
+        self.store.mark(Mark(StreamId(STREAM), START_NS, START_NS, "", "replay", MarkKind.SESSION_OPEN))
         self.store.mark(Mark(StreamId(STREAM), START_NS, START_NS + 10 * NS, "ABD", "replay"))
         values = np.linspace(0, 1, 500, dtype=np.float32).repeat(6).reshape(500, 6)
         for at in range(0, 500, 2):
@@ -88,7 +88,9 @@ def test_only_labelled_sessions_that_have_ended_count_as_buffered(tmp_path: Path
     device = Device10(tmp_path)
     assert device.eye.labelled_s(StreamId(STREAM)) == 0.0
 
-    device.store.mark(Mark(StreamId(STREAM), START_NS + 10 * NS, START_NS + 10 * NS, "session-close", "replay"))
+    device.store.mark(
+        Mark(StreamId(STREAM), START_NS + 10 * NS, START_NS + 10 * NS, "", "replay", MarkKind.SESSION_CLOSE)
+    )
 
     assert device.eye.labelled_s(StreamId(STREAM)) == 10.0
     device.eye.close()

@@ -1,7 +1,7 @@
 """The path of a sample: a block arrives, is buffered, and closes windows, which go into the queues of their models.
 
 Nothing here waits for a network or a model. Signal and decisions wait for no disk either: a `Committer` commits them
-beside the loop. What commits at once, a session's begin or end, a label or an alarm, waits for the disk, and first for
+beside the loop. What commits at once, a session's begin or end or an alarm, waits for the disk, and first for
 the group commit that is under way. A store that fails costs its own blocks, which are counted, and not their windows; a
 window that cannot be decided costs that window.
 
@@ -35,7 +35,7 @@ from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.proto.v1 import local_pb2
 from bedside.service.logs import event
 
@@ -341,9 +341,9 @@ class Pipeline:
             if error.code != "store-write":
                 self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)
                 return
-        if mark.label == "session-open":
+        if mark.kind is MarkKind.SESSION_OPEN:
             ahead.open(mark.stream, mark.start_ns, mark.origin)
-        elif mark.label == "session-close":
+        elif mark.kind is MarkKind.SESSION_CLOSE:
             ahead.close(mark.stream, mark.start_ns)
         else:  # the session that is open in the file may be another person's
             self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from enum import IntFlag
+from enum import Enum, IntFlag, auto
 from typing import Final, Protocol
 
 import numpy as np
@@ -70,6 +70,14 @@ class Record:
     quality: Quality = Quality.GOOD
 
 
+class MarkKind(Enum):
+    """What a mark says."""
+
+    LABEL = auto()
+    SESSION_OPEN = auto()
+    SESSION_CLOSE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A label, or the start or end of a session, that a source knows about its own stream.
@@ -77,8 +85,9 @@ class Mark:
     Attributes:
         start_ns: first nanosecond that the mark covers.
         end_ns: first nanosecond after it; equal to `start_ns` for session marks.
-        label: class name for a label; `session-open` or `session-close` otherwise.
+        label: class name for a label; empty otherwise.
         origin: who says so (`replay`, `cli`, `csv`, `adt`).
+        kind: no name of a label is taken for the mark of a session.
     """
 
     stream: StreamId
@@ -86,6 +95,7 @@ class Mark:
     end_ns: int
     label: str
     origin: str
+    kind: MarkKind = MarkKind.LABEL
 
 
 def form_fault(values: Samples, rate_hz: float, unit: str, metric: str, scale: float) -> str:

@@ -23,6 +23,8 @@ from bedside.core.samples import Samples, form_fault
 
 MAX_RECORDING_BYTES: Final = 1 << 30
 """Bytes of the values of one recording: they are held in memory."""
+MAX_LABELS: Final = 200_000
+"""Of one recording: twice the beats of a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Recording:
         starts = self.session_starts
         if starts[:1] != (0,) or any(b <= a for a, b in pairwise(starts)):
             raise MalformedError("bad-recording", "session starts ascend from sample 0")
+        if len(self.labels) > MAX_LABELS:
+            raise MalformedError("bad-recording", f"{len(self.labels)} labels are more than {MAX_LABELS}")
         if starts[-1] >= len(self.values) or any(not 0 <= x.start < x.end <= len(self.values) for x in self.labels):
             raise MalformedError("bad-recording", "a label or session lies outside the values")
 

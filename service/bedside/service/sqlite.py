@@ -125,6 +125,7 @@ def open_database(
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute(f"PRAGMA secure_delete={'ON' if secure_delete else 'OFF'}")
         database = Database(connection, path)
         _migrate(database, migrations)

@@ -22,7 +22,7 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.buffer.turn import PATIENCE_S, Turn
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.service.platform import SystemEntropy
 
 KEY = bytes(range(32))
@@ -208,7 +208,7 @@ def page_of_labels(device: Device) -> None:
 
 
 def session(device: Device) -> None:
-    device.store.mark(Mark(ECG, T0 + 10**12, T0 + 10**12, "session-open", "adt"))
+    device.store.mark(Mark(ECG, T0 + 10**12, T0 + 10**12, "", "adt", MarkKind.SESSION_OPEN))
     assert device.store.sessions.current(ECG) != device.session
 
 

@@ -13,7 +13,7 @@ from bedside.agent.buffer.records import MAX_FIELDS, MAX_RECORD_BYTES, decode_re
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import MalformedError
 from bedside.core.ids import StreamId
-from bedside.core.samples import Mark, Quality, Record
+from bedside.core.samples import Mark, MarkKind, Quality, Record
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(range(32))
@@ -67,10 +67,10 @@ def test_a_silence_or_a_mark_begins_another_session(store) -> None:
     assert store.add_record(vitals(59)) == first
     second = store.add_record(vitals(200))
     assert second != first
-    store.mark(Mark(BED, T0 + 201 * 10**9, T0 + 201 * 10**9, "session-open", "adt"))
+    store.mark(Mark(BED, T0 + 201 * 10**9, T0 + 201 * 10**9, "", "adt", MarkKind.SESSION_OPEN))
     third = store.add_record(vitals(202))
     assert len({first, second, third}) == 3
-    store.mark(Mark(BED, T0 + 203 * 10**9, T0 + 203 * 10**9, "session-close", "adt"))
+    store.mark(Mark(BED, T0 + 203 * 10**9, T0 + 203 * 10**9, "", "adt", MarkKind.SESSION_CLOSE))
     assert store.sessions.current(BED) is None
 
 

@@ -11,7 +11,7 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark
+from bedside.core.samples import Block, Mark, MarkKind
 from bedside.service.platform import SystemEntropy
 
 KEY = bytes(range(32))
@@ -49,8 +49,8 @@ class Ward:
         session = self.store.append(Block(ECG, T0 + round(start_s * S), 250.0, values, unit="mV", metric="", scale=1))
         return next(one for one in self.sessions() if one.session == session)
 
-    def mark(self, at_s: float, what: str) -> None:
-        self.store.mark(Mark(ECG, T0 + at_s * S, T0 + at_s * S, what, "replay"))
+    def mark(self, at_s: float, what: MarkKind) -> None:
+        self.store.mark(Mark(ECG, T0 + at_s * S, T0 + at_s * S, "", "replay", what))
 
     def sessions(self) -> list[Session]:
         reader = BufferReader(self.path, KEY)
@@ -90,11 +90,11 @@ def after_a_gap_and_a_restart(ward: Ward) -> None:
 
 
 def by_a_mark(ward: Ward) -> None:
-    ward.mark(2, "session-open")
+    ward.mark(2, MarkKind.SESSION_OPEN)
 
 
 def after_a_close_and_a_restart(ward: Ward) -> None:
-    ward.mark(2, "session-close")
+    ward.mark(2, MarkKind.SESSION_CLOSE)
     ward.restart()
 
 
@@ -134,7 +134,7 @@ def test_what_begins_without_a_say_takes_a_refusal_over_until_somebody_consents(
     assert not refused.say(402, consent=None).consent_training, "who opens one and says nothing changes nothing"
     refused.say(403, consent=True)
     refused.signal(404)
-    refused.mark(406, "session-close")
+    refused.mark(406, MarkKind.SESSION_CLOSE)
     assert refused.signal(407).consent_training
 
 
@@ -185,11 +185,11 @@ def test_a_session_by_hand_waits_for_its_signal(ward, restarts) -> None:
     opened = ward.say(0, consent=False)
     if restarts:
         ward.restart()
-    ward.mark(3 * GAP_S, "session-close")
-    ward.mark(3 * GAP_S, "session-open")
+    ward.mark(3 * GAP_S, MarkKind.SESSION_CLOSE)
+    ward.mark(3 * GAP_S, MarkKind.SESSION_OPEN)
     assert ward.signal(3 * GAP_S).session == opened.session
     assert [one.closed_ns for one in ward.sessions()] == [None]
-    ward.mark(3 * GAP_S + 1, "session-open")
+    ward.mark(3 * GAP_S + 1, MarkKind.SESSION_OPEN)
     assert ward.signal(3 * GAP_S + 1).session != opened.session, "it has had its signal"
 
 

@@ -18,7 +18,7 @@ from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark
+from bedside.core.samples import Block, Mark, MarkKind
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(range(32))
@@ -109,10 +109,11 @@ def test_a_flush_waits_for_its_second_and_not_longer(tmp_path) -> None:
     store.close()
 
 
-def test_labels_and_sessions_are_durable_at_once_and_predictions_with_the_group(tmp_path) -> None:
+def test_sessions_and_labels_by_hand_are_durable_at_once_the_rest_with_the_group(tmp_path) -> None:
     store = open_store(tmp_path / "b.db")
-    store.mark(Mark(ECG, T0, T0, "session-open", "replay"))
-    store.mark(Mark(ECG, T0, T0 + 10**9, "walking", "replay"))
+    store.mark(Mark(ECG, T0, T0, "", "replay", MarkKind.SESSION_OPEN))
+    store.mark(Mark(ECG, T0 + 10**9, T0 + 2 * 10**9, "sitting", "replay"))
+    store.add_label(ECG, T0, T0 + 10**9, "walking", "cli")
     session = store.append(block(noise(10)))
     store.add_prediction(Prediction(ECG, session, T0, T0 + 1, "walking", 0.9, b"m", 0.001))
     reader = BufferReader(tmp_path / "b.db", KEY)
@@ -122,7 +123,7 @@ def test_labels_and_sessions_are_durable_at_once_and_predictions_with_the_group(
     assert [p.label for p in reader.predictions()] == ["walking"]
     assert reader.predictions(after=reader.predictions()[-1].number) == []
     Labels(store).withdraw(reader.labels(session)[0].number)
-    assert reader.labels(session) == []
+    assert [x.label for x in reader.labels(session)] == ["sitting"]
     reader.close()
     store.close()
 

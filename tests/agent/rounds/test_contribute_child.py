@@ -19,7 +19,7 @@ from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.codec import decode_sum
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark
+from bedside.core.samples import Block, Mark, MarkKind
 from bedside.core.securesum.aggregator import Aggregate
 from bedside.core.securesum.messages import openings_digest
 from bedside.core.securesum.plans import rotation_seed
@@ -57,12 +57,12 @@ def fill_buffer(path: Path, key: bytes) -> None:
     store, generator = BufferStore(path, key, SystemClock(), SystemEntropy()), np.random.default_rng(8)
     for number, label in enumerate(LABELS):
         start_ns, end_ns = T0 + number * 7 * 10**9, T0 + number * 7 * 10**9 + 320 * 20_000_000
-        store.mark(Mark(STREAM, start_ns, start_ns, "session-open", "test"))
+        store.mark(Mark(STREAM, start_ns, start_ns, "", "test", MarkKind.SESSION_OPEN))
         values = generator.normal(number, 1.0, (320, 2)).astype(np.float32)
         for at in range(0, 320, 2):
             store.append(Block(STREAM, start_ns + at * 20_000_000, 50.0, values[at : at + 2]))
         store.mark(Mark(STREAM, start_ns, end_ns, label, "test"))
-        store.mark(Mark(STREAM, end_ns, end_ns, "session-close", "test"))
+        store.mark(Mark(STREAM, end_ns, end_ns, "", "test", MarkKind.SESSION_CLOSE))
     store.close()
 
 

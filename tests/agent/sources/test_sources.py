@@ -17,7 +17,7 @@ from bedside.agent.sources.replay import ReplaySource
 from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark, Quality
+from bedside.core.samples import Block, Mark, MarkKind, Quality
 from bedside.firmware_bridge.recording import Label, Recording, write_recording
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.text import bounded
@@ -61,16 +61,16 @@ async def test_replay_gives_every_sample_marks_in_their_places_and_no_block_acro
     blocks = [e for e in events if isinstance(e, Block)]
     assert np.array_equal(np.concatenate([b.values for b in blocks]), recording.values)
     assert all(len(b.values) <= 2 and b.quality & Quality.SIMULATED for b in blocks)
-    order = [(e.label, (e.start_ns - T0) // 20_000_000) for e in events if isinstance(e, Mark)]
+    order = [(e.label or e.kind, (e.start_ns - T0) // 20_000_000) for e in events if isinstance(e, Mark)]
     assert order == [
-        ("session-open", 0),
+        (MarkKind.SESSION_OPEN, 0),
         ("rest", 0),
-        ("session-close", 101),
-        ("session-open", 101),
+        (MarkKind.SESSION_CLOSE, 101),
+        (MarkKind.SESSION_OPEN, 101),
         ("arm", 101),
-        ("session-close", 500),
+        (MarkKind.SESSION_CLOSE, 500),
     ]
-    border = next(i for i, e in enumerate(events) if isinstance(e, Mark) and e.label == "session-close")
+    border = next(i for i, e in enumerate(events) if isinstance(e, Mark) and e.kind is MarkKind.SESSION_CLOSE)
     before, after = events[border - 1], next(e for e in events[border:] if isinstance(e, Block))
     assert isinstance(before, Block)
     assert before.start_ns + len(before.values) * 20_000_000 == after.start_ns == T0 + 101 * 20_000_000
@@ -86,7 +86,9 @@ async def test_replay_keeps_the_pace(speed: float) -> None:
 async def test_a_loop_begins_new_sessions_and_time_goes_on() -> None:
     clock, recording = HandClock(), made()
     events = await play(ReplaySource("r", S, recording, clock, speed=0, loop=True, sleep=clock.sleep), 600)
-    opened = [(e.start_ns - T0) // 20_000_000 for e in events if isinstance(e, Mark) and e.label == "session-open"]
+    opened = [
+        (e.start_ns - T0) // 20_000_000 for e in events if isinstance(e, Mark) and e.kind is MarkKind.SESSION_OPEN
+    ]
     assert opened[:4] == [0, 101, 500, 601]
     blocks = [e for e in events if isinstance(e, Block)]
     assert all(a.start_ns + len(a.values) * 20_000_000 == b.start_ns for a, b in itertools.pairwise(blocks))
@@ -116,7 +118,7 @@ def test_a_stream_that_begins_in_the_middle_skips_what_is_past() -> None:
     track = Track(((0, 10**9, "rest"), (10**9, 3 * 10**9, "arm")), ((0, 10**9), (10**9, 3 * 10**9)))
     block = Block(S, T0 + 2 * 10**9, 50.0, np.zeros((2, 1), np.int16))
     first, second, last = Annotator(track, T0, "file").annotate(block)
-    assert (first.label, first.start_ns) == ("session-open", block.start_ns)
+    assert (first.kind, first.start_ns) == (MarkKind.SESSION_OPEN, block.start_ns)
     assert (second.label, second.end_ns) == ("arm", T0 + 3 * 10**9)
     assert last is block
 
@@ -151,7 +153,7 @@ class Endless:
         self.stop = stop
 
     async def events(self):
-        yield Mark(S, T0, T0, "session-open", "t")
+        yield Mark(S, T0, T0, "", "t", MarkKind.SESSION_OPEN)
         await self.stop.wait()
 
 

@@ -20,7 +20,7 @@ from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat, Filter, Resample
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.core.signal.butterworth import butterworth, gain, notch
 from bedside.service.platform import SystemClock, SystemEntropy
 
@@ -104,7 +104,7 @@ def test_training_sees_the_windows_that_inference_saw(tmp_path_factory, spec, pi
     for number, (length, skip) in enumerate(pieces):
         if number in openings or number == 0:
             at = T0 + index * 5_000_000
-            store.mark(Mark(S, at, at, "session-open", "t"))
+            store.mark(Mark(S, at, at, "", "t", MarkKind.SESSION_OPEN))
             store.add_label(S, T0, T0 + 10**12, "walk", "t")
         index += skip
         piece = block(values[index : index + length], index)
@@ -258,7 +258,7 @@ def test_records_train_as_they_were_inferred(tmp_path) -> None:
     spec = WindowSpec("vitals", 2, 1.0, 1, 1, (70.0, 95.0), (0.1, 0.5), fields=("pulse", "spo2"))
     store, cutter = BufferStore(tmp_path / "b.db", KEY, SystemClock(), SystemEntropy()), WindowCutter(spec)
     stream = StreamId("vitals")
-    store.mark(Mark(stream, T0, T0, "session-open", "t"))
+    store.mark(Mark(stream, T0, T0, "", "t", MarkKind.SESSION_OPEN))
     store.add_label(stream, T0, T0 + 5 * 10**9, "well", "t")
     store.add_label(stream, T0 + 5 * 10**9, T0 + 8 * 10**9, "ill", "t")
     online = list[Window]()

@@ -16,7 +16,7 @@ from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark
+from bedside.core.samples import Block, Mark, MarkKind
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(32)
@@ -69,7 +69,7 @@ def test_training_sees_the_windows_that_inference_saw(tmp_path_factory, pieces, 
     ends = index
     for number, (length, skip) in enumerate(pieces):
         if number in openings or number == 0:
-            store.mark(Mark(S, T0 + index * 20_000_000, T0 + index * 20_000_000, "session-open", "t"))
+            store.mark(Mark(S, T0 + index * 20_000_000, T0 + index * 20_000_000, "", "t", MarkKind.SESSION_OPEN))
             store.add_label(S, T0, T0 + 10**12, "walk", "t")
         index += skip
         piece = block(values[index : index + length], index)
@@ -88,7 +88,7 @@ def test_training_sees_the_windows_that_inference_saw(tmp_path_factory, pieces, 
 
 def fill(path: Path) -> tuple[BufferStore, list[int]]:
     store = open_store(path)
-    store.mark(Mark(S, T0, T0, "session-open", "t"))
+    store.mark(Mark(S, T0, T0, "", "t", MarkKind.SESSION_OPEN))
     numbers = [
         store.add_label(S, T0, T0 + 40 * 20_000_000, "walk", "t"),
         store.add_label(S, T0 + 40 * 20_000_000, T0 + 80 * 20_000_000, "sit", "t"),

@@ -18,7 +18,7 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.service.platform import SystemEntropy
 
 ECG, EHR = StreamId("ecg"), StreamId("ehr")
@@ -58,7 +58,7 @@ def main() -> None:
         clock.at_s = float(begin_s)
         at_ns = clock.now_ns()
         if begin_s % (4 * HOUR_S) == 0:
-            store.mark(Mark(ECG, at_ns, at_ns, "session-open", "adt"))
+            store.mark(Mark(ECG, at_ns, at_ns, "", "adt", MarkKind.SESSION_OPEN))
         for second in range(signal_s):
             start_ns, part = at_ns + second * 10**9, (cycle * signal_s + second) % 32
             session = store.append(Block(ECG, start_ns, 250.0, wave[part * 250 : part * 250 + 250]))

@@ -19,7 +19,7 @@ import pytest
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.service.platform import SystemEntropy
 from bedside.service.sqlite import Database
 
@@ -83,7 +83,7 @@ def record(monkeypatch, folder: Path, synchronous: str) -> Recording:
 def live(store: BufferStore, clock: HandClock, rng: np.random.Generator, second: int) -> None:
     at_ns = T0 + second * 10**9
     if second % 20 == 0:
-        store.mark(Mark(ECG, at_ns, at_ns, "session-open", "replay"))
+        store.mark(Mark(ECG, at_ns, at_ns, "", "replay", MarkKind.SESSION_OPEN))
     for stream, rate_hz in ((ECG, 250.0), (WRIST, 50.0)):
         for step in range(25):
             values = rng.integers(-3000, 3000, (int(rate_hz / 25), 6), np.int16)

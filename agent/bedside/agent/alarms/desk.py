@@ -81,6 +81,7 @@ class AlarmDesk:
         self._stretches: dict[tuple[_Key, str], int] = {}
         self._breaks: Counter[_Key] = Counter()
         self._open: dict[_Key, _Entry] = {}
+        self._over: dict[_Key, _Entry] = {}  # the latest of each, which may relapse
         self._heard: set[str] = set()
         self._waiting: list[_Entry] = []
         self._tried_s = 0.0
@@ -163,7 +164,14 @@ class AlarmDesk:
             ProtocolError: `no-such-alarm`.
             StoreError: `store-write`; then it is as if nobody had said so.
         """
-        held = next((entry for entry in (*self._open.values(), *self._waiting) if entry.alarm.number == number), None)
+        held = next(
+            (
+                entry
+                for entry in (*self._open.values(), *self._over.values(), *self._waiting)
+                if entry.alarm.number == number
+            ),
+            None,
+        )
         before = held.alarm if held is not None and number else self._table.find(number)
         after = happen(before, Happens.ACKNOWLEDGE, self._clock.now_ns(), by)
         if after is None:
@@ -181,6 +189,8 @@ class AlarmDesk:
         if rule is not None:
             self._watches[key] = resume(alarm)
         if alarm.cleared_ns:
+            if rule is not None:
+                self._over[key] = _Entry(rule, alarm)
             return
         entry = self._open[key] = _Entry(rule or AlarmRule(name=alarm.rule), alarm)
         if rule is None:
@@ -205,6 +215,8 @@ class AlarmDesk:
             if effect.act is Act.CLEAR:
                 self._clear(key, effect.time_ns)
                 continue
+            if self._relapse(key, session, effect.time_ns):
+                continue
             rule = self._rules[key[0]]
             alarm = Alarm(
                 rule.name, key[1], SessionId(session), rule.priority, effect.time_ns, effect.value, prediction=number
@@ -212,9 +224,23 @@ class AlarmDesk:
             entry = self._open[key] = _Entry(rule, alarm)
             self._change(entry, alarm)
 
+    def _relapse(self, key: _Key, session: str, time_ns: int) -> bool:
+        entry = self._over.pop(key, None)
+        if entry is None or entry.alarm.session != session:
+            return False
+        after = happen(entry.alarm, Happens.RELAPSE, time_ns)
+        if after is None:
+            return False
+        self._open[key] = entry
+        self._change(entry, after)
+        if after.number and entry.escalates_s is None:
+            self._set_timer(entry)
+        return True
+
     def _clear(self, key: _Key, time_ns: int) -> None:
         entry = self._open.pop(key, None)
         if entry is not None:
+            self._over[key] = entry
             self._change(entry, happen(entry.alarm, Happens.CLEAR, max(time_ns, entry.alarm.raised_ns)))
 
     def _change(self, entry: _Entry, after: Alarm | None) -> None:
@@ -253,7 +279,9 @@ class AlarmDesk:
         told, self._waiting = self._waiting, []
         for entry, stored in zip(told, written, strict=True):
             if stored is None:  # its session was erased
-                self._open = {key: other for key, other in self._open.items() if other is not entry}
+                for entries in (self._open, self._over):
+                    for key in [key for key, other in entries.items() if other is entry]:
+                        del entries[key]
                 continue
             fresh, entry.alarm = not entry.alarm.number, stored
             if fresh and not stored.cleared_ns:

@@ -190,6 +190,8 @@ class Happens(Enum):
     ESCALATE = auto()
     ACKNOWLEDGE = auto()
     CLEAR = auto()
+    RELAPSE = auto()
+    """The value is past the limit again, soon after."""
 
 
 LIFE: Final[dict[tuple[Life, Happens], Life]] = {
@@ -200,8 +202,12 @@ LIFE: Final[dict[tuple[Life, Happens], Life]] = {
     (Life.ESCALATED, Happens.CLEAR): Life.CLEARED,
     (Life.ACKNOWLEDGED, Happens.CLEAR): Life.CLOSED,
     (Life.CLEARED, Happens.ACKNOWLEDGE): Life.CLOSED,
+    (Life.CLEARED, Happens.RELAPSE): Life.RAISED,
 }
-"""(life, what happens) to the life after it."""
+"""(life, what happens) to the life after it; an alarm that was escalated before it cleared relapses to that."""
+RELAPSE_S: Final = 10.0
+"""Seconds of signal behind clearing in which an alarm that nobody has seen is raised once more and no other is made: a
+value that swings round its limit makes one alarm."""
 
 _LOUDER: Final[dict[Priority, Priority]] = {"low": "medium", "medium": "high", "high": "high"}
 
@@ -216,12 +222,15 @@ def life_of(alarm: Alarm) -> Life:
 
 
 def happen(alarm: Alarm, event: Happens, time_ns: int, by: str = "") -> Alarm | None:
-    """The alarm after an event at `time_ns`; None where the table says that it changes nothing."""
+    """The alarm after an event at `time_ns`; None where nothing changes by the table, or a relapse is late."""
     if (life_of(alarm), event) not in LIFE:
         return None
     time_ns = max(1, time_ns)  # 0 stands for never
     if event is Happens.CLEAR:
         return replace(alarm, cleared_ns=time_ns)
+    if event is Happens.RELAPSE:
+        soon = 0 <= time_ns - alarm.cleared_ns < RELAPSE_S * 1e9
+        return replace(alarm, cleared_ns=0) if soon else None
     if event is Happens.ACKNOWLEDGE:
         return replace(alarm, acknowledged_ns=time_ns, acknowledged_by=by)
     return replace(alarm, escalated_ns=time_ns, priority=_LOUDER[alarm.priority])

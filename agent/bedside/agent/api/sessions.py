@@ -71,8 +71,8 @@ class SessionCalls:
 
     def newest(self, stream: str, limit: int) -> list[Session]:
         """The newest sessions of a stream, or of all where it is empty, in the order in which they were opened."""
-        found = self._reader.sessions(StreamId(check_id(stream, "stream")) if stream else None)
-        return found[-min(limit or DEFAULT_SESSIONS, MAX_SESSIONS) :]
+        name = StreamId(check_id(stream, "stream")) if stream else None
+        return self._reader.sessions(name, newest=min(limit or DEFAULT_SESSIONS, MAX_SESSIONS))
 
     def open(self, stream: str, *, consent_training: bool | None, origin: str, new_stream: bool = False) -> Session:
         """Open a session, and close the one before.
@@ -85,7 +85,7 @@ class SessionCalls:
 
         Raises:
             MalformedError: `bad-id` or `bad-origin`.
-            ProtocolError: `no-such-stream`.
+            ProtocolError: `no-such-stream` or `sessions-full`.
             RefusedError: `clock-implausible`.
             StoreError: `store-write`.
         """
@@ -97,6 +97,7 @@ class SessionCalls:
                 self._reader, name, self._configured, remedy="for one that is yet to come: --new (new_stream=True)"
             )
         self._store.ahead.settle(now=True)  # what the disk refused before comes first
+        self._store.check_sessions()
         session = self._store.sessions.open(name, self._reached_ns(name), origin, consent_training=consent_training)
         return self.find(session)
 

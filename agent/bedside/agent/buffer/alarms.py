@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from bedside.agent.buffer.eviction import count_all
 from bedside.agent.buffer.rows import Alarm
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import ProtocolError
@@ -23,14 +24,20 @@ class AlarmTable:
         self._database = buffer.database
 
     def write(self, alarms: Sequence[Alarm]) -> list[Alarm | None]:
-        """Insert alarms without a number and replace the others, all in one transaction.
+        """Insert alarms without a number and replace the others, all in one transaction; what made room is put back.
 
         Returns them with their numbers, None for those whose session has been erased.
 
         Raises:
             StoreError: `store-write`; nothing was written.
         """
-        return self._buffer.run("alarms", lambda tx: [_write(tx, alarm) for alarm in alarms])
+
+        def work(tx: sqlite3.Connection) -> list[Alarm | None]:
+            written = [_write(tx, alarm) for alarm in alarms]
+            count_all(tx, self._buffer.quota.drop_alarms(tx))
+            return written
+
+        return self._buffer.run("alarms", work)
 
     def newest(self, limit: int, *, open_only: bool) -> list[Alarm]:
         """The newest alarms, as they were raised; `open_only` leaves out what has cleared and has been seen."""
@@ -78,12 +85,14 @@ def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
                 alarm.number,
             ),
         )
-        return alarm if done.rowcount else None
+        if done.rowcount:
+            return alarm
     done = tx.execute(
-        "INSERT INTO alarms (rule, stream, session, priority, raised_ns, value, prediction, cleared_ns,"
+        "INSERT INTO alarms (id, rule, stream, session, priority, raised_ns, value, prediction, cleared_ns,"
         " acknowledged_ns, acknowledged_by, escalated_ns)"
-        " SELECT ?, ?, session, ?, ?, ?, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
+        " SELECT ?, ?, ?, session, ?, ?, ?, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
         (
+            alarm.number or None,
             alarm.rule,
             alarm.stream,
             alarm.priority,

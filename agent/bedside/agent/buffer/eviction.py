@@ -5,7 +5,7 @@ takes. SQLite keeps both numbers in the file's header, so that a look costs micr
 
 Order: raw signal and records of the lowest priority, the oldest second first; then those of the next priority, and so
 on; then stored windows, explanations, summaries and predictions, each the oldest first. Labels, alarms and sessions are
-never dropped by the cap.
+never dropped by the cap; they have shares of it (see `quota`).
 
 Room is made before rows are inserted, so that they take the pages that were freed: the file does not grow, and such a
 page goes to the log once.
@@ -19,12 +19,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bedside.agent.buffer.places import RawPlaces
-from bedside.agent.buffer.rows import Prediction
+from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.buffer.schema import ID_PER_SECOND, RAW_TABLES, stream_number_of
 from bedside.agent.buffer.waiting import OF_ONE_ROW
 
 MAX_PREDICTIONS: Final = 1_000_000
 """Rows of predictions kept: about 100 MB, two weeks of one decision a second."""
+
+MIN_HORIZON_S: Final = 60
+"""Seconds of signal that a sound buffer holds at least."""
 
 _PREDICTION: Final = (
     "stream",
@@ -64,6 +67,7 @@ class Evictor:
 
     Attributes:
         limit_bytes: the cap, or less while the disk has no room for it.
+        is_short: whether the raw row that was dropped last was younger than `MIN_HORIZON_S`.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Evictor:
         self._names = names
         self.cap_bytes = cap_bytes
         self.limit_bytes = cap_bytes
+        self.is_short = False
 
     @property
     def squeezed(self) -> bool:
@@ -102,6 +107,7 @@ class Evictor:
         if found is None:
             return False
         second, numbers = found
+        self.is_short = self._places.newest_second - second < MIN_HORIZON_S
         for table in RAW_TABLES:
             columns = f"id, session, {'samples' if table == 'blobs' else '0'} AS samples, length(sealed) AS size"
             rows = tx.execute(
@@ -177,6 +183,17 @@ def insert_predictions(tx: sqlite3.Connection, predictions: Sequence[Prediction]
     gone = tx.execute("DELETE FROM predictions WHERE id <= ?", (oldest,)).rowcount
     if gone > 0:
         count(tx, "", "", "evicted-predictions", gone)
+
+
+def insert_label(tx: sqlite3.Connection, label: Label) -> int:
+    """Insert a label and return its number."""
+    return int(
+        tx.execute(
+            "INSERT INTO labels (stream, session, start_ns, end_ns, label, origin) VALUES (?, ?, ?, ?, ?, ?)",
+            (label.stream, label.session, label.start_ns, label.end_ns, label.label, label.origin),
+        ).lastrowid
+        or 0
+    )
 
 
 def count(tx: sqlite3.Connection, stream: str, session: str, name: str, amount: int) -> None:

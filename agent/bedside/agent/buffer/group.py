@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bedside.agent.buffer.erasure import Scrubber
-from bedside.agent.buffer.eviction import Evictor, count_all, insert_predictions
+from bedside.agent.buffer.eviction import Evictor, count_all, insert_label, insert_predictions
 from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.room import Room
 from bedside.agent.buffer.turn import Turn
 from bedside.agent.buffer.waiting import DROPPED, OF_ONE_ROW, SealedRow, Waiting
@@ -64,6 +65,7 @@ class GroupCommit:
         places: RawPlaces,
         streams: Mapping[StreamId, int],
         scrubber: Scrubber,
+        quota: Quota,
     ) -> None:
         self._turn = turn
         self._room = room
@@ -71,6 +73,7 @@ class GroupCommit:
         self._places = places
         self._streams = streams
         self._scrubber = scrubber
+        self._quota = quota
         self.waiting = Waiting()
         self.under_way: Batch | None = None
 
@@ -162,6 +165,12 @@ class GroupCommit:
                 if not self._insert_row(tx, row):
                     dropped[row.stream, row.session, DROPPED[row.table]] += 1
         insert_predictions(tx, [prediction for _, prediction in waiting.predictions])
+        full = self._quota.is_full(tx)
+        for _, label in waiting.labels:
+            if full or self._quota.is_full(tx):
+                dropped[label.stream, label.session, "dropped-labels"] += 1
+            else:
+                insert_label(tx, label)
         count_all(tx, dropped)
         self._evictor.make_room(tx)
 

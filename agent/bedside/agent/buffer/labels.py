@@ -19,18 +19,16 @@ from typing import Final
 
 from bedside.agent.buffer.bounds import END_NS
 from bedside.agent.buffer.decoding import label_of
+from bedside.agent.buffer.eviction import insert_label
 from bedside.agent.buffer.plausibility import implausible, when
-from bedside.agent.buffer.rows import Label
+from bedside.agent.buffer.rows import MAX_LABEL_BYTES, Label, is_label_name
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError
 from bedside.core.ids import SessionId, StreamId, check_id
 from bedside.service.text import bounded
 
-MAX_LABELS: Final = 16_384
-"""Labels of one batch, or of one page of a list: below 4 MiB at their longest, the size of one message."""
-
-MAX_LABEL_BYTES: Final = 64
-"""Bytes of a label's name in UTF-8."""
+MAX_LABELS: Final = 4_096
+"""Labels of one batch, or of one page of a list: more would hold up whoever else the agent serves."""
 
 FROM_FILE: Final = "csv:"
 """How the origin of labels begins that come from a file; its name follows."""
@@ -107,6 +105,7 @@ class Labels:
             MalformedError: `too-many-labels`, `bad-label`, `bad-label-time`, `bad-label-origin` or `bad-id`.
             WrongLabelsError: `no-such-session`, `no-session-covers`, `label-crosses-session` or `label-in-future`.
                 Nothing was stored.
+            ProtocolError: `labels-full`. Nothing was stored.
             StoreError: `store-write`.
         """
         if len(asked) > MAX_LABELS:
@@ -122,6 +121,8 @@ class Labels:
                 return Added((), 0)
             before = _overlapped(tx, placed)
             done = [_add(tx, label) for label in placed]
+            if any(new for _, new in done):
+                self._buffer.quota.check_labels(tx)
             warnings = implausible([label for label, new in done if new], before, self._classes())
             return Added(tuple(label for label, _ in done), sum(new for _, new in done), tuple(warnings))
 
@@ -187,7 +188,7 @@ def check_label(label: Label) -> None:
         MalformedError: `bad-label`, `bad-label-time`, `bad-label-origin` or `bad-id`.
     """
     name = label.label
-    if not name.strip() or len(name.encode("utf-8", "replace")) > MAX_LABEL_BYTES or bounded(name) != name:
+    if not is_label_name(name):
         raise MalformedError(
             "bad-label",
             f"{bounded(name, 40)!r} is no name of a label",
@@ -211,11 +212,7 @@ def _add(tx: sqlite3.Connection, label: Label) -> tuple[Label, bool]:
     for row in tx.execute(same, (label.session, label.start_ns, label.end_ns, label.label, label.origin)).fetchall():
         if not row["withdrawn"] or label.origin.startswith(FROM_FILE):
             return label_of(row), False
-    number = tx.execute(
-        "INSERT INTO labels (stream, session, start_ns, end_ns, label, origin) VALUES (?, ?, ?, ?, ?, ?)",
-        (label.stream, label.session, label.start_ns, label.end_ns, label.label, label.origin),
-    ).lastrowid
-    return replace(label, number=number or 0), True
+    return replace(label, number=insert_label(tx, label)), True
 
 
 def _place(tx: sqlite3.Connection, label: Label) -> Label:

@@ -42,25 +42,32 @@ class _Stream:
 
 
 class RawPlaces:
-    """The spans of one buffer's file, kept by its writer."""
+    """The spans of one buffer's file, kept by its writer.
+
+    Attributes:
+        newest_second: of any row of this process; before the first, of the span with the newest row.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Look at the key of every raw row once."""
         self._connection = connection
         self._streams: dict[int, _Stream] = {}
         self._unsettled: list[tuple[int, int]] = []
+        self.newest_second = 0
         shift = STREAM_BITS + PART_BITS + _SPAN_BITS
         for table in RAW_TABLES:
             for span, number in connection.execute(
                 f"SELECT DISTINCT id >> {shift}, (id >> {PART_BITS}) & {MAX_STREAMS - 1} FROM {table}"
             ):
                 self._streams.setdefault(number, _Stream()).add(span)
+                self.newest_second = max(self.newest_second, span << _SPAN_BITS)
 
     def note(self, number: int, second: int) -> None:
         """Rows of a stream's second are about to be inserted."""
         stream = self._streams.setdefault(number, _Stream(first_second=second))
         stream.add(second >> _SPAN_BITS)
         stream.first_second = min(stream.first_second, second)
+        self.newest_second = max(self.newest_second, second)
 
     def first_second(self, number: int) -> int | None:
         """A second before which the stream has no rows; None when it has none at all."""

@@ -86,10 +86,12 @@ class BufferReader:
         """Close the connection."""
         self._connection.close()
 
-    def sessions(self, stream: StreamId | None = None) -> list[Session]:
-        """Sessions in the order in which they were opened."""
-        rows = self._rows("SELECT * FROM sessions WHERE ? IS NULL OR stream = ? ORDER BY number", stream, stream)
-        return [session_of(row) for row in rows]
+    def sessions(self, stream: StreamId | None = None, *, newest: int = -1) -> list[Session]:
+        """Sessions in the order in which they were opened; only so many of the `newest` unless that is negative."""
+        rows = self._rows(
+            "SELECT * FROM sessions WHERE ? IS NULL OR stream = ? ORDER BY number DESC LIMIT ?", stream, stream, newest
+        )
+        return [session_of(row) for row in reversed(rows)]
 
     def session(self, session: SessionId) -> Session | None:
         """One session; None when there is no such one."""

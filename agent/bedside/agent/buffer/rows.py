@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Quality
+from bedside.service.text import bounded
+
+MAX_LABEL_BYTES: Final = 64
+"""Bytes of a label's name in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,12 @@ class Label:
     origin: str
     withdrawn: bool = False
     number: int = 0
+
+
+def is_label_name(name: str) -> bool:
+    """Whether this may be a label's name: some visible text, and not too long."""
+    short = len(name) <= MAX_LABEL_BYTES and len(name.encode("utf-8", "replace")) <= MAX_LABEL_BYTES
+    return short and bool(name.strip()) and bounded(name) == name
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ MIGRATIONS: Final = (
         ALTER TABLE explanations ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
         ALTER TABLE alarms ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
         ALTER TABLE counters ADD COLUMN tag INTEGER NOT NULL DEFAULT -1;
+        DROP INDEX labels_session;
+        CREATE INDEX labels_place ON labels (session, start_ns, end_ns, label);
         """,
     ),
 )

@@ -1,9 +1,9 @@
 """The buffer's writer.
 
 Invariants:
-    * Signal, records and predictions ride a group commit: what arrived is durable at most 1.1 s later, when the owner
-      calls `flush_due` (or its `Committer`'s) at least every 40 ms. Sessions, labels, consent and explanations commit
-      before their call returns.
+    * Signal, records, predictions and the labels of sources ride a group commit: what arrived is durable at most 1.1 s
+      later, when the owner calls `flush_due` (or its `Committer`'s) at least every 40 ms. Sessions, labels by hand,
+      consent and explanations commit before their call returns.
     * A failed commit loses nothing: what was waiting still waits, up to a bound, beyond which the oldest is dropped
       and counted.
     * One thread calls, but for `group.write`, which may run in another one (see `committer`): that holds the database's
@@ -30,7 +30,7 @@ from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.derived import seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_pending
-from bedside.agent.buffer.eviction import Evictor, used_bytes
+from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
@@ -38,9 +38,10 @@ from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S, Part
 from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.records import encode_record, record_place
 from bedside.agent.buffer.room import Room, log_bytes_for
-from bedside.agent.buffer.rows import Explanation, Prediction
+from bedside.agent.buffer.rows import Explanation, Label, Prediction, is_label_name
 from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
@@ -48,7 +49,8 @@ from bedside.agent.buffer.waiting import DROPPED, part_row, record_row
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark, Record
+from bedside.core.limits import MAX_WIRE_INTEGER
+from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.service.logs import event
 from bedside.service.sqlite import Database
 
@@ -76,6 +78,7 @@ class BufferStore:
         ahead: sessions that the disk has refused so far.
         erased: sessions that were forgotten since the start; what still comes of them is not kept.
         group: what waits, and how it is committed.
+        quota: of what the cap does not drop.
         salvage: what happened on opening a damaged file; None when it was sound.
     """
 
@@ -124,6 +127,7 @@ class BufferStore:
         self._names = {number: name for name, number in self._streams.items()}
         self._places = RawPlaces(connection)
         self._evictor = Evictor(self._places, cap_bytes, priorities or {}, self._names)
+        self.quota = Quota(connection, cap_bytes)
         self._room = Room(self._database, self._evictor, self._places, log_pages * _PAGE_BYTES)
         self.sessions = Sessions(
             self._database, entropy, self._latest_end_ns, gap_ns=round(gap_s * 1e9), consent_training=consent_training
@@ -133,7 +137,7 @@ class BufferStore:
         self._joiners: dict[StreamId, Joiner] = {}
         self._unsealed: set[StreamId] = set()
         self.group = GroupCommit(
-            self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber
+            self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber, self.quota
         )
         self._last_number = _last_prediction_number(self._database)
 
@@ -168,7 +172,16 @@ class BufferStore:
             return self.salvage.sentence()
         if self._scrubber.pending:
             return "a reader keeps what was erased in the log; it goes when that reader ends"
-        return "the disk is full: the buffer keeps less than its cap" if self._evictor.squeezed else ""
+        if self._evictor.squeezed:
+            return "the disk is full: the buffer keeps less than its cap"
+        if self.quota.full:
+            return "labels, alarms and sessions take all of their share of the buffer: no more labels are taken"
+        return f"the buffer holds less than {MIN_HORIZON_S} s of signal" if self._evictor.is_short else ""
+
+    def check_sessions(self) -> None:
+        """Look before a session is opened by hand whether there is room. Raises ProtocolError `sessions-full`."""
+        with self._database.turn:
+            self.quota.check_sessions(self._database.connection)
 
     def append(self, block: Block) -> SessionId:
         """Take a block and return the session it belongs to; durable with a later flush.
@@ -205,23 +218,32 @@ class BufferStore:
         return session
 
     def mark(self, mark: Mark) -> None:
-        """Take a session's begin or end, or a label; durable when this returns.
+        """Take a session's begin or end, durable when this returns, or a label, durable with a later flush.
 
-        A label belongs to the session that is open; without one it opens one. A session that was opened by hand and
+        A label belongs to the session that is open; without one it opens one. One that has no sound name or time is
+        counted as refused. A session that was opened by hand and
         waits for its signal is the one that a source begins, and ends only behind it.
 
         Raises:
             StoreError: `buffer-range`, `store-write`.
         """
         check_times(mark.start_ns, mark.end_ns)
-        if mark.label in {"session-open", "session-close"} and self.sessions.awaits(mark.stream, mark.start_ns):
+        if mark.kind is not MarkKind.LABEL and self.sessions.awaits(mark.stream, mark.start_ns):
             return  # what was opened by hand waits for the signal behind this mark
-        if mark.label == "session-open":
+        if mark.kind is MarkKind.SESSION_OPEN:
             self.sessions.open(mark.stream, mark.start_ns, mark.origin)
-        elif mark.label == "session-close":
+        elif mark.kind is MarkKind.SESSION_CLOSE:
             self.sessions.close(mark.stream, mark.start_ns)
         else:
-            self.add_label(mark.stream, mark.start_ns, mark.end_ns, mark.label, mark.origin)
+            self._take_label(mark)
+
+    def _take_label(self, mark: Mark) -> None:
+        session = self._session_of_label(mark.stream, mark.start_ns)
+        if not is_label_name(mark.label) or not 0 <= mark.start_ns <= mark.end_ns <= MAX_WIRE_INTEGER:
+            self.count(mark.stream, session, "refused-labels", 1)
+            return
+        label = Label(mark.stream, session, mark.start_ns, mark.end_ns, mark.label, mark.origin)
+        self.group.waiting.add_label(label, self._clock.monotonic_s())
 
     def add_label(self, stream: StreamId, start_ns: int, end_ns: int, label: str, origin: str) -> int:
         """Store a label of the stream's open session and return its number; durable when this returns.
@@ -230,18 +252,13 @@ class BufferStore:
             StoreError: `buffer-range`, `store-write`.
         """
         check_times(start_ns, end_ns)
-        session = self.sessions.current(stream) or self.sessions.open(
+        session = self._session_of_label(stream, start_ns)
+        row = Label(stream, session, start_ns, end_ns, label, origin)
+        return self._room.run("label", lambda tx: insert_label(tx, row))
+
+    def _session_of_label(self, stream: StreamId, start_ns: int) -> SessionId:
+        return self.sessions.current(stream) or self.sessions.open(
             stream, start_ns, self.sessions.unsaid_origin(stream)
-        )
-        return self._room.run(
-            "label",
-            lambda tx: int(
-                tx.execute(
-                    "INSERT INTO labels (stream, session, start_ns, end_ns, label, origin) VALUES (?, ?, ?, ?, ?, ?)",
-                    (stream, session, start_ns, end_ns, label, origin),
-                ).lastrowid
-                or 0
-            ),
         )
 
     def put_explanation(self, explanation: Explanation) -> bool:

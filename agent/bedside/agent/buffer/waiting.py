@@ -1,4 +1,4 @@
-"""What waits for the next group commit: sealed rows of signal and records, predictions, and counters."""
+"""What waits for the next group commit: sealed rows of signal and records, predictions, labels, and counters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bedside.agent.buffer.part import NS_PER_S, Part, end_ns
-from bedside.agent.buffer.rows import Prediction
+from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.buffer.schema import ids_of
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -18,6 +18,7 @@ MAX_WAITING_BYTES: Final = 8 << 20
 """Sealed bytes held while the disk refuses: about an hour of 8 channels at 250 Hz. While a commit is under way
 as much again may wait behind it."""
 MAX_WAITING_PREDICTIONS: Final = 10_000
+MAX_WAITING_LABELS: Final = 10_000
 DROPPED: Final = {"blobs": "dropped-parts", "records": "dropped-records"}
 """By table, the counter of rows that were never stored."""
 OF_ONE_ROW: Final = (
@@ -96,6 +97,7 @@ class Waiting:
 
     Attributes:
         predictions: each with the monotonic time of its decision.
+        labels: that sources said, each with the monotonic time of its arrival; the newest beyond a bound is dropped.
         counts: to be added to durable counters, by stream, session and name.
     """
 
@@ -104,10 +106,11 @@ class Waiting:
         self._bytes = 0
         self._oldest_row_s: float | None = None
         self.predictions: deque[tuple[float, Prediction]] = deque()
+        self.labels: deque[tuple[float, Label]] = deque()
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
     def __bool__(self) -> bool:
-        return bool(self._rows or self.predictions or self.counts)
+        return bool(self._rows or self.predictions or self.labels or self.counts)
 
     @property
     def rows(self) -> Sequence[SealedRow]:
@@ -116,9 +119,10 @@ class Waiting:
 
     @property
     def oldest_s(self) -> float | None:
-        """Monotonic time of the first sample, or of the first decision; None when neither waits."""
+        """Monotonic time of the first sample, decision or label; None when none waits."""
         oldest = [self._oldest_row_s] if self._oldest_row_s is not None else []
         oldest += [self.predictions[0][0]] if self.predictions else []
+        oldest += [self.labels[0][0]] if self.labels else []
         return min(oldest, default=None)
 
     def add(self, row: SealedRow) -> None:
@@ -138,6 +142,13 @@ class Waiting:
             _, oldest = self.predictions.popleft()
             self.counts[oldest.stream, oldest.session, "dropped-predictions"] += 1
 
+    def add_label(self, label: Label, arrived_s: float) -> None:
+        """Let a label wait."""
+        if len(self.labels) < MAX_WAITING_LABELS:
+            self.labels.append((arrived_s, label))
+        else:
+            self.counts[label.stream, label.session, "dropped-labels"] += 1
+
     def drop(self, session: SessionId) -> dict[str, int]:
         """Let go of all of a session; return how many rows by table."""
         gone = [row for row in self._rows if row.session == session]
@@ -145,8 +156,11 @@ class Waiting:
         self._bytes = sum(len(row.sealed) for row in self._rows)
         self._oldest_row_s = min((row.arrived_s for row in self._rows), default=None)
         self.predictions = deque(pair for pair in self.predictions if pair[1].session != session)
+        labels = len(self.labels)
+        self.labels = deque(pair for pair in self.labels if pair[1].session != session)
         self.counts = Counter({key: amount for key, amount in self.counts.items() if key[1] != session})
-        return {table: sum(row.table == table for row in gone) for table in DROPPED}
+        rows = {table: sum(row.table == table for row in gone) for table in DROPPED}
+        return rows | {"labels": labels - len(self.labels)}
 
     def first(self, max_bytes: int) -> list[SealedRow]:
         """The oldest rows, of `max_bytes` together, but one at least where any waits."""
@@ -160,11 +174,12 @@ class Waiting:
         return rows
 
     def done(self, rows: int) -> None:
-        """The first `rows`, every prediction and every counter are durable."""
+        """The first `rows`, every prediction, label and counter are durable."""
         for _ in range(rows):
             self._bytes -= len(self._rows.popleft().sealed)
         self._oldest_row_s = min((row.arrived_s for row in self._rows), default=None)
         self.predictions.clear()
+        self.labels.clear()
         self.counts.clear()
 
     def follow(self, later: Waiting) -> None:
@@ -174,3 +189,5 @@ class Waiting:
             self.add(row)
         for decided_s, prediction in later.predictions:
             self.add_prediction(prediction, decided_s)
+        for arrived_s, label in later.labels:
+            self.add_label(label, arrived_s)

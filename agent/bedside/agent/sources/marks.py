@@ -17,11 +17,11 @@ from typing import Final
 from bedside.agent.buffer.part import end_ns, offset_ns
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.limits import MAX_WIRE_INTEGER
-from bedside.core.samples import Block, Mark
-from bedside.firmware_bridge.recording import Recording, read_recording
+from bedside.core.samples import Block, Mark, MarkKind
+from bedside.firmware_bridge.recording import MAX_LABELS, Recording, read_recording
 
 _CLOSE, _OPEN, _LABEL = range(3)
-_MAX_CSV_LABELS: Final = 1_000_000
+_KINDS: Final = {_CLOSE: MarkKind.SESSION_CLOSE, _OPEN: MarkKind.SESSION_OPEN, _LABEL: MarkKind.LABEL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Track:
     length_ns: int = 0
 
     def timeline(self) -> Iterator[tuple[int, int, int, str]]:
-        """Yield (time, order, end, name) in order, for ever when it loops."""
-        events = [(end, _CLOSE, end, "session-close") for _, end in self.sessions]
-        events += [(start, _OPEN, end, "session-open") for start, end in self.sessions]
+        """Yield (time, order, end, name) in order, for ever when it loops; a session's border has no name."""
+        events = [(end, _CLOSE, end, "") for _, end in self.sessions]
+        events += [(start, _OPEN, end, "") for start, end in self.sessions]
         events += [(start, _LABEL, end, name) for start, end, name in self.labels]
         events.sort()
         laps: Iterator[int] = count() if self.length_ns else iter((0,))
@@ -75,7 +75,9 @@ def read_track(path: Path, *, loop: bool) -> Track:
         return track_of(read_recording(path), loop=loop)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(islice(csv.DictReader(file), _MAX_CSV_LABELS))
+            rows = list(islice(csv.DictReader(file), MAX_LABELS + 1))
+        if len(rows) > MAX_LABELS:
+            raise ValueError(f"more than {MAX_LABELS} labels")
         labels = tuple(_label(row) for row in rows)
     except OSError as error:
         raise ConfigError("labels-missing", f"{path} cannot be read: {error.strerror}", remedy="check it") from error
@@ -136,7 +138,7 @@ class Annotator:
         _, order, end, name = self._next
         self._next = next(self._timeline, None)
         end_of_mark = end + self._zero_ns if order == _LABEL else time_ns
-        return Mark(block.stream, time_ns, end_of_mark, name, self._origin)
+        return Mark(block.stream, time_ns, end_of_mark, name, self._origin, _KINDS[order])
 
 
 def _split(block: Block, time_ns: int) -> tuple[Block | None, Block | None]:

@@ -22,6 +22,9 @@ MAX_BACKOFF_S: Final = 30.0
 STABLE_S: Final = 60.0
 """A source that ran this long starts again with the first back-off."""
 
+_EVENTS_IN_A_ROW: Final = 32
+"""After which the others have their turn, however many events a source has at once."""
+
 Event = Block | Record | Mark
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -110,6 +113,7 @@ class Supervisor:
         """Run a source to its end; return what it failed with."""
         events = source.events()
         async with aclosing(events):  # type: ignore[type-var]  # every source is an async generator
+            taken = 0
             while True:
                 try:
                     event = await anext(events)
@@ -119,6 +123,9 @@ class Supervisor:
                     return error
                 self._note(event, health)
                 self._consume(event)
+                taken += 1
+                if taken % _EVENTS_IN_A_ROW == 0:
+                    await asyncio.sleep(0)
 
     def _note(self, event: Event, health: SourceHealth) -> None:
         health.last_seen_ns = self._clock.now_ns()
