@@ -449,9 +449,9 @@ async def test_a_source_of_impossible_blocks_costs_no_other_stream(device, monke
     device.pass_time(2)
     with monkeypatch.context() as patch:  # nor where the disk has refused a session of that stream
         device.full(patch)
-        device.pipeline.consume(Mark("far", 100 * S, 100 * S, "session-open", "replay"))
+        device.pipeline.consume(Mark("far", 100 * S, 100 * S, "", "replay", MarkKind.SESSION_OPEN))
         device.pipeline.consume(bad)
-    device.pipeline.consume(Mark("far", 1 << 63, 1 << 63, "session-open", "replay"))
+    device.pipeline.consume(Mark("far", 1 << 63, 1 << 63, "", "replay", MarkKind.SESSION_OPEN))
     device.pass_time(RETRY_S)
     assert len(device.predictions()) == 5
     assert len(device.alarms_told) == 1

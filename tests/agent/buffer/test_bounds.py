@@ -20,7 +20,7 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.buffer.waiting import part_row
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark, Quality, Record
+from bedside.core.samples import Block, Mark, MarkKind, Quality, Record
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(range(32))
@@ -88,7 +88,7 @@ def test_times_that_no_column_holds_are_refused_for_records_marks_and_labels(sto
     for at_ns in (-1, END_NS, LAST_NS + 1):
         calls = (
             lambda at=at_ns: store.add_record(Record(BAD.stream, at, {"spo2": 1.0})),
-            lambda at=at_ns: store.mark(Mark(BAD.stream, at, at, "session-open", "replay")),
+            lambda at=at_ns: store.mark(Mark(BAD.stream, at, at, "", "replay", MarkKind.SESSION_OPEN)),
             lambda at=at_ns: store.mark(Mark(BAD.stream, at, at, "arm", "replay")),
             lambda at=at_ns: store.add_label(BAD.stream, 0, at, "arm", "cli"),
         )

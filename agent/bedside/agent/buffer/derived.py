@@ -135,3 +135,16 @@ def open_explanation(sealer: Sealer, row: sqlite3.Row) -> Explanation:
 def _floats(data: bytes, rows: int, columns: int) -> npt.NDArray[np.float32]:
     values: npt.NDArray[np.float32] = decode_samples(data, rows, columns, "float32")  # type: ignore[assignment]  # as asked for
     return values
+
+
+def insert_explanation(tx: sqlite3.Connection, explanation: Explanation, sealed: bytes, key_id: int) -> bool:
+    """Insert an explanation, or put it in an earlier one's place; False when its session is gone."""
+    segments, channels = explanation.weights.shape
+    return (
+        tx.execute(
+            "INSERT OR REPLACE INTO explanations (prediction, session, method, segments, channels, key_id, sealed)"
+            " SELECT ?, session, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
+            (explanation.prediction, explanation.method, segments, channels, key_id, sealed, explanation.session),
+        ).rowcount
+        > 0
+    )

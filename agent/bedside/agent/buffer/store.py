@@ -20,21 +20,22 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.bounds import check_times, times_of
-from bedside.agent.buffer.derived import seal_explanation
+from bedside.agent.buffer.derived import insert_explanation, seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_pending
 from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
+from bedside.agent.buffer.numbers import last_prediction_number, stream_number
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S, Part
 from bedside.agent.buffer.places import RawPlaces
@@ -52,7 +53,6 @@ from bedside.core.ids import SessionId, StreamId
 from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.service.logs import event
-from bedside.service.sqlite import Database
 
 Result = TypeVar("Result")
 
@@ -139,7 +139,7 @@ class BufferStore:
         self.group = GroupCommit(
             self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber, self.quota
         )
-        self._last_number = _last_prediction_number(self._database)
+        self._last_number = last_prediction_number(self._database)
 
     @property
     def clock(self) -> Clock:
@@ -220,9 +220,8 @@ class BufferStore:
     def mark(self, mark: Mark) -> None:
         """Take a session's begin or end, durable when this returns, or a label, durable with a later flush.
 
-        A label belongs to the session that is open; without one it opens one. One that has no sound name or time is
-        counted as refused. A session that was opened by hand and
-        waits for its signal is the one that a source begins, and ends only behind it.
+        A label belongs to the session that is open; without one it opens one. Without a sound name or time it is
+        counted as refused. A session opened by hand that waits for its signal is the one that a source begins.
 
         Raises:
             StoreError: `buffer-range`, `store-write`.
@@ -268,19 +267,10 @@ class BufferStore:
             MalformedError: `blob-format` for weights beyond the limits of a part.
         """
         sealed = seal_explanation(self._sealer, explanation)
-        segments, channels = explanation.weights.shape
 
         def work(tx: sqlite3.Connection) -> bool:
             self._evictor.make_room(tx, len(sealed))
-            return (
-                tx.execute(
-                    "INSERT OR REPLACE INTO explanations (prediction, session, method, segments, channels, key_id,"
-                    " sealed) SELECT ?, session, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
-                    (explanation.prediction, explanation.method, segments, channels, self._sealer.key_id, sealed,
-                     explanation.session),
-                ).rowcount
-                > 0
-            )  # fmt: skip
+            return insert_explanation(tx, explanation, sealed, self._sealer.key_id)
 
         return self._room.run("explanation", work)
 
@@ -357,24 +347,13 @@ class BufferStore:
             self.sessions.drop(session)
         return {table: amount + waiting.get(table, 0) for table, amount in rows.items()}
 
-    @contextmanager
-    def scrubbing(self, session: SessionId) -> Iterator[Callable[[], bool | None]]:
+    def scrubbing(self, session: SessionId) -> AbstractContextManager[Callable[[], bool | None]]:
         """Overwrite the pages of what was deleted beside whoever else writes: call what this gives, in any thread.
 
         It returns False while a reader keeps old pages in use, and None when all is done. It raises StoreError
         `erase-incomplete`. One at a time.
         """
-        steps = self._scrubber.steps(session)
-
-        def step() -> bool | None:
-            with self._database.turn:
-                return next(steps, None)
-
-        self._scrubber.taken = True
-        try:
-            yield step
-        finally:
-            self._scrubber.taken = False
+        return self._scrubber.beside(self._database.turn, session)
 
     def close(self) -> None:
         """Commit everything, after what is under way, and close."""
@@ -386,7 +365,7 @@ class BufferStore:
 
     def _number(self, stream: StreamId) -> int:
         if stream not in self._streams:
-            number = self._database.run_tx("stream", lambda tx: _stream_number(tx, stream))
+            number = self._database.run_tx("stream", lambda tx: stream_number(tx, stream))
             self._streams[stream], self._names[number] = number, stream
         return self._streams[stream]
 
@@ -419,15 +398,3 @@ class BufferStore:
                 self._close_part(joiner, opened_s)
         oldest_s = self.group.waiting.oldest_s
         return oldest_s is not None and now_s - oldest_s >= GROUP_COMMIT_S
-
-
-def _stream_number(tx: sqlite3.Connection, stream: StreamId) -> int:
-    """The number of a stream that this store has not written to; its name may be there, for what was said of it."""
-    tx.execute("INSERT OR IGNORE INTO streams (name) VALUES (?)", (stream,))
-    return int(tx.execute("SELECT number FROM streams WHERE name = ?", (stream,)).fetchone()["number"])
-
-
-def _last_prediction_number(database: Database) -> int:
-    """The highest number that was ever stored, also when its row is gone: numbers are not used again."""
-    row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'predictions'")
-    return int(row["seq"]) if row is not None else 0
