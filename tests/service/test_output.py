@@ -58,6 +58,13 @@ def test_a_table_looks_the_same_on_a_terminal():
     assert [line.rstrip() for line in text.splitlines()] == plain_table(table).splitlines()
 
 
+def test_a_terminal_cuts_no_key_however_narrow_it_is(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    out = Terminal()
+    emit({}, False, table=Table(["what", "value"], [["signer", "ab" * 32]]), stream=out)
+    assert "ab" * 32 in "".join(out.getvalue().split())
+
+
 def test_an_empty_table_is_a_sentence():
     assert plain_table(Table(["name"], [], empty="no device has enrolled yet")) == "no device has enrolled yet"
 

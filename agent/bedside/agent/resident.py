@@ -43,7 +43,9 @@ def main(directory: Path, version: str) -> int:
     from bedside.service.failures import DEBUG_VARIABLE, INTERRUPTED_STATUS, report_failure
     from bedside.service.logs import setup_logging
     from bedside.service.platform import SystemClock, SystemEntropy
+    from bedside.service.terminal import degrade
 
+    degrade(sys.stdout, sys.stderr)
     try:
         config = load_agent_config(directory)
         setup_logging()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -81,8 +85,9 @@ def predict_tflite(model: bytes, x: Float32) -> Float32:
         MalformedError: `bad-graph`: LiteRT cannot run it.
     """
     try:
-        interpreter = Interpreter(model_content=model, num_threads=1)
-        interpreter.allocate_tensors()
+        with _without_notices():
+            interpreter = Interpreter(model_content=model, num_threads=1)
+            interpreter.allocate_tensors()
         window, logits = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
         rows = []
         for example in x:
@@ -92,6 +97,20 @@ def predict_tflite(model: bytes, x: Float32) -> Float32:
     except (ValueError, RuntimeError) as error:
         raise MalformedError("bad-graph", f"LiteRT cannot run infer.tflite: {str(error)[:200]}") from error
     return np.concatenate(rows).astype(np.float32, copy=False)
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Keep LiteRT's C++ from writing on standard error which delegate it made; it has no other switch."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def open_session(graph: bytes, initialisers: Mapping[str, ort.OrtValue] | None = None) -> ort.InferenceSession:

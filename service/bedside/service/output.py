@@ -136,14 +136,14 @@ def _emit_rich(table: Table, out: TextIO) -> None:
     view = RichTable(
         title=table.title or None,
         title_justify="left",
-        title_style="default",
+        title_style="",
         header_style="bold",
         box=None,
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
     for column in table.columns:
-        view.add_column(column.upper(), justify="right" if column in table.right else "left")
+        view.add_column(column.upper(), justify="right" if column in table.right else "left", overflow="fold")
     for row in table.rows:
         view.add_row(*(Text(bounded(cell)) for cell in row))
     Console(file=out).print(view)

@@ -137,8 +137,8 @@ def _floats(data: bytes, rows: int, columns: int) -> npt.NDArray[np.float32]:
     return values
 
 
-def insert_explanation(tx: sqlite3.Connection, explanation: Explanation, key_id: int, sealed: bytes) -> bool:
-    """Insert an explanation, sealed with a key, in the place of an earlier one; False when its session is gone."""
+def insert_explanation(tx: sqlite3.Connection, explanation: Explanation, sealed: bytes, key_id: int) -> bool:
+    """Insert an explanation, or put it in an earlier one's place; False when its session is gone."""
     segments, channels = explanation.weights.shape
     return (
         tx.execute(

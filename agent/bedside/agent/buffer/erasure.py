@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.salvage import discard_set_aside
 from bedside.agent.buffer.schema import OF_A_SESSION, RAW_TABLES
+from bedside.agent.buffer.turn import Turn
 from bedside.core.errors import StoreError
 from bedside.service.sqlite import Database
 
@@ -116,6 +118,24 @@ class Scrubber:
             StoreError: `erase-incomplete` when the session's name is still found.
         """
         return all(self.steps(session, wait_ms))
+
+    @contextmanager
+    def beside(self, turn: Turn, session: str) -> Iterator[Callable[[], bool | None]]:
+        """Give what takes one step, in any thread, while others write; see `steps`. It returns None when all is done.
+
+        One at a time.
+        """
+        steps = self.steps(session)
+
+        def step() -> bool | None:
+            with turn:
+                return next(steps, None)
+
+        self.taken = True
+        try:
+            yield step
+        finally:
+            self.taken = False
 
     def steps(self, session: str = "", wait_ms: int = 0) -> Iterator[bool]:
         """End a pending erasure a piece of the file at a time; yields False while a reader keeps old pages in use.

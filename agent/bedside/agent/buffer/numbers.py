@@ -1,4 +1,4 @@
-"""Numbers that rows are known by: of a stream, and of the latest prediction."""
+"""Numbers that are given once: of streams, and of predictions."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -259,7 +259,7 @@ class BufferStore:
 
         def work(tx: sqlite3.Connection) -> bool:
             self._evictor.make_room(tx, len(sealed))
-            return insert_explanation(tx, explanation, self._sealer.key_id, sealed)
+            return insert_explanation(tx, explanation, sealed, self._sealer.key_id)
 
         return self._room.run("explanation", work)
 
@@ -336,24 +336,13 @@ class BufferStore:
             self.sessions.drop(session)
         return {table: amount + waiting.get(table, 0) for table, amount in rows.items()}
 
-    @contextmanager
-    def scrubbing(self, session: SessionId) -> Iterator[Callable[[], bool | None]]:
+    def scrubbing(self, session: SessionId) -> AbstractContextManager[Callable[[], bool | None]]:
         """Overwrite the pages of what was deleted beside whoever else writes: call what this gives, in any thread.
 
         It returns False while a reader keeps old pages in use, and None when all is done. It raises StoreError
         `erase-incomplete`. One at a time.
         """
-        steps = self._scrubber.steps(session)
-
-        def step() -> bool | None:
-            with self._database.turn:
-                return next(steps, None)
-
-        self._scrubber.taken = True
-        try:
-            yield step
-        finally:
-            self._scrubber.taken = False
+        return self._scrubber.beside(self._database.turn, session)
 
     def close(self) -> None:
         """Commit everything, after what is under way, and close."""
