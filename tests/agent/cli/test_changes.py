@@ -12,6 +12,7 @@ import pytest
 
 from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
+from bedside.agent.buffer.labels import MAX_LABELS
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import load_agent_config
 from bedside.agent.writer import become_writer
@@ -103,6 +104,18 @@ def test_a_file_of_labels_is_imported_as_a_whole_and_once(both, tmp_path) -> Non
     labels = both.json("label list --stream bed-6 --limit 1000")
     assert len(labels) == 200, "of a batch with one that is refused, nothing is stored"
     assert {one["origin"] for one in labels} == {"csv:beats.csv"}
+
+
+def test_a_long_file_of_labels_goes_in_slices_and_still_as_a_whole(both, tmp_path) -> None:
+    start_ns = both.json("session open bed-9 --new")["opened_ns"]
+    lines = "".join(f"{start_ns + at},{start_ns + at + 1},beat\n" for at in range(MAX_LABELS + 50))
+    file = tmp_path / "beats.csv"
+    file.write_text(f"start_ns,end_ns,label\n{lines}1,2,early\n")
+    assert f"line {MAX_LABELS + 52}: " in both.refused(f"label import {file} --stream bed-9", "bad-labels")
+    assert both.json("label list --stream bed-9") == []
+    file.write_text(f"start_ns,end_ns,label\n{lines}")
+    assert both.json(f"label import {file} --stream bed-9")["new"] == MAX_LABELS + 50
+    assert both.json(f"label import {file} --stream bed-9")["new"] == 0
 
 
 def test_a_session_is_erased_after_a_question_and_what_went_is_told(both) -> None:
