@@ -18,6 +18,13 @@ CONFIG_NAME: Final = "agent.toml"
 BUFFER_NAME: Final = "buffer.db"
 """The signal database, inside the state directory."""
 
+MAX_KEPT_DAYS: Final = 36_500
+"""A hundred years: longer than any hospital must keep a record, and short enough to count in nanoseconds."""
+MAX_WAIT_S: Final = 31_536_000
+"""A year, in seconds."""
+MAX_MIB: Final = 1 << 30
+"""A pebibyte."""
+
 HeartbeatDetail = Literal["minimal", "standard"]
 """How much a heartbeat tells: see `bedside.agent.health.heartbeat`."""
 
@@ -229,23 +236,34 @@ def _check(config: AgentConfig) -> None:
     names = [source.name for source in config.sources]
     for name in names:
         check_id(name, "source name")
+    buffer = config.buffer
     rules = (
         (len(set(names)) == len(names), "two sources have the same name"),
         (0 <= config.training.nice <= 19, "training.nice must be 0 to 19"),
-        (config.training.memory_mib >= 64, "training.memory_mib must be at least 64"),
-        (config.training.timeout_s > 0, "training.timeout_s must be above zero"),
-        (config.buffer.cap_mib >= 1, "buffer.cap_mib must be at least 1"),
-        (config.buffer.session_gap_s > 0, "buffer.session_gap_s must be above zero"),
-        (config.buffer.raw_hours > 0, "buffer.raw_hours must be above zero"),
-        (config.buffer.windows_days > 0, "buffer.windows_days must be above zero"),
-        (config.buffer.summaries_days > 0, "buffer.summaries_days must be above zero"),
+        (64 <= config.training.memory_mib <= MAX_MIB, f"training.memory_mib must be 64 to {MAX_MIB}"),
+        _positive("training.timeout_s", config.training.timeout_s, MAX_WAIT_S),
+        (1 <= buffer.cap_mib <= MAX_MIB, f"buffer.cap_mib must be 1 to {MAX_MIB}"),
+        _positive("buffer.session_gap_s", buffer.session_gap_s, MAX_WAIT_S),
+        _positive("buffer.raw_hours", buffer.raw_hours, MAX_KEPT_DAYS * 24),
+        _positive("buffer.windows_days", buffer.windows_days, MAX_KEPT_DAYS),
+        _positive("buffer.summaries_days", buffer.summaries_days, MAX_KEPT_DAYS),
+        *(
+            _positive(f"buffer.streams.raw_hours of {stream.stream}", stream.raw_hours, MAX_KEPT_DAYS * 24)
+            for stream in buffer.streams
+            if stream.raw_hours is not None
+        ),
         (1 <= config.inference.queue_windows <= 100_000, "inference.queue_windows must be 1 to 100000"),
         (0 < config.link.poll_wait_ms <= 60_000, "link.poll_wait_ms must be 1 to 60000"),
-        (config.link.heartbeat_s >= 1, "link.heartbeat_s must be at least 1"),
+        (1 <= config.link.heartbeat_s <= MAX_WAIT_S, f"link.heartbeat_s must be 1 to {MAX_WAIT_S}"),
     )
     for holds, sentence in rules:
         if not holds:
             raise ConfigError("config-value", f"{CONFIG_NAME}: {sentence}", remedy=f"correct it in {CONFIG_NAME}")
+
+
+def _positive(name: str, value: float, most: int) -> tuple[bool, str]:
+    """Whether a number lies in its bounds, with the sentence for one that does not."""
+    return 0 < value <= most, f"{name} must be above zero, and at most {most}"
 
 
 TEMPLATE: Final = """\

@@ -20,7 +20,7 @@ import msgspec
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.alarms.unwatched import Decider, some
 from bedside.agent.api.follow import Followers
-from bedside.agent.buffer.part import end_ns
+from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.health.facts import ModelFacts, StreamFacts
@@ -53,6 +53,7 @@ class _Stream:
     records: int = 0
     dropped_blocks: int = 0
     last_seen_s: float = 0.0
+    refused: set[str] = field(default_factory=set)
     quality: QualityMonitor = field(default_factory=QualityMonitor)
 
 
@@ -269,11 +270,12 @@ class Pipeline:
     def _take_block(self, block: Block) -> None:
         arrived_s = self._clock.monotonic_s()
         stream = self._streams.setdefault(block.stream, _Stream())
-        stream.rate_hz, stream.last_seen_s = block.rate_hz, arrived_s
+        stream.last_seen_s = arrived_s
         stream.blocks += 1
-        session = self._keep(block, block.start_ns, end_ns(block), self._buffer.append)
+        session = self._keep(block, self._buffer.append)
         if session is None:
             return
+        stream.rate_hz = block.rate_hz
         stream.quality.observe(block)
         for name, slot in self._slots.items():
             cutter = slot.cutters.get(block.stream)
@@ -286,7 +288,7 @@ class Pipeline:
         stream = self._streams.setdefault(record.stream, _Stream())
         stream.last_seen_s = arrived_s
         stream.records += 1
-        session = self._keep(record, record.time_ns, record.time_ns, self._buffer.add_record)
+        session = self._keep(record, self._buffer.add_record)
         if session is None:
             return
         for name, slot in self._slots.items():
@@ -297,13 +299,14 @@ class Pipeline:
         if self._alarms is not None:
             self._alarms.recorded(record, session)
 
-    def _keep(self, arrived: Kept, start_ns: int, end_ns: int, keep: Callable[[Kept], SessionId]) -> SessionId | None:
+    def _keep(self, arrived: Kept, keep: Callable[[Kept], SessionId]) -> SessionId | None:
         """Buffer what arrived, and say whose it is; None for what nobody can use.
 
         What the disk refuses is counted, and is still somebody's.
         """
         ahead = self._buffer.ahead
         try:
+            start_ns, end_ns = times_of(arrived)
             if ahead.waits(arrived.stream):
                 ahead.settle()
             if not ahead.waits(arrived.stream):
@@ -311,8 +314,11 @@ class Pipeline:
                 self._store_held()
                 return session
         except MalformedError as error:
-            self._streams[arrived.stream].dropped_blocks += 1
-            event(_LOGGER, "record-refused", level=logging.WARNING, error=error)
+            stream = self._streams[arrived.stream]
+            stream.dropped_blocks += 1
+            if error.code not in stream.refused:  # once: a source that errs does so with every block
+                stream.refused.add(error.code)
+                event(_LOGGER, f"{type(arrived).__name__.lower()}-refused", level=logging.WARNING, error=error)
             return None
         except StoreError as error:
             self._store_failed(error)
@@ -329,8 +335,12 @@ class Pipeline:
             if not ahead.waits(mark.stream):
                 self._buffer.mark(mark)
                 return
+            check_times(mark.start_ns, mark.end_ns)
         except StoreError as error:
             self._store_failed(error)
+            if error.code != "store-write":
+                self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)
+                return
         if mark.label == "session-open":
             ahead.open(mark.stream, mark.start_ns, mark.origin)
         elif mark.label == "session-close":

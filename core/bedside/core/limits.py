@@ -70,6 +70,15 @@ mask at once is slower by far, for page faults dominate (0.3 against 7 GB/s meas
 MAX_WAVEFORM_BLOCK_S: Final = 0.040
 """Seconds of one waveform block: bounds the latency from sensor to decision."""
 
+MAX_RATE_HZ: Final = 1e6
+"""Samples per second of a stream or a model's input: far above any biosignal."""
+
+MAX_CHANNELS: Final = 1_024
+"""Channels of one stream."""
+
+MAX_SIGNAL_TEXT_CHARS: Final = 64
+"""Characters of a stream's unit or metric: UCUM codes and MDC reference ids are shorter."""
+
 MAX_NOISE_SIGMA: Final = 1 << 20
 """Largest standard deviation of one trustee's noise, in ring steps: above it a ring of 32 bits holds few sums."""
 

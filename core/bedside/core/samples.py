@@ -5,17 +5,21 @@ Source: DESIGN section 4; units are UCUM codes, metrics are ISO/IEEE 11073-10101
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from bedside.core.ids import StreamId
+from bedside.core.limits import MAX_CHANNELS, MAX_RATE_HZ, MAX_SIGNAL_TEXT_CHARS
 
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
+
+_DTYPES: Final = frozenset({"int16", "int32", "float32"})
 
 
 class Quality(IntFlag):
@@ -82,6 +86,29 @@ class Mark:
     end_ns: int
     label: str
     origin: str
+
+
+def form_fault(values: Samples, rate_hz: float, unit: str, metric: str, scale: float) -> str:
+    """Why no signal has this form, in one sentence; empty when some has.
+
+    Args:
+        values: of any shape and dtype.
+        rate_hz: samples per second and channel.
+        unit: UCUM code.
+        metric: MDC reference id.
+        scale: physical value = stored value times `scale`.
+    """
+    if values.ndim != 2 or values.dtype.name not in _DTYPES:
+        return "values are int16, int32 or float32 of shape (samples, channels)"
+    if not 1 <= values.shape[1] <= MAX_CHANNELS:
+        return f"a stream has 1 to {MAX_CHANNELS} channels, not {values.shape[1]}"
+    if not 0 < rate_hz <= MAX_RATE_HZ:
+        return f"a rate of {rate_hz:g} Hz is impossible: above 0, and {MAX_RATE_HZ:g} at most"
+    if not math.isfinite(scale):
+        return "a scale is a finite number"
+    if not all(len(text) <= MAX_SIGNAL_TEXT_CHARS and text.isprintable() for text in (unit, metric)):
+        return f"unit and metric are visible text of {MAX_SIGNAL_TEXT_CHARS} characters at most"
+    return ""
 
 
 class Source(Protocol):

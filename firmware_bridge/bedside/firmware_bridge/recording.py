@@ -19,12 +19,10 @@ import numpy.typing as npt
 
 from bedside.core.arrays import HEAD_BYTES, announced_bytes
 from bedside.core.errors import ConfigError, MalformedError
-from bedside.core.samples import Samples
+from bedside.core.samples import Samples, form_fault
 
 MAX_RECORDING_BYTES: Final = 1 << 30
 """Bytes of the values of one recording: they are held in memory."""
-
-_DTYPES: Final = frozenset({"int16", "int32", "float32"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +57,11 @@ class Recording:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.values.ndim != 2 or not self.values.size or self.values.dtype.name not in _DTYPES:
-            raise MalformedError("bad-recording", "values are int16, int32 or float32 of shape (samples, channels)")
-        if not np.isfinite(self.rate_hz) or self.rate_hz <= 0:
-            raise MalformedError("bad-recording", f"a rate of {self.rate_hz} Hz is impossible")
+        fault = form_fault(self.values, self.rate_hz, self.unit, self.metric, self.scale)
+        if fault or not self.values.size:
+            raise MalformedError("bad-recording", fault or "a recording without samples is none")
+        if not all(label.name.isprintable() for label in self.labels):
+            raise MalformedError("bad-recording", "a label's name is visible text")
         starts = self.session_starts
         if starts[:1] != (0,) or any(b <= a for a, b in pairwise(starts)):
             raise MalformedError("bad-recording", "session starts ascend from sample 0")

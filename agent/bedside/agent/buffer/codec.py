@@ -13,16 +13,21 @@ from typing import Final
 import numpy as np
 
 from bedside.core.errors import MalformedError
+from bedside.core.limits import MAX_CHANNELS
 from bedside.core.samples import Samples
 
 MAX_PART_SAMPLES: Final = 100_000
 """Samples per channel of one part: one second at 100 kHz."""
-MAX_PART_CHANNELS: Final = 1_024
 MAX_PART_BYTES: Final = 16 << 20
 """Bytes of one part before compression."""
 
 _LEVEL: Final = 6
 _ITEM_BYTES: Final = {"int16": 2, "int32": 4, "float32": 4}
+
+
+def most_samples(values: Samples) -> int:
+    """Samples per channel that a part may hold of signal with the channels and the dtype of `values`."""
+    return min(MAX_PART_SAMPLES, MAX_PART_BYTES // (values.shape[1] * values.dtype.itemsize))
 
 
 def encode_samples(values: Samples) -> bytes:
@@ -65,7 +70,7 @@ def decode_samples(data: bytes, samples: int, channels: int, dtype: str) -> Samp
 def _checked_shape(samples: int, channels: int, dtype: str) -> tuple[int, int]:
     if dtype not in _ITEM_BYTES:
         raise MalformedError("blob-format", "a signal blob holds int16, int32 or float32")
-    if not (1 <= samples <= MAX_PART_SAMPLES and 1 <= channels <= MAX_PART_CHANNELS):
+    if not (1 <= samples <= MAX_PART_SAMPLES and 1 <= channels <= MAX_CHANNELS):
         raise MalformedError("blob-format", "a signal blob has an impossible shape")
     if samples * channels * _ITEM_BYTES[dtype] > MAX_PART_BYTES:
         raise MalformedError("blob-format", f"a signal blob exceeds {MAX_PART_BYTES} bytes")

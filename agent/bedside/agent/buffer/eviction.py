@@ -21,6 +21,7 @@ from typing import Final
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.schema import ID_PER_SECOND, RAW_TABLES, stream_number_of
+from bedside.agent.buffer.waiting import OF_ONE_ROW
 
 MAX_PREDICTIONS: Final = 1_000_000
 """Rows of predictions kept: about 100 MB, two weeks of one decision a second."""
@@ -158,14 +159,19 @@ def _close_ranks(tx: sqlite3.Connection, table: str, ids: Sequence[int]) -> None
 
 
 def insert_predictions(tx: sqlite3.Connection, predictions: Sequence[Prediction]) -> None:
-    """Insert under their numbers, and delete the oldest beyond `MAX_PREDICTIONS`, with what explains them."""
+    """Insert under their numbers, and delete the oldest beyond `MAX_PREDICTIONS`, with what explains them.
+
+    One that no column takes is dropped and counted alone.
+    """
     if not predictions:
         return
     marks = ", ".join(f":{name}" for name in _PREDICTION)
-    tx.executemany(
-        f"INSERT INTO predictions (id, {', '.join(_PREDICTION)}) VALUES (:number, {marks})",
-        [{name: getattr(prediction, name) for name in ("number", *_PREDICTION)} for prediction in predictions],
-    )
+    sql = f"INSERT INTO predictions (id, {', '.join(_PREDICTION)}) VALUES (:number, {marks})"
+    for prediction in predictions:
+        try:
+            tx.execute(sql, {name: getattr(prediction, name) for name in ("number", *_PREDICTION)})
+        except OF_ONE_ROW:
+            count(tx, prediction.stream, prediction.session, "dropped-predictions", 1)
     oldest = predictions[-1].number - MAX_PREDICTIONS
     tx.execute("DELETE FROM explanations WHERE prediction <= ?", (oldest,))
     gone = tx.execute("DELETE FROM predictions WHERE id <= ?", (oldest,)).rowcount

@@ -21,7 +21,7 @@ from bedside.agent.buffer.eviction import Evictor, count_all, insert_predictions
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.room import Room
 from bedside.agent.buffer.turn import Turn
-from bedside.agent.buffer.waiting import DROPPED, SealedRow, Waiting
+from bedside.agent.buffer.waiting import DROPPED, OF_ONE_ROW, SealedRow, Waiting
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 
@@ -159,10 +159,17 @@ class GroupCommit:
             chunk = rows[first : first + _CHUNK_ROWS]
             self._evictor.make_room(tx, sum(row.size_bytes for row in chunk))
             for row in chunk:
-                number = self._streams[row.stream]
-                self._places.note(number, row.second)
-                if not row.insert(tx, number):
+                if not self._insert_row(tx, row):
                     dropped[row.stream, row.session, DROPPED[row.table]] += 1
         insert_predictions(tx, [prediction for _, prediction in waiting.predictions])
         count_all(tx, dropped)
         self._evictor.make_room(tx)
+
+    def _insert_row(self, tx: sqlite3.Connection, row: SealedRow) -> bool:
+        """Insert one row; False when its second is full, or when no column takes it, which is its own fault alone."""
+        number = self._streams[row.stream]
+        self._places.note(number, row.second)
+        try:
+            return row.insert(tx, number)
+        except OF_ONE_ROW:
+            return False

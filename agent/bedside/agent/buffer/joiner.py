@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bedside.agent.buffer.codec import MAX_PART_SAMPLES
+from bedside.agent.buffer.codec import most_samples
 from bedside.agent.buffer.part import NS_PER_S, Part, Run, offset_ns
 from bedside.core.ids import SessionId
 from bedside.core.samples import Block, Quality, Samples
@@ -62,14 +62,14 @@ class Joiner:
         if self._run is None or not self._run.continues(block, session):
             done += self.close()
             self._run = Run.begin(block, session)
-        first = 0
+        first, most = 0, most_samples(block.values)
         while first < len(block.values):
             start_ns = block.start_ns + offset_ns(first, block.rate_hz)
             second = start_ns // NS_PER_S
-            if self._open is None or self._open.second != second or self._open.samples >= MAX_PART_SAMPLES:
+            if self._open is None or self._open.second != second or self._open.samples >= most:
                 done += self.close()
                 self._open = _Open(block, session, second, start_ns, arrived_s)
-            last = _end_in_second(block, first, second, MAX_PART_SAMPLES - self._open.samples)
+            last = _end_in_second(block, first, second, most - self._open.samples)
             self._open.pieces.append(block.values[first:last])
             self._open.samples += last - first
             self._open.quality |= block.quality
@@ -79,9 +79,8 @@ class Joiner:
 
     def close(self) -> list[Part]:
         """End the open part; the run goes on."""
-        done = [self._open.part()] if self._open is not None else []
-        self._open = None
-        return done
+        ended, self._open = self._open, None
+        return [ended.part()] if ended is not None else []
 
 
 def _end_in_second(block: Block, first: int, second: int, room: int) -> int:

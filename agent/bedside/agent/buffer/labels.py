@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bedside.agent.buffer.bounds import END_NS
 from bedside.agent.buffer.decoding import label_of
 from bedside.agent.buffer.plausibility import implausible, when
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError
 from bedside.core.ids import SessionId, StreamId, check_id
-from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.service.text import bounded
 
 MAX_LABELS: Final = 16_384
@@ -193,7 +193,7 @@ def check_label(label: Label) -> None:
             f"{bounded(name, 40)!r} is no name of a label",
             remedy=f"use 1 to {MAX_LABEL_BYTES} bytes of visible text",
         )
-    if not 0 <= label.start_ns < label.end_ns <= MAX_WIRE_INTEGER:
+    if not 0 <= label.start_ns < label.end_ns < END_NS:
         raise MalformedError(
             "bad-label-time", f"label {name!r} does not end after its start", remedy="give an end behind the start"
         )

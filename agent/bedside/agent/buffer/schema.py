@@ -133,9 +133,9 @@ def first_id(second: int, stream_number: int) -> int:
     """Id of part 0 of a stream's second.
 
     Raises:
-        StoreError: `buffer-range` before 1970 or after some 17,000 years.
+        StoreError: `buffer-range` before 1970, or where the columns of times end, in April 2262.
     """
-    if not 0 <= second < 1 << 39 or not 0 <= stream_number < MAX_STREAMS:
+    if not 0 <= second <= LAST_NS // 1_000_000_000 or not 0 <= stream_number < MAX_STREAMS:
         raise StoreError("buffer-range", "a sample's time or its stream number cannot be stored")
     return (second << (STREAM_BITS + PART_BITS)) | (stream_number << PART_BITS)
 

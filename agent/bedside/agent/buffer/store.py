@@ -18,6 +18,7 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from bedside.agent.buffer.ahead import SessionsAhead
+from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.derived import seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase
 from bedside.agent.buffer.eviction import Evictor, used_bytes
@@ -33,7 +35,7 @@ from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
-from bedside.agent.buffer.part import NS_PER_S, end_ns
+from bedside.agent.buffer.part import NS_PER_S, Part
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.records import encode_record, record_place
 from bedside.agent.buffer.room import Room, log_bytes_for
@@ -41,14 +43,17 @@ from bedside.agent.buffer.rows import Explanation, Prediction
 from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
-from bedside.agent.buffer.waiting import part_row, record_row
+from bedside.agent.buffer.waiting import DROPPED, part_row, record_row
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, Record
+from bedside.service.logs import event
 from bedside.service.sqlite import Database
 
 Result = TypeVar("Result")
+
+_LOGGER = logging.getLogger(__name__)
 
 GROUP_COMMIT_S: Final = 1.0
 OPEN_PART_S: Final = 1.06
@@ -125,6 +130,7 @@ class BufferStore:
         self.ahead = SessionsAhead(self.sessions, clock, entropy, gap_ns=round(gap_s * 1e9))
         self.erased: set[SessionId] = set()
         self._joiners: dict[StreamId, Joiner] = {}
+        self._unsealed: set[StreamId] = set()
         self.group = GroupCommit(
             self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber
         )
@@ -164,18 +170,21 @@ class BufferStore:
         return "the disk is full: the buffer keeps less than its cap" if self._evictor.squeezed else ""
 
     def append(self, block: Block) -> SessionId:
-        """Take a block and return the session it belongs to; durable with a later flush."""
-        if not len(block.values):
-            raise StoreError("empty-block", f"stream {block.stream} delivered a block without samples")
-        end = end_ns(block)
-        first_id(end // NS_PER_S, self._number(block.stream))
-        session = self.sessions.of(block.stream, block.start_ns, end)
+        """Take a block and return the session it belongs to; durable with a later flush.
+
+        Raises:
+            MalformedError: `block-form`.
+            StoreError: `empty-block`, `buffer-range`, `store-write`. Nothing of the block was taken.
+        """
+        start_ns, end_ns = times_of(block)
+        first_id(end_ns // NS_PER_S, self._number(block.stream))
+        session = self.sessions.of(block.stream, start_ns, end_ns)
         now_s = self._clock.monotonic_s()
         joiner = self._joiners.setdefault(block.stream, Joiner())
         opened_s = joiner.opened_s
         for part in joiner.add(block, session, now_s):
             arrived_s = now_s if opened_s is None else opened_s
-            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s))
+            self._seal(part, arrived_s)
         return session
 
     def add_record(self, record: Record) -> SessionId:
@@ -186,6 +195,7 @@ class BufferStore:
             StoreError: `buffer-range`.
         """
         content = encode_record(record)
+        times_of(record)
         first_id(record.time_ns // NS_PER_S, self._number(record.stream))
         session = self.sessions.of(record.stream, record.time_ns, record.time_ns)
         sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)
@@ -198,7 +208,11 @@ class BufferStore:
 
         A label belongs to the session that is open; without one it opens one. A session that was opened by hand and
         waits for its signal is the one that a source begins, and ends only behind it.
+
+        Raises:
+            StoreError: `buffer-range`, `store-write`.
         """
+        check_times(mark.start_ns, mark.end_ns)
         if mark.label in {"session-open", "session-close"} and self.sessions.awaits(mark.stream, mark.start_ns):
             return  # what was opened by hand waits for the signal behind this mark
         if mark.label == "session-open":
@@ -209,7 +223,12 @@ class BufferStore:
             self.add_label(mark.stream, mark.start_ns, mark.end_ns, mark.label, mark.origin)
 
     def add_label(self, stream: StreamId, start_ns: int, end_ns: int, label: str, origin: str) -> int:
-        """Store a label of the stream's open session and return its number; durable when this returns."""
+        """Store a label of the stream's open session and return its number; durable when this returns.
+
+        Raises:
+            StoreError: `buffer-range`, `store-write`.
+        """
+        check_times(start_ns, end_ns)
         session = self.sessions.current(stream) or self.sessions.open(
             stream, start_ns, self.sessions.unsaid_origin(stream)
         )
@@ -338,7 +357,19 @@ class BufferStore:
 
     def _close_part(self, joiner: Joiner, opened_s: float) -> None:
         for part in joiner.close():
-            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, opened_s))
+            self._seal(part, opened_s)
+
+    def _seal(self, part: Part, arrived_s: float) -> None:
+        """Let a part wait for the next commit; one that cannot be sealed is dropped and counted, and stops no other."""
+        try:
+            row = part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this part's, and other streams wait here too
+            self.count(part.stream, part.session, DROPPED["blobs"], 1)
+            if part.stream not in self._unsealed:
+                self._unsealed.add(part.stream)
+                event(_LOGGER, "part-dropped", level=logging.ERROR, stream=part.stream, reason=type(error).__name__)
+            return
+        self.group.waiting.add(row)
 
     def _is_due(self) -> bool:
         """Whether something has waited for a second; ends the parts that are too old to go on waiting for samples."""

@@ -11,6 +11,7 @@ from typing import Final
 from bedside.agent.buffer.part import NS_PER_S, Part, end_ns
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.schema import ids_of
+from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
 
 MAX_WAITING_BYTES: Final = 8 << 20
@@ -19,6 +20,11 @@ as much again may wait behind it."""
 MAX_WAITING_PREDICTIONS: Final = 10_000
 DROPPED: Final = {"blobs": "dropped-parts", "records": "dropped-records"}
 """By table, the counter of rows that were never stored."""
+OF_ONE_ROW: Final = (
+    *(OverflowError, ValueError, TypeError, StoreError),
+    *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
+)
+"""What an INSERT raises on a row that no column takes; every other error is the database's."""
 
 _ROW_BYTES: Final = 128
 """Bytes that a row costs in the file beside what is sealed."""

@@ -10,7 +10,8 @@ from typing import Annotated, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from bedside.agent.config import SourceConfig
+from bedside.agent.buffer.bounds import END_NS
+from bedside.agent.config import MAX_WAIT_S, SourceConfig
 from bedside.agent.sources.marks import read_track
 from bedside.agent.sources.replay import ReplaySource
 from bedside.core.clock import Clock
@@ -108,7 +109,7 @@ def build_source(config: ReplayConfig | SerialConfig, context: SourceContext) ->
     """Make the source that `config` describes; it opens nothing but recordings and label files.
 
     Raises:
-        ConfigError: `recording-missing`, `labels-missing`, `bad-speed`.
+        ConfigError: `recording-missing`, `labels-missing`, `bad-speed`, `bad-history`, `bad-start`.
         MalformedError: `bad-id`, `bad-recording`, `bad-labels`.
     """
     stream = StreamId(check_id(config.stream, "stream"))
@@ -136,9 +137,17 @@ def _replay(config: ReplayConfig, stream: StreamId, context: SourceContext) -> R
         raise ConfigError(
             "bad-speed", f"source {config.name}: a speed of {config.speed} is impossible", remedy="0 or more"
         )
-    if not config.history_s >= 0:
+    if not 0 <= config.history_s <= MAX_WAIT_S:
         raise ConfigError(
-            "bad-history", f"source {config.name}: {config.history_s} s of history are impossible", remedy="0 or more"
+            "bad-history",
+            f"source {config.name}: {config.history_s} s of history are impossible",
+            remedy=f"0 to {MAX_WAIT_S}: a year",
+        )
+    if config.start_ns is not None and not 0 <= config.start_ns < END_NS:
+        raise ConfigError(
+            "bad-start",
+            f"source {config.name}: signal cannot begin at {config.start_ns} ns",
+            remedy="use nanoseconds since 1970, before April 2262",
         )
     return ReplaySource(
         config.name,

@@ -58,7 +58,7 @@ class ReplaySource:
         """
         self.name = name
         self._history_s = 0.0 if not_before_ns else history_s
-        begin_ns = clock.now_ns() - int(self._history_s * 1e9) if start_ns is None else start_ns
+        begin_ns = max(0, clock.now_ns() - int(self._history_s * 1e9)) if start_ns is None else start_ns
         self.end_ns = max(not_before_ns, begin_ns)
         self._stream = stream
         self._recording = recording

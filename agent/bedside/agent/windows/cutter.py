@@ -27,8 +27,9 @@ from bedside.agent.windows.resampler import fits, ratio_of
 from bedside.agent.windows.shaping import Float64, Shaper
 from bedside.agent.windows.stages import StreamStages
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.bundle.preprocessing import MAX_RATE_HZ, signal_channels
+from bedside.core.bundle.preprocessing import signal_channels
 from bedside.core.ids import SessionId
+from bedside.core.limits import MAX_RATE_HZ
 from bedside.core.samples import Block, Record
 
 _PIECE_SAMPLES: Final = 1_024

@@ -35,6 +35,9 @@ _SMALLEST_SHARE: Final = 1e-4
 """Stands for an empty bin, whose logarithm would be endless."""
 _MILLION: Final = 1_000_000
 
+_MOST_VALUES: Final = 1 << 20
+"""Gathered of a stream of any rate before they are looked at: 12 channels at 87 kHz."""
+
 Counts = npt.NDArray[np.int64]
 
 
@@ -89,7 +92,7 @@ class QualityMonitor:
         self._pick = list(pick) or list(range(len(reference)))
         self._buckets: dict[int, _Bucket] = {}
         self._gathered: list[Block] = []
-        self._samples = 0
+        self._values = 0
         self._end_ns: int | None = None
         self._last: npt.NDArray[np.generic] | None = None
         self._standing: Counts = np.zeros(0, np.int64)
@@ -104,9 +107,9 @@ class QualityMonitor:
             self._look()
             self._note_gap(self._end_ns, block)
         self._gathered.append(block)
-        self._samples += len(block.values)
+        self._values += block.values.size
         self._end_ns = end_ns(block)
-        if self._samples >= block.rate_hz:
+        if self._values >= min(block.rate_hz * block.values.shape[1], _MOST_VALUES):
             self._look()
 
     def summary(self) -> StreamQuality:
@@ -154,28 +157,30 @@ class QualityMonitor:
 
     def _look(self) -> None:
         """Count what was gathered."""
-        blocks, self._gathered, self._samples = self._gathered, [], 0
+        blocks, self._gathered, self._values = self._gathered, [], 0
         if not blocks:
             return
         values = np.concatenate([block.values for block in blocks])
         bucket = self._bucket(blocks[0].start_ns)
-        bucket.values += values.size
+        numbers = np.isfinite(values)  # what is none is missing, and counted nowhere else
+        there = int(np.count_nonzero(numbers))
+        bucket.values += there
+        bucket.missing += values.size - there
         bucket.seconds += len(values) / blocks[0].rate_hz
-        bucket.flat += self._count_flat(values, blocks[0].rate_hz)
+        bucket.flat += int(np.count_nonzero(self._flat(values, blocks[0].rate_hz) & numbers))
+        saturated = np.repeat(
+            [bool(block.quality & Quality.SATURATED) for block in blocks], [len(block.values) for block in blocks]
+        )[:, np.newaxis]
         if values.dtype.kind == "i":
             limits = np.iinfo(values.dtype)
-            bucket.saturated += int(np.count_nonzero((values == limits.min) | (values == limits.max)))
-        else:
-            numbers = np.isfinite(values)
-            absent = values.size - int(np.count_nonzero(numbers))
-            bucket.missing += absent
-            bucket.values -= absent
-        bucket.saturated += sum(block.values.size for block in blocks if block.quality & Quality.SATURATED)
+            saturated = saturated | (values == limits.min) | (values == limits.max)
+        bucket.saturated += int(np.count_nonzero(saturated & numbers))
         if self._reference and values.shape[1] > max(self._pick):
             self._compare(bucket, values[:, self._pick].astype(np.float64) * blocks[0].scale)
 
     def _compare(self, bucket: _Bucket, physical: npt.NDArray[np.float64]) -> None:
-        bucket.out_of_range += int(np.count_nonzero((physical < self._low) | (physical > self._high)))
+        outside = (physical < self._low) | (physical > self._high)
+        bucket.out_of_range += int(np.count_nonzero(outside & np.isfinite(physical)))
         if not bucket.bins:
             bucket.bins = [np.zeros(len(edges) + 1, np.int64) for edges in self._edges]
         for at, edges in enumerate(self._edges):
@@ -183,8 +188,8 @@ class QualityMonitor:
             places = np.searchsorted(edges, column[np.isfinite(column)], side="right")
             bucket.bins[at] += np.bincount(places, minlength=len(edges) + 1)
 
-    def _count_flat(self, values: npt.NDArray[np.generic], rate_hz: float) -> int:
-        """Values that are equal to all those of more than a second before them."""
+    def _flat(self, values: npt.NDArray[np.generic], rate_hz: float) -> npt.NDArray[np.bool_]:
+        """Which values are equal to all those of more than a second before them."""
         if self._last is None or len(self._last) != values.shape[1]:
             self._last, self._standing = values[0], np.zeros(values.shape[1], np.int64)
         same = np.concatenate([self._last[np.newaxis], values])
@@ -192,7 +197,8 @@ class QualityMonitor:
         rows = np.arange(len(values), dtype=np.int64)[:, np.newaxis]
         since = np.maximum.accumulate(np.where(changed, rows, -self._standing), axis=0)
         self._last, self._standing = values[-1], len(values) - since[-1]
-        return int(np.count_nonzero(rows - since > FLAT_S * rate_hz))
+        flat: npt.NDArray[np.bool_] = rows - since > FLAT_S * rate_hz
+        return flat
 
 
 def stability_index(expected: Sequence[float], counts: Counts) -> float:

@@ -16,6 +16,7 @@ import msgspec
 
 from bedside.core.bundle import bounds
 from bedside.core.errors import MalformedError
+from bedside.core.limits import MAX_RATE_HZ
 from bedside.core.signal.butterworth import Section, pole_radius
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ Normalise = Literal["none", "zscore"]
 RR_CHANNELS: Final = 2
 """Of a beat's window: the interval before it in seconds, and its ratio to the mean of the intervals before that."""
 
-MAX_RATE_HZ: Final = 1e6
-"""Samples per second of a stream or a model's input."""
 _MAX_HALF_WIDTH: Final = 64
 _MAX_BETA: Final = 20.0
 _MAX_SECTIONS: Final = 16
