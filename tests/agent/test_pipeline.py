@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -422,3 +423,39 @@ async def test_a_model_of_records_does_not_take_signal_and_a_silent_source_is_no
     assert idle(device)[0] == "takes records; stream bed has 2 channels at 50 Hz"
     device.pipeline.consume(Record("bed", device.at_ns, {"spo2": 97.0}))
     assert idle(device)[0] == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start_ns": (1 << 63) - 1_000_000_000},
+        {"start_ns": 1 << 70},
+        *({"rate_hz": rate} for rate in (1e12, 1e300, float("inf"), float("nan"))),
+        {"unit": "u" * 70_000},
+        {"values": np.zeros((10, 70_000), np.float32)},
+        {"scale": float("inf")},
+    ],
+)
+async def test_a_source_of_impossible_blocks_costs_no_other_stream(device, monkeypatch, caplog, change) -> None:
+    device.pipeline.serve(served(WRIST))
+    bad = replace(Block("far", 100 * S, 50.0, np.zeros((10, 2), np.float32)), **change)
+    for _ in range(5):
+        device.pipeline.consume(bad)
+        device.send()
+    await device.decided(5)
+    device.pass_time(2)
+    with monkeypatch.context() as patch:  # nor where the disk has refused a session of that stream
+        device.full(patch)
+        device.pipeline.consume(Mark("far", 100 * S, 100 * S, "session-open", "replay"))
+        device.pipeline.consume(bad)
+    device.pipeline.consume(Mark("far", 1 << 63, 1 << 63, "session-open", "replay"))
+    device.pass_time(RETRY_S)
+    assert len(device.predictions()) == 5
+    assert len(device.alarms_told) == 1
+    assert device.alarms.waiting == 0
+    assert device.reader.rows()["blobs"] > 0
+    facts = {stream.stream: stream for stream in device.pipeline.streams()}
+    assert (facts["far"].dropped_blocks, facts["far"].rate_hz, facts["wrist"].dropped_blocks) == (6, 0.0, 0)
+    assert {one.stream: one.opened_ns for one in device.reader.sessions()}["far"] == 100 * S
+    assert caplog.text.count("block-refused") <= 1
+    device.buffer.flush()

@@ -21,6 +21,7 @@ from bedside.agent.alarms.rules import check_rules
 from bedside.agent.api.alarms import AlarmCalls
 from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
+from bedside.agent.api.messages import prediction_messages
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
@@ -39,7 +40,7 @@ from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.runs import RunNote
 from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.naming import configured_streams
-from bedside.agent.pipeline import Pipeline, prediction_messages
+from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
 from bedside.agent.sources.registry import SourceContext, build_source, typed_source

@@ -11,7 +11,7 @@ Source: DESIGN section 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -20,6 +20,7 @@ import msgspec
 from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.alarms.unwatched import Decider, some
 from bedside.agent.api.follow import Followers
+from bedside.agent.api.messages import prediction_message
 from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
@@ -36,7 +37,6 @@ from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, Record
-from bedside.proto.v1 import local_pb2
 from bedside.service.logs import event
 
 Kept = TypeVar("Kept", Block, Record)
@@ -383,24 +383,3 @@ class Pipeline:
         self._good_blocks += 1
         if self.store_error is not None and self._good_blocks >= _RECOVERED_BLOCKS:
             self.store_error = None
-
-
-def prediction_message(prediction: Prediction, number: int) -> local_pb2.Prediction:
-    """A prediction as the local API has it."""
-    return local_pb2.Prediction(
-        id=number,
-        stream=prediction.stream,
-        start_ns=prediction.start_ns,
-        end_ns=prediction.end_ns,
-        label=prediction.label,
-        confidence_e6=round(prediction.confidence * 1_000_000),
-        model_digest=prediction.model,
-        latency_us=max(0, round(prediction.latency_s * 1_000_000)),
-        model=prediction.model_name,
-        session=prediction.session,
-    )
-
-
-def prediction_messages(predictions: Iterable[Prediction]) -> list[local_pb2.Prediction]:
-    """Stored predictions as the local API has them."""
-    return [prediction_message(prediction, prediction.number) for prediction in predictions]

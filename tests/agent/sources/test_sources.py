@@ -1,6 +1,7 @@
 """Replay, marks, supervisor and registry."""
 
 import asyncio
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -216,3 +217,42 @@ def test_every_option_of_every_kind_is_described() -> None:
     for kind in KINDS.values():
         assert set(options_of(kind)) == set(kind.__struct_fields__) - {"name"}
         assert all(options_of(kind).values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unit": "u" * 65},
+        {"metric": "m\n"},
+        {"values": np.zeros((20, 70_000), np.float32)},
+        *({"scale": scale} for scale in (float("nan"), float("inf"))),
+        *({"rate_hz": rate} for rate in (0.0, 1e12, 1e300, float("inf"), float("nan"))),
+        {"labels": (Label(0, 10, "\ud800"),)},
+    ],
+)
+def test_a_recording_that_no_buffer_takes_is_none(change) -> None:
+    with pytest.raises(MalformedError) as caught:
+        dataclasses.replace(made(), **change)
+    assert caught.value.code == "bad-recording"
+
+
+def test_the_error_names_the_recording(tmp_path) -> None:
+    np.savez(tmp_path / "bad.npz", values=made().values, rate_hz=np.float64(50.0), unit=np.array("u" * 70_000))
+    with pytest.raises(MalformedError, match=r"bad\.npz is not a recording: unit and metric"):
+        read_track(tmp_path / "bad.npz", loop=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        *(({"history_s": value}, "bad-history") for value in (-1.0, 1e9, 1e300, float("inf"), float("nan"))),
+        *(({"start_ns": value}, "bad-start") for value in (-1, (1 << 63) - 1_000, 10**20)),
+    ],
+)
+def test_replay_begins_at_a_time_that_can_be_stored(tmp_path, options, code) -> None:
+    write_recording(tmp_path / "r.npz", made())
+    context = SourceContext(HandClock(), lambda stream: 0, tmp_path)
+    source = SourceConfig(kind="replay", name="a", options={"stream": "wrist", "data": "r.npz", **options})
+    with pytest.raises(ConfigError) as caught:
+        build_source(typed_source(source), context)
+    assert caught.value.code == code

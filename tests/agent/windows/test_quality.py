@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,29 @@ def test_the_message_has_the_shares_in_millionths() -> None:
     assert (message.missing_e6, message.flat_e6, message.out_of_range_e6) == (250_000, 500_000, 1_000_000)
     assert message.drift_psi_e3 == 123
     assert not StreamQuality(0, 0, 0, 0, None).message().HasField("drift_psi_e3")
+
+
+@pytest.mark.parametrize("absent", [np.inf, -np.inf, np.nan])
+def test_no_share_counts_what_is_no_number(absent) -> None:
+    values = noise(20)
+    values[:2_500] = absent
+    found = feed(QualityMonitor([NORMAL, NORMAL]), values, quality=Quality.SATURATED)
+    assert (found.missing, found.flat, found.saturated, found.out_of_range) == (0.5, 0.0, 1.0, 0.0)
+    found = feed(QualityMonitor([NORMAL, NORMAL]), np.full_like(values, absent))
+    assert (found.missing, found.flat, found.saturated, found.out_of_range) == (1.0, 0.0, 0.0, 0.0)
+
+
+def test_a_flagged_value_at_the_limit_is_saturated_once() -> None:
+    found = feed(QualityMonitor(), np.full((500, 1), 32_767, np.int16), quality=Quality.SATURATED)
+    assert found.saturated == 1.0
+
+
+def test_what_is_gathered_is_bounded_whatever_the_rate() -> None:
+    monitor, held = QualityMonitor(), []
+    values = np.zeros((40_000, 8), np.int16)
+    for at in range(12):
+        block = Block(StreamId("ecg"), T0 + at * 40_000, 1e9, values)
+        monitor.observe(block)
+        held.append(sys.getrefcount(block) > 2)
+        del block
+    assert not all(held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bedside.agent.buffer.rows import Alarm, Label, Prediction, Priority, Session
 from bedside.core.errors import MalformedError
 from bedside.core.ids import SessionId, StreamId
@@ -124,3 +126,24 @@ def prediction_row(message: local_pb2.Prediction) -> Prediction:
         model_name=message.model,
         number=message.id,
     )
+
+
+def prediction_message(prediction: Prediction, number: int) -> local_pb2.Prediction:
+    """A prediction as the local API has it."""
+    return local_pb2.Prediction(
+        id=number,
+        stream=prediction.stream,
+        start_ns=prediction.start_ns,
+        end_ns=prediction.end_ns,
+        label=prediction.label,
+        confidence_e6=round(prediction.confidence * 1_000_000),
+        model_digest=prediction.model,
+        latency_us=max(0, round(prediction.latency_s * 1_000_000)),
+        model=prediction.model_name,
+        session=prediction.session,
+    )
+
+
+def prediction_messages(predictions: Iterable[Prediction]) -> list[local_pb2.Prediction]:
+    """Stored predictions as the local API has them."""
+    return [prediction_message(prediction, prediction.number) for prediction in predictions]

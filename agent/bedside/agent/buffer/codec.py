@@ -27,7 +27,8 @@ _ITEM_BYTES: Final = {"int16": 2, "int32": 4, "float32": 4}
 
 def most_samples(values: Samples) -> int:
     """Samples per channel that a part may hold of signal with the channels and the dtype of `values`."""
-    return min(MAX_PART_SAMPLES, MAX_PART_BYTES // (values.shape[1] * values.dtype.itemsize))
+    row_bytes: int = values.shape[1] * values.dtype.itemsize
+    return min(MAX_PART_SAMPLES, MAX_PART_BYTES // row_bytes)
 
 
 def encode_samples(values: Samples) -> bytes:
