@@ -21,7 +21,7 @@ from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Ses
 from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, SALVAGE, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAG, any_text, is_sound
-from bedside.agent.buffer.walk import walk
+from bedside.agent.buffer.walk import pages, walk
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Record
@@ -102,9 +102,13 @@ class BufferReader:
 
     def places(self, stream: StreamId, session: SessionId, to_ns: int) -> Iterator[Place]:
         """Yield where a session's parts up to a time lie, in the order of time; opens none of them."""
-        columns = "id, start_ns, samples, rate_hz, channels, dtype"
-        for rows in self._walk("blobs", columns, stream, session, 0, to_ns):
-            for row in sorted(rows, key=lambda row: (row["start_ns"], row["id"])):
+        numbers = self._rows("SELECT number FROM streams WHERE name = ?", stream)
+        known = self.session(session)
+        opened_ns = known.opened_ns - _SLACK_NS if known is not None else 0
+        columns, first = "id, start_ns, samples, rate_hz, channels, dtype", max(0, opened_ns) // NS_PER_S
+        number = int(numbers[0]["number"]) if numbers else -1
+        for rows in pages(self._run, "blobs", columns, number, session, first, to_ns // NS_PER_S):
+            for row in rows:
                 form = (row["rate_hz"], row["channels"], row["dtype"])
                 yield Place(row["start_ns"], row["samples"], row["rate_hz"], form)
 

@@ -35,8 +35,6 @@ _ATTEMPTS: Final = ((False, LOOK_BACK_S), (True, LOOK_BACK_S), (False, FAR_BACK_
 """Whether to commit before, and how far to look back."""
 _SAME: Final = 1e-6
 """A window is the decided one where its probability comes out again, but for float32's rounding."""
-_NEAR: Final = 0.05
-"""Further off, it explains another decision."""
 
 
 class ModelAnswers:
@@ -99,7 +97,7 @@ class ModelAnswers:
 
         Raises:
             ProtocolError: `no-such-prediction`; `other-model` when what decided serves no longer; `signal-gone`;
-                `window-not-found` where the signal is there and what its filters or beats need before it is not.
+                `window-not-found` where the signal is there, and no window in it that would be decided alike.
             StoreError: `store-read`, `store-write`.
         """
         found = self._find(prediction)
@@ -139,16 +137,14 @@ class ModelAnswers:
             if cut is None or cut.window is None:
                 continue
             x = cut.window.values
-            whole = float((await call(partial(model.probabilities, x[np.newaxis])))[0, label])
-            beside = abs(whole - found.confidence)
+            probabilities = (await call(partial(model.probabilities, x[np.newaxis])))[0]
+            whole, beside = float(probabilities[label]), abs(float(probabilities[label]) - found.confidence)
             if cut.exact and beside <= _SAME:
                 return x, whole, METHOD
-            if nearest is None or beside < nearest[0]:
+            if int(probabilities.argmax()) == label and (nearest is None or beside < nearest[0]):
                 nearest = beside, x, whole
-        if nearest is None and cut is None:
-            raise _gone(found.number)
-        if nearest is None or nearest[0] > _NEAR:
-            raise _not_found(found.number)
+        if nearest is None:
+            raise _gone(found.number) if cut is None else _not_found(found.number)
         return nearest[1], nearest[2], NEAR_METHOD
 
     def _recut(self, found: Prediction, spec: WindowSpec, look_back_s: float) -> Recut | None:
@@ -219,6 +215,7 @@ def _gone(number: int) -> ProtocolError:
 def _not_found(number: int) -> ProtocolError:
     return ProtocolError(
         "window-not-found",
-        f"the signal of prediction {number} is there, but not what filters or beats need before it to cut the window",
+        f"the signal of prediction {number} is there, but cuts no window that the model would decide alike: what its"
+        " filters or beats remembered has expired, or the model began in the middle",
         remedy="explain newer predictions, or raise buffer.cap_mib or buffer.raw_hours",
     )

@@ -19,8 +19,8 @@ from bedside.agent.inference.runtimes import Float32
 
 METHOD: Final = "occlusion"
 NEAR_METHOD: Final = "occlusion-near"
-"""Of a window that is not the decided one to the last bit: part of what its stages remember has expired, or the model
-computes on another runtime than then."""
+"""Of a window that is decided alike, but not to the last bit the decided one: part of what its stages remember has
+expired, the model had begun to serve seconds before, in the middle of a run, or it computes on another runtime."""
 MAX_BATCH_BYTES: Final = 1 << 20
 """Covered windows that are decided at once; the windows of the stream wait no longer than that takes."""
 

@@ -107,6 +107,7 @@ class Stretches:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._run: Run | None = None
+        self._begin = 0
         self.breaks = 0
 
     def take(self, part: Part) -> tuple[int, int]:
@@ -114,22 +115,18 @@ class Stretches:
         block = part.block()
         if self._run is None or not self._run.continues(block, self._session.session):
             self.breaks += self._run is not None
-            self._run = Run.begin(block, self._session.session)
+            self._run, self._begin = Run.begin(block, self._session.session), 0
             if part.start_ns == self._session.raw_ns:
                 self._run.start_ns = self._session.anchor_ns
                 rate = Fraction(max(1, round(block.rate_hz * 1000)), 1000)
                 self._run.samples = round(Fraction(part.start_ns - self._session.anchor_ns, NS_PER_S) * rate)
-        start_ns, before = self._run.start_ns, self._run.samples
-        self._run.samples += len(part.values)
-        self._end_at_last_bad(part)
-        return start_ns, before
-
-    def _end_at_last_bad(self, part: Part) -> None:
+        run = self._run
+        start_ns, before = run.start_ns + offset_ns(self._begin, part.rate_hz), run.samples - self._begin
         bad = _bad_samples(part)
-        if bad and self._run is not None:
-            after = bad[-1] + 1
-            self._run.start_ns = part.start_ns + offset_ns(after, part.rate_hz)
-            self._run.samples = len(part.values) - after
+        if bad:  # the run goes on, as it does for the cutter
+            self._begin = run.samples + bad[-1] + 1
+        run.samples += len(part.values)
+        return start_ns, before
 
 
 def _aligned(parts: Iterable[Part], session: Session, spec: WindowSpec, first_sample: int | None) -> Iterator[Block]:
