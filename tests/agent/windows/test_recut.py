@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -131,6 +131,7 @@ def assert_the_same(found: Recut | None, window: Window) -> None:
     st.sampled_from([0.0, 0.0, 4.3e-5]),
     st.sets(st.integers(0, 30_000), max_size=1),
 )
+@example([(30.0, 0), (30.0, 0)], 800, 0.0, 4.3e-5, {1_582})
 def test_a_window_is_cut_again_bit_for_bit(tmp_path_factory, name, runs, blocks, waver, drift, missing) -> None:
     bed = Bed(tmp_path_factory.mktemp("w"), SPECS[name])
     for number, (seconds, skip) in enumerate(runs):
