@@ -333,6 +333,23 @@ async def test_a_prediction_on_a_record_is_explained_too(device) -> None:
     assert (told.segments, told.channels, list(told.effect_e6)) == (1, 2, [0, 0])  # one sample is its own mean
 
 
+async def test_an_explanation_tells_when_the_model_does_not_decide_quite_as_it_did(device) -> None:
+    device.pipeline.serve(served(WRIST))
+    device.send(3)
+    await device.decided(3)
+    for sign, bias in ((1, 1e-3), (-1, 0.0)):
+        other = Slope()  # as another runtime would compute
+        other.predict = lambda x, sign=sign, bias=bias: sign * Slope().predict(x) + np.float32([bias, 0])
+        model = Model(b"m" * 32, ("low", "high"), (WRIST.length, WRIST.channels), other)
+        device.pipeline.serve(ServedModel("har", model, WRIST))
+        if sign > 0:
+            assert (await device.answers().explain(1, 5)).method == "occlusion-near"
+            continue
+        with pytest.raises(ProtocolError) as caught:
+            await device.answers().explain(2, 5)
+        assert caught.value.code == "window-not-found"
+
+
 async def test_what_cannot_be_explained_says_why(device) -> None:
     device.pipeline.serve(served(WRIST))
     device.send(3)

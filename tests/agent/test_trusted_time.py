@@ -92,6 +92,17 @@ def test_without_a_note_nothing_is_known_for_an_hour() -> None:
     assert (run.rule.known, run.rule.jumped) == (True, False)
 
 
+def test_in_the_first_run_a_clock_that_was_never_set_is_left_at_once() -> None:
+    run = Run(known_ns=None, off_ns=-T0)
+    run.go(60)
+    run.off_ns = 0
+    run.go(1)
+    assert (run.rule.known, run.rule.jumped, run.rule.far, run.rule.now_ns) == (False, False, False, run.true_ns)
+    run.off_ns = 174 * YEAR_NS
+    run.go(1)
+    assert run.rule.far
+
+
 def test_a_clock_that_stands_still_is_not_steady() -> None:
     run = Run()
     run.off_ns = 30 * DAY

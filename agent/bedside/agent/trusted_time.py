@@ -20,6 +20,8 @@ JUMP_NS: Final = 300 * NS_PER_S
 AWAY_NS: Final = 86_400 * NS_PER_S
 """For so long a device may be switched off, and believe its clock at once: a day."""
 YEAR_NS: Final = 366 * AWAY_NS
+UNSET_NS: Final = 1_672_531_200 * NS_PER_S
+"""A wall clock before 2023 has not been set since the board has power."""
 STEADY_S: Final = 3_600.0
 """Seconds after which a clock is believed that has jumped."""
 STEADY_FAR_S: Final = 86_400.0
@@ -59,6 +61,8 @@ class TrustedTime:
         course_ns = wall_ns - _ns(monotonic_s)
         if abs(course_ns - self._candidate_ns) > JUMP_NS:
             self._candidate_ns, self._since_s = course_ns, monotonic_s
+        if not self.known and self._course_ns + _ns(monotonic_s) < UNSET_NS <= wall_ns:
+            self._course_ns = course_ns  # the first run, before which nobody had set the clock
         off_ns = course_ns - self._course_ns
         slew_ns = round((monotonic_s - self._monotonic_s) * NS_PER_S * _SLEW)
         if abs(off_ns) <= JUMP_NS:

@@ -102,7 +102,11 @@ def read_recording(path: Path) -> Recording:
                 raise MalformedError("bad-recording", f"{path.name} exceeds {MAX_RECORDING_BYTES} bytes")
             for entry in entries:
                 _check_size(archive.zip, entry)
-            return _from_arrays({name: archive[name] for name in archive.files})
+            arrays = {name: archive[name] for name in archive.files}
+        try:
+            return _from_arrays(arrays)
+        except MalformedError as error:
+            raise _no_recording(path, error.sentence) from error
     except OSError as error:
         raise ConfigError(
             "recording-missing", f"{path} cannot be read: {error.strerror or error}", remedy="check the path"

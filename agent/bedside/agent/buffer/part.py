@@ -99,3 +99,35 @@ class Part:
             self.scale,
             self.quality,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part lies, and what can be told of it without opening it.
+
+    Attributes:
+        form: what changes only where a run ends: rate, channels and type.
+    """
+
+    start_ns: int
+    samples: int
+    rate_hz: float
+    form: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Gap-free samples.
+
+    Attributes:
+        start_ns: time of the first sample.
+        values: shape (samples, channels), as stored.
+        scale: physical value = value times `scale`.
+    """
+
+    start_ns: int
+    rate_hz: float
+    values: Samples
+    unit: str
+    metric: str
+    scale: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,16 +15,16 @@ from bedside.agent.buffer.derived import open_explanation, open_summary, open_wi
 from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import Swept
 from bedside.agent.buffer.keys import Keys
-from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Run, offset_ns
+from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Place, Run, Stretch, offset_ns
 from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Session, StoredWindow, Summary
 from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, SALVAGE, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAG, any_text, is_sound
-from bedside.agent.buffer.walk import walk
+from bedside.agent.buffer.walk import pages, walk
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Record, Samples
+from bedside.core.samples import Record
 from bedside.service.sqlite import open_reader, reading
 
 _PAGE_ROWS: Final = 64
@@ -43,24 +42,6 @@ _OLD: Final[dict[Swept, str]] = {
     " (SELECT min(id) FROM predictions WHERE end_ns >= ?1) LIMIT ?2",
 }
 """Predictions go in the order in which they were made, explanations after them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Gap-free samples.
-
-    Attributes:
-        start_ns: time of the first sample.
-        values: shape (samples, channels), as stored.
-        scale: physical value = value times `scale`.
-    """
-
-    start_ns: int
-    rate_hz: float
-    values: Samples
-    unit: str
-    metric: str
-    scale: float
 
 
 class BufferReader:
@@ -118,6 +99,18 @@ class BufferReader:
         """Yield the stored parts that touch the time from `from_ns` to `to_ns` (exclusive), in the order of time."""
         for _, part in self.numbered_parts(stream, session, from_ns, to_ns):
             yield part
+
+    def places(self, stream: StreamId, session: SessionId, to_ns: int) -> Iterator[Place]:
+        """Yield where a session's parts up to a time lie, in the order of time; opens none of them."""
+        numbers = self._rows("SELECT number FROM streams WHERE name = ?", stream)
+        known = self.session(session)
+        opened_ns = known.opened_ns - _SLACK_NS if known is not None else 0
+        columns, first = "id, start_ns, samples, rate_hz, channels, dtype", max(0, opened_ns) // NS_PER_S
+        number = int(numbers[0]["number"]) if numbers else -1
+        for rows in pages(self._run, "blobs", columns, number, session, first, to_ns // NS_PER_S):
+            for row in rows:
+                form = (row["rate_hz"], row["channels"], row["dtype"])
+                yield Place(row["start_ns"], row["samples"], row["rate_hz"], form)
 
     def numbered_parts(
         self, stream: StreamId, session: SessionId, from_ns: int = 0, to_ns: int | None = None

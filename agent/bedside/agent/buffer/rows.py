@@ -176,7 +176,7 @@ class Explanation:
 
     Attributes:
         prediction: number of the prediction.
-        method: `gradient` or `occlusion`.
+        method: `occlusion`, or `occlusion-near` of a window that differs from the decided one in rounding or phase.
         weights: shape (segments, channels), float32.
     """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Explanation, Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.inference.model import Model
-from bedside.agent.inference.occlusion import METHOD, borders, covered, effects
+from bedside.agent.inference.occlusion import METHOD, NEAR_METHOD, borders, covered, effects
 from bedside.agent.inference.runtimes import Float32
 from bedside.agent.pipeline import Pipeline
-from bedside.agent.windows.recut import recut
+from bedside.agent.windows.recut import FAR_BACK_S, LOOK_BACK_S, Recut, recut, remembers
 from bedside.agent.windows.shaping import Shaper
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import signal_channels
@@ -30,6 +31,10 @@ from bedside.core.errors import MalformedError, ProtocolError
 from bedside.proto.v1 import local_pb2
 
 _MILLION = 1_000_000
+_ATTEMPTS: Final = ((False, LOOK_BACK_S), (True, LOOK_BACK_S), (False, FAR_BACK_S))
+"""Whether to commit before, and how far to look back."""
+_SAME: Final = 1e-6
+"""A window is the decided one where its probability comes out again, but for float32's rounding."""
 
 
 class ModelAnswers:
@@ -91,7 +96,8 @@ class ModelAnswers:
         """Why a stored prediction came out as it did; made once for as many segments, and then kept.
 
         Raises:
-            ProtocolError: `no-such-prediction`; `other-model` when what decided serves no longer; `signal-gone`.
+            ProtocolError: `no-such-prediction`; `other-model` when what decided serves no longer; `signal-gone`;
+                `window-not-found` where the signal is there, and no window in it that would be decided alike.
             StoreError: `store-read`, `store-write`.
         """
         found = self._find(prediction)
@@ -99,7 +105,7 @@ class ModelAnswers:
         model, spec = self._decider(found)
         pieces = len(borders(spec.length, segments)) - 1
         if kept is None or len(kept.weights) != pieces:
-            kept = Explanation(prediction, found.session, METHOD, await self._weigh(found, model, spec, pieces))
+            kept = Explanation(prediction, found.session, *await self._weigh(found, model, spec, pieces))
             if not self._buffer.put_explanation(kept):
                 raise _gone(prediction)
         return local_pb2.Explanation(
@@ -110,24 +116,41 @@ class ModelAnswers:
             effect_e6=[round(float(effect) * _MILLION) for effect in kept.weights.ravel()],
         )
 
-    async def _weigh(self, found: Prediction, model: Model, spec: WindowSpec, segments: int) -> Float32:
-        call = self._pipeline.engine.call
-        window = await call(lambda: self._recut(found, spec))
-        if window is None:
-            self._buffer.flush()  # the newest signal may still wait for its commit
-            window = await call(lambda: self._recut(found, spec))
-        if window is None:
-            raise _gone(found.number)
-        x, label = window, model.labels.index(found.label)
-        whole = await call(lambda: model.probabilities(x[np.newaxis]))
+    async def _weigh(self, found: Prediction, model: Model, spec: WindowSpec, segments: int) -> tuple[str, Float32]:
+        """How it was found, and the effects."""
+        call, label = self._pipeline.engine.call, model.labels.index(found.label)
+        x, whole, method = await self._decided(found, model, spec)
         parts = [(await call(partial(model.probabilities, batch)))[:, label] for batch in covered(x, segments)]
-        return effects(float(whole[0, label]), np.concatenate(parts), spec.channels)
+        return method, effects(whole, np.concatenate(parts), spec.channels)
 
-    def _recut(self, found: Prediction, spec: WindowSpec) -> Float32 | None:
+    async def _decided(self, found: Prediction, model: Model, spec: WindowSpec) -> tuple[Float32, float, str]:
+        """The window that was decided, the probability of its label, and what to call an explanation of it."""
+        call, label = self._pipeline.engine.call, model.labels.index(found.label)
+        nearest: tuple[float, Float32, float] | None = None
+        cut: Recut | None = None
+        for flush, look_back_s in _ATTEMPTS:
+            if flush:
+                self._buffer.flush()  # the newest signal may still wait for its commit
+            elif look_back_s > LOOK_BACK_S and not remembers(spec):
+                break
+            cut = await call(partial(self._recut, found, spec, look_back_s))
+            if cut is None or cut.window is None:
+                continue
+            x = cut.window.values
+            probabilities = (await call(partial(model.probabilities, x[np.newaxis])))[0]
+            whole, beside = float(probabilities[label]), abs(float(probabilities[label]) - found.confidence)
+            if cut.exact and beside <= _SAME:
+                return x, whole, METHOD
+            if int(probabilities.argmax()) == label and (nearest is None or beside < nearest[0]):
+                nearest = beside, x, whole
+        if nearest is None:
+            raise _gone(found.number) if cut is None else _not_found(found.number)
+        return nearest[1], nearest[2], NEAR_METHOD
+
+    def _recut(self, found: Prediction, spec: WindowSpec, look_back_s: float) -> Recut | None:
         """In a thread, with a connection of its own."""
         with closing(self._open_reader()) as reader:
-            window = recut(reader, spec, found)
-        return window.values if window is not None else None
+            return recut(reader, spec, found, look_back_s)
 
     def _find(self, number: int) -> Prediction:
         found = self._reader.prediction(number)
@@ -185,5 +208,14 @@ def _gone(number: int) -> ProtocolError:
     return ProtocolError(
         "signal-gone",
         f"what prediction {number} was made from is not in the buffer any more",
+        remedy="explain newer predictions, or raise buffer.cap_mib or buffer.raw_hours",
+    )
+
+
+def _not_found(number: int) -> ProtocolError:
+    return ProtocolError(
+        "window-not-found",
+        f"the signal of prediction {number} is there, but cuts no window that the model would decide alike: what its"
+        " filters or beats remembered has expired, or the model began in the middle",
         remedy="explain newer predictions, or raise buffer.cap_mib or buffer.raw_hours",
     )

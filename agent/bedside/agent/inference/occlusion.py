@@ -18,6 +18,9 @@ import numpy as np
 from bedside.agent.inference.runtimes import Float32
 
 METHOD: Final = "occlusion"
+NEAR_METHOD: Final = "occlusion-near"
+"""Of a window that is decided alike, but not to the last bit the decided one: part of what its stages remember has
+expired, the model had begun to serve seconds before, in the middle of a run, or it computes on another runtime."""
 MAX_BATCH_BYTES: Final = 1 << 20
 """Covered windows that are decided at once; the windows of the stream wait no longer than that takes."""
 

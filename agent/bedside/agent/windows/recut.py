@@ -1,69 +1,174 @@
 """One window of the past, cut again from the buffer by the code that cut it.
 
-A window without stream stages needs its own samples and gives the same bits. Filters, resampling and beats look back:
-they are given a minute of signal before it (or five times a filter's settling, when that is longer), on the grid of its
-hops, which leaves nothing of the beginning but rounding; a resampled window may lie up to one sample beside.
+It is the very window: the stages begin far enough before it that nothing is left of how they began, on the grid on
+which it was cut (see `phase`), and signal is read on until the last stage has given it out. However long its run was,
+only that stretch is opened.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import takewhile
 from typing import Final
 
-from bedside.agent.buffer.part import NS_PER_S, offset_ns
+from bedside.agent.buffer.part import NS_PER_S, Part, offset_ns
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.buffer.rows import Prediction
-from bedside.agent.windows.cutter import Window, WindowCutter
-from bedside.agent.windows.stored import spec_digest
+from bedside.agent.buffer.rows import Prediction, Session
+from bedside.agent.windows.cutter import Window
+from bedside.agent.windows.phase import ROUNDING_NS, nominal_ns, phase_of
+from bedside.agent.windows.resampler import half_taps, ratio_of
+from bedside.agent.windows.rpeaks import LEARNING_S, MAX_SEARCH_S
+from bedside.agent.windows.stored import (
+    cut,
+    cut_records,
+    restart_samples,
+    spec_digest,
+    starts_before,
+)
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.samples import Block
 
 LOOK_BACK_S: Final = 60.0
-_SETTLINGS: Final = 5
-_PIECE_SAMPLES: Final = 4_096
+"""Signal before a window that stages with a memory are given."""
+FAR_BACK_S: Final = 600.0
+"""Where a minute was not enough: the detector of beats may remember one long pause for many beats."""
+_SETTLINGS: Final = 6
+"""Times of settling, 60 dB each by default, after which what a filter began with is below rounding."""
+_SLACK_S: Final = 1.5
+"""A part is up to a second long, and begins up to half a sample beside its nominal time."""
 
 
-def recut(reader: BufferReader, spec: WindowSpec, of: Prediction) -> Window | None:
+@dataclass(frozen=True, slots=True)
+class Recut:
+    """What was found.
+
+    Attributes:
+        window: None when the signal is there, but not what its stages need before it.
+        exact: whether it lies where the decided one lay, and its stages had all that they need.
+    """
+
+    window: Window | None
+    exact: bool
+
+
+def remembers(spec: WindowSpec) -> bool:
+    """Whether a window depends on more than the samples that it covers and those beside them."""
+    return spec.filter is not None or spec.beat is not None
+
+
+def recut(reader: BufferReader, spec: WindowSpec, of: Prediction, look_back_s: float = LOOK_BACK_S) -> Recut | None:
     """The window of a prediction; None when neither its signal or record nor a stored window is there any more.
+
+    Args:
+        reader: of the buffer.
+        spec: of the model that decided.
+        of: the prediction.
+        look_back_s: signal before it for stages with a memory; more when their filter settles slowly.
 
     Raises:
         StoreError: `store-read`.
     """
-    found = _from_raw(reader, spec, of)
-    if found is not None:
+    found = _from_record(reader, spec, of) if spec.fields else _from_signal(reader, spec, of, look_back_s)
+    if found is not None and found.exact:
         return found
     for stored in reader.windows(of.session, spec_digest(spec)):  # labelled ones outlive their signal
-        if stored.start_ns == of.start_ns and stored.stream == of.stream:
-            return Window(stored.stream, stored.session, stored.start_ns, stored.end_ns, stored.values, 0.0)
-    return None
+        if abs(stored.start_ns - of.start_ns) <= ROUNDING_NS and stored.stream == of.stream:
+            window = Window(stored.stream, stored.session, stored.start_ns, stored.end_ns, stored.values, 0.0)
+            return Recut(window, exact=True)
+    return found
 
 
-def _from_raw(reader: BufferReader, spec: WindowSpec, of: Prediction) -> Window | None:
-    cutter = WindowCutter(spec, of.stream)
-    if spec.fields:
-        for record in reader.records(of.stream, of.session, of.start_ns, of.end_ns):
-            return next(iter(cutter.push_record(record, of.session, 0.0)), None)
+def _from_record(reader: BufferReader, spec: WindowSpec, of: Prediction) -> Recut | None:
+    records = reader.records(of.stream, of.session, of.start_ns, of.end_ns)
+    window = next(cut_records(records, _session(reader, of), spec), None)
+    return Recut(window, exact=True) if window is not None else None
+
+
+def _from_signal(reader: BufferReader, spec: WindowSpec, of: Prediction, look_back_s: float) -> Recut | None:
+    if not _is_there(reader, of):
         return None
+    covering = next(reader.parts(of.stream, of.session, of.start_ns, of.end_ns))
+    from_ns = max(0, of.start_ns - _back_ns(spec, covering.rate_hz, look_back_s))
+    first = next(reader.parts(of.stream, of.session, from_ns, of.end_ns))
+    session = _session(reader, of)
+    exact = not (remembers(spec) and starts_before(of.start_ns, session.expired_ns, spec))
+    for start_ns, sure in _starts(reader, session, spec, of, first):
+        read = replace(session, raw_ns=first.start_ns, anchor_ns=start_ns)
+        at = phase_of(spec, of.start_ns, start_ns, first.rate_hz).first_sample
+        nearest = _nearest(cut(_onwards(reader, spec, of, from_ns), read, spec, at), of.start_ns)
+        if nearest is None:
+            continue
+        beside_ns = abs(nearest.start_ns - of.start_ns)
+        if beside_ns <= ROUNDING_NS or (not sure and beside_ns <= offset_ns(1, spec.rate_hz)):
+            return Recut(nearest, exact and sure)
+    return Recut(None, exact=False)
+
+
+def _starts(
+    reader: BufferReader, session: Session, spec: WindowSpec, of: Prediction, first: Part
+) -> Iterator[tuple[int, bool]]:
+    """Yield what may be the nominal time of the first sample that is read, and whether it is beyond doubt."""
+    yield first.start_ns, True  # as stamps of most sources have it, and where the window's own run begins later
+    stamped = phase_of(spec, of.start_ns, first.start_ns, first.rate_hz)
+    if stamped.fits:
+        return
+    yield nominal_ns(reader, session, first), True
+    # The beginning of the run is gone. Stamps waver by half a sample: that leaves one grid, or several if resampled.
+    resampled = spec.resample is not None and ratio_of(first.rate_hz, spec.rate_hz) != 1
+    yield first.start_ns + round(stamped.off_ns), not resampled
+
+
+def _nearest(windows: Iterator[Window], start_ns: int) -> Window | None:
     nearest: Window | None = None
-    for stretch in reader.read_range(of.stream, of.session, of.start_ns - _look_back_ns(spec), of.end_ns):
-        for at in range(0, len(stretch.values), _PIECE_SAMPLES):
-            values = stretch.values[at : at + _PIECE_SAMPLES]
-            start_ns = stretch.start_ns + offset_ns(at, stretch.rate_hz)
-            block = Block(of.stream, start_ns, stretch.rate_hz, values, stretch.unit, stretch.metric, stretch.scale)
-            for window in cutter.push(block, of.session, 0.0):
-                if nearest is None or abs(window.start_ns - of.start_ns) < abs(nearest.start_ns - of.start_ns):
-                    nearest = window
-    if nearest is None or abs(nearest.start_ns - of.start_ns) > offset_ns(1, spec.rate_hz):
-        return None
+    for window in windows:
+        if nearest is None or abs(window.start_ns - start_ns) < abs(nearest.start_ns - start_ns):
+            nearest = window
+        if abs(window.start_ns - start_ns) <= ROUNDING_NS:
+            break
     return nearest
 
 
-def _look_back_ns(spec: WindowSpec) -> int:
-    """Of a whole number of hops, so that the same samples begin a window."""
-    if spec.filter is None and spec.resample is None and spec.beat is None:
-        return 0
-    settle_s = spec.filter.settle_s if spec.filter is not None else 0.0
-    hop = Fraction(spec.hop) / Fraction(spec.rate_hz).limit_denominator(1_000)
-    hops = math.ceil(max(LOOK_BACK_S, _SETTLINGS * settle_s) / hop)
-    return round(hops * hop * NS_PER_S)
+def _onwards(reader: BufferReader, spec: WindowSpec, of: Prediction, from_ns: int) -> Iterator[Part]:
+    """The parts up to where the last stage must have given the window out."""
+    ahead_s = _SLACK_S + (MAX_SEARCH_S + LEARNING_S if spec.beat is not None else 0.0)
+    parts = reader.parts(of.stream, of.session, from_ns)
+    return takewhile(
+        lambda part: part.start_ns < of.end_ns + round((ahead_s + _reach_s(spec, part.rate_hz)) * NS_PER_S), parts
+    )
+
+
+def _back_ns(spec: WindowSpec, rate_hz: float, look_back_s: float) -> int:
+    back_s = _SLACK_S + _reach_s(spec, rate_hz)
+    if spec.beat is None:  # windows of beats lie on any sample of the grid
+        back_s += float(Fraction(restart_samples(spec, rate_hz)) / Fraction(rate_hz))
+    else:
+        back_s += ratio_of(rate_hz, spec.rate_hz).denominator / rate_hz
+    if remembers(spec):
+        settle_s = spec.filter.settle_s if spec.filter is not None else 0.0
+        back_s += max(look_back_s, _SETTLINGS * settle_s)
+    return round(back_s * NS_PER_S)
+
+
+def _reach_s(spec: WindowSpec, rate_hz: float) -> float:
+    """How far resampling looks to each side."""
+    if spec.resample is None:
+        return 0.0
+    return half_taps(ratio_of(rate_hz, spec.rate_hz), spec.resample.half_width) / rate_hz
+
+
+def _is_there(reader: BufferReader, of: Prediction) -> bool:
+    """Whether all samples of the window are still there."""
+    after_ns: int | None = None
+    sample_ns = 0
+    for part in reader.parts(of.stream, of.session, of.start_ns, of.end_ns):
+        sample_ns = offset_ns(1, part.rate_hz)
+        if part.start_ns > (of.start_ns if after_ns is None else after_ns) + sample_ns:
+            return False
+        after_ns = part.start_ns + offset_ns(len(part.values), part.rate_hz)
+    return after_ns is not None and after_ns + sample_ns >= of.end_ns
+
+
+def _session(reader: BufferReader, of: Prediction) -> Session:
+    """Its row, which damage may have cost."""
+    return reader.session(of.session) or Session(of.session, of.stream, 0, None, consent_training=False, origin="")

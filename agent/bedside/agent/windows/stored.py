@@ -40,7 +40,7 @@ def spec_digest(spec: WindowSpec) -> bytes:
 def lead_ns(spec: WindowSpec, rate_hz: float) -> int:
     """How much signal must stay before the time up to which a session has expired."""
     settle_s = LEAD_S + (spec.filter.settle_s if spec.filter is not None else 0.0)
-    return math.ceil(settle_s * NS_PER_S) + offset_ns(_restart_samples(spec, rate_hz), rate_hz)
+    return math.ceil(settle_s * NS_PER_S) + offset_ns(restart_samples(spec, rate_hz), rate_hz)
 
 
 def starts_before(start_ns: int, border_ns: int, spec: WindowSpec) -> bool:
@@ -73,10 +73,18 @@ def to_store(window: Window, spec: WindowSpec, label: str, session: Session) -> 
     )
 
 
-def cut(parts: Iterable[Part], session: Session, spec: WindowSpec) -> Iterator[Window]:
-    """Yield every window of stored parts, those before the session's expiry too."""
+def cut(parts: Iterable[Part], session: Session, spec: WindowSpec, first_sample: int | None = None) -> Iterator[Window]:
+    """Yield every window of stored parts, those before the session's expiry too.
+
+    Args:
+        parts: in the order of time.
+        session: theirs.
+        spec: how to cut.
+        first_sample: of the part that begins at the session's `raw_ns`, where a window's grid begins again; None to
+            count it from `anchor_ns`.
+    """
     cutter = WindowCutter(spec, session.stream)
-    for block in _aligned(parts, session, spec):
+    for block in _aligned(parts, session, spec, first_sample):
         yield from cutter.push(block, session.session, 0.0)
 
 
@@ -99,6 +107,7 @@ class Stretches:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._run: Run | None = None
+        self._begin = 0
         self.breaks = 0
 
     def take(self, part: Part) -> tuple[int, int]:
@@ -106,40 +115,37 @@ class Stretches:
         block = part.block()
         if self._run is None or not self._run.continues(block, self._session.session):
             self.breaks += self._run is not None
-            self._run = Run.begin(block, self._session.session)
+            self._run, self._begin = Run.begin(block, self._session.session), 0
             if part.start_ns == self._session.raw_ns:
                 self._run.start_ns = self._session.anchor_ns
                 rate = Fraction(max(1, round(block.rate_hz * 1000)), 1000)
                 self._run.samples = round(Fraction(part.start_ns - self._session.anchor_ns, NS_PER_S) * rate)
-        start_ns, before = self._run.start_ns, self._run.samples
-        self._run.samples += len(part.values)
-        self._end_at_last_bad(part)
+        run = self._run
+        start_ns, before = run.start_ns + offset_ns(self._begin, part.rate_hz), run.samples - self._begin
+        bad = _bad_samples(part)
+        if bad:  # the run goes on, as it does for the cutter
+            self._begin = run.samples + bad[-1] + 1
+        run.samples += len(part.values)
         return start_ns, before
 
-    def _end_at_last_bad(self, part: Part) -> None:
-        bad = _bad_samples(part)
-        if bad and self._run is not None:
-            after = bad[-1] + 1
-            self._run.start_ns = part.start_ns + offset_ns(after, part.rate_hz)
-            self._run.samples = len(part.values) - after
 
-
-def _aligned(parts: Iterable[Part], session: Session, spec: WindowSpec) -> Iterator[Block]:
+def _aligned(parts: Iterable[Part], session: Session, spec: WindowSpec, first_sample: int | None) -> Iterator[Block]:
     """The parts as blocks; a stretch that was shortened begins at a sample where a window begins."""
     stretches = Stretches(session)
     skip = 0
     for part in parts:
         block = part.block()
         start_ns, before = stretches.take(part)
-        if part.start_ns == session.raw_ns:
-            skip = -before % _restart_samples(spec, block.rate_hz)
+        shortened = part.start_ns == session.raw_ns
+        if shortened:
+            skip = -before % restart_samples(spec, block.rate_hz) if first_sample is None else first_sample
         elif not before:
             skip = 0
         skip = min([skip, *_bad_samples(part)[:1]])  # nothing is counted over a value that is not a number
         if skip >= len(block.values):
             skip -= len(block.values)
             continue
-        if before:  # its nominal time, as it was before the stretch was shortened
+        if before or shortened:  # its nominal time, as it was before the stretch was shortened
             nominal_ns = start_ns + offset_ns(before + skip, block.rate_hz)
             block = replace(block, start_ns=nominal_ns, values=block.values[skip:])
             skip = 0
@@ -153,6 +159,6 @@ def _bad_samples(part: Part) -> list[int]:
     return [int(number) for number in np.flatnonzero(~np.isfinite(part.values).all(axis=1))]
 
 
-def _restart_samples(spec: WindowSpec, rate_hz: float) -> int:
+def restart_samples(spec: WindowSpec, rate_hz: float) -> int:
     """A stretch that begins so many samples later, or a multiple of that, has the same windows."""
     return (Fraction(spec.hop) / ratio_of(rate_hz, spec.rate_hz)).numerator
