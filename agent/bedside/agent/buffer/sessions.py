@@ -26,7 +26,7 @@ ID_BYTES: Final = 8
 BY_HAND: Final = ("cli", "api")
 """Origins of what people and programs say; other sessions begin by themselves, or because a source says so."""
 AWAIT_NS: Final = 86_400_000_000_000
-"""A session that was opened by hand begins with its first signal, where that comes later than this: a day."""
+"""A session that was opened by hand waits a day for its first signal; what comes later may be another person's."""
 
 _LATEST_PREDICTIONS: Final = """
     SELECT session, max(end_ns) AS latest FROM predictions
@@ -104,11 +104,10 @@ class Sessions:
         if not self.goes_on(stream, start_ns):
             self.open(stream, start_ns, self.unsaid_origin(stream))
         current = self._current[stream]
-        late = current.awaited and start_ns - current.opened_ns > AWAIT_NS
-        if start_ns < current.opened_ns or late:  # a session's times cover what is in it
+        if start_ns < current.opened_ns:  # a session's times cover what is in it
             self._database.run_tx("session began", lambda tx: _begin(tx, current.session, start_ns))
             current.opened_ns = start_ns
-            if current.awaited:  # the clock was wrong when it was opened, or is right only now
+            if current.awaited:  # the clock was wrong when it was opened
                 current.end_ns = end_ns
         current.end_ns = max(current.end_ns, end_ns)
         current.awaited = False
@@ -119,7 +118,8 @@ class Sessions:
         current = self._current.get(stream)
         if current is None:
             return False
-        return current.awaited or abs(start_ns - current.end_ns) <= self._gap_ns
+        waits = current.awaited and start_ns - current.opened_ns <= AWAIT_NS
+        return waits or abs(start_ns - current.end_ns) <= self._gap_ns
 
     def awaits(self, stream: StreamId, at_ns: int) -> bool:
         """Whether the open session was opened by hand, and its signal begins now."""
