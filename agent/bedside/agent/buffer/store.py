@@ -223,6 +223,8 @@ class BufferStore:
         check_times(mark.start_ns, mark.end_ns)
         if mark.kind is not MarkKind.LABEL and self.sessions.awaits(mark.stream, mark.start_ns):
             return  # what was opened by hand waits for the signal behind this mark
+        if mark.kind is not MarkKind.LABEL and self.group.waiting.labels:
+            self.group.commit()  # who finds that a session has ended finds its labels
         if mark.kind is MarkKind.SESSION_OPEN:
             self.sessions.open(mark.stream, mark.start_ns, mark.origin)
         elif mark.kind is MarkKind.SESSION_CLOSE:
