@@ -24,7 +24,7 @@ from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.policy import SitePolicy
 from bedside.core.signing.envelope import DIGEST_BYTES
-from bedside.service.files import open_regular
+from bedside.service.files import open_regular, read_regular
 from bedside.service.link.errors import unexpected
 from bedside.service.logs import event
 
@@ -172,7 +172,7 @@ def _name_in(bundle: str) -> str:
     from bedside.core.bundle.manifest import decode_manifest
 
     try:
-        return decode_manifest(manifest_in(_tar(bundle).read_bytes())).name
+        return decode_manifest(manifest_in(read_regular(_tar(bundle), MAX_BLOB_BYTES))).name
     except (OSError, MalformedError):
         return Path(bundle).stem
 
