@@ -55,7 +55,7 @@ def open_regular(path: Path, max_bytes: int) -> Iterator[BufferedReader]:
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """Return all bytes of a regular file of at most `max_bytes`; raises as `open_regular`, before it reads."""
     with open_regular(path, max_bytes) as file:
-        return file.read(max_bytes)
+        return file.read(os.fstat(file.fileno()).st_size)  # a bound as such would be allocated
 
 
 def write_durable(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
