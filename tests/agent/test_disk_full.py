@@ -36,7 +36,7 @@ def small(device):
     (device.path / "agent.toml").write_text(config)
     yield device
     device.clean_up()
-    subprocess.run(["umount", str(state)], check=True)
+    subprocess.run(["umount", "--lazy", str(state)], check=True)
 
 
 class Watch:
@@ -51,6 +51,8 @@ class Watch:
             evicted = reader.counters().get("evicted-samples", 0)
             parts = [part for s in reader.sessions(WRIST) for part in reader.parts(WRIST, s.session)]
             assert reader.unreadable == 0
+        if not parts:
+            return 0, 0, 0, evicted
         samples = sum(len(part.values) for part in parts)
         ends = sorted((part.start_ns, part.start_ns + len(part.values) * 20_000_000) for part in parts)
         return ends[0][0], ends[-1][1], samples, evicted
@@ -70,8 +72,8 @@ def test_a_full_disk_costs_the_oldest_signal_and_no_decision(small) -> None:
     small.start()
     small.await_predictions()
     watch, state = Watch(small.path), small.path / "state"
+    began_ns = small.await_value(lambda: watch.look()[2], lambda samples: samples > 10_000) and watch.look()[0]
     fill(state / "filler", SPARE_BYTES)
-    began_ns = watch.look()[0]
 
     def evicted() -> int:
         with closing(BufferReader(watch.database, watch.keys)) as reader:
