@@ -87,6 +87,7 @@ def _agent() -> None:
     from bedside.agent.buffer.seal import Sealer
     from bedside.agent.cli.label_file import parse_labels
     from bedside.agent.cli.window_file import read_window
+    from bedside.agent.device_time import DeviceTime
     from bedside.agent.health.runs import RunNote
     from bedside.agent.inference.choice import Choice, Measured, read_choice
     from bedside.agent.inference.confinement import decode_job
@@ -97,7 +98,7 @@ def _agent() -> None:
     from bedside.agent.training.train import Schedule
     from bedside.core.ids import SessionId, StreamId
     from bedside.core.samples import Quality, Record
-    from bedside.service.platform import SystemEntropy
+    from bedside.service.platform import SystemClock, SystemEntropy
 
     values = np.arange(40, dtype=np.int16).reshape(20, 2)
     add("signal", "agent.buffer.codec.decode_samples", lambda data: decode_samples(data, 20, 2, "int16"),
@@ -121,6 +122,9 @@ def _agent() -> None:
         [sealer.open_row(seal_summary(sealer, summary), place)], plain, StoreError)  # fmt: skip
     add("run-note", "agent.health.runs.RunNote", on_file("runs/runs.json", lambda path: RunNote(path.parent).restarts),
         [b'{"starts":3,"clean":false}'], json)  # fmt: skip
+    add("time-note", "agent.device_time.DeviceTime",
+        on_file("time/trusted-time.json", lambda path: DeviceTime(path.parent, SystemClock()).degraded),
+        [b'{"trusted_ns":1800000000000000000}'], json)  # fmt: skip
     active = ActiveModel("0a" * 32, "0b" * 32, ("0c" * 32,))
 
     def served(path: Path) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -12,7 +12,7 @@ from bedside.agent.trusted_time import JUMP_NS, NS_PER_S, YEAR_NS, TrustedTime
 from bedside.core.clock import Clock
 from bedside.core.errors import RefusedError
 from bedside.core.unreadable import UNREADABLE
-from bedside.service.files import write_durable
+from bedside.service.files import read_regular, write_durable
 from bedside.service.logs import event
 
 _LOGGER = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ SAVE_S: Final = 3_600.0
 """Seconds between two notes: a card wears."""
 
 _NO_BOUND_NS: Final = (1 << 63) - 1
+_MAX_NOTE_BYTES: Final = 4_096
 
 
 class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,7 +32,7 @@ class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         trusted_ns: nanoseconds since 1970.
     """
 
-    trusted_ns: int
+    trusted_ns: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class DeviceTime:
@@ -109,7 +110,7 @@ class DeviceTime:
 
     def _read(self) -> int | None:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Note).trusted_ns
+            return msgspec.json.decode(read_regular(self._path, _MAX_NOTE_BYTES), type=Note).trusted_ns
         except (OSError, *UNREADABLE):  # the first run, or a note that tells nothing
             return None
 
