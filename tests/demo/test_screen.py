@@ -3,11 +3,12 @@ import io
 import numpy as np
 from rich.console import Console
 
+from bedside.agent.cli.sparks import sparkline
 from bedside.demo.board import Board
 from bedside.demo.cast import assemble
 from bedside.demo.result import Result
 from bedside.demo.screen import draw
-from bedside.demo.sparks import columns, sparkline
+from bedside.demo.sparks import columns
 from bedside.demo.stage import PlainStage, open_stage
 from bedside.proto.v1.operator_pb2 import CohortDetail, Participant, PhaseTime, RoundDetail, RoundSummary
 from bedside.service.platform import SystemClock

@@ -11,10 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from bedside.agent.cli.sparks import sparkline
 from bedside.demo.board import Board
 from bedside.demo.cast import HospitalCast
 from bedside.demo.eyes import DeviceEye
-from bedside.demo.sparks import columns, sparkline
+from bedside.demo.sparks import columns
 from bedside.proto.v1.operator_pb2 import Participant, RoundDetail
 
 PHASES: Final = ("opening", "collecting", "sealed", "voted", "answered", "opened")

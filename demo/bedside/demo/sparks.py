@@ -1,26 +1,11 @@
-"""Numbers as one line of block characters."""
+"""Counts as lines of block characters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
-
-
-def sparkline(values: npt.NDArray[np.float32], width: int) -> str:
-    """Draw a signal between its own least and largest value, `width` characters wide; empty for no signal."""
-    if not values.size:
-        return ""
-    edges = np.linspace(0, values.size, width + 1).astype(int)
-    means = [float(values[a : max(b, a + 1)].mean()) for a, b in pairwise(edges) if a < len(values)]
-    low, high = min(means), max(means)
-    span = high - low or 1.0
-    return "".join(_BLOCKS[1 + round((value - low) / span * 7)] for value in means)
 
 
 def columns(counts: Sequence[int], width: int, height: int) -> list[str]:
