@@ -43,7 +43,7 @@ from bedside.agent.naming import configured_streams
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
-from bedside.agent.sources.registry import SourceContext, build_source, typed_source
+from bedside.agent.sources.registry import ReplayConfig, SerialConfig, SourceContext, build_source, typed_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.agent.windows.retention import Retention, RetentionRules
@@ -119,6 +119,7 @@ class Agent:
         self._reader = BufferReader(database, keys)
         self._open_reader = lambda: BufferReader(database, keys)
         last = self._reader.last_prediction()
+        sources = [typed_source(source) for source in config.sources]
         self._alarms = AlarmDesk(config.alarms, self._buffer, clock, self._alarm_followers)
         self._pipeline = Pipeline(
             self._buffer,
@@ -128,11 +129,11 @@ class Agent:
             alarms=self._alarms,
             queue_windows=config.inference.queue_windows,
             commit_due=self._committer.flush_due,
-            sources=[typed_source(source).stream for source in config.sources],
+            sources=[source.stream for source in sources],
         )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
         self._serving = Serving(config, self._models, self._pipeline, self._policy)
-        self._supervisor = Supervisor(self._sources(), self._pipeline.consume, clock)
+        self._supervisor = Supervisor(self._built(sources), self._pipeline.consume, clock)
         self._runs = RunNote(config.state_dir)
         self._uplink = Uplink(
             directory, config, identity, self._models, clock, entropy,
@@ -271,9 +272,9 @@ class Agent:
             event(_LOGGER, "stored-time-ahead", level=logging.WARNING, stream=stream)
         return end_ns
 
-    def _sources(self) -> list[Source]:
+    def _built(self, sources: Sequence[ReplayConfig | SerialConfig]) -> list[Source]:
         context = SourceContext(self._clock, self._last_end_ns, self._directory.absolute())
-        return [build_source(typed_source(source), context) for source in self._config.sources]
+        return [build_source(source, context) for source in sources]
 
 
 class _StoredPredictions:

@@ -24,7 +24,7 @@ from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.policy import SitePolicy
 from bedside.core.signing.envelope import DIGEST_BYTES
-from bedside.service.files import open_regular, read_regular
+from bedside.service.files import open_regular
 from bedside.service.link.errors import unexpected
 from bedside.service.logs import event
 
@@ -168,11 +168,12 @@ def _tar(bundle: str) -> Path:
 
 def _name_in(bundle: str) -> str:
     """The name that a configured file gives its model, whoever signed it; the file's own where it gives none."""
-    from bedside.core.bundle.archive import manifest_in
+    from bedside.core.bundle.archive import MANIFEST_HEAD_BYTES, manifest_in
     from bedside.core.bundle.manifest import decode_manifest
 
     try:
-        return decode_manifest(manifest_in(read_regular(_tar(bundle), MAX_BLOB_BYTES))).name
+        with open_regular(_tar(bundle), MAX_BLOB_BYTES) as file:
+            return decode_manifest(manifest_in(file.read(MANIFEST_HEAD_BYTES))).name
     except (OSError, MalformedError):
         return Path(bundle).stem
 

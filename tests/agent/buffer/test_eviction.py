@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bedside.agent.buffer.derived import seal_window
 from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute
+from bedside.agent.buffer.inspection import describe
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Explanation, Moments, Prediction, StoredWindow, Summary
 from bedside.agent.buffer.seal import Sealer
@@ -46,8 +47,10 @@ def seconds(path: Path, stream: StreamId) -> list[int]:
 
 
 def counters(path: Path) -> dict[StreamId, dict[str, int]]:
-    with closing(BufferReader(path, KEY)) as reader:
-        return reader.counters_by_stream()
+    found: dict[StreamId, dict[str, int]] = {}
+    for row in describe(path)["counters"]:
+        found.setdefault(row["stream"], {})[row["counter"]] = row["value"]
+    return found
 
 
 def test_signal_of_a_lower_priority_goes_first_and_the_oldest_of_it(tmp_path) -> None:
@@ -243,7 +246,7 @@ def test_small_rows_of_a_low_priority_give_their_room_to_others(tmp_path) -> Non
     store.flush()
     with closing(BufferReader(tmp_path / "b.db", KEY)) as reader:
         kept = Counter(one.stream for one in reader.sessions() for _ in reader.parts(one.stream, one.session))
-        assert reader.counters_by_stream().keys() == set(streams[:6])
+        assert counters(tmp_path / "b.db").keys() == set(streams[:6])
     assert {kept[stream] for stream in streams[6:]} == {240}
     assert all(60 < kept[stream] < 240 for stream in streams[:6])
     store.close()
@@ -265,7 +268,7 @@ def test_on_a_full_disk_the_oldest_makes_room_for_what_is_new(tmp_path) -> None:
     with closing(BufferReader(path, KEY)) as reader:
         kept = [part.second - T0 for part in reader.parts(LOW, session)]
         assert kept == list(range(400 - len(kept), 400))
-        assert reader.counters_by_stream()[LOW]["evicted-parts"] == 400 - len(kept) > 90
+        assert counters(path)[LOW]["evicted-parts"] == 400 - len(kept) > 90
         assert len(reader.labels(session)) == 1
     for second in range(400, 500):
         say(store, LOW, second)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bedside.agent.buffer.inspection import describe
 from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.schema import MIGRATIONS, first_id
@@ -83,7 +84,7 @@ def check(path: Path) -> None:
         prediction = reader.prediction(17)
         assert prediction is not None
         assert (label.label, prediction.label, prediction.model_name) == ("n", "walk", "")
-        assert reader.counters_by_stream() == {ECG: {"evicted-parts": 3}}
+        assert describe(path)["counters"] == [{"stream": ECG, "counter": "evicted-parts", "value": 3}]
         assert reader.unreadable == 0
     for table in TAGGED:
         assert all(is_sound(row) for row in store.database.rows(f"SELECT * FROM {table}"))

@@ -262,13 +262,6 @@ class BufferReader:
         rows = self._rows("SELECT name, sum(value) AS total FROM counters GROUP BY name")
         return {str(row["name"]): int(row["total"]) for row in rows}
 
-    def counters_by_stream(self) -> dict[StreamId, dict[str, int]]:
-        """Durable counters by stream and name, summed over sessions; those of no stream under an empty one."""
-        found: dict[StreamId, dict[str, int]] = {}
-        for row in self._rows("SELECT stream, name, sum(value) AS total FROM counters GROUP BY stream, name"):
-            found.setdefault(StreamId(row["stream"]), {})[str(row["name"])] = int(row["total"])
-        return found
-
     def rows(self) -> dict[str, int]:
         """Number of rows per table."""
         return {table: int(self._rows(f"SELECT count(*) FROM {table}")[0][0]) for table in OF_A_SESSION}

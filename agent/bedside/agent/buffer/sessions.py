@@ -6,8 +6,9 @@ Invariants:
     * A refusal of consent outlives its session: what begins on the stream without a say of its own is not trained on
       either, after a gap, a restart, a close or an erasure, until somebody consents. Consent does not outlive its
       session: what begins without a say has at most the configured default.
-    * What arrives first belongs to the session that was opened by hand, wherever the clock stood then, and stands now.
-    * A session that was opened by hand waits for its signal: a source's own mark does not end it before that.
+    * What arrives first belongs to the session that was opened by hand, unless that waits for more than a day; one that
+      a clock ahead has opened takes it too, and its begin is put right.
+    * Until then a source's own mark does not end it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ from bedside.core.bundle.manifest import COMMITTED, MANIFEST, OPTIONAL, SIGNATUR
 from bedside.core.errors import MalformedError
 from bedside.core.ustar import BLOCK_BYTES, END, header, padding, size_of
 
+MANIFEST_HEAD_BYTES: Final = BLOCK_BYTES + MAX_MANIFEST_BYTES
+"""Bytes of a tar in which the whole manifest lies: it is the first file."""
+
 MEMBERS: Final = (MANIFEST, SIGNATURE, *COMMITTED)
 """The files of every bundle, in their order; those of `OPTIONAL` may follow."""
 
@@ -73,7 +76,7 @@ def unpack_bundle(data: bytes) -> dict[str, bytes]:
 
 
 def manifest_in(data: bytes) -> bytes:
-    """The manifest's bytes in a tar of which nothing else need be sound.
+    """The manifest's bytes in a tar, or in its first `MANIFEST_HEAD_BYTES`; nothing else of it need be sound.
 
     Raises:
         MalformedError: `bad-archive`.
