@@ -19,8 +19,8 @@ from bedside.agent.buffer.rows import Prediction, Session
 from bedside.agent.windows.cutter import Window
 from bedside.agent.windows.phase import ROUNDING_NS, nominal_ns, phase_of
 from bedside.agent.windows.resampler import half_taps, ratio_of
-from bedside.agent.windows.rpeaks import LEARNING_S, MAX_SEARCH_S
 from bedside.agent.windows.stored import (
+    behind_ns,
     cut,
     cut_records,
     restart_samples,
@@ -131,11 +131,9 @@ def _nearest(windows: Iterator[Window], start_ns: int) -> Window | None:
 
 def _onwards(reader: BufferReader, spec: WindowSpec, of: Prediction, from_ns: int) -> Iterator[Part]:
     """The parts up to where the last stage must have given the window out."""
-    ahead_s = _SLACK_S + (MAX_SEARCH_S + LEARNING_S if spec.beat is not None else 0.0)
+    end_ns = of.end_ns + behind_ns(spec)
     parts = reader.parts(of.stream, of.session, from_ns)
-    return takewhile(
-        lambda part: part.start_ns < of.end_ns + round((ahead_s + _reach_s(spec, part.rate_hz)) * NS_PER_S), parts
-    )
+    return takewhile(lambda part: part.start_ns < end_ns + round(_reach_s(spec, part.rate_hz) * NS_PER_S), parts)
 
 
 def _back_ns(spec: WindowSpec, rate_hz: float, look_back_s: float) -> int:

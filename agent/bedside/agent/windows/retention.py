@@ -30,7 +30,7 @@ from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BufferConfig
 from bedside.agent.windows.labelling import Labeller
-from bedside.agent.windows.stored import Stretches, cut, cut_records, lead_ns, starts_before, to_store
+from bedside.agent.windows.stored import Stretches, behind_ns, cut, cut_records, lead_ns, starts_before, to_store
 from bedside.agent.windows.summarising import PartSummary, RecordSummary
 from bedside.agent.windows.training import MIN_COVER
 from bedside.core.bundle.manifest import WindowSpec
@@ -43,8 +43,6 @@ _QUIET_NS: Final = 10 * NS_PER_MINUTE
 """An open session to which nothing was added for so long counts as one that ends there."""
 _ROWS: Final = 256
 _SESSIONS: Final = 4
-_AFTER_NS: Final = 2 * NS_PER_S
-"""Signal behind a window that stages may need before they give it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +190,11 @@ class _Minute:
         self._session = session
         self._border_ns = border_ns
         self._specs = specs
-        longest_ns = max((offset_ns(spec.length, spec.rate_hz) for spec in specs if not spec.fields), default=0)
-        self._end_ns = border_ns + longest_ns + _AFTER_NS
+        signal = [spec for spec in specs if not spec.fields]
+        needed_ns = max(
+            (offset_ns(spec.length, spec.rate_hz) + behind_ns(spec) for spec in signal), default=2 * NS_PER_S
+        )
+        self._end_ns = border_ns + needed_ns
         self._parts = list(reader.numbered_parts(session.stream, session.session, 0, self._end_ns))
         self._records = list(reader.numbered_records(session.stream, session.session, 0, border_ns))
         times = [part.start_ns for _, part in self._parts] + [record.time_ns for _, record in self._records]

@@ -24,12 +24,16 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session, StoredWindow
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.resampler import ratio_of
+from bedside.agent.windows.rpeaks import LEARNING_S, MAX_SEARCH_S
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.samples import Block, Record
 from bedside.core.signing import digest
 
 LEAD_S: Final = 30.0
 """Signal before the first window that counts, beside what the filter needs: the detector of beats learns from it."""
+
+BEHIND_S: Final = 2.0
+"""A part is up to a second long, and begins up to half a sample beside its nominal time; resampling looks ahead."""
 
 
 def spec_digest(spec: WindowSpec) -> bytes:
@@ -41,6 +45,11 @@ def lead_ns(spec: WindowSpec, rate_hz: float) -> int:
     """How much signal must stay before the time up to which a session has expired."""
     settle_s = LEAD_S + (spec.filter.settle_s if spec.filter is not None else 0.0)
     return math.ceil(settle_s * NS_PER_S) + offset_ns(restart_samples(spec, rate_hz), rate_hz)
+
+
+def behind_ns(spec: WindowSpec) -> int:
+    """Signal behind a window within which the last stage has given it out: a beat may be found by looking back."""
+    return round((BEHIND_S + (MAX_SEARCH_S + LEARNING_S if spec.beat is not None else 0.0)) * NS_PER_S)
 
 
 def starts_before(start_ns: int, border_ns: int, spec: WindowSpec) -> bool:
