@@ -85,9 +85,9 @@ class Loaded(Agent):
         super().__init__(*arguments)
         Loaded.running = self
 
-    def _sources(self) -> list[Source]:
+    def _built(self, sources: Any) -> list[Source]:
         vitals = [VitalSigns(number, self.seconds, self._clock) for number in range(self.record_streams)]
-        return [Noted(one, number, self.arrivals) for number, one in enumerate([*super()._sources(), *vitals])]
+        return [Noted(one, number, self.arrivals) for number, one in enumerate([*super()._built(sources), *vitals])]
 
     def ended(self) -> bool:
         """Whether every source has delivered all it has."""
@@ -111,7 +111,10 @@ async def run(directory: Path, out: Path) -> None:
     task = asyncio.create_task(
         daemon.run_agent(directory, load_agent_config(directory), clock, entropy, version("bedside"))
     )
+    deadline_s = time.monotonic() + 60
     while not Loaded.arrivals and not task.done():
+        if time.monotonic() > deadline_s:
+            raise SystemExit("no source has delivered anything within a minute")
         await asyncio.sleep(0.02)
     if task.done():
         await task
