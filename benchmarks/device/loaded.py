@@ -85,9 +85,9 @@ class Loaded(Agent):
         super().__init__(*arguments)
         Loaded.running = self
 
-    def _built(self, sources: Any) -> list[Source]:
+    def _built(self, *arguments: Any) -> list[Source]:
         vitals = [VitalSigns(number, self.seconds, self._clock) for number in range(self.record_streams)]
-        return [Noted(one, number, self.arrivals) for number, one in enumerate([*super()._built(sources), *vitals])]
+        return [Noted(one, number, self.arrivals) for number, one in enumerate([*super()._built(*arguments), *vitals])]
 
     def ended(self) -> bool:
         """Whether every source has delivered all it has."""

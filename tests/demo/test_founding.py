@@ -2,12 +2,13 @@ import socket
 import tomllib
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 from bedside.agent.config import load_agent_config
-from bedside.agent.sources.registry import ReplayConfig, SerialConfig
+from bedside.agent.sources.registry import typed_source
+from bedside.agent.sources.replay import ReplayOptions
+from bedside.agent.sources.serial_port import SerialOptions
 from bedside.core.errors import ConfigError
 from bedside.core.policy.site_policy import SitePolicy
 from bedside.demo.cast import SIGNER, Cast, assemble
@@ -45,8 +46,8 @@ def test_every_device_gets_a_configuration_that_its_agent_accepts(tmp_path: Path
 
     assert config.training.enabled == member.trains
     (source,) = config.sources
-    kind = SerialConfig if member.on_board else ReplayConfig
-    options = msgspec.convert({**source.options, "kind": source.kind, "name": source.name}, kind)
+    options = typed_source(source)
+    assert isinstance(options, SerialOptions if member.on_board else ReplayOptions)
     assert options.loop
     assert (source.kind == "serial") == member.on_board
 

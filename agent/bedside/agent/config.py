@@ -6,7 +6,7 @@ Relative paths are relative to the directory that holds the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -28,16 +28,31 @@ MAX_MIB: Final = 1 << 30
 HeartbeatDetail = Literal["minimal", "standard"]
 """How much a heartbeat tells: see `bedside.agent.health.heartbeat`."""
 
-OptionValue = str | int | float | bool | list[str | int]
+OptionValue = str | int | float | bool | list[Any] | dict[str, Any]
+"""What a source's or a sink's option may hold before its kind has looked at it."""
 
 
 class SourceConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """One input.
 
     Attributes:
-        kind: `replay`, `serial` or another kind that `bedside.agent.sources` knows.
+        kind: `replay`, `serial` or another kind, see `bedside.agent.sources.registry`.
         name: how health and logs call it; an id.
         options: what that kind of source takes; relative paths are relative to the directory of `agent.toml`.
+    """
+
+    kind: str
+    name: str
+    options: dict[str, OptionValue] = msgspec.field(default_factory=dict)
+
+
+class SinkConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One output. Without any, nothing leaves but what rounds and heartbeats send.
+
+    Attributes:
+        kind: `fhir`, `hl7`, `mqtt`, `webhook`, `csv`.
+        name: how health and logs call it; an id.
+        options: what that kind of sink takes; relative paths are relative to the directory of `agent.toml`.
     """
 
     kind: str
@@ -187,6 +202,7 @@ class AgentConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
         models: further models that serve beside it.
         heartbeat: `minimal` or `standard`.
         sources: the inputs.
+        sinks: the outputs.
         alarms: the rules of alarms.
     """
 
@@ -196,6 +212,7 @@ class AgentConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     heartbeat: HeartbeatDetail = "standard"
     models: list[ModelConfig] = msgspec.field(default_factory=list)
     sources: list[SourceConfig] = msgspec.field(default_factory=list)
+    sinks: list[SinkConfig] = msgspec.field(default_factory=list)
     alarms: list[AlarmRule] = msgspec.field(default_factory=list)
     inference: InferenceConfig = msgspec.field(default_factory=InferenceConfig)
     buffer: BufferConfig = msgspec.field(default_factory=BufferConfig)
@@ -234,11 +251,15 @@ def load_agent_config(directory: Path) -> AgentConfig:
 
 def _check(config: AgentConfig) -> None:
     names = [source.name for source in config.sources]
+    sinks = [sink.name for sink in config.sinks]
     for name in names:
         check_id(name, "source name")
+    for name in sinks:
+        check_id(name, "sink name")
     buffer = config.buffer
     rules = (
         (len(set(names)) == len(names), "two sources have the same name"),
+        (len(set(sinks)) == len(sinks), "two sinks have the same name"),
         (0 <= config.training.nice <= 19, "training.nice must be 0 to 19"),
         (64 <= config.training.memory_mib <= MAX_MIB, f"training.memory_mib must be 64 to {MAX_MIB}"),
         _positive("training.timeout_s", config.training.timeout_s, MAX_WAIT_S),

@@ -43,7 +43,8 @@ from bedside.agent.naming import configured_streams
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
-from bedside.agent.sources.registry import ReplayConfig, SerialConfig, SourceContext, build_source, typed_source
+from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceOptions
+from bedside.agent.sources.registry import build_source, typed_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.uplink import Uplink
 from bedside.agent.windows.retention import Retention, RetentionRules
@@ -119,7 +120,7 @@ class Agent:
         self._reader = BufferReader(database, keys)
         self._open_reader = lambda: BufferReader(database, keys)
         last = self._reader.last_prediction()
-        sources = [typed_source(source) for source in config.sources]
+        options = [typed_source(source) for source in config.sources]
         self._alarms = AlarmDesk(config.alarms, self._buffer, clock, self._alarm_followers)
         self._pipeline = Pipeline(
             self._buffer,
@@ -129,11 +130,12 @@ class Agent:
             alarms=self._alarms,
             queue_windows=config.inference.queue_windows,
             commit_due=self._committer.flush_due,
-            sources=[source.stream for source in sources],
+            sources=[stream for one in options for stream in one.streams()],
         )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
         self._serving = Serving(config, self._models, self._pipeline, self._policy)
-        self._supervisor = Supervisor(self._built(sources), self._pipeline.consume, clock)
+        gauges = {source.name: SourceGauge() for source in config.sources}
+        self._supervisor = Supervisor(self._built(options, gauges), self._pipeline.consume, clock, gauges=gauges)
         self._runs = RunNote(config.state_dir)
         self._uplink = Uplink(
             directory, config, identity, self._models, clock, entropy,
@@ -272,9 +274,16 @@ class Agent:
             event(_LOGGER, "stored-time-ahead", level=logging.WARNING, stream=stream)
         return end_ns
 
-    def _built(self, sources: Sequence[ReplayConfig | SerialConfig]) -> list[Source]:
-        context = SourceContext(self._clock, self._last_end_ns, self._directory.absolute())
-        return [build_source(source, context) for source in sources]
+    def _built(self, options: Sequence[SourceOptions], gauges: Mapping[str, SourceGauge]) -> list[Source]:
+        directory = self._directory.absolute()
+        return [
+            build_source(
+                source.kind,
+                its,
+                SourceContext(self._clock, self._last_end_ns, directory, self._committer.durable, gauges[source.name]),
+            )
+            for source, its in zip(self._config.sources, options, strict=True)
+        ]
 
 
 class _StoredPredictions:

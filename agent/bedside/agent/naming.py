@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bedside.agent.sources.registry import typed_source
 from bedside.core.errors import BedsideError, ProtocolError
 from bedside.core.ids import StreamId, check_id
 from bedside.service.text import bounded
@@ -47,8 +48,12 @@ def find_session(reader: BufferReader, name: str) -> Session:
 
 
 def configured_streams(config: AgentConfig) -> frozenset[str]:
-    """Streams that `agent.toml` names: of its sources, of its models, and of what it keeps differently."""
-    of_sources = {str(source.options.get("stream", "")) for source in config.sources}
+    """Streams that `agent.toml` names: of its sources, of its models, and of what it keeps differently.
+
+    Raises:
+        ConfigError: `source-config`.
+    """
+    of_sources = {stream for source in config.sources for stream in typed_source(source).streams()}
     of_models = {stream for model in config.models for stream in model.streams}
     return frozenset((of_sources | of_models | {one.stream for one in config.buffer.streams}) - {""})
 

@@ -36,7 +36,7 @@ from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark, MarkKind, Record
+from bedside.core.samples import Block, Event, Mark, MarkKind, Record, Unmapped
 from bedside.service.logs import event
 
 Kept = TypeVar("Kept", Block, Record)
@@ -179,12 +179,14 @@ class Pipeline:
             msgspec.structs.replace(slot.window, stream=name) for slot in self._slots.values() for name in slot.cutters
         ]
 
-    def consume(self, arrived: Block | Record | Mark) -> None:
+    def consume(self, arrived: Event) -> None:
         """Take one event of a source."""
         if isinstance(arrived, Block):
             self._take_block(arrived)
         elif isinstance(arrived, Mark):
             self._take_mark(arrived)
+        elif isinstance(arrived, Unmapped):
+            self._buffer.quarantine(arrived)
         else:
             self._take_record(arrived)
 

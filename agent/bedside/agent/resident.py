@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from bedside.agent.config import AgentConfig
 
 _OPENSSL: Final = ("ssl", "_ssl", "_hashlib")
 """asyncio and hashlib go on without them: hashlib has algorithms of its own."""
+_LOCAL_KINDS: Final = frozenset({"replay", "serial", "csv", "wfdb", "edf", "ivy450c", "iio"})
+"""Sources that speak to no network."""
 
 
 def become_resident(directory: Path, version: str, *, debug: bool) -> NoReturn:
@@ -32,14 +37,16 @@ def become_resident(directory: Path, version: str, *, debug: bool) -> NoReturn:
     os.execve(sys.executable, command, environment)  # noqa: S606 - there is no shell, and a list of our own words
 
 
+def speaks_tls(config: AgentConfig) -> bool:
+    """Whether a source or a sink may want Python's OpenSSL."""
+    return bool(config.sinks) or not {source.kind for source in config.sources} <= _LOCAL_KINDS
+
+
 def main(directory: Path, version: str) -> int:
     """Run the agent until it is told to stop; returns the exit status."""
     for module in _OPENSSL:
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # how a module is said not to be there
-    import asyncio
-
     from bedside.agent.config import load_agent_config
-    from bedside.agent.daemon import run_agent
     from bedside.service.failures import DEBUG_VARIABLE, INTERRUPTED_STATUS, report_failure
     from bedside.service.logs import setup_logging
     from bedside.service.platform import SystemClock, SystemEntropy
@@ -48,6 +55,12 @@ def main(directory: Path, version: str) -> int:
     degrade(sys.stdout, sys.stderr)
     try:
         config = load_agent_config(directory)
+        for module in _OPENSSL if speaks_tls(config) else ():
+            del sys.modules[module]
+        import asyncio
+
+        from bedside.agent.daemon import run_agent
+
         setup_logging()
         asyncio.run(run_agent(directory, config, SystemClock(), SystemEntropy(), version))
     except KeyboardInterrupt:

@@ -98,6 +98,30 @@ class Mark:
     kind: MarkKind = MarkKind.LABEL
 
 
+@dataclass(frozen=True, slots=True)
+class Unmapped:
+    """What a source could not turn into a value; it is counted in the quarantine, and never guessed.
+
+    Attributes:
+        source: name of the source.
+        reason: why, see `bedside.core.vocabulary.reading.Reason`.
+        what: code, coding system and unit as they were sent, at most 120 characters; never a value, for a value may be
+            a patient's name.
+        time_ns: when it arrived.
+        count: of readings.
+    """
+
+    source: str
+    reason: str
+    what: str
+    time_ns: int
+    count: int = 1
+
+
+Event = Block | Record | Mark | Unmapped
+"""What a source yields."""
+
+
 def form_fault(values: Samples, rate_hz: float, unit: str, metric: str, scale: float) -> str:
     """Why no signal has this form, in one sentence; empty when some has.
 
@@ -126,5 +150,5 @@ class Source(Protocol):
 
     name: str
 
-    def events(self) -> AsyncIterator[Block | Record | Mark]:
+    def events(self) -> AsyncIterator[Event]:
         """Yield what arrives, in the order of time within a stream."""

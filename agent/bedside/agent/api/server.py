@@ -133,6 +133,21 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
     ) -> wire.Alarm:
         return self._calls.alarms.acknowledge(request)
 
+    async def ListQuarantine(
+        self, _request: wire.QuarantineQuery, context: Context[wire.QuarantineQuery, wire.QuarantineList]
+    ) -> wire.QuarantineList:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+
+    async def ClearQuarantine(
+        self, _request: wire.QuarantineQuery, context: Context[wire.QuarantineQuery, wire.QuarantineList]
+    ) -> wire.QuarantineList:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+
+    async def SendNow(
+        self, _request: wire.SendNowRequest, context: Context[wire.SendNowRequest, wire.SendNowResponse]
+    ) -> wire.SendNowResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+
 
 async def start_api(socket: Path, servicer: AgentServicer, health: Health) -> LinkServer:
     """Serve on `socket`; the caller stops the server.

@@ -9,6 +9,8 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,12 +18,14 @@ from bedside.agent.buffer.group import Batch
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.buffer.turn import PATIENCE_S, disk_hangs
 from bedside.core.clock import Clock
+from bedside.core.ids import StreamId
 
 
 class _Commit(NamedTuple):
     batch: Batch
     began_s: float
     written: Future[None]
+    awaited: list[asyncio.Future[None]]
 
 
 class Committer:
@@ -32,6 +36,7 @@ class Committer:
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._commit: _Commit | None = None
+        self._awaited: list[asyncio.Future[None]] = []
 
     @property
     def busy(self) -> bool:
@@ -52,11 +57,25 @@ class Committer:
                 self._look(self._commit)
                 return 0
             rows = self._settle(self._commit)
-        batch = self._buffer.take_batch()
+        batch = self._buffer.take_batch(now=bool(self._awaited))
         if batch is not None:
             written = self._thread.submit(self._buffer.group.write, batch)
-            self._commit = _Commit(batch, self._clock.monotonic_s(), written)
+            self._commit = _Commit(batch, self._clock.monotonic_s(), written, self._awaited)
+            self._awaited = []
+        elif not self._buffer.group.waiting:
+            _tell(self._awaited)  # somebody else has committed it
+            self._awaited = []
         return rows
+
+    async def durable(self, streams: Collection[StreamId]) -> None:
+        """Return when all that the buffer has taken of these streams until now is on the disk.
+
+        The group commit is brought forward for it, to the next `flush_due`. It does not return while the disk refuses.
+        """
+        self._buffer.close_parts(streams)
+        waiter = asyncio.get_running_loop().create_future()
+        self._awaited.append(waiter)
+        await waiter
 
     def close(self) -> None:
         """End the thread, after the buffer was closed, which commits everything."""
@@ -69,8 +88,17 @@ class Committer:
 
     def _settle(self, commit: _Commit) -> int:
         self._commit = None
+        self._awaited = commit.awaited + self._awaited  # until it is known to have succeeded
         try:
             commit.written.result()
         finally:
             rows = self._buffer.group.settle(commit.batch)
+        self._awaited = self._awaited[len(commit.awaited) :]
+        _tell(commit.awaited)
         return rows
+
+
+def _tell(awaited: list[asyncio.Future[None]]) -> None:
+    for waiter in awaited:
+        if not waiter.done():  # its source may have been ended meanwhile
+            waiter.set_result(None)

@@ -19,6 +19,7 @@ from typing import Final
 from bedside.agent.buffer.erasure import Scrubber
 from bedside.agent.buffer.eviction import Evictor, count_all, insert_label, insert_predictions
 from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.quarantine import insert_unmapped
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.room import Room
 from bedside.agent.buffer.turn import Turn
@@ -171,6 +172,7 @@ class GroupCommit:
                 dropped[label.stream, label.session, "dropped-labels"] += 1
             else:
                 insert_label(tx, label)
+        insert_unmapped(tx, waiting.unmapped.values())
         count_all(tx, dropped)
         self._evictor.make_room(tx)
 

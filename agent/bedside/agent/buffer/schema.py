@@ -128,6 +128,16 @@ MIGRATIONS: Final = (
         CREATE INDEX labels_place ON labels (session, start_ns, end_ns, label);
         """,
     ),
+    Migration(
+        "buffer-4",
+        """
+        CREATE TABLE quarantine (
+            id INTEGER PRIMARY KEY, source TEXT NOT NULL, reason TEXT NOT NULL, what TEXT NOT NULL,
+            count INTEGER NOT NULL, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
+            tag INTEGER NOT NULL DEFAULT -1);
+        CREATE UNIQUE INDEX quarantine_kind ON quarantine (source, reason, what);
+        """,
+    ),
 )
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +50,7 @@ from bedside.agent.buffer.waiting import DROPPED, part_row, record_row
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Mark, MarkKind, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record, Unmapped
 from bedside.service.logs import event
 
 Result = TypeVar("Result")
@@ -271,6 +271,10 @@ class BufferStore:
         self.group.waiting.add_prediction(replace(prediction, number=self._last_number), self._clock.monotonic_s())
         return self._last_number
 
+    def quarantine(self, unmapped: Unmapped) -> None:
+        """Count what a source could not understand; durable with a later flush."""
+        self.group.waiting.add_unmapped(unmapped, self._clock.monotonic_s())
+
     def count(self, stream: StreamId, session: str, name: str, amount: int) -> None:
         """Add to a durable counter with the next commit."""
         self.group.waiting.counts[stream, session, name] += amount
@@ -283,12 +287,19 @@ class BufferStore:
         """
         return self.group.commit() if self._is_due() else 0
 
-    def take_batch(self) -> Batch | None:
+    def take_batch(self, *, now: bool = False) -> Batch | None:
         """Where `flush_due` would commit: what it would, for `group.write` in another thread, then for `group.settle`.
 
-        None when nothing is due, and while another batch is under way.
+        None when nothing is due, and while another batch is under way. With `now`, what waits is due.
         """
-        return self.group.begin() if self._is_due() and self.group.under_way is None else None
+        is_due = self._is_due() or (now and self.group.waiting)
+        return self.group.begin() if is_due and self.group.under_way is None else None
+
+    def close_parts(self, streams: Collection[StreamId]) -> None:
+        """End the unfinished parts of these streams, so that the next commit has all of them."""
+        for joiner in (self._joiners[stream] for stream in streams if stream in self._joiners):
+            if joiner.opened_s is not None:
+                self._close_part(joiner, joiner.opened_s)
 
     def flush(self) -> int:
         """Commit everything, unfinished parts too; return the rows of raw data that are now durable.
@@ -296,9 +307,7 @@ class BufferStore:
         Raises:
             StoreError: `store-write`; everything still waits.
         """
-        for joiner in self._joiners.values():
-            if joiner.opened_s is not None:
-                self._close_part(joiner, joiner.opened_s)
+        self.close_parts(self._joiners)
         return self.group.commit()
 
     def expire(self, step: ExpiredMinute | ExpiredRows) -> bool:

@@ -35,6 +35,7 @@ TAGGED: Final = (
     "explanations",
     "alarms",
     "counters",
+    "quarantine",
 )
 """Every table of the buffer."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside.agent.buffer.part import NS_PER_S, Part, end_ns
@@ -13,6 +13,7 @@ from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.buffer.schema import ids_of
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
+from bedside.core.samples import Unmapped
 
 MAX_WAITING_BYTES: Final = 8 << 20
 """Sealed bytes held while the disk refuses: about an hour of 8 channels at 250 Hz. While a commit is under way
@@ -99,6 +100,7 @@ class Waiting:
         predictions: each with the monotonic time of its decision.
         labels: that sources said, each with the monotonic time of its arrival; the newest beyond a bound is dropped.
         counts: to be added to durable counters, by stream, session and name.
+        unmapped: to be counted in the quarantine, by source, reason and what it was.
     """
 
     def __init__(self) -> None:
@@ -108,9 +110,11 @@ class Waiting:
         self.predictions: deque[tuple[float, Prediction]] = deque()
         self.labels: deque[tuple[float, Label]] = deque()
         self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.unmapped: dict[tuple[str, str, str], Unmapped] = {}
+        self._oldest_unmapped_s: float | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._rows or self.predictions or self.labels or self.counts)
+        return bool(self._rows or self.predictions or self.labels or self.counts or self.unmapped)
 
     @property
     def rows(self) -> Sequence[SealedRow]:
@@ -123,6 +127,7 @@ class Waiting:
         oldest = [self._oldest_row_s] if self._oldest_row_s is not None else []
         oldest += [self.predictions[0][0]] if self.predictions else []
         oldest += [self.labels[0][0]] if self.labels else []
+        oldest += [self._oldest_unmapped_s] if self._oldest_unmapped_s is not None else []
         return min(oldest, default=None)
 
     def add(self, row: SealedRow) -> None:
@@ -148,6 +153,16 @@ class Waiting:
             self.labels.append((arrived_s, label))
         else:
             self.counts[label.stream, label.session, "dropped-labels"] += 1
+
+    def add_unmapped(self, unmapped: Unmapped, arrived_s: float) -> None:
+        """Let a count of the quarantine wait; those of a kind are added up."""
+        kind = (unmapped.source, unmapped.reason, unmapped.what)
+        before = self.unmapped.get(kind)
+        if before is not None:
+            unmapped = replace(unmapped, count=before.count + unmapped.count)
+        self.unmapped[kind] = unmapped
+        if self._oldest_unmapped_s is None:
+            self._oldest_unmapped_s = arrived_s
 
     def drop(self, session: SessionId) -> dict[str, int]:
         """Let go of all of a session; return how many rows by table."""
@@ -181,6 +196,8 @@ class Waiting:
         self.predictions.clear()
         self.labels.clear()
         self.counts.clear()
+        self.unmapped.clear()
+        self._oldest_unmapped_s = None
 
     def follow(self, later: Waiting) -> None:
         """Let what came later wait behind this."""
@@ -191,3 +208,5 @@ class Waiting:
             self.add_prediction(prediction, decided_s)
         for arrived_s, label in later.labels:
             self.add_label(label, arrived_s)
+        for unmapped in later.unmapped.values():
+            self.add_unmapped(unmapped, later._oldest_unmapped_s or 0.0)

@@ -5,18 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
-from typing import Final
+from typing import Annotated, Final
 
+from bedside.agent.buffer.bounds import END_NS
 from bedside.agent.buffer.part import offset_ns
+from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.marks import Annotator, track_of
 from bedside.core.clock import Clock
+from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
 from bedside.core.samples import Block, Mark, Quality
-from bedside.firmware_bridge.recording import Recording
+from bedside.firmware_bridge.recording import Recording, read_recording
 
 _EARLY_S: Final = 0.001
 """A block may come this much early: saves a timer per block at high speed."""
+
+
+class ReplayOptions(SourceOptions, frozen=True, kw_only=True):
+    """A recording."""
+
+    stream: Annotated[str, option("id of the stream")]
+    data: Annotated[str, option("recording, .npz")]
+    speed: Annotated[float, option("times real time, 0 as fast as possible")] = 1.0
+    history_s: Annotated[float, option("seconds that come at once, before")] = 0.0
+    loop: Annotated[bool, option("begin again at the end")] = False
+    start_ns: Annotated[int | None, option("time of the first sample, else now")] = None
 
 
 class ReplaySource:
@@ -115,3 +130,37 @@ class _Pace:
         if self._speed > 0:
             early_s = self._began_s + (signal_s - self._history_s) / self._speed - self._clock.monotonic_s()
         await self._sleep(early_s if early_s > _EARLY_S else 0.0)
+
+
+def _build(options: ReplayOptions, context: SourceContext) -> ReplaySource:
+    if not options.speed >= 0:
+        raise ConfigError(
+            "bad-speed", f"source {options.name}: a speed of {options.speed} is impossible", remedy="0 or more"
+        )
+    if not 0 <= options.history_s <= MAX_WAIT_S:
+        raise ConfigError(
+            "bad-history",
+            f"source {options.name}: {options.history_s} s of history are impossible",
+            remedy=f"0 to {MAX_WAIT_S}: a year",
+        )
+    if options.start_ns is not None and not 0 <= options.start_ns < END_NS:
+        raise ConfigError(
+            "bad-start",
+            f"source {options.name}: signal cannot begin at {options.start_ns} ns",
+            remedy="use nanoseconds since 1970, before April 2262",
+        )
+    stream = StreamId(options.stream)
+    return ReplaySource(
+        options.name,
+        stream,
+        read_recording(context.directory / options.data),
+        context.clock,
+        speed=options.speed,
+        history_s=options.history_s,
+        loop=options.loop,
+        start_ns=options.start_ns,
+        not_before_ns=context.last_end_ns(stream),
+    )
+
+
+KIND: Final = SourceKind(ReplayOptions, _build)

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Annotated, Final
 
-from bedside.agent.sources.marks import Annotator, Track
+from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
+from bedside.agent.sources.marks import Annotator, Track, read_track
+from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark
 from bedside.firmware_bridge.serial_source import SerialSource
+
+
+class SerialOptions(SourceOptions, frozen=True, kw_only=True):
+    """A sensor board on a serial port."""
+
+    stream: Annotated[str, option("id of the stream")]
+    port: Annotated[str, option("device file")]
+    baud: Annotated[int, option("bits per second")] = 115_200
+    board_stream: Annotated[str, option("the board's name of it, else its first")] = ""
+    channels: Annotated[tuple[int, ...], option("columns to keep, else all")] = ()
+    labels: Annotated[str, option(".npz or CSV (start_s, end_s, label) in the board's time")] = ""
+    loop: Annotated[bool, option("the board begins again where labels end")] = False
 
 
 class LabelledSerialSource:
@@ -33,3 +48,22 @@ class LabelledSerialSource:
             self._annotator = Annotator(self._track, zero_ns, "file")
             self._zero_ns = zero_ns
         return list(self._annotator.annotate(block))
+
+
+def _build(options: SerialOptions, context: SourceContext) -> LabelledSerialSource:
+    stream = StreamId(options.stream)
+    board = SerialSource(
+        options.name,
+        options.port,
+        stream,
+        context.clock,
+        board_stream=options.board_stream,
+        channels=options.channels,
+        baud=options.baud,
+        not_before_ns=context.last_end_ns(stream),
+    )
+    track = read_track(context.directory / options.labels, loop=options.loop) if options.labels else None
+    return LabelledSerialSource(board, track)
+
+
+KIND: Final = SourceKind(SerialOptions, _build)

@@ -6,16 +6,17 @@ An error of the consumer is not the source's: it ends the supervisor, so that no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from bedside.agent.sources.kind import SourceGauge
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError
 from bedside.core.limits import MAX_TEXT_CHARS
-from bedside.core.samples import Block, Mark, Record, Source
+from bedside.core.samples import Block, Event, Record, Source, Unmapped
 
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
@@ -25,7 +26,6 @@ STABLE_S: Final = 60.0
 _EVENTS_IN_A_ROW: Final = 32
 """After which the others have their turn, however many events a source has at once."""
 
-Event = Block | Record | Mark
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -44,6 +44,8 @@ class SourceHealth:
 
     Attributes:
         last_seen_ns: wall time of the last event; 0 before the first.
+        unmapped: readings that it could not turn into values.
+        gauge: what it tells of itself.
         errors: times that it failed.
         last_error: code and sentence of the last failure.
     """
@@ -56,6 +58,8 @@ class SourceHealth:
     samples: int = 0
     records: int = 0
     marks: int = 0
+    unmapped: int = 0
+    gauge: SourceGauge = field(default_factory=SourceGauge)
     errors: int = 0
     last_error: str = ""
 
@@ -73,13 +77,17 @@ class Supervisor:
         consume: Callable[[Event], None],
         clock: Clock,
         *,
+        gauges: Mapping[str, SourceGauge] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._sources = sources
         self._consume = consume
         self._clock = clock
         self._sleep = sleep
-        self.health = {source.name: SourceHealth(source.name) for source in sources}
+        known = gauges or {}
+        self.health = {
+            source.name: SourceHealth(source.name, gauge=known.get(source.name) or SourceGauge()) for source in sources
+        }
 
     async def run(self) -> None:
         """Run until every source has ended.
@@ -135,6 +143,8 @@ class Supervisor:
             health.samples += len(event.values)
         elif isinstance(event, Record):
             health.records += 1
+        elif isinstance(event, Unmapped):
+            health.unmapped += event.count
         else:
             health.marks += 1
 

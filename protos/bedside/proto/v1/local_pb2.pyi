@@ -44,6 +44,8 @@ class AgentStatus(google.protobuf.message.Message):
     OPEN_ALARMS_FIELD_NUMBER: builtins.int
     RAISED_ALARMS_FIELD_NUMBER: builtins.int
     LAST_PREDICTION_AGE_MS_FIELD_NUMBER: builtins.int
+    SOURCES_FIELD_NUMBER: builtins.int
+    SINKS_FIELD_NUMBER: builtins.int
     version: builtins.str
     site: builtins.str
     device: builtins.str
@@ -70,6 +72,10 @@ class AgentStatus(google.protobuf.message.Message):
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelStatus]: ...
     @property
     def buffer(self) -> Global___BufferStatus: ...
+    @property
+    def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SourceStatus]: ...
+    @property
+    def sinks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SinkStatus]: ...
     def __init__(
         self,
         *,
@@ -92,12 +98,246 @@ class AgentStatus(google.protobuf.message.Message):
         open_alarms: builtins.int = ...,
         raised_alarms: builtins.int = ...,
         last_prediction_age_ms: builtins.int | None = ...,
+        sources: collections.abc.Iterable[Global___SourceStatus] | None = ...,
+        sinks: collections.abc.Iterable[Global___SinkStatus] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms", "buffer", b"buffer", "last_prediction_age_ms", b"last_prediction_age_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms", "buffer", b"buffer", "components", b"components", "device", b"device", "last_prediction_age_ms", b"last_prediction_age_ms", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "models", b"models", "open_alarms", b"open_alarms", "predictions", b"predictions", "raised_alarms", b"raised_alarms", "rss_bytes", b"rss_bytes", "site", b"site", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms", "buffer", b"buffer", "components", b"components", "device", b"device", "last_prediction_age_ms", b"last_prediction_age_ms", "last_reason", b"last_reason", "last_round", b"last_round", "last_round_state", b"last_round_state", "last_task", b"last_task", "link", b"link", "model_running", b"model_running", "models", b"models", "open_alarms", b"open_alarms", "predictions", b"predictions", "raised_alarms", b"raised_alarms", "rss_bytes", b"rss_bytes", "sinks", b"sinks", "site", b"site", "sources", b"sources", "streams", b"streams", "uptime_s", b"uptime_s", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_last_prediction_age_ms", b"_last_prediction_age_ms"]) -> typing.Literal["last_prediction_age_ms"] | None: ...
 
 Global___AgentStatus: typing_extensions.TypeAlias = AgentStatus
+
+@typing.final
+class SourceStatus(google.protobuf.message.Message):
+    """Counts are since the process started."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    CONNECTED_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    LAST_SEEN_AGE_MS_FIELD_NUMBER: builtins.int
+    BLOCKS_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    MARKS_FIELD_NUMBER: builtins.int
+    UNMAPPED_FIELD_NUMBER: builtins.int
+    DROPPED_FIELD_NUMBER: builtins.int
+    DUPLICATES_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    LAST_ERROR_FIELD_NUMBER: builtins.int
+    CLOCK_OFFSET_MS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    kind: builtins.str
+    state: builtins.str
+    """"running", "waiting" (failed; it starts again), "ended"."""
+    connected: builtins.bool
+    """Whether its peer or device is there; absent where that means nothing."""
+    detail: builtins.str
+    last_seen_age_ms: builtins.int
+    blocks: builtins.int
+    samples: builtins.int
+    records: builtins.int
+    marks: builtins.int
+    unmapped: builtins.int
+    """Readings in the quarantine."""
+    dropped: builtins.int
+    duplicates: builtins.int
+    errors: builtins.int
+    last_error: builtins.str
+    clock_offset_ms: builtins.int
+    """How far the sender's clock is ahead of the device's."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        kind: builtins.str = ...,
+        state: builtins.str = ...,
+        connected: builtins.bool | None = ...,
+        detail: builtins.str = ...,
+        last_seen_age_ms: builtins.int | None = ...,
+        blocks: builtins.int = ...,
+        samples: builtins.int = ...,
+        records: builtins.int = ...,
+        marks: builtins.int = ...,
+        unmapped: builtins.int = ...,
+        dropped: builtins.int = ...,
+        duplicates: builtins.int = ...,
+        errors: builtins.int = ...,
+        last_error: builtins.str = ...,
+        clock_offset_ms: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_clock_offset_ms", b"_clock_offset_ms", "_connected", b"_connected", "_last_seen_age_ms", b"_last_seen_age_ms", "clock_offset_ms", b"clock_offset_ms", "connected", b"connected", "last_seen_age_ms", b"last_seen_age_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_clock_offset_ms", b"_clock_offset_ms", "_connected", b"_connected", "_last_seen_age_ms", b"_last_seen_age_ms", "blocks", b"blocks", "clock_offset_ms", b"clock_offset_ms", "connected", b"connected", "detail", b"detail", "dropped", b"dropped", "duplicates", b"duplicates", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_seen_age_ms", b"last_seen_age_ms", "marks", b"marks", "name", b"name", "records", b"records", "samples", b"samples", "state", b"state", "unmapped", b"unmapped"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_clock_offset_ms", b"_clock_offset_ms"]) -> typing.Literal["clock_offset_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_connected", b"_connected"]) -> typing.Literal["connected"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_last_seen_age_ms", b"_last_seen_age_ms"]) -> typing.Literal["last_seen_age_ms"] | None: ...
+
+Global___SourceStatus: typing_extensions.TypeAlias = SourceStatus
+
+@typing.final
+class SinkStatus(google.protobuf.message.Message):
+    """Counts of deliveries are durable."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    SENT_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    SKIPPED_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    LAST_ERROR_FIELD_NUMBER: builtins.int
+    LAST_SENT_AGE_MS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    kind: builtins.str
+    mode: builtins.str
+    """"continuous", "scheduled", "event", "demand"."""
+    state: builtins.str
+    """"idle", "sending", "waiting" (failed; it tries again)."""
+    sent: builtins.int
+    waiting: builtins.int
+    skipped: builtins.int
+    """Beyond the cap of its queue: the oldest were let go."""
+    errors: builtins.int
+    last_error: builtins.str
+    last_sent_age_ms: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        kind: builtins.str = ...,
+        mode: builtins.str = ...,
+        state: builtins.str = ...,
+        sent: builtins.int = ...,
+        waiting: builtins.int = ...,
+        skipped: builtins.int = ...,
+        errors: builtins.int = ...,
+        last_error: builtins.str = ...,
+        last_sent_age_ms: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms", "last_sent_age_ms", b"last_sent_age_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_sent_age_ms", b"last_sent_age_ms", "mode", b"mode", "name", b"name", "sent", b"sent", "skipped", b"skipped", "state", b"state", "waiting", b"waiting"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms"]) -> typing.Literal["last_sent_age_ms"] | None: ...
+
+Global___SinkStatus: typing_extensions.TypeAlias = SinkStatus
+
+@typing.final
+class QuarantineQuery(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """Empty means all."""
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        source: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "source", b"source"]) -> None: ...
+
+Global___QuarantineQuery: typing_extensions.TypeAlias = QuarantineQuery
+
+@typing.final
+class QuarantineList(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: builtins.int
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Quarantined]: ...
+    def __init__(
+        self,
+        *,
+        rows: collections.abc.Iterable[Global___Quarantined] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["rows", b"rows"]) -> None: ...
+
+Global___QuarantineList: typing_extensions.TypeAlias = QuarantineList
+
+@typing.final
+class Quarantined(google.protobuf.message.Message):
+    """A kind of reading that a source could not understand; never a value."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    WHAT_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    FIRST_NS_FIELD_NUMBER: builtins.int
+    LAST_NS_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    reason: builtins.str
+    what: builtins.str
+    count: builtins.int
+    first_ns: builtins.int
+    last_ns: builtins.int
+    def __init__(
+        self,
+        *,
+        source: builtins.str = ...,
+        reason: builtins.str = ...,
+        what: builtins.str = ...,
+        count: builtins.int = ...,
+        first_ns: builtins.int = ...,
+        last_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "first_ns", b"first_ns", "last_ns", b"last_ns", "reason", b"reason", "source", b"source", "what", b"what"]) -> None: ...
+
+Global___Quarantined: typing_extensions.TypeAlias = Quarantined
+
+@typing.final
+class SendNowRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SINK_FIELD_NUMBER: builtins.int
+    SINCE_NS_FIELD_NUMBER: builtins.int
+    sink: builtins.str
+    since_ns: builtins.int
+    """When present: send again what is stored from this time on, whatever was sent before."""
+    def __init__(
+        self,
+        *,
+        sink: builtins.str = ...,
+        since_ns: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_since_ns", b"_since_ns", "since_ns", b"since_ns"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_since_ns", b"_since_ns", "since_ns", b"since_ns", "sink", b"sink"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_since_ns", b"_since_ns"]) -> typing.Literal["since_ns"] | None: ...
+
+Global___SendNowRequest: typing_extensions.TypeAlias = SendNowRequest
+
+@typing.final
+class SendNowResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SENT_FIELD_NUMBER: builtins.int
+    FAILED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    sent: builtins.int
+    failed: builtins.int
+    error: builtins.str
+    """Why the first failed; empty when none did."""
+    def __init__(
+        self,
+        *,
+        sent: builtins.int = ...,
+        failed: builtins.int = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "failed", b"failed", "sent", b"sent"]) -> None: ...
+
+Global___SendNowResponse: typing_extensions.TypeAlias = SendNowResponse
 
 @typing.final
 class ModelStatus(google.protobuf.message.Message):

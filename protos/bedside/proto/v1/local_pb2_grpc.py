@@ -110,6 +110,21 @@ class AgentServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.AcknowledgeAlarmRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.FromString,
                 _registered_method=True)
+        self.ListQuarantine = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ListQuarantine',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineQuery.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineList.FromString,
+                _registered_method=True)
+        self.ClearQuarantine = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ClearQuarantine',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineQuery.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineList.FromString,
+                _registered_method=True)
+        self.SendNow = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/SendNow',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowRequest.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer(object):
@@ -210,6 +225,26 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListQuarantine(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearQuarantine(self, request, context):
+        """Removes rows, and returns them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendNow(self, request, context):
+        """Delivers now what waits for a sink, or again what is stored of a time; returns when all is delivered or has failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -287,6 +322,21 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.AcknowledgeAlarm,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.AcknowledgeAlarmRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.SerializeToString,
+            ),
+            'ListQuarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuarantine,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineQuery.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineList.SerializeToString,
+            ),
+            'ClearQuarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearQuarantine,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineQuery.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineList.SerializeToString,
+            ),
+            'SendNow': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendNow,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowRequest.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -694,6 +744,87 @@ class AgentService(object):
             '/bedside.proto.v1.AgentService/AcknowledgeAlarm',
             bedside_dot_proto_dot_v1_dot_local__pb2.AcknowledgeAlarmRequest.SerializeToString,
             bedside_dot_proto_dot_v1_dot_local__pb2.Alarm.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQuarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ListQuarantine',
+            bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineQuery.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearQuarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ClearQuarantine',
+            bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineQuery.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.QuarantineList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendNow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/SendNow',
+            bedside_dot_proto_dot_v1_dot_local__pb2.SendNowRequest.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.SendNowResponse.FromString,
             options,
             channel_credentials,
             insecure,

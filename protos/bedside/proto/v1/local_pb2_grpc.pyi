@@ -268,7 +268,55 @@ _AgentServiceAcknowledgeAlarmType = typing_extensions.TypeVar(
     ],
 )
 
-class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType, _AgentServicePredictType, _AgentServiceExplainType, _AgentServiceListSessionsType, _AgentServiceOpenSessionType, _AgentServiceCloseSessionType, _AgentServiceSetConsentType, _AgentServiceForgetSessionType, _AgentServiceListLabelsType, _AgentServiceAddLabelsType, _AgentServiceWithdrawLabelType, _AgentServiceListAlarmsType, _AgentServiceFollowAlarmsType, _AgentServiceAcknowledgeAlarmType]):
+_AgentServiceListQuarantineType = typing_extensions.TypeVar(
+    '_AgentServiceListQuarantineType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+)
+
+_AgentServiceClearQuarantineType = typing_extensions.TypeVar(
+    '_AgentServiceClearQuarantineType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+)
+
+_AgentServiceSendNowType = typing_extensions.TypeVar(
+    '_AgentServiceSendNowType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SendNowRequest,
+        bedside.proto.v1.local_pb2.SendNowResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SendNowRequest,
+        bedside.proto.v1.local_pb2.SendNowResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SendNowRequest,
+        bedside.proto.v1.local_pb2.SendNowResponse,
+    ],
+)
+
+class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType, _AgentServicePredictType, _AgentServiceExplainType, _AgentServiceListSessionsType, _AgentServiceOpenSessionType, _AgentServiceCloseSessionType, _AgentServiceSetConsentType, _AgentServiceForgetSessionType, _AgentServiceListLabelsType, _AgentServiceAddLabelsType, _AgentServiceWithdrawLabelType, _AgentServiceListAlarmsType, _AgentServiceFollowAlarmsType, _AgentServiceAcknowledgeAlarmType, _AgentServiceListQuarantineType, _AgentServiceClearQuarantineType, _AgentServiceSendNowType]):
     @typing.overload
     def __init__(self: AgentServiceStub[
         grpc.UnaryUnaryMultiCallable[
@@ -330,6 +378,18 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
             bedside.proto.v1.local_pb2.Alarm,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.QuarantineQuery,
+            bedside.proto.v1.local_pb2.QuarantineList,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.QuarantineQuery,
+            bedside.proto.v1.local_pb2.QuarantineList,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SendNowRequest,
+            bedside.proto.v1.local_pb2.SendNowResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -395,6 +455,18 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
             bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
             bedside.proto.v1.local_pb2.Alarm,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.QuarantineQuery,
+            bedside.proto.v1.local_pb2.QuarantineList,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.QuarantineQuery,
+            bedside.proto.v1.local_pb2.QuarantineList,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.SendNowRequest,
+            bedside.proto.v1.local_pb2.SendNowResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Status: _AgentServiceStatusType
@@ -431,6 +503,14 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
     """Every alarm that is open, and then each change as it is durable."""
 
     AcknowledgeAlarm: _AgentServiceAcknowledgeAlarmType
+
+    ListQuarantine: _AgentServiceListQuarantineType
+
+    ClearQuarantine: _AgentServiceClearQuarantineType
+    """Removes rows, and returns them."""
+
+    SendNow: _AgentServiceSendNowType
+    """Delivers now what waits for a sink, or again what is stored of a time; returns when all is delivered or has failed."""
 
 AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -492,6 +572,18 @@ AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
         bedside.proto.v1.local_pb2.Alarm,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.QuarantineQuery,
+        bedside.proto.v1.local_pb2.QuarantineList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.SendNowRequest,
+        bedside.proto.v1.local_pb2.SendNowResponse,
     ],
 ]
 
@@ -605,5 +697,28 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         request: bedside.proto.v1.local_pb2.AcknowledgeAlarmRequest,
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.local_pb2.Alarm, collections.abc.Awaitable[bedside.proto.v1.local_pb2.Alarm]]: ...
+
+    @abc.abstractmethod
+    def ListQuarantine(
+        self,
+        request: bedside.proto.v1.local_pb2.QuarantineQuery,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.QuarantineList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.QuarantineList]]: ...
+
+    @abc.abstractmethod
+    def ClearQuarantine(
+        self,
+        request: bedside.proto.v1.local_pb2.QuarantineQuery,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.QuarantineList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.QuarantineList]]:
+        """Removes rows, and returns them."""
+
+    @abc.abstractmethod
+    def SendNow(
+        self,
+        request: bedside.proto.v1.local_pb2.SendNowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.SendNowResponse, collections.abc.Awaitable[bedside.proto.v1.local_pb2.SendNowResponse]]:
+        """Delivers now what waits for a sink, or again what is stored of a time; returns when all is delivered or has failed."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

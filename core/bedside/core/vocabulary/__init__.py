@@ -1,0 +1,1 @@
+"""What hospital devices mean: MDC codes, UCUM units, sentinels; from a reading as sent to a value, or a reason."""
