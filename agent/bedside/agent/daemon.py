@@ -280,7 +280,14 @@ class Agent:
             build_source(
                 source.kind,
                 its,
-                SourceContext(self._clock, self._last_end_ns, directory, self._committer.durable, gauges[source.name]),
+                SourceContext(
+                    self._clock,
+                    self._last_end_ns,
+                    directory,
+                    self._committer.durable,
+                    gauges[source.name],
+                    self._config.state_dir,
+                ),
             )
             for source, its in zip(self._config.sources, options, strict=True)
         ]

@@ -70,6 +70,7 @@ class SourceContext:
         durable: returns when all that the source has yielded of these streams is on the disk. A source that
             acknowledges waits for it first; it does not return while the disk refuses.
         gauge: of this source.
+        state_dir: what must survive a restart; a source keeps its position there (see `position`).
     """
 
     clock: Clock
@@ -77,6 +78,7 @@ class SourceContext:
     directory: Path
     durable: Callable[[Collection[StreamId]], Awaitable[None]] = _at_once
     gauge: SourceGauge = field(default_factory=SourceGauge)
+    state_dir: Path = Path("state")
 
 
 @dataclass(frozen=True, slots=True)
