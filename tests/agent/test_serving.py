@@ -17,7 +17,7 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
-from bedside.agent.health.observer import SILENT_S
+from bedside.agent.health.inputs import SILENT_S
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, Slot
 from bedside.agent.sources.supervisor import SourceState
 from bedside.authoring.build import Built, build_bundle

@@ -36,6 +36,7 @@ from bedside.agent.device_time import DeviceTime
 from bedside.agent.erasure import erase_session
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
+from bedside.agent.health.inputs import SourceSetup
 from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.runs import RunNote
 from bedside.agent.inference.answers import ModelAnswers
@@ -151,6 +152,10 @@ class Agent:
             self._uplink.newest,
             self._runs,
             self._time,
+            {
+                source.name: SourceSetup(source.kind, its.streams())
+                for source, its in zip(config.sources, options, strict=True)
+            },
         )
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
 

@@ -105,8 +105,8 @@ class Unmapped:
     Attributes:
         source: name of the source.
         reason: why, see `bedside.core.vocabulary.reading.Reason`.
-        what: code, coding system and unit as they were sent, at most 120 characters; never a value, for a value may be
-            a patient's name.
+        what: code, coding system and unit as they were sent: `Reading.what`, or one word in the form of a code. Never a
+            value, for that may be a patient's name; see `bedside.core.vocabulary.reading.as_what`.
         time_ns: when it arrived.
         count: of readings.
     """

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bedside.agent.health.facts import COMPONENTS, AgentFacts, RoundFacts, StreamFacts
+from bedside.agent.health.facts import COMPONENTS, AgentFacts, RoundFacts, SourceFacts, StreamFacts
 from bedside.agent.health.heartbeat import age_step_s, build_heartbeat, stricter
 from bedside.agent.health.machine import MachineFacts
 from bedside.proto.v1.device_pb2 import COMPONENT_STATE_DEGRADED
@@ -106,3 +106,16 @@ def test_the_stricter_of_configuration_and_policy_holds() -> None:
 def test_a_round_that_was_joined_is_no_refusal() -> None:
     joined = dataclasses.replace(FACTS, round=RoundFacts("watch", 4, "dropped", True, "not-in-set", "opened without"))
     assert beat("standard", joined).last_refusal == ""
+
+
+@pytest.mark.parametrize(
+    ("failed", "heard", "step_ppm"),
+    [(0, 0, 0), (0, 900, 0), (1, 900_000, 10), (9, 991, 10_000), (500, 500, 1_000_000), (7, 0, 1_000_000)],
+)
+def test_error_rates_are_told_by_stream_and_in_steps(failed, heard, step_ppm) -> None:
+    ours = SourceFacts("board", "serial", "running", ("wrist",), blocks=heard, dropped=failed, last_error="secret")
+    other = SourceFacts("ward", "mllp", "running", ("bed",), values=1, unmapped=1)
+    facts = dataclasses.replace(FACTS, sources=[ours, other])
+    assert [stream.error_ppm for stream in beat("standard", facts).streams] == [step_ppm]
+    assert b"secret" not in beat("standard", facts).SerializeToString()
+    assert beat("minimal", facts) == beat("minimal")

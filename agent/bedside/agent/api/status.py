@@ -6,8 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.health.facts import AgentFacts, ModelFacts
-from bedside.proto.v1.local_pb2 import AgentStatus, BufferStatus, ModelStatus, StageLatency, StreamStatus
+from bedside.agent.health.facts import AgentFacts, ModelFacts, SinkFacts, SourceFacts
+from bedside.proto.v1.local_pb2 import (
+    AgentStatus,
+    BufferStatus,
+    ModelStatus,
+    SinkStatus,
+    SourceStatus,
+    StageLatency,
+    StreamStatus,
+)
 
 
 class BufferGauge:
@@ -73,6 +81,8 @@ def status_message(facts: AgentFacts, buffer: BufferStatus) -> AgentStatus:
             )
             for stream in facts.streams
         ],
+        sources=[_source_message(source) for source in facts.sources],
+        sinks=[_sink_message(sink) for sink in facts.sinks],
         models=[_model_message(model) for model in facts.models],
         buffer=buffer,
         open_alarms=facts.open_alarms,
@@ -86,6 +96,42 @@ def status_message(facts: AgentFacts, buffer: BufferStatus) -> AgentStatus:
         last_round_state=facts.round.state,
         last_reason=facts.round.reason,
         rss_bytes=facts.machine.rss_bytes,
+    )
+
+
+def _source_message(source: SourceFacts) -> SourceStatus:
+    return SourceStatus(
+        name=source.name,
+        kind=source.kind,
+        state=source.state,
+        connected=source.connected,
+        detail=source.detail,
+        last_seen_age_ms=source.last_seen_age_ms,
+        blocks=source.blocks,
+        samples=source.samples,
+        records=source.records,
+        marks=source.marks,
+        unmapped=source.unmapped,
+        dropped=source.dropped,
+        duplicates=source.duplicates,
+        errors=source.errors,
+        last_error=source.last_error,
+        clock_offset_ms=source.clock_offset_ms,
+    )
+
+
+def _sink_message(sink: SinkFacts) -> SinkStatus:
+    return SinkStatus(
+        name=sink.name,
+        kind=sink.kind,
+        mode=sink.mode,
+        state=sink.state,
+        sent=sink.sent,
+        waiting=sink.waiting,
+        skipped=sink.skipped,
+        errors=sink.errors,
+        last_error=sink.last_error,
+        last_sent_age_ms=sink.last_sent_age_ms,
     )
 
 

@@ -69,6 +69,76 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """One source since the process started.
+
+    Attributes:
+        name: from `agent.toml`.
+        kind: from `agent.toml`.
+        state: `running`, `waiting` (failed; it starts again) or `ended`.
+        streams: that it may deliver.
+        connected: whether its peer or device is there; None where that means nothing.
+        detail: what it says of itself, in a few words.
+        last_seen_age_ms: since its last event; None before the first.
+        values: in records.
+        unmapped: readings in the quarantine.
+        dropped: readings or samples that it had to let go.
+        duplicates: messages that came again and were not taken again.
+        errors: times that it failed.
+        last_error: code, sentence and remedy of the last failure, for this machine's users only.
+        clock_offset_ms: how far the sender's clock is ahead of ours; None while unknown.
+    """
+
+    name: str
+    kind: str
+    state: str
+    streams: Sequence[str] = ()
+    connected: bool | None = None
+    detail: str = ""
+    last_seen_age_ms: int | None = None
+    blocks: int = 0
+    samples: int = 0
+    records: int = 0
+    values: int = 0
+    marks: int = 0
+    unmapped: int = 0
+    dropped: int = 0
+    duplicates: int = 0
+    errors: int = 0
+    last_error: str = ""
+    clock_offset_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFacts:
+    """One sink; counts of deliveries are durable.
+
+    Attributes:
+        name: from `agent.toml`.
+        kind: from `agent.toml`.
+        mode: `continuous`, `scheduled`, `event` or `demand`.
+        state: `idle`, `sending` or `waiting` (failed; it tries again).
+        sent: deliveries that the receiver has taken.
+        waiting: deliveries in its queue.
+        skipped: beyond the cap of its queue: the oldest were let go.
+        errors: times that a delivery failed since the process started.
+        last_error: code, sentence and remedy of the last failure, for this machine's users only.
+        last_sent_age_ms: since the last delivery; None before the first.
+    """
+
+    name: str
+    kind: str
+    mode: str
+    state: str
+    sent: int = 0
+    waiting: int = 0
+    skipped: int = 0
+    errors: int = 0
+    last_error: str = ""
+    last_sent_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RoundFacts:
     """The newest plan that this device dealt with.
 
@@ -114,6 +184,8 @@ class AgentFacts:
         key_age_s: since the credential was issued; 0 without one.
         round: the newest plan.
         machine: a reading.
+        sources: in the order of `agent.toml`.
+        sinks: likewise.
     """
 
     version: str
@@ -138,6 +210,8 @@ class AgentFacts:
     key_age_s: int
     round: RoundFacts
     machine: MachineFacts
+    sources: Sequence[SourceFacts] = ()
+    sinks: Sequence[SinkFacts] = ()
 
     def component_messages(self) -> list[ComponentHealth]:
         """The components as the wire has them."""

@@ -9,9 +9,10 @@ Source: DESIGN section 8.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
-from bedside.agent.health.facts import AgentFacts
+from bedside.agent.health.facts import AgentFacts, SourceFacts
 from bedside.agent.rounds.told import told_code, told_fault
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.device_pb2 import COMPONENT_STATE_OK, ComponentHealth, Heartbeat, StreamHealth
@@ -20,6 +21,7 @@ Detail = Literal["minimal", "standard"]
 
 _AGE_STEPS_S: Final = (10, 60, 600, 3_600, 86_400)
 """Ages are told as the smallest of these that they do not exceed, or in whole days."""
+_PPM: Final = 1_000_000
 _SIZE_STEP_BYTES: Final = 1 << 20
 _MINIMAL_UPTIME_STEP_S: Final = 3_600
 
@@ -36,6 +38,17 @@ def age_step_s(age_s: float) -> int:
             return step_s
     day_s = _AGE_STEPS_S[-1]
     return -int(-age_s // day_s) * day_s
+
+
+def error_step_ppm(sources: Sequence[SourceFacts], stream: str) -> int:
+    """What failed of what the sources of a stream heard, per million, rounded up to a power of ten; 0 for nothing."""
+    ours = [source for source in sources if stream in source.streams]
+    failed = sum(source.unmapped + source.dropped for source in ours)
+    heard = sum(source.blocks + source.values for source in ours) + failed
+    step_ppm = 1
+    while failed and step_ppm * heard < failed * _PPM:
+        step_ppm *= 10
+    return step_ppm if failed else 0
 
 
 def build_heartbeat(
@@ -95,6 +108,7 @@ def _add_standard(beat: Heartbeat, facts: AgentFacts) -> None:
         StreamHealth(
             stream=stream.stream,
             last_seen_age_ms=age_step_s(stream.last_seen_age_ms / 1000) * 1000,
+            error_ppm=error_step_ppm(facts.sources, stream.stream),
             dropped_blocks=stream.dropped_blocks,
         )
         for stream in facts.streams

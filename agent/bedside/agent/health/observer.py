@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -10,11 +10,12 @@ from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.device_time import DeviceTime
-from bedside.agent.health.facts import AgentFacts, RoundFacts
+from bedside.agent.health.facts import AgentFacts, RoundFacts, SinkFacts, SourceFacts
+from bedside.agent.health.inputs import SILENT_S, SourceSetup, few, judge, source_facts
 from bedside.agent.health.machine import MachineFacts, read_machine
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline
-from bedside.agent.sources.supervisor import SourceState, Supervisor
+from bedside.agent.sources.supervisor import Supervisor
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, RefusedError, UnavailableError
 from bedside.core.signing.trust import VerifiedCredential
@@ -23,9 +24,6 @@ from bedside.service.identity import Identity
 
 if TYPE_CHECKING:
     from bedside.agent.rounds.journal import Contribution
-
-SILENT_S: Final = 10.0
-"""Seconds without a block after which a running source counts as silent."""
 
 MACHINE_INTERVAL_S: Final = 5.0
 """Seconds between two readings of the machine: they cost a few milliseconds each."""
@@ -38,15 +36,17 @@ TRUSTEE_CODES: Final = frozenset(
 _NOT_JOINED: Final = frozenset({"offered", "training", "declined"})
 """Values of `ContributionState`, whose module a device that joins no round does not load."""
 
-_SENTENCES: Final = 4
-"""Of one component at once."""
-
 _NS_PER_S: Final = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the observer looks at."""
+    """What the observer looks at.
+
+    Attributes:
+        setups: of the sources, by name.
+        sinks: tells of every sink.
+    """
 
     identity: Identity
     buffer: BufferStore
@@ -57,6 +57,8 @@ class Parts:
     newest_plan: Callable[[], Contribution | None]
     runs: RunNote
     time: DeviceTime
+    setups: Mapping[str, SourceSetup]
+    sinks: Callable[[], Sequence[SinkFacts]] = tuple
 
 
 class Observer:
@@ -97,6 +99,8 @@ class Observer:
             last_exit=parts.runs.last_exit,
             components=self._health.snapshot(),
             streams=parts.pipeline.streams(),
+            sources=self._sources(),
+            sinks=parts.sinks(),
             models=parts.pipeline.models(),
             open_alarms=open_alarms,
             raised_alarms=raised_alarms,
@@ -144,28 +148,11 @@ class Observer:
         except BedsideError:
             return None, ""
 
+    def _sources(self) -> list[SourceFacts]:
+        return source_facts(self._parts.supervisor.health.values(), self._parts.setups, self._clock.monotonic_s())
+
     def _look_at_sources(self) -> None:
-        sources = self._parts.supervisor.health.values()
-        now_s = self._clock.monotonic_s()
-        failing = [source for source in sources if source.state is SourceState.WAITING]
-        silent = [
-            source.name
-            for source in sources
-            if source.state is SourceState.RUNNING and now_s - source.last_seen_monotonic_s > SILENT_S
-        ]
-        ended = [source.name for source in sources if source.state is SourceState.ENDED]
-        over = [f"the recording of source {name} has ended" for name in ended]
-        if failing:
-            first = failing[0]
-            self._health.set("ingest", Level.FAILED, f"source {first.name} fails: {first.last_error}")
-        elif silent and now_s - self._started_s > SILENT_S:
-            self._health.set("ingest", Level.DEGRADED, f"no samples from {', '.join(silent)}")
-        elif not sources:
-            self._health.set("ingest", Level.DEGRADED, "no source is configured")
-        elif len(over) == len(sources):
-            self._health.set("ingest", Level.DEGRADED, _few(over))
-        else:
-            self._health.set("ingest", Level.OK, _few(["samples arrive", *over]))
+        self._health.set("ingest", *judge(self._sources(), self._clock.monotonic_s() - self._started_s))
 
     def _look_at_buffer(self) -> None:
         """Alarms that wait for the disk are told of here, so that what leaves the device tells of the disk alone."""
@@ -191,13 +178,13 @@ class Observer:
         in_vain = [f"model {model.name} {model.idle}" for model in models if model.idle] + unwatched
         if not models:
             self._health.set(
-                "inference", Level.DEGRADED, _few(["no model yet: it comes with the first plan", *unwatched])
+                "inference", Level.DEGRADED, few(["no model yet: it comes with the first plan", *unwatched])
             )
         elif failing:
             sentence = failing[0].error if len(models) == 1 else f"model {failing[0].name}: {failing[0].error}"
             self._health.set("inference", Level.FAILED if len(failing) == len(models) else Level.DEGRADED, sentence)
         elif in_vain:
-            self._health.set("inference", Level.DEGRADED, _few(in_vain))
+            self._health.set("inference", Level.DEGRADED, few(in_vain))
         else:
             self._health.set("inference", Level.OK, "serves")
 
@@ -221,8 +208,3 @@ class Observer:
             self._machine = read_machine(self._parts.identity.directory)
             self._machine_read_s = now_s
         return self._machine
-
-
-def _few(sentences: Sequence[str]) -> str:
-    more = f"; and {len(sentences) - _SENTENCES} more" if len(sentences) > _SENTENCES else ""
-    return "; ".join(sentences[:_SENTENCES]) + more

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 from bedside.agent.sources.kind import SourceGauge
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError
-from bedside.core.limits import MAX_TEXT_CHARS
 from bedside.core.samples import Block, Event, Record, Source, Unmapped
+from bedside.service.text import bounded
 
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
@@ -44,10 +44,11 @@ class SourceHealth:
 
     Attributes:
         last_seen_ns: wall time of the last event; 0 before the first.
+        values: in records.
         unmapped: readings that it could not turn into values.
         gauge: what it tells of itself.
         errors: times that it failed.
-        last_error: code and sentence of the last failure.
+        last_error: code, sentence and remedy of the last failure.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SourceHealth:
     blocks: int = 0
     samples: int = 0
     records: int = 0
+    values: int = 0
     marks: int = 0
     unmapped: int = 0
     gauge: SourceGauge = field(default_factory=SourceGauge)
@@ -129,6 +131,10 @@ class Supervisor:
                     return None
                 except Exception as error:  # noqa: BLE001 - a source may fail in any way; the others go on
                     return error
+                if isinstance(event, Unmapped) and event.source != source.name:
+                    event = replace(
+                        event, source=source.name
+                    )  # rows of the quarantine are bounded by what is configured
                 self._note(event, health)
                 self._consume(event)
                 taken += 1
@@ -143,6 +149,7 @@ class Supervisor:
             health.samples += len(event.values)
         elif isinstance(event, Record):
             health.records += 1
+            health.values += len(event.values)
         elif isinstance(event, Unmapped):
             health.unmapped += event.count
         else:
@@ -151,4 +158,4 @@ class Supervisor:
 
 def _describe(error: Exception) -> str:
     text = error.diagnostics() if isinstance(error, BedsideError) else f"{type(error).__name__}: {error}"
-    return text[:MAX_TEXT_CHARS]
+    return bounded(text)

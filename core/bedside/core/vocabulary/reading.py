@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,6 +10,19 @@ from typing import Final
 
 MAX_WHAT_CHARS: Final = 120
 """Characters that name a kind of reading in the quarantine: a code, its system and a unit."""
+MAX_CODE_CHARS: Final = 56
+MAX_SYSTEM_CHARS: Final = 24
+MAX_UNIT_CHARS: Final = 32
+
+_CODE_MARKS: Final = r"A-Za-z0-9_./:%#*+\-"
+_UNIT_MARKS: Final = _CODE_MARKS + r"\[\](){}'\u00b0\u00b5\u03bc"
+_HIDDEN: Final = r"\((?:no code|text of \d{1,4} characters)\)"
+_CODE: Final = re.compile(rf"[{_CODE_MARKS}]{{1,{MAX_CODE_CHARS}}}")
+_SYSTEM: Final = re.compile(rf"[{_CODE_MARKS}]{{1,{MAX_SYSTEM_CHARS}}}")
+_UNIT: Final = re.compile(rf"(?:[{_UNIT_MARKS}]|(?<=[0-9])\^){{1,{MAX_UNIT_CHARS}}}")
+_WHAT: Final = re.compile(
+    rf"(?:{_CODE.pattern}|{_HIDDEN})(?:\^(?:{_SYSTEM.pattern}|{_HIDDEN}))?(?: \[(?:{_UNIT.pattern}|{_HIDDEN})\])?"
+)
 
 
 class Reason(StrEnum):
@@ -59,8 +73,8 @@ class Reading:
     @property
     def what(self) -> str:
         """What names this kind of reading in the quarantine: never its value."""
-        system, unit = f"^{self.system}" if self.system else "", f" [{self.unit}]" if self.unit else ""
-        return shown(f"{self.code}{system}{unit}")
+        system = f"^{as_system(self.system)}" if self.system else ""
+        return as_code(self.code) + system + (f" [{as_unit(self.unit)}]" if self.unit else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +107,34 @@ def shown(text: str) -> str:
     clean = "".join(mark if mark.isprintable() else "?" for mark in text[: MAX_WHAT_CHARS + 1])
     clean = unicodedata.normalize("NFC", clean)
     return clean if len(clean) <= MAX_WHAT_CHARS else clean[: MAX_WHAT_CHARS - 1] + "\u2026"
+
+
+def as_code(text: str) -> str:
+    """Text from outside where a code should be, if it has the form of one; else how long it is.
+
+    A sloppy sender puts words there, and a patient's name is made of words: blanks, commas, carets and letters beyond
+    ASCII are in no code.
+    """
+    return text if _CODE.fullmatch(text) else _hidden(text)
+
+
+def as_system(text: str) -> str:
+    """As `as_code`, of a coding system."""
+    return text if _SYSTEM.fullmatch(text) else _hidden(text)
+
+
+def as_unit(text: str) -> str:
+    """As `as_code`, of a unit: UCUM, MDC, or what devices write."""
+    return text if _UNIT.fullmatch(text) else _hidden(text)
+
+
+def as_what(text: str) -> str:
+    """What the quarantine keeps of a `what`, whoever made it: code, `^` and system, a blank and `[unit]`.
+
+    Anything else could be anything, so that only its length is kept.
+    """
+    return text if len(text) <= MAX_WHAT_CHARS and _WHAT.fullmatch(text) else _hidden(text)
+
+
+def _hidden(text: str) -> str:
+    return f"(text of {min(len(text), 9_999)} characters)" if text else "(no code)"
