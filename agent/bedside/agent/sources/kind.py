@@ -9,14 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from bedside.agent.kinds import option as option  # sources find it here
 from bedside.core.clock import Clock
 from bedside.core.ids import StreamId
 from bedside.core.samples import Source
-
-
-def option(words: str) -> msgspec.Meta:
-    """Describe an option in a few words, as errors and the documentation list it; it goes into an `Annotated`."""
-    return msgspec.Meta(description=words)
 
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
