@@ -46,10 +46,10 @@ async def bluez(tmp_path, monkeypatch) -> AsyncIterator[FakeBluez]:
         yield fake
 
 
-def source(clock: Any = None, **options: Any) -> tuple[BleSource, SourceGauge]:
+def source(now: Any = None, **options: Any) -> tuple[BleSource, SourceGauge]:
     gauge = SourceGauge()
     config = SourceConfig(kind="ble", name="belt", options={"stream": "bed1", "profiles": ["heart_rate"], **options})
-    context = SourceContext(clock or SystemClock(), lambda _stream: 0, Path(), gauge=gauge)
+    context = SourceContext(now or SystemClock(), lambda _stream: 0, Path(), gauge=gauge)
     built = build_source("ble", typed_source(config), context)
     assert isinstance(built, BleSource)
     return built, gauge
@@ -222,7 +222,7 @@ def test_arrival_counts_where_the_device_has_no_clock_or_a_wrong_one(cuff_reads)
     assert cuff_reads(f"02 7900 4b00 5c00 {AT}", clock="arrival")[0][0].time_ns == arrived_ns
 
 
-@pytest.mark.parametrize("at", ["ea070d1a0e1e0f", "0406010101010f", "0f27010101010f"])
+@pytest.mark.parametrize("at", ["ea070d1a0e1e0f", "0406010101010f", "0f27010101010f", "ea07041a0e1e0f"])
 def test_a_time_that_no_calendar_or_column_has_is_left_out(cuff_reads, at: str) -> None:
     (left_out,), _gauge = cuff_reads(f"02 7900 4b00 5c00 {at}")
     assert (left_out.reason, left_out.count) == ("bad-time", 3)
