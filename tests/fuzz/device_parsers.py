@@ -22,6 +22,7 @@ from bedside.core.errors import (
     UnavailableError,
 )
 from bedside.core.unreadable import UNREADABLE
+from ivy_packets import LINES, packet
 
 
 def _config() -> None:
@@ -191,6 +192,16 @@ def _bluetooth() -> None:
         )])  # fmt: skip
 
 
+def _monitors() -> None:
+    from bedside.agent.formats.ivy450c import IvyDecoder, read_line
+
+    sent = packet(lines=("HR=1;72;ECG-II-DIAG;", "P2=3;;;;NO TRANSDUCER;"))
+    add("ivy450c", "agent.formats.ivy450c.IvyDecoder.feed", lambda data: IvyDecoder().feed(data),
+        [sent, sent[300:] + sent])  # fmt: skip
+    add("ivy450c-line", "agent.formats.ivy450c.read_line", lambda data: read_line(text(data)),
+        [line.encode() for line in LINES])  # fmt: skip
+
+
 def _boards() -> None:
 
     from bedside.firmware_bridge.frames import FrameParser, write_frame
@@ -223,4 +234,5 @@ _agent()
 _local()
 _children()
 _bluetooth()
+_monitors()
 _boards()
