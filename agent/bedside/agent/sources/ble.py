@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from datetime import datetime
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-from bedside.agent.buffer.bounds import END_NS
 from bedside.agent.formats.gatt import Report, decode_report
+from bedside.agent.formats.row_time import RowTime
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble_link import BleLink, Notification, Peer
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Record, Unmapped
+from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
 from bedside.core.vocabulary.reading import Reading, Reason
 from bedside.service.text import bounded
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
 
 Profile = Literal["heart_rate", "pulse_oximeter", "thermometer", "blood_pressure"]
 
@@ -65,11 +64,12 @@ class BleOptions(SourceOptions, frozen=True, kw_only=True):
 class BleSource:
     """A `Source` on one device."""
 
-    def __init__(self, options: BleOptions, context: SourceContext, zone: ZoneInfo) -> None:
+    def __init__(self, options: BleOptions, context: SourceContext) -> None:
         self.name = options.name
         self._options = options
         self._gauge = context.gauge
-        self._zone = zone
+        self._times = RowTime("iso", options.time_zone)
+        self._sender = ClockOffset()
         self._normaliser = Normaliser(options.name, options.fields)
         self._stream, self._beat_stream = (StreamId(options.streams()[place]) for place in (0, -1))
         self._beats = BeatTimes(context.last_end_ns(self._beat_stream))
@@ -79,7 +79,7 @@ class BleSource:
 
     async def events(self) -> AsyncIterator[Record | Unmapped]:
         """Yield records until the device goes away; see `BleLink.notifications` for the errors."""
-        self._gauge.clock_offset_s = None
+        self._sender, self._gauge.clock_offset_s = ClockOffset(), None
         async with aclosing(self._link.notifications()) as notifications:
             async for notification in notifications:
                 for event in self._read(notification):
@@ -119,16 +119,19 @@ class BleSource:
             if report.bad_time:
                 return None
             if report.time is not None:
-                return self._sent_ns(report.time.replace(tzinfo=self._zone).timestamp(), arrived_ns)
+                return self._sent_ns(report.time, arrived_ns)
         return None if report.stored else arrived_ns
 
-    def _sent_ns(self, sent_s: float, arrived_ns: int) -> int | None:
-        time_ns = round(sent_s) * 1_000_000_000
-        if not 0 <= time_ns < END_NS:
+    def _sent_ns(self, sent: datetime, arrived_ns: int) -> int | None:
+        try:
+            time_ns = self._times.ns(sent)
+        except MalformedError:
             return None
-        # what waited in the device looks as if its clock were behind: the newest measurement tells
-        offset_s, known_s = (time_ns - arrived_ns) / 1e9, self._gauge.clock_offset_s
-        self._gauge.clock_offset_s = offset_s if known_s is None else max(known_s, offset_s)
+        if not plausible_time(time_ns, arrived_ns):
+            return None
+        # what waited in the device looks delayed: the newest measurement tells the clocks apart
+        self._sender.observe(time_ns, arrived_ns)
+        self._gauge.clock_offset_s = -self._sender.offset_ns / 1e9
         return time_ns
 
     def _drop(self, notified: Notification) -> None:
@@ -145,7 +148,6 @@ def _count(report: Report) -> int:
 
 def _build(options: BleOptions, context: SourceContext) -> BleSource:
     from importlib.util import find_spec
-    from zoneinfo import ZoneInfo
 
     def refuse(sentence: str, remedy: str) -> ConfigError:
         return ConfigError("source-config", f"source {options.name}: {sentence}", remedy=remedy)
@@ -156,13 +158,7 @@ def _build(options: BleOptions, context: SourceContext) -> BleSource:
         raise refuse("a device has an address or a name", "give one of `address` and `device`")
     if not options.profiles:
         raise refuse("`profiles` is empty", "name what the device is")
-    try:
-        zone = ZoneInfo(options.time_zone)
-    except (ValueError, OSError) as error:
-        raise refuse(
-            f"there is no time zone {bounded(options.time_zone, 40)!r}", "use a name such as Europe/Berlin"
-        ) from error
-    return BleSource(options, context, zone)
+    return BleSource(options, context)
 
 
 KIND: Final = SourceKind(BleOptions, _build)

@@ -85,8 +85,9 @@ class BleLink:
         """
         from bleak import BleakClient
         from bleak.exc import BleakError
+        from dbus_fast.errors import DBusFastError
 
-        failures = (BleakError, OSError, EOFError)  # a time-out is an OSError
+        failures = (BleakError, DBusFastError, OSError, EOFError)  # a time-out is an OSError
         self._waiting, self._gauge.connected = asyncio.Queue(), False
         try:
             device = await self._find()

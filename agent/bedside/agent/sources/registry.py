@@ -17,6 +17,8 @@ from bedside.core.samples import Source
 ENTRY_POINTS: Final = "bedside.sources"
 
 BUILT_IN: Final = {
+    "ble": "bedside.agent.sources.ble",
+    "ivy450c": "bedside.agent.sources.ivy450c",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
 }
