@@ -17,6 +17,7 @@ from bedside.core.samples import Source
 ENTRY_POINTS: Final = "bedside.sources"
 
 BUILT_IN: Final = {
+    "csv": "bedside.agent.sources.csv_table",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
 }
