@@ -1,8 +1,8 @@
 """HL7 v2 messages in their vertical-bar form, read with bounds and without what nobody here needs.
 
 Invariants:
-    * Only the segments of `READ` are looked into. PID and what else tells of a person is skipped as bytes: it is never
-      decoded, kept or shown.
+    * Only the segments of `READ` are looked into. What else tells of a person is skipped as bytes: it is never decoded,
+      kept or shown. Of PID it is kept that it was there, for it begins what is said of another person.
     * Size and counts are checked before anything is split.
 
 Source: HL7 v2.6 chapter 2 (control; 2.5 encoding rules, 2.7 escapes, 2.14.9 MSH).
@@ -19,16 +19,19 @@ from bedside.core.errors import MalformedError
 
 READ: Final = frozenset({"MSH", "EVN", "PV1", "OBR", "OBX", "MSA", "ERR"})
 """Segments that are looked into."""
+PERSON: Final = "PID"
+"""A segment of which the name alone is kept."""
 MAX_SEGMENTS: Final = 20_000
 MAX_FIELDS: Final = 256
 """Fields of one segment: the longest of the standard has 60."""
 MAX_PARTS: Final = 65_536
 """Repetitions and components of one field: half a minute of a waveform at 2 kHz."""
 MAX_ESCAPE_CHARS: Final = 64
+NULL: Final = '""'
+"""A value that its sender deletes."""
 
 _MAX_MSH_BYTES: Final = 4_096
 _USUAL: Final = b"^~\\&"
-_NULL: Final = '""'
 
 
 class Delimiters(NamedTuple):
@@ -76,7 +79,7 @@ class Segment:
     def raw(self, number: int) -> str:
         """A field as it was sent; empty when it was not, and for the null value of two quotes."""
         value = self.fields[number] if number < len(self.fields) else ""
-        return "" if value == _NULL else value
+        return "" if value == NULL else value
 
     def repetitions(self, number: int) -> list[str]:
         """The repetitions of a field as they were sent; none of an empty field.
@@ -98,7 +101,7 @@ class Segment:
         """The components of a repetition, unescaped; a component is cut at its first subcomponent."""
         marks = self.delimiters
         parts = self._split(repetition, marks.component)
-        return ["" if part == _NULL else marks.unescape(part.split(marks.subcomponent, 1)[0]) for part in parts]
+        return ["" if part == NULL else marks.unescape(part.split(marks.subcomponent, 1)[0]) for part in parts]
 
     def text(self, number: int) -> str:
         """The first component of a field, unescaped."""
@@ -137,7 +140,7 @@ class Message:
 
     Attributes:
         header: what MSH says.
-        segments: those that are looked into, MSH first.
+        segments: those that are looked into, MSH first, and bare ones that say where another person begins.
         codec: Python's name of its character set.
         replaced: characters that were not of it.
     """
@@ -181,7 +184,8 @@ def read_message(data: bytes, charset: str = "utf-8") -> Message:
 
 
 def _is_read(line: bytes, marks: Delimiters) -> bool:
-    return line[:3].decode("latin-1") in READ and line[3:4] in (b"", marks.field.encode())
+    name = line[:3].decode("latin-1")
+    return (name in READ or name == PERSON) and line[3:4] in (b"", marks.field.encode())
 
 
 def _delimiters(line: bytes) -> Delimiters:
@@ -197,6 +201,8 @@ def _delimiters(line: bytes) -> Delimiters:
 
 
 def _segment(line: bytes, marks: Delimiters, charset: str) -> Segment:
+    if line.startswith(PERSON.encode()):
+        return Segment((PERSON,), marks)
     if line.count(marks.field.encode()) >= MAX_FIELDS:
         raise MalformedError("hl7-size", f"a segment of HL7 has more than {MAX_FIELDS} fields")
     fields = line.decode(charset, "replace").split(marks.field)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final
 
@@ -45,12 +45,7 @@ class RowTime:
                 f"there is no format of time {form[:40]!r}",
                 remedy="use iso, s, ms, us, ns, relative_s, or a pattern such as %d.%m.%Y %H:%M:%S",
             )
-        try:
-            self._zone = UTC if zone == "UTC" else zoneinfo.ZoneInfo(zone)
-        except (LookupError, OSError, ValueError) as error:
-            raise ConfigError(
-                "time-zone", f"there is no time zone {zone[:40]!r}", remedy="use an IANA name such as Europe/Berlin"
-            ) from error
+        self._zone = zone_of(zone)
         self._form = form
         self._decimal = decimal
         self._unit_ns = UNITS_NS.get("s" if form == "relative_s" else form, 0)
@@ -111,6 +106,20 @@ class RowTime:
         if early.utcoffset() != late.utcoffset():
             raise _bad_time()
         return early
+
+
+def zone_of(name: str) -> tzinfo:
+    """A time zone.
+
+    Raises:
+        ConfigError: `time-zone`.
+    """
+    try:
+        return UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
+    except (LookupError, OSError, ValueError) as error:
+        raise ConfigError(
+            "time-zone", f"there is no time zone {name[:40]!r}", remedy="use an IANA name such as Europe/Berlin"
+        ) from error
 
 
 def _bad_time() -> MalformedError:
