@@ -11,6 +11,7 @@ from typing import Final
 from bedside.agent.config import SourceConfig
 from bedside.agent.kinds import Kinds
 from bedside.agent.sources.kind import AnyKind, SourceContext, SourceKind, SourceOptions
+from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.ids import check_id
 from bedside.core.samples import Source
 
@@ -48,7 +49,18 @@ def build_source(kind: str, options: SourceOptions, context: SourceContext) -> S
     """Make the source that `options` describe; it opens no connection.
 
     Raises:
-        ConfigError: from the kind; see its `build`.
+        ConfigError: from the kind, see its `build`; `source-config` where the kind of another package fails otherwise.
         MalformedError: a file that the options name is not what it should be.
     """
-    return find_kind(kind).build(options, context)
+    try:
+        return find_kind(kind).build(options, context)
+    except BedsideError:
+        raise
+    except Exception as error:
+        if kind in BUILT_IN:
+            raise
+        raise ConfigError(
+            "source-config",
+            f"source {options.name}: its kind, {kind}, fails to make it: {type(error).__name__}: {error}",
+            remedy="check its options; repair or remove the package that brings it",
+        ) from error
