@@ -108,6 +108,13 @@ class OutgoingReader(BufferReader):
         sql = f"SELECT count(*) FROM {sort} WHERE {column} > ? AND {column} <= ?{where}"
         return int(self._run(sql, [after, upto, *parameters])[0][0])
 
+    def number_at(self, sort: Sort, selection: Selection, after: int, upto: int, place: int) -> int:
+        """The number of the row at a place of them, from 1; there are so many."""
+        column = NUMBERED[sort]
+        where, parameters = self._where(sort, selection)
+        sql = f"SELECT {column} FROM {sort} WHERE {column} > ? AND {column} <= ?{where} ORDER BY {column}"
+        return int(self._run(f"{sql} LIMIT 1 OFFSET ?", [after, upto, *parameters, place - 1])[0][0])
+
     def since(self, sort: Sort, selection: Selection, since_ns: int, after: int, limit: int) -> list[Numbered]:
         """Up to `limit` rows of a time and later, by place, above the place `after`; also those without a number."""
         where, parameters = self._where(sort, selection)
