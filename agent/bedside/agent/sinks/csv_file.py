@@ -3,7 +3,7 @@
 Invariants:
     * `send` returns when its lines are on the disk. A file that is there is only appended to, but for half a row at its
       end, which a kill has left and nobody was told of.
-    * A row that comes again after a crash is in the file once: what lies behind the first row of the first batch is known.
+    * A row that comes again after a crash is in the file once: what lies behind the first row that comes is known.
     * What is sent again on demand goes into files of its own.
 
 Source: RFC 4180.
