@@ -19,6 +19,7 @@ from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import session_message
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.sessions import SessionCalls
+from bedside.agent.api.sinks import SinkCalls
 from bedside.agent.api.status import BufferGauge, status_message
 from bedside.agent.health.facts import AgentFacts
 from bedside.proto.v1 import local_pb2 as wire
@@ -45,6 +46,7 @@ class Calls:
     sessions: SessionCalls
     labels: LabelCalls
     alarms: AlarmCalls
+    sinks: SinkCalls
 
 
 class AgentServicer(local_pb2_grpc.AgentServiceServicer):
@@ -144,9 +146,9 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
 
     async def SendNow(
-        self, _request: wire.SendNowRequest, context: Context[wire.SendNowRequest, wire.SendNowResponse]
+        self, request: wire.SendNowRequest, _context: Context[wire.SendNowRequest, wire.SendNowResponse]
     ) -> wire.SendNowResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        return await self._calls.sinks.send_now(request)
 
 
 async def start_api(socket: Path, servicer: AgentServicer, health: Health) -> LinkServer:

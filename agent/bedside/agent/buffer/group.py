@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bedside.agent.buffer.deliveries import put_deliveries
 from bedside.agent.buffer.erasure import Scrubber
 from bedside.agent.buffer.eviction import Evictor, count_all, insert_label, insert_predictions
 from bedside.agent.buffer.places import RawPlaces
@@ -173,6 +174,7 @@ class GroupCommit:
             else:
                 insert_label(tx, label)
         insert_unmapped(tx, waiting.unmapped.values())
+        put_deliveries(tx, waiting.deliveries.values())
         count_all(tx, dropped)
         self._evictor.make_room(tx)
 

@@ -35,7 +35,7 @@ from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.joiner import Joiner
 from bedside.agent.buffer.keys import Keys
-from bedside.agent.buffer.numbers import last_prediction_number, stream_number
+from bedside.agent.buffer.numbers import RecordNumbers, last_prediction_number, stream_number
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S, Part
 from bedside.agent.buffer.places import RawPlaces
@@ -79,6 +79,7 @@ class BufferStore:
         group: what waits, and how it is committed.
         quota: of what the cap does not drop.
         salvage: what happened on opening a damaged file; None when it was sound.
+        queued: numbers of the records that a sink wants.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class BufferStore:
             self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber, self.quota
         )
         self._last_number = last_prediction_number(self._database)
+        self.queued = RecordNumbers(self._database)
 
     @property
     def clock(self) -> Clock:
@@ -189,9 +191,8 @@ class BufferStore:
         session = self.sessions.of(block.stream, start_ns, end_ns)
         now_s = self._clock.monotonic_s()
         joiner = self._joiners.setdefault(block.stream, Joiner())
-        opened_s = joiner.opened_s
+        arrived_s = now_s if joiner.opened_s is None else joiner.opened_s
         for part in joiner.add(block, session, now_s):
-            arrived_s = now_s if opened_s is None else opened_s
             self._seal(part, arrived_s)
         return session
 
@@ -208,7 +209,8 @@ class BufferStore:
         session = self.sessions.of(record.stream, record.time_ns, record.time_ns)
         sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)
         now_s = self._clock.monotonic_s()
-        self.group.waiting.add(record_row(record.stream, session, record.time_ns, sealed, self._sealer.key_id, now_s))
+        key_id, number = self._sealer.key_id, self.queued.following(record.stream)
+        self.group.waiting.add(record_row(record.stream, session, record.time_ns, sealed, key_id, now_s, number))
         return session
 
     def mark(self, mark: Mark) -> None:
@@ -380,14 +382,12 @@ class BufferStore:
     def _seal(self, part: Part, arrived_s: float) -> None:
         """Let a part wait for the next commit; one that cannot be sealed is dropped and counted, and stops no other."""
         try:
-            row = part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s)
+            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this part's, and other streams wait here too
             self.count(part.stream, part.session, DROPPED["blobs"], 1)
             if part.stream not in self._unsealed:
                 self._unsealed.add(part.stream)
                 event(_LOGGER, "part-dropped", level=logging.ERROR, stream=part.stream, reason=type(error).__name__)
-            return
-        self.group.waiting.add(row)
 
     def _is_due(self) -> bool:
         """Whether something has waited for a second; ends the parts that are too old to go on waiting for samples."""

@@ -49,7 +49,9 @@ class SinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     at: Annotated[tuple[str, ...], option('scheduled: times of day, for instance ["06:00", "18:00"]')] = ()
     time_zone: Annotated[str, option("of these times, for instance Europe/Berlin")] = "UTC"
     max_waiting: Annotated[int, option("rows that may wait; beyond them the oldest are skipped and counted")] = 100_000
-    subjects: Annotated[dict[str, str], option("what a stream is called outside: a place or a device")] = {}
+    subjects: Annotated[dict[str, str], option("what a stream is called outside: a place or a device")] = msgspec.field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.sinks.schedule import Schedule
 from bedside.core.errors import ConfigError
 from bedside.core.ids import check_id
 
@@ -53,3 +54,4 @@ def check_options(options: SinkOptions, sorts: Collection[str]) -> None:
     for holds, sentence in rules:
         if not holds:
             raise ConfigError("sink-config", f"sink {options.name}: {sentence}", remedy="see docs/sinks.md")
+    Schedule(options.name, options.every_s, options.at, options.time_zone)
