@@ -7,6 +7,7 @@ from bedside.agent.cli.looking import health, models, status, streams
 from bedside.agent.cli.predictions import predict, predictions
 from bedside.agent.cli.sessions import forget, sessions
 from bedside.agent.cli.setting_up import agent
+from bedside.agent.cli.sinks import sinks
 from bedside.agent.cli.top import top
 
 for _command in (
@@ -19,6 +20,7 @@ for _command in (
     predict,
     predictions,
     sessions,
+    sinks,
     status,
     streams,
     top,
