@@ -9,6 +9,7 @@ from forms import json
 from registry import NOW_S, add
 
 from bedside.agent.formats.apdu import ApduReader
+from bedside.agent.formats.fhir import read_fhir
 from bedside.core.ids import StreamId
 from bedside.core.unreadable import UNREADABLE
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
@@ -85,3 +86,23 @@ VARIABLE: Final = bytes.fromhex(
 add("apdu", "agent.formats.apdu.ApduReader.read agent.formats.apdu_objects.read_configuration"
     " agent.formats.mder.MderCursor", _apdus,
     [b"s" + ASSOCIATION, b"s" + CONFIGURATION, b"s" + OXIMETER, b"x" + THERMOMETER, b"x" + VARIABLE])  # fmt: skip
+
+OBSERVED: Final = (
+    b'{"resourceType":"Observation","status":"final","code":{"coding":[{"system":"urn:iso:std:iso:11073:10101",'
+    b'"code":"150020"}]},"effectiveDateTime":"2026-03-01T12:00:00.5+01:00","component":[{"code":{"coding":[{"system":'
+    b'"http://loinc.org","code":"8480-6"}]},"valueQuantity":{"value":120.5,"unit":"mmHg","code":"mm[Hg]"}},{"code":{},'
+    b'"dataAbsentReason":{"coding":[{"code":"unknown"}]}}],"valueInteger":1,"valueString":"9","effectivePeriod":{"end":"x"}}'
+)
+BUNDLED: Final = (
+    b'{"resourceType":"Bundle","entry":[{"resource":'
+    + OBSERVED
+    + b'},{"resource":{"resourceType":"Patient","name":[]}}]}'
+)
+IN_XML: Final = (
+    b'<Bundle xmlns="http://hl7.org/fhir"><entry><resource><Observation><text><div xmlns="http://www.w3.org/1999/xhtml"/>'
+    b'</text><status value="final"/><code><coding><system value="http://loinc.org"/><code value="8867-4"/></coding>'
+    b'</code><effectiveInstant value="2026-03-01T12:00:00Z"/><component><code/><valueQuantity><value value="72"/>'
+    b"</valueQuantity></component></Observation></resource></entry><entry><resource><Device/></resource></entry></Bundle>"
+)
+add("fhir-json", "agent.formats.fhir.read_fhir", read_fhir, [OBSERVED, BUNDLED], json)
+add("fhir-xml", "agent.formats.fhir.read_fhir agent.formats.fhir_xml.xml_tree", read_fhir, [IN_XML])
