@@ -189,7 +189,8 @@ def _observe(observation: _Observation, delivery: Delivery) -> None:
     for part in parts:
         code, system = _coding(part.code)
         if not _has_value(part):
-            delivery.left.append(Unusable(Reason.NOT_WANTED, Reading(code, None, system).what))
+            named = system.rsplit("/", 1)[-1]  # the address of a system of codes is too long for a name
+            delivery.left.append(Unusable(Reason.NOT_WANTED, Reading(code, None, named).what))
             continue
         value, unit = _value(part)
         valid = value is not None
