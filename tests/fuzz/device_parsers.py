@@ -212,7 +212,8 @@ def _industrial_io() -> None:
         return layout.decode(rest)
 
     add("iio-scan", "agent.formats.iio.parse_form agent.formats.iio.ScanLayout.decode", scans,
-        [b"le:s16/16>>0\nbe:u12/16>>4\nle:s64/64>>0\n\n" + bytes(range(32)), b"le:s32/32X4>>0\n\n" + bytes(16)])  # fmt: skip
+        [b"le:s16/16>>0\nbe:u12/16>>4\nle:s64/64>>0\n\n" + bytes(range(32)),
+         b"le:s32/32X4>>0\n\n" + bytes(16)])  # fmt: skip
     add("iio-number", "agent.formats.iio.parse_number", lambda data: parse_number(text(data)), [b"21500\n", b"-0.061"])
 
 
