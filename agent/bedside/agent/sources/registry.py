@@ -19,9 +19,10 @@ ENTRY_POINTS: Final = "bedside.sources"
 
 BUILT_IN: Final = {
     "ble": "bedside.agent.sources.ble",
-    "ivy450c": "bedside.agent.sources.ivy450c",
     "csv": "bedside.agent.sources.csv_table",
     "edf": "bedside.agent.sources.edf",
+    "iio": "bedside.agent.sources.iio",
+    "ivy450c": "bedside.agent.sources.ivy450c",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
     "wfdb": "bedside.agent.sources.wfdb",
