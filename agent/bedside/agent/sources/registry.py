@@ -24,6 +24,7 @@ BUILT_IN: Final = {
     "edf": "bedside.agent.sources.edf",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
+    "sql": "bedside.agent.sources.sql",
     "wfdb": "bedside.agent.sources.wfdb",
 }
 """Modules by kind, as `agent.toml` names them."""
