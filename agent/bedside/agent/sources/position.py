@@ -41,19 +41,16 @@ class Position(Generic[Place]):
         self._path = context.state_dir / DIRECTORY_NAME / f"{name}.json"
         self._kind = kind
         self._context = context
-        self._latest: Place | None = None
         self._kept: Place | None = None
         self._kept_s: float | None = None
 
     def read(self) -> Place | None:
-        """The position that `keep` was told last, by this process or an earlier one; None without one.
+        """The position that was kept last; None without one.
 
         Raises:
             StoreError: `position-unreadable`: it is there, and cannot be read. To begin again in silence would deliver
                 everything twice.
         """
-        if self._latest is not None:
-            return self._latest
         try:
             self._kept = decode_position(read_regular(self._path, MAX_POSITION_BYTES), self._kind)
         except FileNotFoundError:
@@ -70,9 +67,9 @@ class Position(Generic[Place]):
         """Wait until what was yielded of `streams` is durable, then keep `place`; False while it is too early for it.
 
         Raises:
-            StoreError: `file-write`; the old position holds.
+            StoreError: `file-write`, or `not-kept` from `durable`; the old position holds, and the source, which fails
+                with it, reads again from there.
         """
-        self._latest = place
         if place == self._kept:
             return True
         now_s = self._context.clock.monotonic_s()

@@ -93,7 +93,8 @@ class SqlSource:
         self._streams = [StreamId(stream) for stream in options.streams()]
         self._position = Position(options.name, SqlPlace, context)
         self._of = _digest((options.url, options.query, options.watermark))
-        self._since = watermark_of(options.begin or _BEGINS[options.watermark_type], options.watermark_type)
+        self._begin = watermark_of(options.begin or _BEGINS[options.watermark_type], options.watermark_type)
+        self._since = self._begin
         self._seen: dict[str, Watermark] = {}
         self._catch_up = CatchUp(context.last_end_ns, (), active=False)
 
@@ -107,6 +108,7 @@ class SqlSource:
         """
         kept = await asyncio.to_thread(self._position.read)
         known = kept if kept is not None and kept.of == self._of else None
+        self._since, self._seen = self._begin, {}
         if known is not None:
             self._since = watermark_of(known.since, self._options.watermark_type)
             self._seen = dict.fromkeys(known.seen, self._since)
