@@ -42,7 +42,7 @@ def _tables() -> None:
         return parse
 
     add("csv-records", "agent.sources.csv_rows.CsvRows.read agent.formats.lines.Lines.feed", read(records),
-        [b"2026-01-02T03:04:05.5Z;60,5;97\r\n2026-01-02T03:04:06+01:00;;-999\n\"2026-01-02 03:04\";x;1e2\n"])  # fmt: skip
+        [b"2026-01-02T03:04:05.5Z;60,5;97\r\n2026-01-02T03:04:06+01:00;;-999\n\"2026-01-02 03:04\";x;1\n"])  # fmt: skip
     add("csv-waveform", "agent.sources.csv_rows.CsvRows.events", read(wave),
         [b"1767000000000,1,-2.5\n1767000000004,nan,\n1767000000900,3,4\n1767000000000,5,6"])  # fmt: skip
     add("csv-row", "agent.formats.delimited.split_row", lambda data: split_row(data, Dialect(";", ",", "cp1252")),

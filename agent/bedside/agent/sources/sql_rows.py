@@ -97,32 +97,36 @@ class RowReader:
                 )
 
     def events(self, rows: Sequence[TableRow], arrived_ns: int) -> Iterator[list[Event]]:
-        """What rows become: one list for each record, or for each row that cannot be placed.
+        """What rows become, in their order: one list for each record, or for each row that has no place.
 
         In the long form, rows of one stream and time are one record.
         """
-        groups: dict[tuple[StreamId, int, int], list[Reading]] = {}
+        groups: dict[tuple[str, int, int], list[Reading] | Unmapped] = {}
         for number, row in enumerate(rows):
-            stream = self._stream(row)
-            if stream is None:
-                yield [self._refused(Reason.UNKNOWN_PLACE, self._options.stream_column, arrived_ns)]
+            place = self._place(row)
+            if isinstance(place, Reason):
+                groups["", 0, number] = self._refused(place, arrived_ns)
                 continue
-            try:
-                time_ns = self._time.ns(row[self._options.time_column])
-            except MalformedError:
-                yield [self._refused(Reason.BAD_TIME, self._options.time_column, arrived_ns)]
-                continue
-            key = (stream, time_ns, 0 if self._options.code_column else number)
-            groups.setdefault(key, []).extend(self._readings(row))
+            alike = groups.setdefault((*place, -1 if self._options.code_column else number), [])
+            assert isinstance(alike, list)  # noqa: S101 - a stream has a name
+            alike += self._readings(row)
         for (stream, time_ns, _), readings in groups.items():
-            record, left_out = self._normaliser.record(stream, time_ns, readings, arrived_ns)
+            if isinstance(readings, Unmapped):
+                yield [readings]
+                continue
+            record, left_out = self._normaliser.record(StreamId(stream), time_ns, readings, arrived_ns)
             yield [*([record] if record is not None else []), *left_out]
 
-    def _stream(self, row: TableRow) -> StreamId | None:
-        if self._options.stream:
-            return StreamId(self._options.stream)
-        name = self._options.places.get(str(row[self._options.stream_column]))
-        return StreamId(name) if name is not None else None
+    def _place(self, row: TableRow) -> tuple[str, int] | Reason:
+        """Stream and time of a row, or why it has none."""
+        its = self._options
+        stream = its.stream or its.places.get(str(row[its.stream_column]))
+        if stream is None:
+            return Reason.UNKNOWN_PLACE
+        try:
+            return stream, self._time.ns(row[its.time_column])
+        except MalformedError:
+            return Reason.BAD_TIME
 
     def _readings(self, row: TableRow) -> list[Reading]:
         its = self._options
@@ -135,7 +139,8 @@ class RowReader:
         code, unit_text = str(row[its.code_column]), "" if unit is None else str(unit)
         return [Reading(code, _value(row[its.value_column]), its.system, unit_text)]
 
-    def _refused(self, reason: Reason, column: str, arrived_ns: int) -> Unmapped:
+    def _refused(self, reason: Reason, arrived_ns: int) -> Unmapped:
+        column = self._options.time_column if reason is Reason.BAD_TIME else self._options.stream_column
         return Unmapped(self._options.name, reason, shown(column), arrived_ns, self._per_row)
 
 
