@@ -10,6 +10,16 @@ import core_parsers
 import device_parsers
 import hl7_parsers
 import service_parsers
+import table_parsers
 from registry import PARSERS, Parser
 
-__all__ = ["PARSERS", "Parser", "clinical_parsers", "core_parsers", "device_parsers", "hl7_parsers", "service_parsers"]
+__all__ = [
+    "PARSERS",
+    "Parser",
+    "clinical_parsers",
+    "core_parsers",
+    "device_parsers",
+    "hl7_parsers",
+    "service_parsers",
+    "table_parsers",
+]

@@ -25,6 +25,7 @@ BUILT_IN: Final = {
     "ivy450c": "bedside.agent.sources.ivy450c",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
+    "sql": "bedside.agent.sources.sql",
     "wfdb": "bedside.agent.sources.wfdb",
 }
 """Modules by kind, as `agent.toml` names them."""
