@@ -22,6 +22,7 @@ BUILT_IN: Final = {
     "ivy450c": "bedside.agent.sources.ivy450c",
     "csv": "bedside.agent.sources.csv_table",
     "edf": "bedside.agent.sources.edf",
+    "mllp": "bedside.agent.sources.mllp",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
     "wfdb": "bedside.agent.sources.wfdb",
