@@ -144,13 +144,13 @@ def moments(
     by_time: dict[tuple[int, bool], Moment] = {}
     left: list[tuple[Reason, str]] = []
     for observation in observations:
+        if observation.is_description or observation.kind not in _TEXTS | {"NM", "SN"}:
+            left += [(Reason.NOT_WANTED, one.what) for one in readings_of(observation, wanted)]
+            continue
         try:
             at_ns = place(observation.time)
         except MalformedError:
             left += [(Reason.BAD_TIME, one.what) for one in readings_of(observation, wanted)]
-            continue
-        if observation.is_description or observation.kind not in _TEXTS | {"NM", "SN"}:
-            left += [(Reason.NOT_WANTED, one.what) for one in readings_of(observation, wanted)]
             continue
         simulated = not _SIMULATED.isdisjoint(observation.flags)
         moment = by_time.setdefault((at_ns, simulated), Moment(at_ns, simulated=simulated))

@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
+import msgspec
+
 from bedside.agent.formats.hl7 import Message, read_message
 from bedside.agent.formats.hl7_write import Verdict, write_ack, write_reject
 from bedside.agent.formats.mllp import MAX_MESSAGE_BYTES, frame
@@ -35,8 +37,6 @@ from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
 from bedside.core.vocabulary.reading import Reason
 from bedside.service.files import read_private
 from bedside.service.link.address import Address, parse_address
-
-import msgspec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +58,8 @@ class MllpOptions(SourceOptions, frozen=True, kw_only=True):
     waves: Annotated[dict[str, str], option("streams of that bed's waveforms, by their code")] = msgspec.field(
         default_factory=dict
     )
-    beds: Annotated[dict[str, str | Bed], option("streams by place, PV1-3 or its first components joined with ^")] = msgspec.field(
-        default_factory=dict
+    beds: Annotated[dict[str, str | Bed], option("streams by place, PV1-3 or its first components joined with ^")] = (
+        msgspec.field(default_factory=dict)
     )
     allow: Annotated[tuple[str, ...], option("networks that may connect, such as 10.0.0.0/24; else all")] = ()
     certificate: Annotated[str, option("PEM file that we show, for TLS")] = ""

@@ -45,7 +45,8 @@ class Window:
 
     def find(self, peer: str, message: bytes) -> Seen | None:
         """What was made of the same bytes; None when they are new."""
-        return self._peers.get(peer, {}).get(_digest(message))
+        messages = self._peers.get(peer)
+        return messages.get(_digest(message)) if messages is not None else None
 
     def note(self, peer: str, message: bytes, seen: Seen) -> None:
         """Remember a message, and forget the oldest beyond the bounds."""
