@@ -377,15 +377,17 @@ def test_what_is_older_than_the_last_word_or_comes_again_changes_nothing_and_is_
     assert len(marks(ward.take(evn(100), "PV1||I|ICU^3", kind="ADT^A03", **late))) == 2
 
 
-def test_a_session_begins_behind_what_is_stored_and_what_was_measured_before_is_nobodys() -> None:
-    ward = Ward(BED_3, ends={})
-    ward.ends = {"bed-3-ecg": T0 + 40 * NS}
-    ward.intake._sessions._last.update(dict.fromkeys(("bed-3", "bed-3-ecg"), (0, CLOSE)))
-    found = marks(ward.take(evn(20), "PV1||I|ICU^3", kind="ADT^A01", arrived_ns=T0 + 50 * NS))
-    assert found == [("bed-3", OPEN, 20), ("bed-3-ecg", OPEN, 40)]
-    events = ward.take("PV1||I|ICU^3", hr("61", time="20260301080019"), hr("62", time="20260301080020"))
-    assert records(events) == [("bed-3", 20, {"heart_rate": 62.0})]
-    assert left(events) == {("bad-time", "147842^MDC [264864]"): 1}
+def test_a_session_begins_behind_what_is_stored_and_signal_from_before_it_is_nobodys() -> None:
+    ward = Ward(LEADS)
+    assert len(marks(ward.take(evn(0), "PV1||I|ICU^3", kind="ADT^A03"))) == 3
+    ward.ends = {"art": T0 + 4 * NS}
+    late = {"arrived_ns": T0 + 50 * NS}
+    found = marks(ward.take(evn(2), "PV1||I|ICU^3", kind="ADT^A01", **late))
+    assert found == [("bed-3", OPEN, 2), ("lead-ii", OPEN, 2), ("art", OPEN, 4)]
+    events = ward.take(*wave(second=1), hr(time="20260301080001"), kind="ORU^W01", **late)
+    assert left(events) == {("bad-time", "131330^MDC [266418]"): 1}
+    assert records(events) == [("bed-3", 1, {"heart_rate": 61.0})], "the buffer knows whose it is"
+    assert len(ward.take(*wave(second=2), kind="ORU^W01", **late)) == 1
 
 
 def test_a_restart_goes_on_where_the_stored_sessions_are() -> None:
@@ -394,7 +396,6 @@ def test_a_restart_goes_on_where_the_stored_sessions_are() -> None:
     late = {"arrived_ns": T0 + 500 * NS}
     assert ward.take(evn(10), "PV1||I|ICU^3", kind="ADT^A01", **late) == []
     assert ward.take(evn(30), "PV1||I|ICU^4", kind="ADT^A03", **late) == []
-    assert records(ward.take("PV1||I|ICU^3", hr(time="20260301080009"))) == []
     assert marks(ward.take(evn(20), "PV1||I|ICU^3", kind="ADT^A03", **late)) == [
         *(("bed-3", CLOSE, 20), ("bed-3-ecg", CLOSE, 20))
     ]

@@ -4,7 +4,7 @@ Invariants:
     * Messages are believed in the order of what they tell, not of their arrival: one that is older than the last that
       counted changes nothing, and is counted. Nor does one that comes again.
     * A session begins behind what is stored of its stream: no sample is in two sessions.
-    * What was measured before an admission is not the admitted person's.
+    * Signal from before an admission is not the admitted person's.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class BedSessions:
         return marks
 
     def is_another(self, stream: StreamId, time_ns: int) -> bool:
-        """Whether what was measured then is of somebody who lay there before."""
+        """Whether signal of that time is of somebody who lay there before."""
         self._known(stream)
         return time_ns < self._admitted_ns.get(stream, 0)
 

@@ -3,7 +3,8 @@
 Invariants:
     * Every OBX is counted once: as values of a record, as samples of a block, as left out with a reason, or as an
       attribute of a waveform. A message without any counts as one where nothing becomes of it.
-    * What is said of a place that has no stream, or of a time before the admission, is nobody's here.
+    * What is said of a place that has no stream is nobody's here. A late record finds the person of its time in the
+      buffer; late signal has none.
 
 Source: DESIGN section 4; HL7 v2.6 chapters 3 and 7.
 """
@@ -160,9 +161,6 @@ class Intake:
         at_once, left = moments(rest, lambda text: self._here(told, text), self._rules.codes)
         told.left.update(left)
         for moment in at_once:
-            if self._sessions.is_another(stream, moment.time_ns):
-                told.left.update((Reason.BAD_TIME, reading.what) for reading in moment.readings)
-                continue
             quality = told.quality | (Quality.SIMULATED if moment.simulated else Quality.GOOD)
             record, unmapped = self._normaliser.record(
                 stream, moment.time_ns, moment.readings, told.arrived_ns, quality

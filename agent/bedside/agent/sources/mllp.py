@@ -29,7 +29,7 @@ from bedside.agent.sources.hl7_intake import Intake, Rules, Tests
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.mllp_listener import Door, Listener, Network
 from bedside.agent.sources.mllp_window import Seen, Window
-from bedside.core.errors import ConfigError, MalformedError
+from bedside.core.errors import ConfigError, MalformedError, StoreError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Event, Unmapped
 from bedside.core.vocabulary.clock_offset import ClockOffset
@@ -201,11 +201,17 @@ class MllpSource:
         return taken
 
     async def _durable(self, streams: frozenset[StreamId]) -> bool:
-        """Whether what was taken is on the disk, soon enough for a sender that waits."""
+        """Whether what was taken is on the disk, soon enough for a sender that waits.
+
+        What the disk has refused for good is forgotten here, so that it is taken when it comes again.
+        """
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._context.durable(streams)
         except TimeoutError:
+            return False
+        except (StoreError, UnavailableError):
+            self._window, self._intake = Window(), self._make_intake()
             return False
         return True
 
