@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
-from bedside.agent.formats.hl7 import Message, read_message
+from bedside.agent.formats.hl7 import Message, read_head, read_message
 from bedside.agent.formats.hl7_write import Verdict, write_ack, write_reject
 from bedside.agent.formats.mllp import MAX_MESSAGE_BYTES, frame
 from bedside.agent.formats.row_time import zone_of
@@ -168,7 +168,7 @@ class MllpSource:
         now_ns = self._context.clock.now_ns()
         message: Message | None = None
         try:
-            message = self._head(data)
+            message = read_head(data, self._charset)
             before = self._window.find(peer, data) if message.header.control_id else None
             if before is not None:
                 self._context.gauge.duplicates += 1
@@ -185,11 +185,6 @@ class MllpSource:
         if message is not None and message.header.control_id:
             self._window.note(peer, data, seen)
         return message, seen, events
-
-    def _head(self, data: bytes) -> Message:
-        """The first segment alone: whom and what to answer, whatever the others are like."""
-        head = data.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
-        return read_message(head.partition(b"\r")[0].partition(b"\n")[0], self._charset)
 
     def _hand_over(self, events: list[Event]) -> asyncio.Future[None]:
         """Give events to the consumer, come what may to their connection; done when it has taken them.

@@ -161,6 +161,13 @@ class Listener:
         connection = Connection(peer, self._clock.monotonic_s())
         self._connections.append(connection)
         connection.task = asyncio.create_task(self._talk(connection, accepted), name=f"mllp {peer}")
+        connection.task.add_done_callback(lambda _: self._forget(connection, accepted))
+
+    def _forget(self, connection: Connection, accepted: socket.socket) -> None:
+        """A connection has ended; one that was cancelled at once has not even begun."""
+        accepted.close()
+        if connection in self._connections:
+            self._connections.remove(connection)
 
     async def _talk(self, connection: Connection, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -177,9 +184,8 @@ class Listener:
         except OSError:  # of TLS and of time too: a peer that goes away, or cannot be understood, is its own affair
             pass
         finally:
-            (transport.abort if transport is not None else accepted.close)()
-            with contextlib.suppress(ValueError):
-                self._connections.remove(connection)
+            if transport is not None:
+                transport.abort()
 
     async def _converse(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
