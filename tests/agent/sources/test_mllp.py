@@ -10,7 +10,7 @@ import pytest
 
 from bedside.agent.config import SourceConfig
 from bedside.agent.sinks.mllp_client import ClientTls, MllpClient
-from bedside.agent.sources import mllp, mllp_listener
+from bedside.agent.sources import mllp_listener, mllp_source
 from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, StoreError, UnavailableError
@@ -110,13 +110,13 @@ async def test_a_message_is_acknowledged_once_it_is_on_the_disk(tmp_path) -> Non
 
 
 async def test_while_the_disk_refuses_a_sender_keeps_its_message_and_it_is_taken_once(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(mllp, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(mllp_source, "PATIENCE_S", 0.02)
     async with running(tmp_path) as ward, sender(ward.port) as send:
         ward.disk.clear()
         assert await send(message(7)) == ("AE", "7")
         assert await send(message(7)) == ("AE", "7")
         ward.disk.set()
-        monkeypatch.setattr(mllp, "PATIENCE_S", 20.0)
+        monkeypatch.setattr(mllp_source, "PATIENCE_S", 20.0)
         assert await send(message(7)) == ("AA", "7")
         assert (ward.rates(), ward.gauge.duplicates) == ([61.0], 2)
 
@@ -329,6 +329,7 @@ async def test_a_message_that_drips_is_cut_off_in_time_and_a_silent_connection_i
         dripping = asyncio.create_task(drip())
         assert await ended(reader) == b""
         dripping.cancel()
+        writer.close()
         assert ward.rates() == []
         assert await silent(message()) == ("AA", "1")
 
