@@ -299,6 +299,7 @@ class Agent:
                     self._committer.durable,
                     gauges[source.name],
                     self._config.state_dir,
+                    self._buffer.sessions.opened,
                 ),
             )
             for source, its in zip(self._config.sources, options, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bedside.agent.formats.hl7 import read_message
+from bedside.agent.formats.hl7 import read_head
 from bedside.agent.formats.hl7_ack import Acknowledgement, read_ack
 from bedside.agent.formats.mllp import MllpDecoder, frame
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
@@ -73,7 +73,7 @@ class MllpClient:
             MalformedError: it is no HL7.
             UnavailableError: `mllp-unreachable`, `mllp-unanswered`, `mllp-answer` (what came is no answer to it).
         """
-        control_id = read_message(message).header.control_id
+        control_id = read_head(message).header.control_id
         async with self._busy:
             try:
                 async with asyncio.timeout(self._timeout_s):

@@ -23,6 +23,7 @@ BUILT_IN: Final = {
     "edf": "bedside.agent.sources.edf",
     "iio": "bedside.agent.sources.iio",
     "ivy450c": "bedside.agent.sources.ivy450c",
+    "mllp": "bedside.agent.sources.mllp",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
     "sql": "bedside.agent.sources.sql",
