@@ -22,6 +22,7 @@ BUILT_IN: Final = {
     "ivy450c": "bedside.agent.sources.ivy450c",
     "csv": "bedside.agent.sources.csv_table",
     "edf": "bedside.agent.sources.edf",
+    "mqtt": "bedside.agent.sources.mqtt",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
     "wfdb": "bedside.agent.sources.wfdb",
