@@ -27,6 +27,7 @@ name = "ward"
 [sources.options]
 broker = "127.0.0.1:{port}"
 client_id = "gateway-7"
+tls = false
 {more}
 [sources.options.fields.heart_rate]
 code = "hr"

@@ -24,6 +24,10 @@ _REMEDIES: Final = {
     0x8E: "give every device a client_id of its own",
 }
 """By reason code of CONNACK and DISCONNECT."""
+_OPTIONS: Final = (
+    "use tls = true with ca, user and password or client_certificate and client_key; tls = false on this machine; or"
+    " plaintext = true where the network itself is protected"
+)
 _CAUSES: Final = {
     0x84: "it does not speak MQTT 5",
     0x85: "client_id is not valid there",
@@ -76,10 +80,11 @@ def broker_of(
     client_id: str,
     directory: Path,
     *,
-    plaintext: bool | None,
+    tls: bool,
+    plaintext: bool,
     ca: str,
-    certificate: str,
-    key: str,
+    client_certificate: str,
+    client_key: str,
     user: str,
     password: str,
 ) -> Broker:
@@ -89,10 +94,11 @@ def broker_of(
         address: `host:port`.
         client_id: 1 to 64 visible characters.
         directory: where relative paths start.
-        plaintext: True = no TLS; None = no TLS where the address is of this machine and no file of TLS is named.
+        tls: whether the connection is protected.
+        plaintext: whether it may be unprotected where it leaves this machine.
         ca: PEM file; empty = authorities of this system.
-        certificate: PEM file; empty = none.
-        key: PEM file; empty = none.
+        client_certificate: PEM file; empty = none.
+        client_key: PEM file; empty = none.
         user: empty = none.
         password: where it lies; empty = none.
 
@@ -100,18 +106,15 @@ def broker_of(
         ConfigError: `bad-address`, `mqtt-options`.
     """
     where = parse_address(address)
-    files = bool(ca or certificate or key)
-    plain = plaintext if plaintext is not None else where.is_loopback and not files
+    files = [directory / name if name else None for name in (ca, client_certificate, client_key)]
     faults = {
-        "a broker is reached over TCP": bool(where.path) or not where.port,
+        "a broker is reached at host:port": bool(where.path) or not where.port,
         "client_id is 1 to 64 visible ASCII characters": not _CLIENT_ID.fullmatch(client_id),
-        "plaintext and files of TLS contradict each other": plain and files,
-        "certificate and key belong together": bool(certificate) != bool(key),
+        f"messages would cross the network to {where} in plaintext": not (tls or plaintext or where.is_loopback),
+        "files of TLS mean nothing with tls = false": not tls and any(files),
+        "client_certificate and client_key belong together": bool(client_certificate) != bool(client_key),
         "a password needs a user": bool(password) and not user,
     }
     for fault in (fault for fault, there in faults.items() if there):
-        raise ConfigError(
-            "mqtt-options", fault, remedy="correct broker, client_id, plaintext, ca, certificate, key, user"
-        )
-    tls = None if plain else ClientTls(*(directory / name if name else None for name in (ca, certificate, key)))
-    return Broker(where, client_id, tls, user, password, directory)
+        raise ConfigError("mqtt-options", fault, remedy=_OPTIONS)
+    return Broker(where, client_id, ClientTls(*files) if tls else None, user, password, directory)

@@ -115,7 +115,7 @@ class BrokerClient(aiomqtt.Client):
         self._inbox_bytes = 0
         self._overrun = False
         self._wake = asyncio.Event()
-        self._refusal = ""
+        self._refusal: ReasonCode | None = None
 
     async def subscribe_to(self, filters: Iterable[tuple[str, int]]) -> dict[str, str]:
         """Subscribe to (filter, QoS), without what the broker retains; the reason by filter that is refused.
@@ -162,14 +162,26 @@ class BrokerClient(aiomqtt.Client):
         for number in numbers:
             self._client.ack(number, 1)
 
-    async def deliver(self, topic: str, payload: bytes) -> str:
-        """Publish at QoS 1; return when the broker has it, with its reason where it refuses, else an empty text.
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._disconnected.done()
+
+    async def deliver(self, topic: str, payload: bytes) -> ReasonCode | None:
+        """Publish at QoS 1, one at a time; return when the broker has it, or with its reason where it refuses.
 
         Raises:
             MqttError: the connection is lost, or there was no answer in time.
         """
-        self._refusal = ""
-        await self.publish(topic, payload, qos=1)
+        self._refusal = None
+        publishing = asyncio.create_task(self.publish(topic, payload, qos=1))
+        try:
+            await asyncio.wait((publishing, self._disconnected), return_when=asyncio.FIRST_COMPLETED)
+            if not publishing.done():
+                raise aiomqtt.MqttError("it was lost")
+            await publishing
+        finally:
+            publishing.cancel()
         return self._refusal
 
     def watch(self) -> None:
@@ -227,7 +239,7 @@ class BrokerClient(aiomqtt.Client):
         self, client: Paho, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
         if reason_code.is_failure:
-            self._refusal = str(reason_code)
+            self._refusal = reason_code
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
 

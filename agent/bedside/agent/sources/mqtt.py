@@ -57,10 +57,13 @@ class MqttOptions(SourceOptions, frozen=True, kw_only=True):
     broker: Annotated[str, option("host:port of the broker")]
     client_id: Annotated[str, option("names our session there: one per device")]
     topics: Annotated[dict[str, Topic], option("by topic filter: stream, places, qos, payload")]
-    plaintext: Annotated[bool | None, option("true = no TLS, which anybody on the network can read and forge")] = None
+    tls: Annotated[bool, option("whether the connection is protected")] = True
     ca: Annotated[str, option("PEM file of the broker's authority, else those of this system")] = ""
-    certificate: Annotated[str, option("PEM file of our certificate")] = ""
-    key: Annotated[str, option("PEM file of its key, of mode 0600")] = ""
+    client_certificate: Annotated[str, option("PEM file of our certificate")] = ""
+    client_key: Annotated[str, option("PEM file of its key, of mode 0600")] = ""
+    plaintext: Annotated[bool, option("allow tls = false to another machine: all on the way read and forge")] = (
+        False
+    )
     user: Annotated[str, option("name of our account")] = ""
     password: Annotated[str, option("credential:NAME, or a file of mode 0600")] = ""
     session_s: Annotated[int, option("seconds for which the broker keeps messages while we are away")] = 7 * 86_400
@@ -166,8 +169,9 @@ class MqttSource:
 def _build(options: MqttOptions, context: SourceContext) -> MqttSource:
     try:
         broker = broker_of(
-            options.broker, options.client_id, context.directory, plaintext=options.plaintext, ca=options.ca,
-            certificate=options.certificate, key=options.key, user=options.user, password=options.password,
+            options.broker, options.client_id, context.directory, tls=options.tls, plaintext=options.plaintext,
+            ca=options.ca, client_certificate=options.client_certificate, client_key=options.client_key,
+            user=options.user, password=options.password,
         )  # fmt: skip
         routes = [_route(options, text, topic) for text, topic in options.topics.items()]
         check_filters(route.filter for route in routes)
