@@ -45,6 +45,10 @@ def _config() -> None:
     options = [
         b'{"kind":"replay","name":"a","options":{"data":"x.npz","loop":true,"speed":1.5,"stream":"wrist"}}',
         b'{"kind":"serial","name":"a","options":{"channels":[1,2],"port":"/dev/ttyACM0","stream":"wrist"}}',
+        (
+            b'{"kind":"mqtt","name":"a","options":{"broker":"b:1883","client_id":"c","topics":{"w/+/v":{"stream":"v-{1}",'
+            b'"places":["b1"],"payload":{"kind":"json","values":{"hr":"v.hr"},"time":"ts"}}}}}'
+        ),
     ]
     add("source-options", "agent.sources.registry.typed_source",
         lambda data: typed_source(_json(data, agent.SourceConfig)), options, json, ConfigError)  # fmt: skip

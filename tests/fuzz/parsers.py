@@ -9,6 +9,7 @@ import clinical_parsers
 import core_parsers
 import device_parsers
 import hl7_parsers
+import mqtt_parsers
 import service_parsers
 import table_parsers
 from registry import PARSERS, Parser
@@ -20,6 +21,7 @@ __all__ = [
     "core_parsers",
     "device_parsers",
     "hl7_parsers",
+    "mqtt_parsers",
     "service_parsers",
     "table_parsers",
 ]

@@ -1,4 +1,4 @@
-"""A day of mixed traffic in a minute or two: every reading that went in is stored, counted as dropped, or in quarantine.
+"""A day of mixed traffic: each reading that went in is stored, counted as dropped, or in the quarantine.
 
 `BEDSIDE_HOURS=24` runs the whole day; without it, the first hours.
 """

@@ -24,6 +24,7 @@ BUILT_IN: Final = {
     "iio": "bedside.agent.sources.iio",
     "ivy450c": "bedside.agent.sources.ivy450c",
     "mllp": "bedside.agent.sources.mllp",
+    "mqtt": "bedside.agent.sources.mqtt",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
     "sql": "bedside.agent.sources.sql",
