@@ -26,6 +26,7 @@ from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.api.status import BufferGauge
+from bedside.agent.buffer.acknowledging import Acknowledging
 from bedside.agent.buffer.committer import Committer
 from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
@@ -285,7 +286,13 @@ class Agent:
             build_source(
                 source.kind,
                 its,
-                SourceContext(self._clock, self._last_end_ns, directory, self._committer.durable, gauges[source.name]),
+                SourceContext(
+                    self._clock,
+                    self._last_end_ns,
+                    directory,
+                    Acknowledging(self._committer, self._buffer.losses),
+                    gauges[source.name],
+                ),
             )
             for source, its in zip(self._config.sources, options, strict=True)
         ]
