@@ -34,8 +34,10 @@ class Acknowledging:
             StoreError: `not-kept`.
             UnavailableError: `agent-stops`.
         """
+        since = {stream: self._told.get(stream, self._began) for stream in streams}
+        lost = [stream for stream in streams if self._losses.has_lost(stream, since[stream])]
         await self._committer.committed(streams)
-        lost = [one for one in streams if self._losses.has_lost(one, self._told.get(one, self._began))]
+        lost += [stream for stream in streams if self._losses.has_lost(stream, since[stream])]
         self._told |= dict.fromkeys(streams, self._losses.number)
         if lost:
             raise StoreError(
