@@ -23,6 +23,7 @@ from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import prediction_messages
 from bedside.agent.api.predictions import PredictionCalls
+from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.api.status import BufferGauge
@@ -201,6 +202,7 @@ class Agent:
             ),
             LabelCalls(Labels(self._buffer, self._known_classes)),
             AlarmCalls(self._alarms, self._alarm_followers),
+            QuarantineCalls(self._buffer, self._reader),
         )
 
     def _known_classes(self) -> frozenset[str]:
