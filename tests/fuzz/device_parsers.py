@@ -22,6 +22,7 @@ from bedside.core.errors import (
     UnavailableError,
 )
 from bedside.core.unreadable import UNREADABLE
+from ivy_packets import LINES, packet
 
 
 def _config() -> None:
@@ -177,6 +178,30 @@ def _children() -> None:
         UnavailableError)  # fmt: skip
 
 
+def _bluetooth() -> None:
+    """The first byte chooses the characteristic."""
+    from bedside.agent.formats.gatt import DECODERS, decode_report
+
+    kinds = list(DECODERS)
+    add("gatt", "agent.formats.gatt.decode_report",
+        lambda data: decode_report(kinds[data[0] % len(kinds)], data[1:]) if data else None,
+        [bytes.fromhex(one) for one in (
+            "00 16485401ec02", "00 1f48003412000400030102", "01 0f62004800ea07031a0e1e0f2000000000 17f0",
+            "02 1f620048006100490063004700200000000017f0", "03 07cb0300ffea07031a0e1e0f06",
+            "04 1e79004b005c00ea07031a0e1e0f5000020200", "05 009600ff07ff07",
+        )])  # fmt: skip
+
+
+def _monitors() -> None:
+    from bedside.agent.formats.ivy450c import IvyDecoder, read_line
+
+    sent = packet(lines=("HR=1;72;ECG-II-DIAG;", "P2=3;;;;NO TRANSDUCER;"))
+    add("ivy450c", "agent.formats.ivy450c.IvyDecoder.feed", lambda data: IvyDecoder().feed(data),
+        [sent, sent[300:] + sent])  # fmt: skip
+    add("ivy450c-line", "agent.formats.ivy450c.read_line", lambda data: read_line(text(data)),
+        [line.encode() for line in LINES])  # fmt: skip
+
+
 def _boards() -> None:
 
     from bedside.firmware_bridge.frames import FrameParser, write_frame
@@ -208,4 +233,6 @@ _config()
 _agent()
 _local()
 _children()
+_bluetooth()
+_monitors()
 _boards()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import core_parsers
 import device_parsers
+import hl7_parsers
 import service_parsers
 from registry import PARSERS, Parser
 
-__all__ = ["PARSERS", "Parser", "core_parsers", "device_parsers", "service_parsers"]
+__all__ = ["PARSERS", "Parser", "core_parsers", "device_parsers", "hl7_parsers", "service_parsers"]

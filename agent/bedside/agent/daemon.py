@@ -26,6 +26,7 @@ from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
+from bedside.agent.api.sinks import SinkCalls
 from bedside.agent.api.status import BufferGauge
 from bedside.agent.buffer.acknowledging import Acknowledging
 from bedside.agent.buffer.committer import Committer
@@ -46,6 +47,7 @@ from bedside.agent.naming import configured_streams
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving import Serving
+from bedside.agent.sinks.engine import SinkEngine
 from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceOptions
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.agent.sources.supervisor import Supervisor
@@ -144,6 +146,7 @@ class Agent:
             directory, config, identity, self._models, clock, entropy,
             on_model=self._serving.take, report=self._report, observe=self._facts, detail=self._detail,
         )  # fmt: skip
+        self._sinks = SinkEngine(config, directory, self._buffer, keys, clock, entropy, identity.subject)
         parts = Parts(
             identity,
             self._buffer,
@@ -158,6 +161,7 @@ class Agent:
                 source.name: SourceSetup(source.kind, its.streams())
                 for source, its in zip(config.sources, options, strict=True)
             },
+            self._sinks.facts,
         )
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
 
@@ -172,6 +176,7 @@ class Agent:
             self._health,
         )
         self._runs.begin()
+        self._sinks.start()
         try:
             async with asyncio.TaskGroup() as tasks:
                 models = tasks.create_task(self._serving.start())
@@ -203,6 +208,7 @@ class Agent:
             LabelCalls(Labels(self._buffer, self._known_classes)),
             AlarmCalls(self._alarms, self._alarm_followers),
             QuarantineCalls(self._buffer, self._reader),
+            SinkCalls(self._sinks),
         )
 
     def _known_classes(self) -> frozenset[str]:
@@ -224,6 +230,7 @@ class Agent:
             closing.callback(self._reader.close)
             closing.callback(self._committer.close)
             closing.callback(self._buffer.close)
+            closing.push_async_callback(self._sinks.stop)
             closing.push_async_callback(self._pipeline.close, DRAIN_S)
             closing.push_async_callback(server.stop, 0.5)
 
@@ -294,6 +301,7 @@ class Agent:
                     directory,
                     Acknowledging(self._committer, self._buffer.losses),
                     gauges[source.name],
+                    self._config.state_dir,
                 ),
             )
             for source, its in zip(self._config.sources, options, strict=True)

@@ -2,7 +2,8 @@
 
 Keys: `values` (samples, channels) int16, int32 or float32; `rate_hz`; `label_names`, `label_start`, `label_end`
 (one row per label, sample indexes, end exclusive); `session_start` (sample indexes at which another session begins,
-first 0); optional `unit`, `metric`, `scale`. Pickled objects are never loaded.
+first 0); optional `unit`, `metric`, `scale`, and `gap_start`, `gap_end` (stretches without signal). Pickled objects are
+never loaded.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Recording:
         unit: UCUM code of a value times `scale`.
         metric: MDC reference id; empty when unknown.
         scale: physical value = value times `scale`.
+        gaps: ascending stretches of samples, end exclusive, that were not recorded: what `values` has there is no
+            signal.
     """
 
     values: Samples
@@ -57,6 +60,7 @@ class Recording:
     unit: str = "1"
     metric: str = ""
     scale: float = 1.0
+    gaps: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         fault = form_fault(self.values, self.rate_hz, self.unit, self.metric, self.scale)
@@ -71,11 +75,24 @@ class Recording:
             raise MalformedError("bad-recording", f"{len(self.labels)} labels are more than {MAX_LABELS}")
         if starts[-1] >= len(self.values) or any(not 0 <= x.start < x.end <= len(self.values) for x in self.labels):
             raise MalformedError("bad-recording", "a label or session lies outside the values")
+        borders = [border for gap in self.gaps for border in gap]
+        if any(b <= a for a, b in pairwise(borders)) or not all(0 <= border <= len(self.values) for border in borders):
+            raise MalformedError("bad-recording", "gaps ascend apart from each other inside the values")
 
     @property
     def sessions(self) -> list[tuple[int, int]]:
         """First sample and end (exclusive) of every session."""
         return list(zip(self.session_starts, (*self.session_starts[1:], len(self.values)), strict=True))
+
+    def pieces(self, samples: int) -> list[tuple[int, int]]:
+        """First sample and end (exclusive) of everything that was recorded, in pieces of so many samples at most."""
+        starts = (0, *(end for _, end in self.gaps))
+        ends = (*(start for start, _ in self.gaps), len(self.values))
+        return [
+            (first, min(first + samples, end))
+            for start, end in zip(starts, ends, strict=True)
+            for first in range(start, end, samples)
+        ]
 
 
 _DAMAGE: Final = (
@@ -148,6 +165,8 @@ def write_recording(path: Path, recording: Recording) -> None:
         unit=np.array(recording.unit),
         metric=np.array(recording.metric),
         scale=np.float64(recording.scale),
+        gap_start=np.array([start for start, _ in recording.gaps], dtype=np.int64),
+        gap_end=np.array([end for _, end in recording.gaps], dtype=np.int64),
     )
 
 
@@ -169,6 +188,9 @@ def _from_arrays(arrays: Arrays) -> Recording:
         unit=_words(arrays, "unit")[0] if "unit" in arrays else "1",
         metric=_words(arrays, "metric")[0] if "metric" in arrays else "",
         scale=_number(arrays, "scale") if "scale" in arrays else 1.0,
+        gaps=tuple(zip(_column(arrays, "gap_start"), _column(arrays, "gap_end"), strict=True))
+        if "gap_start" in arrays
+        else (),
     )
 
 

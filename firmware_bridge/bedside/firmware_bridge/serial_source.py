@@ -1,30 +1,26 @@
 """A `Source` on a serial port: one board, one stream of it.
 
 It opens the port, asks for a hello, and yields blocks until the port fails; opening it again is the supervisor's
-work. The event loop waits on the port's descriptor, and reads only when the consumer has taken what came before.
+work.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import closing
 from typing import Final
 
 import numpy as np
-import serial
 
 from bedside.core.clock import Clock
-from bedside.core.errors import ConfigError, UnavailableError
+from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
 from bedside.core.samples import Block, Quality
 from bedside.firmware_bridge.board_clock import BoardClock
 from bedside.firmware_bridge.frames import Event, FrameCounts, FrameParser, Gap, write_frame
 from bedside.firmware_bridge.messages import Hello, HelloRequest, Samples, StreamInfo
+from bedside.firmware_bridge.port import SerialPort
 
-_READ_BYTES: Final = 4_096
 _HELLO_WAIT_S: Final = 3.0
 
 
@@ -86,53 +82,16 @@ class SerialSource:
         """
         parser = FrameParser()
         self.counts = parser.counts
-        with closing(self._open()) as port:
-            self._ask_for_hello(port.fileno())
+        with SerialPort(self._port, self._baud) as port:
+            port.write(write_frame(HelloRequest()))
             gap = False
             while True:
-                for event in parser.feed(await self._read(port.fileno(), parser)):
+                limit_s = None if parser.counts.received_bytes else _HELLO_WAIT_S
+                for event in parser.feed(await port.read(limit_s, "board")):
                     gap = gap or isinstance(event, Gap)
                     for block in self._take(event, parser, gap=gap):
                         gap = False
                         yield block
-
-    def _open(self) -> serial.Serial:
-        try:
-            return serial.Serial(self._port, self._baud, timeout=0, exclusive=True)
-        except (OSError, ValueError) as error:
-            raise UnavailableError(
-                "serial-open",
-                f"{self._port} cannot be opened: {error}",
-                remedy="check the cable and that this user may use serial ports (group dialout)",
-            ) from error
-
-    def _ask_for_hello(self, descriptor: int) -> None:
-        try:
-            os.write(descriptor, write_frame(HelloRequest()))
-        except OSError as error:
-            raise UnavailableError("serial-lost", f"{self._port} was lost: {error.strerror}") from error
-
-    async def _read(self, descriptor: int, parser: FrameParser) -> bytes:
-        """Return the next bytes; the first of a port must come soon."""
-        while True:
-            limit_s = _HELLO_WAIT_S if not parser.counts.received_bytes else None
-            try:
-                await asyncio.wait_for(_readable(descriptor), limit_s)
-            except TimeoutError as error:
-                raise UnavailableError(
-                    "serial-silent",
-                    f"the board on {self._port} says nothing",
-                    remedy="check its power, the baud rate and its firmware",
-                ) from error
-            try:
-                data = os.read(descriptor, _READ_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise UnavailableError("serial-lost", f"{self._port} was lost: {error.strerror}") from error
-            if not data:
-                raise UnavailableError("serial-lost", f"{self._port} was closed by the other side")
-            return data
 
     def _take(self, event: Event, parser: FrameParser, *, gap: bool) -> list[Block]:
         if isinstance(event, Hello):
@@ -182,19 +141,3 @@ class SerialSource:
             )
             for first in range(0, len(values), step)
         ]
-
-
-async def _readable(descriptor: int) -> None:
-    """Wait until `descriptor` has bytes or an end."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(descriptor, wake)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(descriptor)

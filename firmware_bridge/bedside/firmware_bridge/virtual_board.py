@@ -55,14 +55,14 @@ class VirtualBoard:
         kind = SampleType.INT16 if values.dtype == np.int16 else SampleType.INT32
         info = StreamInfo(name, values.shape[1], self.rate_milli_hz, kind, recording.unit, recording.metric, scale)
         self.hello = Hello(boot_id, f"virtual-{boot_id:08x}", _FIRMWARE_VERSION, (info,))
-        self._per_frame = min(info.max_samples, max(1, int(recording.rate_hz * MAX_WAVEFORM_BLOCK_S)))
+        self._pieces = recording.pieces(min(info.max_samples, max(1, int(recording.rate_hz * MAX_WAVEFORM_BLOCK_S))))
 
     def frames(self, *, loop: bool = False) -> Iterator[Timed]:
         """Yield every frame of samples in order; for ever when `loop`."""
         seq = count()
         for lap in count():
-            for first in range(0, len(self.values), self._per_frame):
-                values = self.values[first : first + self._per_frame]
+            for first, end in self._pieces:
+                values = self.values[first:end]
                 index = lap * len(self.values) + first
                 message = Samples(0, next(seq) % (1 << 32), index * 1_000_000_000 // self.rate_milli_hz, values)
                 yield Timed((index + len(values)) * 1000 / self.rate_milli_hz, write_frame(message))

@@ -29,7 +29,9 @@ def churn(database: Database, seed: int) -> dict[str, list[bytes]]:
         gone = (int(rng.integers(1, 1_000_000)),)
 
         def work(tx, rows=rows, gone=gone) -> None:
-            tx.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, 0, 0, ?, 0)", rows)
+            tx.executemany(
+                "INSERT OR IGNORE INTO records (id, session, time_ns, key_id, sealed) VALUES (?, ?, 0, 0, ?)", rows
+            )
             tx.execute("DELETE FROM records WHERE id IN (SELECT id FROM records WHERE id > ? LIMIT 15)", gone)
 
         database.run_tx("churn", work)

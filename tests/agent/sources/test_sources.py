@@ -11,9 +11,10 @@ import pytest
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import SourceConfig
+from bedside.agent.kinds import options_of
 from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.marks import Annotator, Track, read_track
-from bedside.agent.sources.registry import BUILT_IN, build_source, find_kind, options_of, typed_source
+from bedside.agent.sources.registry import BUILT_IN, build_source, find_kind, typed_source
 from bedside.agent.sources.replay import ReplaySource
 from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
@@ -202,7 +203,7 @@ def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_pat
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("replay", {"sped": 1}, "did you mean 'speed'? replay takes stream: id of the stream; data: recording"),
+        ("replay", {"sped": 1}, "did you mean 'speed'? replay takes stream: id of the stream; speed: times"),
         ("serial", {"xyz": 1}, "serial takes stream: id of the stream; port: device file; baud: bits per second"),
         ("serial", {"stream": "a", "port": "b", "baud": "fast"}, "baud: bits per second"),
         ("bluetooth", {}, "the kinds are replay, "),

@@ -20,6 +20,7 @@ from bedside.agent.api.messages import session_message
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.sessions import SessionCalls
+from bedside.agent.api.sinks import SinkCalls
 from bedside.agent.api.status import BufferGauge, status_message
 from bedside.agent.health.facts import AgentFacts
 from bedside.proto.v1 import local_pb2 as wire
@@ -47,6 +48,7 @@ class Calls:
     labels: LabelCalls
     alarms: AlarmCalls
     quarantine: QuarantineCalls
+    sinks: SinkCalls
 
 
 class AgentServicer(local_pb2_grpc.AgentServiceServicer):
@@ -146,9 +148,9 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
         return self._calls.quarantine.clear(request)
 
     async def SendNow(
-        self, _request: wire.SendNowRequest, context: Context[wire.SendNowRequest, wire.SendNowResponse]
+        self, request: wire.SendNowRequest, _context: Context[wire.SendNowRequest, wire.SendNowResponse]
     ) -> wire.SendNowResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        return await self._calls.sinks.send_now(request)
 
 
 async def start_api(socket: Path, servicer: AgentServicer, health: Health) -> LinkServer:

@@ -129,6 +129,7 @@ def _sink_message(sink: SinkFacts) -> SinkStatus:
         sent=sink.sent,
         waiting=sink.waiting,
         skipped=sink.skipped,
+        refused=sink.refused,
         errors=sink.errors,
         last_error=sink.last_error,
         last_sent_age_ms=sink.last_sent_age_ms,

@@ -1,4 +1,4 @@
-"""The table of alarms. Every change is durable when its call returns."""
+"""The table of alarms. Every change is durable when its call returns, and has a number, which ascends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from bedside.agent.buffer.eviction import count_all
+from bedside.agent.buffer.numbers import last_number
 from bedside.agent.buffer.rows import Alarm
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import ProtocolError
@@ -22,6 +23,7 @@ class AlarmTable:
     def __init__(self, buffer: BufferStore) -> None:
         self._buffer = buffer
         self._database = buffer.database
+        self._last_change = last_number(self._database, "alarms")
 
     def write(self, alarms: Sequence[Alarm]) -> list[Alarm | None]:
         """Insert alarms without a number and replace the others, all in one transaction; what made room is put back.
@@ -33,7 +35,8 @@ class AlarmTable:
         """
 
         def work(tx: sqlite3.Connection) -> list[Alarm | None]:
-            written = [_write(tx, alarm) for alarm in alarms]
+            written = [_write(tx, alarm, self._last_change + at) for at, alarm in enumerate(alarms, 1)]
+            self._last_change += len(alarms)  # a number is not used again, whatever becomes of its row
             count_all(tx, self._buffer.quota.drop_alarms(tx))
             return written
 
@@ -71,17 +74,18 @@ class AlarmTable:
         return alarm_of(row)
 
 
-def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
+def _write(tx: sqlite3.Connection, alarm: Alarm, change: int) -> Alarm | None:
     if alarm.number:
         done = tx.execute(
             "UPDATE alarms SET priority = ?, cleared_ns = ?, acknowledged_ns = ?, acknowledged_by = ?,"
-            " escalated_ns = ? WHERE id = ?",
+            " escalated_ns = ?, changed = ? WHERE id = ?",
             (
                 alarm.priority,
                 alarm.cleared_ns,
                 alarm.acknowledged_ns,
                 alarm.acknowledged_by,
                 alarm.escalated_ns,
+                change,
                 alarm.number,
             ),
         )
@@ -89,8 +93,8 @@ def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
             return alarm
     done = tx.execute(
         "INSERT INTO alarms (id, rule, stream, session, priority, raised_ns, value, prediction, cleared_ns,"
-        " acknowledged_ns, acknowledged_by, escalated_ns)"
-        " SELECT ?, ?, ?, session, ?, ?, ?, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
+        " acknowledged_ns, acknowledged_by, escalated_ns, changed)"
+        " SELECT ?, ?, ?, session, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
         (
             alarm.number or None,
             alarm.rule,
@@ -103,6 +107,7 @@ def _write(tx: sqlite3.Connection, alarm: Alarm) -> Alarm | None:
             alarm.acknowledged_ns,
             alarm.acknowledged_by,
             alarm.escalated_ns,
+            change,
             alarm.session,
         ),
     )

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from bedside.agent.buffer.deliveries import put_deliveries
 from bedside.agent.buffer.duplicates import is_again
 from bedside.agent.buffer.eviction import Evictor, count_all, insert_label, insert_predictions
 from bedside.agent.buffer.places import RawPlaces
@@ -53,6 +54,7 @@ class Inserter:
             else:
                 insert_label(tx, label)
         insert_unmapped(tx, waiting.unmapped.values(), self._quota.max_kinds)
+        put_deliveries(tx, waiting.deliveries.values())
         count_all(tx, counts)
         self._evictor.make_room(tx)
 

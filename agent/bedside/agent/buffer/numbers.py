@@ -1,9 +1,10 @@
-"""Numbers that are given once: of streams, and of predictions."""
+"""Numbers that are given once: of streams, of predictions, of changes of alarms, and of records that a sink wants."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from typing import Final, Literal
 
 from bedside.core.ids import StreamId
 from bedside.service.sqlite import Database
@@ -47,3 +48,38 @@ def last_prediction_number(database: Database) -> int:
     """The highest number that was ever stored, also when its row is gone: numbers are not used again."""
     row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'predictions'")
     return int(row["seq"]) if row is not None else 0
+
+
+_COLUMNS: Final = {"alarms": "changed", "records": "number"}
+
+
+def last_number(database: Database, table: Literal["alarms", "records"]) -> int:
+    """The highest number of a change of an alarm, or of a record, that is stored or that a sink has been told of.
+
+    What was erased unsent may leave its number to another row, which no sink has seen either.
+    """
+    row = database.row(
+        f"SELECT max(coalesce((SELECT max({_COLUMNS[table]}) FROM {table}), 0),"
+        " coalesce((SELECT max(number) FROM deliveries WHERE what = ?), 0))",
+        (table,),
+    )
+    return int(row[0]) if row is not None else 0
+
+
+class RecordNumbers:
+    """Numbers records as they come, where a sink wants those of their stream.
+
+    Attributes:
+        streams: that a sink wants records of.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.streams: frozenset[str] = frozenset()
+        self._last = last_number(database, "records")
+
+    def following(self, stream: StreamId) -> int:
+        """The next number, or 0 for a stream that nobody wants records of."""
+        if stream not in self.streams:
+            return 0
+        self._last += 1
+        return self._last

@@ -335,7 +335,7 @@ class BufferReader:
         """Every row of one SELECT. Raises StoreError `store-read`."""
         return self._run(sql, parameters)
 
-    def _run(self, sql: str, parameters: Sequence[str | int | bytes | None]) -> list[sqlite3.Row]:
+    def _run(self, sql: str, parameters: Sequence[str | int | float | bytes | None]) -> list[sqlite3.Row]:
         with reading(self._path, remedy=SALVAGE):
             rows = self._connection.execute(sql, parameters).fetchall()
         whole = bool(rows) and TAG in rows[0].keys()  # noqa: SIM118

@@ -39,6 +39,7 @@ _KEYS: Final = {
     "sessions": "number",
     "explanations": "prediction",
     "counters": "",
+    "deliveries": "",
 }
 """Integer keys by which rows are read, where that is not `id`; tables without one are read from both ends."""
 

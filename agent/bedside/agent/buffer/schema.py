@@ -8,6 +8,10 @@ A session's `expired_ns` is how far retention has come (`LAST_NS`: nothing raw i
 `raw_ns` is the start of its first part that is still there, and `anchor_ns` the start of the run, from which windows
 are counted.
 
+Predictions, changes of alarms (`changed`) and records that a sink wants (`number`) are numbered in the order in which
+they were stored: the tables are the queues of the sinks, and `deliveries` says how far each has come
+(docs/adr/0020-the-buffer-is-the-queue.md).
+
 A stream's `refused` says that its newest session must not be trained on because somebody said so: those that begin by
 themselves take that over, also when the session is forgotten.
 """
@@ -136,6 +140,17 @@ MIGRATIONS: Final = (
             count INTEGER NOT NULL, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
             tag INTEGER NOT NULL DEFAULT -1);
         CREATE UNIQUE INDEX quarantine_kind ON quarantine (source, reason, what);
+        CREATE TABLE deliveries (
+            sink TEXT NOT NULL, what TEXT NOT NULL, number INTEGER NOT NULL, sent INTEGER NOT NULL,
+            skipped INTEGER NOT NULL, refused INTEGER NOT NULL, sent_ns INTEGER NOT NULL, done_ns INTEGER NOT NULL,
+            tag INTEGER NOT NULL DEFAULT -1, PRIMARY KEY (sink, what)) WITHOUT ROWID;
+        ALTER TABLE alarms ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX alarms_changed ON alarms (changed);
+        ALTER TABLE records ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX records_number ON records (number) WHERE number > 0;
+        UPDATE alarms SET tag = -1;
+        UPDATE records SET tag = -1;
+        PRAGMA application_id = 0;
         """,
     ),
 )

@@ -37,7 +37,7 @@ from bedside.agent.buffer.inserter import Inserter
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.late import LateRecords
 from bedside.agent.buffer.losses import Losses
-from bedside.agent.buffer.numbers import StreamNumbers, last_prediction_number
+from bedside.agent.buffer.numbers import RecordNumbers, StreamNumbers, last_prediction_number
 from bedside.agent.buffer.open_parts import OpenParts
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
 from bedside.agent.buffer.part import NS_PER_S
@@ -81,6 +81,7 @@ class BufferStore:
         losses: what the disk has refused, by stream.
         quota: of what the cap does not drop.
         salvage: what happened on opening a damaged file; None when it was sound.
+        queued: numbers of the records that a sink wants.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class BufferStore:
         self.group = GroupCommit(self._database.turn, self._room, inserter, self._scrubber, self.losses.note)
         self._parts = OpenParts(self._sealer, self.group)
         self._last_number = last_prediction_number(self._database)
+        self.queued = RecordNumbers(self._database)
 
     @property
     def clock(self) -> Clock:
@@ -205,7 +207,8 @@ class BufferStore:
         )
         sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)
         now_s = self._clock.monotonic_s()
-        self.group.waiting.add(record_row(record.stream, session, record.time_ns, sealed, self._sealer.key_id, now_s))
+        key_id, number = self._sealer.key_id, self.queued.following(record.stream)
+        self.group.waiting.add(record_row(record.stream, session, record.time_ns, sealed, key_id, now_s, number))
         return session
 
     def mark(self, mark: Mark) -> None:

@@ -36,6 +36,7 @@ TAGGED: Final = (
     "alarms",
     "counters",
     "quarantine",
+    "deliveries",
 )
 """Every table of the buffer."""
 

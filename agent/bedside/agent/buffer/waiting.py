@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bedside.agent.buffer.deliveries import Delivery
 from bedside.agent.buffer.part import NS_PER_S, Part, end_ns
 from bedside.agent.buffer.quarantine import OTHER, merged
 from bedside.agent.buffer.rows import Label, Prediction, Quarantined
@@ -88,10 +89,10 @@ def part_row(part: Part, sealed: bytes, key_id: int, arrived_s: float) -> Sealed
 
 
 def record_row(
-    stream: StreamId, session: SessionId, time_ns: int, sealed: bytes, key_id: int, arrived_s: float
+    stream: StreamId, session: SessionId, time_ns: int, sealed: bytes, key_id: int, arrived_s: float, number: int = 0
 ) -> SealedRow:
-    """A record as a row of `records`."""
-    columns: dict[str, int | float | str] = {"time_ns": time_ns, "key_id": key_id}
+    """A record as a row of `records`; it has a number where a sink wants it."""
+    columns: dict[str, int | float | str] = {"time_ns": time_ns, "key_id": key_id, "number": number}
     return SealedRow("records", stream, session, time_ns // NS_PER_S, columns, sealed, arrived_s)
 
 
@@ -103,6 +104,7 @@ class Waiting:
         labels: that sources said, each with the monotonic time of its arrival; the newest beyond a bound is dropped.
         counts: to be added to durable counters, by stream, session and name.
         unmapped: to be counted in the quarantine, by source, reason and what it was.
+        deliveries: how far sinks have come, by name and sort.
     """
 
     def __init__(self, lost: Callable[[StreamId], None]) -> None:
@@ -116,9 +118,11 @@ class Waiting:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.unmapped: dict[tuple[str, str, str], Quarantined] = {}
         self._oldest_unmapped_s: float | None = None
+        self.deliveries: dict[tuple[str, str], Delivery] = {}
+        self._oldest_delivery_s: float | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._rows or self.predictions or self.labels or self.counts or self.unmapped)
+        return bool(self._rows or self.predictions or self.labels or self.counts or self.unmapped or self.deliveries)
 
     @property
     def rows(self) -> Sequence[SealedRow]:
@@ -132,6 +136,7 @@ class Waiting:
         oldest += [self.predictions[0][0]] if self.predictions else []
         oldest += [self.labels[0][0]] if self.labels else []
         oldest += [self._oldest_unmapped_s] if self._oldest_unmapped_s is not None else []
+        oldest += [self._oldest_delivery_s] if self._oldest_delivery_s is not None else []
         return min(oldest, default=None)
 
     def add(self, row: SealedRow) -> None:
@@ -169,6 +174,12 @@ class Waiting:
         if self._oldest_unmapped_s is None:
             self._oldest_unmapped_s = arrived_s
 
+    def add_delivery(self, delivery: Delivery, noted_s: float) -> None:
+        """Let word of how far a sink has come wait; only the newest counts."""
+        self.deliveries[delivery.sink, delivery.what] = delivery
+        if self._oldest_delivery_s is None:
+            self._oldest_delivery_s = noted_s
+
     def drop(self, session: SessionId) -> dict[str, int]:
         """Let go of all of a session; return how many rows by table."""
         gone = [row for row in self._rows if row.session == session]
@@ -203,6 +214,8 @@ class Waiting:
         self.counts.clear()
         self.unmapped.clear()
         self._oldest_unmapped_s = None
+        self.deliveries.clear()
+        self._oldest_delivery_s = None
 
     def follow(self, later: Waiting) -> None:
         """Let what came later wait behind this."""
@@ -215,3 +228,5 @@ class Waiting:
             self.add_label(label, arrived_s)
         for kind in later.unmapped.values():
             self.add_unmapped(kind, later._oldest_unmapped_s or 0.0)
+        for delivery in later.deliveries.values():
+            self.add_delivery(delivery, later._oldest_delivery_s or 0.0)

@@ -121,6 +121,7 @@ class SinkFacts:
         sent: deliveries that the receiver has taken.
         waiting: deliveries in its queue.
         skipped: beyond the cap of its queue: the oldest were let go.
+        refused: that the receiver would not take, however often.
         errors: times that a delivery failed since the process started.
         last_error: code, sentence and remedy of the last failure, for this machine's users only.
         last_sent_age_ms: since the last delivery; None before the first.
@@ -133,6 +134,7 @@ class SinkFacts:
     sent: int = 0
     waiting: int = 0
     skipped: int = 0
+    refused: int = 0
     errors: int = 0
     last_error: str = ""
     last_sent_age_ms: int | None = None

@@ -9,14 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from bedside.agent.kinds import option as option  # sources find it here
 from bedside.core.clock import Clock
 from bedside.core.ids import StreamId
 from bedside.core.samples import Source
-
-
-def option(words: str) -> msgspec.Meta:
-    """Describe an option in a few words, as errors and the documentation list it; it goes into an `Annotated`."""
-    return msgspec.Meta(description=words)
 
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +66,7 @@ class SourceContext:
         durable: returns when all that the source has yielded of these streams is on the disk. A source that
             acknowledges waits for it first; it does not return while the disk refuses.
         gauge: of this source.
+        state_dir: what must survive a restart; a source keeps its position there (see `position`).
     """
 
     clock: Clock
@@ -77,6 +74,7 @@ class SourceContext:
     directory: Path
     durable: Callable[[Collection[StreamId]], Awaitable[None]] = _at_once
     gauge: SourceGauge = field(default_factory=SourceGauge)
+    state_dir: Path = Path("state")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,21 @@ An error of the consumer is not the source's: it ends the supervisor, so that no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from bedside.agent.sources.checked import EventCheck
 from bedside.agent.sources.kind import SourceGauge
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError
 from bedside.core.samples import Block, Event, Record, Source, Unmapped
+from bedside.service.logs import event
 from bedside.service.text import bounded
+
+_LOGGER = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
@@ -119,27 +123,32 @@ class Supervisor:
             await self._sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
-    async def _run_once(self, source: Source, health: SourceHealth) -> Exception | None:
+    async def _run_once(self, source: Source, health: SourceHealth) -> BaseException | None:
         """Run a source to its end; return what it failed with."""
-        events = source.events()
-        async with aclosing(events):  # type: ignore[type-var]  # every source is an async generator
-            taken = 0
+        check = EventCheck()
+        events: AsyncIterator[object] | None = None
+        taken = 0
+        try:
             while True:
                 try:
-                    event = await anext(events)
+                    events = source.events() if events is None else events
+                    arrived = check.checked(await anext(events))
                 except StopAsyncIteration:
                     return None
-                except Exception as error:  # noqa: BLE001 - a source may fail in any way; the others go on
+                except (Exception, SystemExit, asyncio.CancelledError) as error:
+                    if not _is_its_own(error):
+                        raise
                     return error
-                if isinstance(event, Unmapped) and event.source != source.name:
-                    event = replace(
-                        event, source=source.name
-                    )  # rows of the quarantine are bounded by what is configured
-                self._note(event, health)
-                self._consume(event)
+                if isinstance(arrived, Unmapped) and arrived.source != source.name:
+                    # rows of the quarantine are bounded by what is configured
+                    arrived = replace(arrived, source=source.name)
+                self._note(arrived, health)
+                self._consume(arrived)
                 taken += 1
                 if taken % _EVENTS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
+        finally:
+            await _end(events)
 
     def _note(self, event: Event, health: SourceHealth) -> None:
         health.last_seen_ns = self._clock.now_ns()
@@ -156,6 +165,29 @@ class Supervisor:
             health.marks += 1
 
 
-def _describe(error: Exception) -> str:
-    text = error.diagnostics() if isinstance(error, BedsideError) else f"{type(error).__name__}: {error}"
+def _is_its_own(error: BaseException) -> bool:
+    """Whether a source has failed by itself, in any way, and is not just being ended.
+
+    A library that ends a task of its own cancels whoever waits for it; one that calls `sys.exit` means its own end.
+    """
+    task = asyncio.current_task()
+    return not isinstance(error, asyncio.CancelledError) or task is None or not task.cancelling()
+
+
+async def _end(events: object) -> None:
+    """Let a source put away what it holds; one that fails at that has failed already, or has ended."""
+    close = getattr(events, "aclose", None)
+    if close is None:
+        return
+    try:
+        await close()
+    except Exception as error:  # noqa: BLE001 - it is the source's, and nobody else's
+        event(_LOGGER, "source-end-failed", level=logging.WARNING, reason=type(error).__name__)
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        text = error.diagnostics() if isinstance(error, BedsideError) else f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an error of another package that cannot even be shown
+        text = type(error).__name__
     return bounded(text)

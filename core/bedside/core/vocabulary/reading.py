@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """Beyond what the quantity can be, and no known sentinel."""
     AMBIGUOUS = "ambiguous"
     """Two different values of one quantity at one time, and nothing says which."""
+    DUPLICATE = "duplicate"
+    """The same value of one quantity at one time again: it is stored once."""
     BAD_STATUS = "bad-status"
     """A correction, a deletion or a preliminary result: not what a sensor measured now."""
     BAD_TIME = "bad-time"

@@ -196,6 +196,7 @@ class SinkStatus(google.protobuf.message.Message):
     ERRORS_FIELD_NUMBER: builtins.int
     LAST_ERROR_FIELD_NUMBER: builtins.int
     LAST_SENT_AGE_MS_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     name: builtins.str
     kind: builtins.str
     mode: builtins.str
@@ -209,6 +210,8 @@ class SinkStatus(google.protobuf.message.Message):
     errors: builtins.int
     last_error: builtins.str
     last_sent_age_ms: builtins.int
+    refused: builtins.int
+    """The receiver would not take them, however often."""
     def __init__(
         self,
         *,
@@ -222,9 +225,10 @@ class SinkStatus(google.protobuf.message.Message):
         errors: builtins.int = ...,
         last_error: builtins.str = ...,
         last_sent_age_ms: builtins.int | None = ...,
+        refused: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms", "last_sent_age_ms", b"last_sent_age_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_sent_age_ms", b"last_sent_age_ms", "mode", b"mode", "name", b"name", "sent", b"sent", "skipped", b"skipped", "state", b"state", "waiting", b"waiting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_sent_age_ms", b"last_sent_age_ms", "mode", b"mode", "name", b"name", "refused", b"refused", "sent", b"sent", "skipped", b"skipped", "state", b"state", "waiting", b"waiting"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms"]) -> typing.Literal["last_sent_age_ms"] | None: ...
 
 Global___SinkStatus: typing_extensions.TypeAlias = SinkStatus

@@ -1,0 +1,136 @@
+"""Kinds of sources and sinks by name: built in, or brought by another package through an entry point.
+
+A built-in kind is a module with a `KIND`, imported when a configuration names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from bedside.core.errors import ConfigError
+from bedside.service.text import bounded
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+
+def option(words: str) -> msgspec.Meta:
+    """Describe an option in a few words, as errors and the documentation list it; it goes into an `Annotated`."""
+    return msgspec.Meta(description=words)
+
+
+class Configured(Protocol):
+    """A table of `agent.toml` that names a kind."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+
+Kind = TypeVar("Kind")
+Options = TypeVar("Options", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Kinds(Generic[Kind]):
+    """All kinds of one sort.
+
+    Attributes:
+        noun: `source` or `sink`: of errors, and their codes.
+        group: entry points of other packages.
+        built_in: modules by kind, as `agent.toml` names them.
+        form: what a kind must be; it has a Struct `options`.
+        tutorial: page that shows how to write one.
+    """
+
+    noun: str
+    group: str
+    built_in: Mapping[str, str]
+    form: type[Kind]
+    tutorial: str
+
+    def names(self) -> list[str]:
+        """Every kind that this installation has, those of other packages last."""
+        return [*self.built_in, *(name for name in self._entry_points() if name not in self.built_in)]
+
+    def find(self, name: str) -> Kind:
+        """The kind of a name.
+
+        Raises:
+            ConfigError: `source-kind` or `sink-kind`: there is none, or the package that brings it cannot be loaded.
+        """
+        code = f"{self.noun}-kind"
+        if name in self.built_in:
+            kind: Kind = import_module(self.built_in[name]).KIND
+            return kind
+        points = self._entry_points()
+        if name not in points:
+            guess = _guess(name, self.names())
+            remedy = f"{guess}the kinds are {', '.join(self.names())}"
+            raise ConfigError(code, f"there is no kind {bounded(name, 40)!r}", remedy=remedy)
+        try:
+            found = points[name].load()
+        except Exception as error:
+            raise ConfigError(
+                code,
+                f"kind {name} cannot be loaded from {points[name].value}: {type(error).__name__}: {error}",
+                remedy="repair or remove the package that brings it",
+            ) from error
+        if not isinstance(found, self.form):
+            raise ConfigError(
+                code,
+                f"kind {name}: {points[name].value} is no {self.form.__name__}",
+                remedy=f"see the tutorial in {self.tutorial}",
+            )
+        return found
+
+    def typed(self, configured: Configured, base: type[Options]) -> Options:
+        """Read the options of one source or sink under the rules of its kind, whose options derive from `base`.
+
+        Raises:
+            ConfigError: `source-config` or `sink-config`, naming it; the remedy lists the options.
+        """
+        code, who = f"{self.noun}-config", f"{self.noun} {configured.name}"
+        try:
+            options = self.find(configured.kind).options  # type: ignore[attr-defined]  # see `form`
+        except ConfigError as error:
+            raise ConfigError(code, f"{who}: {error.sentence}", remedy=error.remedy) from error
+        known = options_of(options)
+        remedy = f"{bounded(configured.kind, 40)} takes " + "; ".join(f"{key}: {words}" for key, words in known.items())
+        for strange in (key for key in configured.options if key not in known):
+            sentence = f"{who}: there is no option {bounded(strange, 40)!r}"
+            raise ConfigError(code, sentence, remedy=_guess(strange, list(known)) + remedy)
+        try:
+            found = msgspec.convert({"name": configured.name, **configured.options}, type=options)
+        except msgspec.ValidationError as error:
+            raise ConfigError(code, f"{who}: {error}", remedy=remedy) from error
+        if not isinstance(found, base):
+            raise ConfigError(code, f"{who}: the options of its kind are no {base.__name__}", remedy=self.tutorial)
+        return found
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        from importlib.metadata import entry_points  # 3 MB that a device with known kinds does not need
+
+        return {point.name: point for point in entry_points(group=self.group)}
+
+
+def options_of(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What a kind takes in its `options`: each option in a few words."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: get_args(hint)[1].description for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def _guess(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""

@@ -1,0 +1,169 @@
+"""A connection to one Bluetooth device: found, connected, subscribed to, until it goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bedside.agent.sources.ble_adapter import Wanted, shared_scan
+from bedside.agent.sources.kind import SourceGauge
+from bedside.core.clock import Clock
+from bedside.core.errors import ConfigError, UnavailableError
+from bedside.service.text import bounded
+
+if TYPE_CHECKING:
+    from bleak import BleakClient
+    from bleak.backends.device import BLEDevice
+
+BATTERY_LEVEL: Final = 0x2A19
+_FIND_S: Final = 15.0
+_CONNECT_S: Final = 20.0
+_MAX_WAITING: Final = 4_096
+"""Notifications that wait for the consumer; an oximeter sends one a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What a device sent of itself.
+
+    Attributes:
+        characteristic: 16-bit UUID.
+        value: as sent.
+        arrived_ns: wall time.
+    """
+
+    characteristic: int
+    value: bytes
+    arrived_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Which device, and what of it.
+
+    Attributes:
+        shown: what errors call it.
+        wanted: tells it from others.
+        adapter: name of ours, empty for the first.
+        services: characteristics by service, 16-bit UUIDs; of each service it has to have one.
+    """
+
+    shown: str
+    wanted: Wanted
+    adapter: str
+    services: Mapping[int, Sequence[int]]
+
+
+class BleLink:
+    """One connection after the other to `peer`."""
+
+    def __init__(self, peer: Peer, clock: Clock, gauge: SourceGauge, overflow: Callable[[Notification], None]) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            peer: to connect to.
+            clock: for the time of arrival.
+            gauge: told whether it is connected, whether it is paired, and its battery's level.
+            overflow: takes what nobody took in time.
+        """
+        self._peer = peer
+        self._clock = clock
+        self._gauge = gauge
+        self._overflow = overflow
+        self._waiting: asyncio.Queue[Notification | None] = asyncio.Queue()
+        self._pairing = ""
+
+    async def notifications(self) -> AsyncGenerator[Notification, None]:
+        """Connect, and yield what comes until the device goes away; what came before that is yielded first.
+
+        Raises:
+            UnavailableError: `ble-away`, `ble-refused`, `ble-lost`.
+            ConfigError: `ble-profile` when the device has nothing of a service.
+        """
+        from bleak import BleakClient
+        from bleak.exc import BleakError
+        from dbus_fast.errors import DBusFastError
+
+        failures = (BleakError, DBusFastError, OSError, EOFError)  # a time-out is an OSError
+        self._waiting, self._gauge.connected = asyncio.Queue(), False
+        try:
+            device = await self._find()
+            client = BleakClient(device, lambda _client: self._waiting.put_nowait(None), timeout=_CONNECT_S)
+            await client.connect()
+        except failures as error:
+            raise self._refused(error) from error
+        try:
+            try:
+                await self._subscribe(client)
+                await self._watch_battery(client)
+            except failures as error:
+                raise self._refused(error) from error
+            self._gauge.connected = True
+            while (notification := await self._waiting.get()) is not None:
+                yield notification
+            raise UnavailableError("ble-lost", f"the connection to {self._peer.shown} was lost")
+        finally:
+            self._gauge.connected = False
+            with suppress(*failures):
+                await client.disconnect()
+
+    async def _find(self) -> BLEDevice:
+        services = [uuid_of(service) for service in self._peer.services]
+        device = await shared_scan(self._peer.adapter).find(self._peer.wanted, services, _FIND_S)
+        if device is None:
+            raise UnavailableError(
+                "ble-away", f"{self._peer.shown} does not show itself", remedy="wake it, and bring it nearer"
+            )
+        paired = device.details["props"].get("Paired")
+        self._pairing = self._gauge.detail = "paired" if paired else "not paired"
+        return device
+
+    async def _subscribe(self, client: BleakClient) -> None:
+        for service, characteristics in self._peer.services.items():
+            offered = [one for one in characteristics if client.services.get_characteristic(uuid_of(one))]
+            if not offered:
+                raise ConfigError(
+                    "ble-profile",
+                    f"{self._peer.shown} has no characteristic of the service {service:#06x}",
+                    remedy="correct `profiles` of this source",
+                )
+            for one in offered:
+                await client.start_notify(uuid_of(one), self._taker(one))
+
+    def _taker(self, characteristic: int) -> Callable[[object, bytearray], None]:
+        def take(_sender: object, value: bytearray) -> None:
+            notification = Notification(characteristic, bytes(value), self._clock.now_ns())
+            if self._waiting.qsize() < _MAX_WAITING:
+                self._waiting.put_nowait(notification)
+            else:
+                self._overflow(notification)
+
+        return take
+
+    async def _watch_battery(self, client: BleakClient) -> None:
+        level = client.services.get_characteristic(uuid_of(BATTERY_LEVEL))
+        if level is None:
+            return
+        if "read" in level.properties:
+            self._tell_battery(level, await client.read_gatt_char(level))
+        if "notify" in level.properties:
+            await client.start_notify(level, self._tell_battery)
+
+    def _tell_battery(self, _sender: object, value: bytearray) -> None:
+        if len(value) == 1 and value[0] <= 100:
+            self._gauge.detail = f"{self._pairing}, battery {value[0]} %"
+
+    def _refused(self, error: BaseException) -> UnavailableError:
+        return UnavailableError(
+            "ble-refused",
+            f"{self._peer.shown} cannot be reached: {bounded(str(error) or type(error).__name__, 120)}",
+            remedy="check `systemctl status bluetooth`, and that it is paired: bluetoothctl pair ADDRESS",
+        )
+
+
+def uuid_of(short: int) -> str:
+    """The whole UUID of a number that the Bluetooth SIG assigned."""
+    return f"{short:08x}-0000-1000-8000-00805f9b34fb"

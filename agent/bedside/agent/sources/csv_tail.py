@@ -1,0 +1,133 @@
+"""Follows a CSV file that another program appends to.
+
+A row is delivered once, whatever ends the process: the position is written after the rows before it are durable, so
+that at most the last second or so is read again. What is read again is recognised: a sample by its time, a record by
+the store, which holds it already; and a row that could not be read by the stored row behind it, for what arrives is
+committed in its order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import msgspec
+
+from bedside.agent.formats.lines import Lines
+from bedside.agent.sources.csv_rows import CsvOptions, CsvRows, Row, lines_of
+from bedside.agent.sources.follow import FilePlace, Follower, Piece, What
+from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.position import Position
+from bedside.agent.sources.wave_rows import Placed
+from bedside.core.ids import StreamId
+from bedside.core.samples import Event, Quality, Unmapped
+
+
+class TailPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far the source has read, and of which path."""
+
+    path: str
+    file: FilePlace
+
+
+class CsvTail:
+    """A `Source` on a growing file."""
+
+    def __init__(
+        self,
+        options: CsvOptions,
+        context: SourceContext,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Prepare.
+
+        Raises:
+            ConfigError: from the options.
+        """
+        self.name = options.name
+        self._options = options
+        self._context = context
+        self._path = context.directory / options.path
+        self._stream = StreamId(options.stream)
+        self._sleep = sleep
+        self._position = Position(options.name, TailPlace, context)
+        self._begin(None)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield what is appended, for ever.
+
+        Raises:
+            UnavailableError: `file-unreadable`.
+            ConfigError: `csv-columns`.
+            StoreError: `position-unreadable`, `file-write`.
+        """
+        kept = await asyncio.to_thread(self._position.read)
+        place = kept.file if kept is not None and kept.path == str(self._path) else None
+        self._begin(place)
+        follower = Follower(self._path, place, self._options.head_lines)
+        try:
+            while True:
+                piece = await asyncio.to_thread(follower.read)
+                self._note(piece, follower)
+                for event in self._taken(piece):
+                    yield event
+                file = follower.place_at(self._lines.offset)
+                if file is not None:
+                    await self._position.keep(TailPlace(str(self._path), file), [self._stream])
+                if piece.what in {What.QUIET, What.ABSENT}:
+                    await self._sleep(self._options.poll_s)
+        finally:
+            follower.close()
+
+    def _begin(self, place: FilePlace | None) -> None:
+        stored_ns = self._context.last_end_ns(self._stream)
+        self._rows = CsvRows(self._options, Quality.GOOD, stored_ns)
+        self._lines = Lines()
+        self._known_until_ns = stored_ns if place is not None else 0
+        self._catching_up = place is not None
+        self._held: list[Unmapped] = []
+
+    def _note(self, piece: Piece, follower: Follower) -> None:
+        gauge = self._context.gauge
+        gauge.connected = piece.what is not What.ABSENT
+        if follower.lost:
+            gauge.detail = "the file that was read last is gone; what was added to it since is not known"
+        elif piece.what is What.ABSENT:
+            gauge.detail = "there is no such file"
+        else:
+            gauge.detail = ""
+
+    def _taken(self, piece: Piece) -> Iterator[Event]:
+        if piece.what is What.BEGUN:
+            self._rows.begin(piece.head)
+            self._lines = Lines(piece.offset)
+        cut = self._lines.finish() if piece.what is What.ENDED else self._lines.feed(piece.data)
+        arrived_ns = self._context.clock.now_ns()
+        for row in lines_of(self._rows, (line.data for line in cut), arrived_ns):
+            yield from self._refused(row) if isinstance(row, Unmapped) else self._row(row, arrived_ns)
+        yield from self._rows.flush()
+        if piece.what is not What.DATA:
+            yield from self._release()
+
+    def _refused(self, unmapped: Unmapped) -> Iterator[Unmapped]:
+        if self._catching_up:
+            self._held.append(unmapped)
+        else:
+            yield unmapped
+
+    def _row(self, row: Row, arrived_ns: int) -> Iterator[Event]:
+        events, placed = self._rows.events(row, row.time_ns, arrived_ns)
+        if placed is Placed.KNOWN or (
+            self._catching_up and row.time_ns <= self._known_until_ns and not self._rows.period_ns
+        ):
+            self._held.clear()  # they were committed before this row was
+            self._context.gauge.duplicates += 1
+            yield from (event for event in events if not isinstance(event, Unmapped))
+            return
+        yield from self._release()
+        self._catching_up = False
+        yield from events
+
+    def _release(self) -> list[Unmapped]:
+        held, self._held = self._held, []
+        return held
