@@ -311,6 +311,18 @@ class LocalAgent:
             answer = await self._stub.ClearQuarantine(request, timeout=self._timeout_s)
         return [quarantined_row(message) for message in answer.rows]
 
+    async def send_now(self, sink: str, since_ns: int | None = None) -> tuple[int, int, str]:
+        """Deliver what waits for a sink, or again what is stored from a time on.
+
+        Returns how many rows were delivered, how many were not, and why the first was not. It takes as long as that.
+
+        Raises:
+            ProtocolError: `no-such-sink`.
+        """
+        with self._errors():
+            answer = await self._stub.SendNow(wire.SendNowRequest(sink=sink, since_ns=since_ns))
+        return answer.sent, answer.failed, answer.error
+
     async def _page(self, session: str, after: int) -> list[Label]:
         request = wire.ListLabelsRequest(session=session, since_id=after)
         answer = await self._stub.ListLabels(request, timeout=self._timeout_s)

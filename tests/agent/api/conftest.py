@@ -19,11 +19,13 @@ from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
+from bedside.agent.api.sinks import SinkCalls
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Alarm
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.client import LocalAgent
+from bedside.agent.sinks.runner import Sent
 from bedside.core.errors import ProtocolError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block
@@ -102,6 +104,17 @@ class Stored:
         return [local_pb2.Prediction(id=number) for number in range(since_id + 1, 4)][:2]
 
 
+class Sending:
+    """Sinks that note what they are asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int | None]] = []
+
+    async def send_now(self, name, since_ns):
+        self.asked.append((name, since_ns))
+        return Sent(3, 1, "sink-status: it answers 503")
+
+
 class Served:
     """What a test works on: the writer, its clock, and a socket that is served while `serving` is entered."""
 
@@ -113,12 +126,14 @@ class Served:
         self.reader = BufferReader(path, KEY)
         self.followers = Followers()
         self.book = Book(AlarmFollowers())
+        self.sending = Sending()
         self.calls = Calls(
             PredictionCalls(Stored(), self.followers, Loudness()),
             SessionCalls(self.store, self.reader, self.clock, GAP_S),
             LabelCalls(Labels(self.store)),
             AlarmCalls(self.book, self.book.followers),
             QuarantineCalls(self.store, self.reader),
+            SinkCalls(self.sending),
         )
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from bedside.agent.cli.predictions import predict, predictions
 from bedside.agent.cli.quarantine import quarantine
 from bedside.agent.cli.sessions import forget, sessions
 from bedside.agent.cli.setting_up import agent
+from bedside.agent.cli.sinks import sinks
 from bedside.agent.cli.top import top
 
 for _command in (
@@ -21,6 +22,7 @@ for _command in (
     predictions,
     quarantine,
     sessions,
+    sinks,
     status,
     streams,
     top,

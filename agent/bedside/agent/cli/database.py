@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bedside.agent.cli.label_file import parse_moment
+from bedside.agent.cli.moment import MOMENT
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import BUFFER_NAME, AgentConfig, load_agent_config
 from bedside.agent.naming import typeable
@@ -47,20 +47,6 @@ _FUNCTIONS: Final = frozenset({
 _MAX_VALUE_BYTES: Final = 16 << 20
 _STEPS_BETWEEN_LOOKS: Final = 10_000
 """Of SQLite's machine, between two looks at the clock: less than a millisecond."""
-
-
-class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A time as `label add` takes it, in nanoseconds since 1970."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_moment(str(value))
-        except MalformedError as error:
-            self.fail(error.sentence, param, ctx)
 
 
 @click.group("db")
@@ -130,9 +116,9 @@ def query(directory: Path, sql: str, limit: int, timeout_s: float, as_csv: bool,
 @click.option("--stream", default="", help="Of which stream; needed for signal.")
 @click.option("--session", default="", help="Of which session; all of them unless given.")
 @click.option(
-    "--from", "from_ns", type=_Moment(), default=0, help="First moment: 2026-03-01T08:00:00Z, or seconds since 1970."
+    "--from", "from_ns", type=MOMENT, default=0, help="First moment: 2026-03-01T08:00:00Z, or seconds since 1970."
 )
-@click.option("--to", "to_ns", type=_Moment(), default=None, help="Moment after the last.")
+@click.option("--to", "to_ns", type=MOMENT, default=None, help="Moment after the last.")
 @click.option("--force", is_flag=True, help="Replace TARGET where it exists.")
 @json_option
 def export(

@@ -82,7 +82,7 @@ def reading(directory: Path) -> Iterator[BufferReader]:
             "this agent has not run yet, so that nothing is stored",
             remedy=f"bedside agent run {shlex.quote(str(directory))}",
         )
-    with typeable(directory), closing(BufferReader(path, _keys(config))) as reader:
+    with typeable(directory), closing(BufferReader(path, keys_of(config))) as reader:
         yield reader
 
 
@@ -125,7 +125,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         from bedside.agent.device_time import DeviceTime
         from bedside.agent.erasure import erase_session
 
-        keys, path = _keys(config), config.state_dir / BUFFER_NAME
+        keys, path = keys_of(config), config.state_dir / BUFFER_NAME
         with (
             closing(open_store(config, keys, clock, SystemEntropy())) as store,
             closing(BufferReader(path, keys)) as reader,
@@ -150,7 +150,8 @@ def _known_classes(config: AgentConfig) -> frozenset[str]:
         return frozenset()
 
 
-def _keys(config: AgentConfig) -> KeyRing:
+def keys_of(config: AgentConfig) -> KeyRing:
+    """The keys of a device's buffer. Raises ConfigError: see `load_key_ring`."""
     from bedside.agent.buffer.keys import load_key_ring
 
     return load_key_ring(find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).directory)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -29,6 +29,8 @@ _HEADERS: Final = {
     "Prefer": "return=minimal",
 }
 
+Key = Literal["id", "identifier"]
+
 
 class FhirOptions(HttpOptions, frozen=True, kw_only=True):
     """A FHIR R4 server."""
@@ -36,7 +38,7 @@ class FhirOptions(HttpOptions, frozen=True, kw_only=True):
     bundle_rows: Annotated[int, option("Observations of one transaction; 1 puts each for itself")] = 1
     key: Annotated[Key, option("put by our ids, or by identifier where the server gives ids")] = "id"
     device: Annotated[str, option("reference of this device in the server; empty: by identifier")] = ""
-    codes: Annotated[dict[str, Coding], option("codes of classes, rules, models and fields, by name")] = msgspec.field(
+    codes: Annotated[dict[str, Coding], option("codes of classes, rules, models, fields")] = msgspec.field(
         default_factory=dict
     )
 

@@ -26,7 +26,7 @@ STREAM_SYSTEM: Final = "urn:bedside:stream"
 _CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/observation-category"
 _INTERPRETATION: Final = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 _ABSENT: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
-_SEVERITY: Final = {"low": "A", "medium": "A", "high": "AA"}
+SEVERITY: Final = {"low": "A", "medium": "A", "high": "AA"}
 """Of an alarm that lasts: abnormal, or critically so."""
 
 Json = dict[str, object]
@@ -114,7 +114,7 @@ def _of_alarm(body: SentAlarm, codes: Mapping[str, Coding]) -> Json:
         "code": _concept(body.rule, codes),
         "effectivePeriod": period,
         "valueCodeableConcept": {"text": body.state},
-        "interpretation": _interpretation("N" if body.cleared_ns else _SEVERITY[body.priority]),
+        "interpretation": _interpretation("N" if body.cleared_ns else SEVERITY[body.priority]),
         "component": components,
     }
 

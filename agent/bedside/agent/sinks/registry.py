@@ -18,6 +18,7 @@ ENTRY_POINTS: Final = "bedside.sinks"
 BUILT_IN: Final = {
     "csv": "bedside.agent.sinks.csv_file",
     "fhir": "bedside.agent.sinks.fhir",
+    "hl7": "bedside.agent.sinks.hl7",
     "webhook": "bedside.agent.sinks.webhook",
 }
 """Modules by kind, as `agent.toml` names them."""
