@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.api.messages import alarm_row, label_message, label_row, prediction_row, session_row
+from bedside.agent.api.messages import alarm_row, label_message, label_row, prediction_row, quarantined_row, session_row
 from bedside.agent.buffer.labels import Added, Fault, WrongLabelsError
-from bedside.agent.buffer.rows import Alarm, Label, Prediction, Session
+from bedside.agent.buffer.rows import Alarm, Label, Prediction, Quarantined, Session
 from bedside.agent.config import CONFIG_NAME, load_agent_config
 from bedside.agent.naming import typeable
 from bedside.agent.writer import is_served
@@ -296,6 +296,20 @@ class LocalAgent:
         request = wire.AcknowledgeAlarmRequest(id=number, by=by)
         with self._errors():
             return alarm_row(await self._stub.AcknowledgeAlarm(request, timeout=self._timeout_s))
+
+    async def quarantine(self, source: str = "", reason: str = "") -> list[Quarantined]:
+        """What sources could not understand, of a source and a reason, of all where empty; a count each, no value."""
+        request = wire.QuarantineQuery(source=source, reason=reason)
+        with self._errors():
+            answer = await self._stub.ListQuarantine(request, timeout=self._timeout_s)
+        return [quarantined_row(message) for message in answer.rows]
+
+    async def clear_quarantine(self, source: str = "", reason: str = "") -> list[Quarantined]:
+        """Remove what `quarantine` would return, and return it; what comes is counted anew."""
+        request = wire.QuarantineQuery(source=source, reason=reason)
+        with self._errors():
+            answer = await self._stub.ClearQuarantine(request, timeout=self._timeout_s)
+        return [quarantined_row(message) for message in answer.rows]
 
     async def send_now(self, sink: str, since_ns: int | None = None) -> tuple[int, int, str]:
         """Deliver what waits for a sink, or again what is stored from a time on.

@@ -23,10 +23,12 @@ from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import prediction_messages
 from bedside.agent.api.predictions import PredictionCalls
+from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.api.sinks import SinkCalls
 from bedside.agent.api.status import BufferGauge
+from bedside.agent.buffer.acknowledging import Acknowledging
 from bedside.agent.buffer.committer import Committer
 from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
@@ -205,6 +207,7 @@ class Agent:
             ),
             LabelCalls(Labels(self._buffer, self._known_classes)),
             AlarmCalls(self._alarms, self._alarm_followers),
+            QuarantineCalls(self._buffer, self._reader),
             SinkCalls(self._sinks),
         )
 
@@ -296,7 +299,7 @@ class Agent:
                     self._clock,
                     self._last_end_ns,
                     directory,
-                    self._committer.durable,
+                    Acknowledging(self._committer, self._buffer.losses),
                     gauges[source.name],
                     self._config.state_dir,
                     self._buffer.sessions.opened,

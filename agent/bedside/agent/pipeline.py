@@ -10,10 +10,8 @@ Source: DESIGN section 4.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,12 +19,13 @@ from bedside.agent.alarms.desk import AlarmDesk
 from bedside.agent.alarms.unwatched import Decider, some
 from bedside.agent.api.follow import Followers
 from bedside.agent.api.messages import prediction_message
-from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.freshness import Freshness
 from bedside.agent.health.facts import ModelFacts, StreamFacts
 from bedside.agent.inference.engine import Engine
 from bedside.agent.inference.model import ClosedWindow, Decision, Model
+from bedside.agent.keeping import Keeper
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.windows.cutter import WindowCutter
 from bedside.agent.windows.fit import taken
@@ -34,16 +33,9 @@ from bedside.agent.windows.quality import QualityMonitor
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
-from bedside.core.errors import BedsideError, MalformedError, StoreError
+from bedside.core.errors import BedsideError, StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Block, Event, Mark, MarkKind, Record, Unmapped
-from bedside.service.logs import event
-
-Kept = TypeVar("Kept", Block, Record)
-
-_LOGGER = logging.getLogger(__name__)
-_RECOVERED_BLOCKS: Final = 250
-"""Good blocks after which a failed store counts as sound again: ten seconds of a waveform."""
+from bedside.core.samples import Block, Event, Mark, Record, Unmapped
 
 
 @dataclass(slots=True)
@@ -51,9 +43,7 @@ class _Stream:
     rate_hz: float = 0.0
     blocks: int = 0
     records: int = 0
-    dropped_blocks: int = 0
     last_seen_s: float = 0.0
-    refused: set[str] = field(default_factory=set)
     quality: QualityMonitor = field(default_factory=QualityMonitor)
 
 
@@ -79,7 +69,6 @@ class Pipeline:
         faults: why a slot's model, or the one that should replace it, could not be loaded, by name.
         predictions: id of the newest prediction.
         last_prediction_s: monotonic time of it; None before the first of this process.
-        store_error: why the buffer refuses; None while it takes everything.
     """
 
     def __init__(
@@ -115,12 +104,17 @@ class Pipeline:
         self.engine = Engine(clock, queue_windows=queue_windows, decided=self._decided, lost=self._lost)
         self._slots: dict[str, _Slot] = {}
         self._streams: dict[StreamId, _Stream] = {}
-        self._good_blocks = 0
+        self._keeper = Keeper(buffer)
+        self._freshness = Freshness()
         self.main = ""
         self.faults: dict[str, BedsideError] = {}
         self.predictions = last_id
         self.last_prediction_s: float | None = None
-        self.store_error: BedsideError | None = None
+
+    @property
+    def store_error(self) -> BedsideError | None:
+        """Why the buffer refuses; None while it takes everything."""
+        return self._keeper.store_error
 
     @property
     def model_digest(self) -> bytes:
@@ -184,7 +178,7 @@ class Pipeline:
         if isinstance(arrived, Block):
             self._take_block(arrived)
         elif isinstance(arrived, Mark):
-            self._take_mark(arrived)
+            self._keeper.mark(arrived)
         elif isinstance(arrived, Unmapped):
             self._buffer.quarantine(arrived)
         else:
@@ -196,7 +190,7 @@ class Pipeline:
             self._buffer.ahead.settle()
             self._commit_due()
         except StoreError as error:
-            self._store_failed(error)
+            self._keeper.failed(error)
         if self._alarms is not None:
             self._alarms.tick()
 
@@ -224,7 +218,7 @@ class Pipeline:
                 blocks=stream.blocks,
                 records=stream.records,
                 gaps=max((slot.cutters[name].gaps for slot in self._slots.values() if name in slot.cutters), default=0),
-                dropped_blocks=stream.dropped_blocks,
+                dropped_blocks=self._keeper.dropped[name],
                 last_seen_age_ms=round((now_s - stream.last_seen_s) * 1000),
                 quality=stream.quality.summary() if stream.blocks else None,
             )
@@ -274,7 +268,7 @@ class Pipeline:
         stream = self._streams.setdefault(block.stream, _Stream())
         stream.last_seen_s = arrived_s
         stream.blocks += 1
-        session = self._keep(block, self._buffer.append)
+        session = self._keeper.block(block)
         if session is None:
             return
         stream.rate_hz = block.rate_hz
@@ -290,8 +284,11 @@ class Pipeline:
         stream = self._streams.setdefault(record.stream, _Stream())
         stream.last_seen_s = arrived_s
         stream.records += 1
-        session = self._keep(record, self._buffer.add_record)
-        if session is None:
+        session = self._keeper.record(record)
+        if session is None or session != self._buffer.ahead.current(record.stream):
+            return  # nobody's, or of a session that is over
+        news = self._freshness.news(record, session, arrived_s)
+        if news is None:
             return
         for name, slot in self._slots.items():
             cutter = slot.cutters.get(record.stream)
@@ -299,56 +296,7 @@ class Pipeline:
                 for window in cutter.push_record(record, session, arrived_s):
                     self.engine.offer(name, window, cutter.gaps)
         if self._alarms is not None:
-            self._alarms.recorded(record, session)
-
-    def _keep(self, arrived: Kept, keep: Callable[[Kept], SessionId]) -> SessionId | None:
-        """Buffer what arrived, and say whose it is; None for what nobody can use.
-
-        What the disk refuses is counted, and is still somebody's.
-        """
-        ahead = self._buffer.ahead
-        try:
-            start_ns, end_ns = times_of(arrived)
-            if ahead.waits(arrived.stream):
-                ahead.settle()
-            if not ahead.waits(arrived.stream):
-                session = keep(arrived)
-                self._store_held()
-                return session
-        except MalformedError as error:
-            stream = self._streams[arrived.stream]
-            stream.dropped_blocks += 1
-            if error.code not in stream.refused:  # once: a source that errs does so with every block
-                stream.refused.add(error.code)
-                event(_LOGGER, f"{type(arrived).__name__.lower()}-refused", level=logging.WARNING, error=error)
-            return None
-        except StoreError as error:
-            self._store_failed(error)
-            if error.code != "store-write":
-                self._streams[arrived.stream].dropped_blocks += 1
-                return None
-        self._streams[arrived.stream].dropped_blocks += 1
-        return ahead.of(arrived.stream, start_ns, end_ns)
-
-    def _take_mark(self, mark: Mark) -> None:
-        ahead = self._buffer.ahead
-        try:
-            ahead.settle()
-            if not ahead.waits(mark.stream):
-                self._buffer.mark(mark)
-                return
-            check_times(mark.start_ns, mark.end_ns)
-        except StoreError as error:
-            self._store_failed(error)
-            if error.code != "store-write":
-                self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)
-                return
-        if mark.kind is MarkKind.SESSION_OPEN:
-            ahead.open(mark.stream, mark.start_ns, mark.origin)
-        elif mark.kind is MarkKind.SESSION_CLOSE:
-            ahead.close(mark.stream, mark.start_ns)
-        else:  # the session that is open in the file may be another person's
-            self._buffer.count(mark.stream, ahead.current(mark.stream) or "", "dropped-labels", 1)
+            self._alarms.recorded(news, session)
 
     def _decided(self, name: str, decision: Decision, stretch: int) -> None:
         window, now_s = decision.window, self._clock.monotonic_s()
@@ -374,14 +322,3 @@ class Pipeline:
     def _lost(self, window: ClosedWindow, counter: str) -> None:
         if window.session not in self._buffer.erased:
             self._buffer.count(StreamId(window.stream), window.session, counter, 1)
-
-    def _store_failed(self, error: BedsideError) -> None:
-        if self.store_error is None:
-            event(_LOGGER, "buffer-refuses", level=logging.ERROR, error=error)
-        self.store_error = error
-        self._good_blocks = 0
-
-    def _store_held(self) -> None:
-        self._good_blocks += 1
-        if self.store_error is not None and self._good_blocks >= _RECOVERED_BLOCKS:
-            self.store_error = None

@@ -16,6 +16,7 @@ from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import alarm_message
 from bedside.agent.api.predictions import PredictionCalls
+from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.api.sinks import SinkCalls
@@ -131,6 +132,7 @@ class Served:
             SessionCalls(self.store, self.reader, self.clock, GAP_S),
             LabelCalls(Labels(self.store)),
             AlarmCalls(self.book, self.book.followers),
+            QuarantineCalls(self.store, self.reader),
             SinkCalls(self.sending),
         )
 

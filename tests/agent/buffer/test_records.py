@@ -43,7 +43,7 @@ def stored(tmp_path, session: str, from_ns: int = 0, to_ns: int | None = None) -
 
 
 def test_records_come_back_in_the_order_of_time(store, tmp_path) -> None:
-    said = [vitals(at_s) for at_s in (3, 1, 2.5, 2.25, 10, 10)]
+    said = [vitals(at_s) for at_s in (3, 1, 2.5, 2.25, 10)] + [vitals(10, hr=62.0)]
     sessions = {store.add_record(record) for record in said}
     assert len(sessions) == 1
     session = sessions.pop()

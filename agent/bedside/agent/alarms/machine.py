@@ -137,7 +137,7 @@ def observe(rule: Limits, watch: Watch, seen: Observation) -> tuple[Watch, list[
         return watch, effects
     elif seen.stretch != watch.stretch:
         watch, _ = _step(watch, Input.BREAK, watch.seen_ns, seen.value)
-    since_ns = watch.since_ns if watch.phase is Phase.HOLDING else seen.time_ns
+    since_ns = min(watch.since_ns, seen.time_ns) if watch.phase is Phase.HOLDING else seen.time_ns
     watch = replace(watch, stretch=seen.stretch, since_ns=since_ns, seen_ns=seen.time_ns)
     held = seen.time_ns - since_ns >= rule.hold_off_s * 1e9
     watch, effect = _step(watch, classify(rule, seen.value, held=held), seen.time_ns, seen.value)

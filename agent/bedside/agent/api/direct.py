@@ -8,7 +8,8 @@ from typing import Protocol
 from bedside.agent.api.alarms import AlarmBook, check_by
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.buffer.labels import Added, Labels
-from bedside.agent.buffer.rows import Alarm, Label, Session
+from bedside.agent.buffer.rows import Alarm, Label, Quarantined, Session
+from bedside.agent.buffer.store import BufferStore
 
 
 class Changes(Protocol):
@@ -37,11 +38,15 @@ class Changes(Protocol):
     async def acknowledge_alarm(self, number: int, by: str) -> Alarm:
         """Say that somebody has seen an alarm."""
 
+    async def clear_quarantine(self, source: str = "", reason: str = "") -> list[Quarantined]:
+        """Remove what was counted of what sources could not understand."""
+
 
 class DirectChanges:
     """The changes, done by this process, which is the store's writer."""
 
-    def __init__(self, sessions: SessionCalls, labels: Labels, alarms: AlarmBook) -> None:
+    def __init__(self, store: BufferStore, sessions: SessionCalls, labels: Labels, alarms: AlarmBook) -> None:
+        self._store = store
         self._sessions = sessions
         self._labels = labels
         self._alarms = alarms
@@ -75,3 +80,7 @@ class DirectChanges:
     async def acknowledge_alarm(self, number: int, by: str) -> Alarm:
         """Say that somebody has seen an alarm."""
         return self._alarms.acknowledge(number, check_by(by))
+
+    async def clear_quarantine(self, source: str = "", reason: str = "") -> list[Quarantined]:
+        """Remove what was counted of what sources could not understand."""
+        return self._store.clear_quarantine(source, reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bedside.agent.buffer.rows import Alarm, Label, Prediction, Priority, Session
+from bedside.agent.buffer.rows import Alarm, Label, Prediction, Priority, Quarantined, Session
 from bedside.core.errors import MalformedError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.limits import MAX_WIRE_INTEGER
@@ -147,3 +147,20 @@ def prediction_message(prediction: Prediction, number: int) -> local_pb2.Predict
 def prediction_messages(predictions: Iterable[Prediction]) -> list[local_pb2.Prediction]:
     """Stored predictions as the local API has them."""
     return [prediction_message(prediction, prediction.number) for prediction in predictions]
+
+
+def quarantined_message(row: Quarantined) -> local_pb2.Quarantined:
+    """A row of the quarantine for the wire."""
+    return local_pb2.Quarantined(
+        source=row.source,
+        reason=row.reason,
+        what=row.what,
+        count=row.count,
+        first_ns=row.first_ns,
+        last_ns=row.last_ns,
+    )
+
+
+def quarantined_row(message: local_pb2.Quarantined) -> Quarantined:
+    """A row of the quarantine from the wire."""
+    return Quarantined(message.source, message.reason, message.what, message.count, message.first_ns, message.last_ns)

@@ -18,6 +18,7 @@ from bedside.agent.api.alarms import AlarmCalls
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import session_message
 from bedside.agent.api.predictions import PredictionCalls
+from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.api.sinks import SinkCalls
 from bedside.agent.api.status import BufferGauge, status_message
@@ -46,6 +47,7 @@ class Calls:
     sessions: SessionCalls
     labels: LabelCalls
     alarms: AlarmCalls
+    quarantine: QuarantineCalls
     sinks: SinkCalls
 
 
@@ -136,14 +138,14 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
         return self._calls.alarms.acknowledge(request)
 
     async def ListQuarantine(
-        self, _request: wire.QuarantineQuery, context: Context[wire.QuarantineQuery, wire.QuarantineList]
+        self, request: wire.QuarantineQuery, _context: Context[wire.QuarantineQuery, wire.QuarantineList]
     ) -> wire.QuarantineList:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        return self._calls.quarantine.rows(request)
 
     async def ClearQuarantine(
-        self, _request: wire.QuarantineQuery, context: Context[wire.QuarantineQuery, wire.QuarantineList]
+        self, request: wire.QuarantineQuery, _context: Context[wire.QuarantineQuery, wire.QuarantineList]
     ) -> wire.QuarantineList:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        return self._calls.quarantine.clear(request)
 
     async def SendNow(
         self, request: wire.SendNowRequest, _context: Context[wire.SendNowRequest, wire.SendNowResponse]

@@ -7,6 +7,7 @@ ends a session counts at once, and is written, in order and under the same ids, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +40,11 @@ class _State:
 class SessionsAhead:
     """What `Sessions` could not write."""
 
-    def __init__(self, sessions: Sessions, clock: Clock, entropy: Entropy, *, gap_ns: int) -> None:
+    def __init__(
+        self, sessions: Sessions, clock: Clock, entropy: Entropy, lost: Callable[[StreamId], None], *, gap_ns: int
+    ) -> None:
+        """Begin without any; `lost` is told of a stream whose change is one too many to wait."""
+        self._lost = lost
         self._sessions = sessions
         self._clock = clock
         self._entropy = entropy
@@ -119,5 +124,7 @@ class SessionsAhead:
     def _wait(self, change: _Change) -> None:
         full = len(self._changes) >= MAX_AHEAD
         self._states[change.stream] = _State(None if full else change.session, change.at_ns)
-        if not full:
+        if full:
+            self._lost(change.stream)
+        else:
             self._changes.append(change)

@@ -5,6 +5,8 @@ Invariants:
     * Acknowledged is what was settled: its commit has returned. What failed waits again.
     * A commit that does not return is told of after `PATIENCE_S`. From then on nobody waits for its turn, and what
       arrives waits in memory, up to the bound.
+    * Who waits for a commit is answered by one that began after the wait did, and that holds all there was: not by one
+      that failed and was written by somebody else in part, nor while a session is known from memory only.
 """
 
 from __future__ import annotations
@@ -18,14 +20,20 @@ from bedside.agent.buffer.group import Batch
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.buffer.turn import PATIENCE_S, disk_hangs
 from bedside.core.clock import Clock
+from bedside.core.errors import UnavailableError
 from bedside.core.ids import StreamId
+
+
+class _Waiter(NamedTuple):
+    streams: Collection[StreamId]
+    told: asyncio.Future[None]
 
 
 class _Commit(NamedTuple):
     batch: Batch
     began_s: float
     written: Future[None]
-    awaited: list[asyncio.Future[None]]
+    awaited: list[_Waiter]
 
 
 class Committer:
@@ -36,7 +44,8 @@ class Committer:
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._commit: _Commit | None = None
-        self._awaited: list[asyncio.Future[None]] = []
+        self._awaited: list[_Waiter] = []
+        self._closed = False
 
     @property
     def busy(self) -> bool:
@@ -57,29 +66,41 @@ class Committer:
                 self._look(self._commit)
                 return 0
             rows = self._settle(self._commit)
+        self._awaited = [waiter for waiter in self._awaited if not waiter.told.done()]  # the others were cancelled
         batch = self._buffer.take_batch(now=bool(self._awaited))
         if batch is not None:
             written = self._thread.submit(self._buffer.group.write, batch)
             self._commit = _Commit(batch, self._clock.monotonic_s(), written, self._awaited)
             self._awaited = []
         elif not self._buffer.group.waiting:
-            _tell(self._awaited)  # somebody else has committed it
-            self._awaited = []
+            self._tell(self._awaited)  # somebody else has committed it
         return rows
 
-    async def durable(self, streams: Collection[StreamId]) -> None:
-        """Return when all that the buffer has taken of these streams until now is on the disk.
+    async def committed(self, streams: Collection[StreamId]) -> None:
+        """Return when a commit has returned that holds all that the buffer has of these streams now.
 
-        The group commit is brought forward for it, to the next `flush_due`. It does not return while the disk refuses.
+        The group commit is brought forward for it, to the next `flush_due`. It does not return while the disk refuses,
+        nor while one of the streams is in a session that the disk has not taken.
+
+        Raises:
+            UnavailableError: `agent-stops`.
         """
+        if self._closed:
+            raise _stops()
         self._buffer.close_parts(streams)
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(streams, asyncio.get_running_loop().create_future())
         self._awaited.append(waiter)
-        await waiter
+        await waiter.told
 
     def close(self) -> None:
-        """End the thread, after the buffer was closed, which commits everything."""
+        """End the thread, after the buffer was closed, which commits everything; who still waits is not answered."""
+        self._closed = True
         self._thread.shutdown(wait=False)
+        commit, self._commit = self._commit, None
+        for waiter in (*(commit.awaited if commit is not None else ()), *self._awaited):
+            if not waiter.told.done():
+                waiter.told.set_exception(_stops())
+        self._awaited = []
 
     def _look(self, commit: _Commit) -> None:
         if self._clock.monotonic_s() - commit.began_s >= PATIENCE_S:
@@ -93,12 +114,20 @@ class Committer:
             commit.written.result()
         finally:
             rows = self._buffer.group.settle(commit.batch)
-        self._awaited = self._awaited[len(commit.awaited) :]
-        _tell(commit.awaited)
+        if commit.batch.written:
+            self._awaited = self._awaited[len(commit.awaited) :]
+            self._tell(commit.awaited)
         return rows
 
+    def _tell(self, waiters: list[_Waiter]) -> None:
+        """Answer those whose streams are in sessions on the disk; the others go on waiting."""
+        ahead = self._buffer.ahead
+        still = [waiter for waiter in waiters if any(ahead.waits(stream) for stream in waiter.streams)]
+        for waiter in waiters:
+            if waiter not in still and not waiter.told.done():
+                waiter.told.set_result(None)
+        self._awaited = still + [waiter for waiter in self._awaited if waiter not in waiters]
 
-def _tell(awaited: list[asyncio.Future[None]]) -> None:
-    for waiter in awaited:
-        if not waiter.done():  # its source may have been ended meanwhile
-            waiter.set_result(None)
+
+def _stops() -> UnavailableError:
+    return UnavailableError("agent-stops", "the agent stops: what was not acknowledged is sent again later")

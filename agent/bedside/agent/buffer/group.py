@@ -11,27 +11,20 @@ Invariants:
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bedside.agent.buffer.deliveries import put_deliveries
 from bedside.agent.buffer.erasure import Scrubber
-from bedside.agent.buffer.eviction import Evictor, count_all, insert_label, insert_predictions
-from bedside.agent.buffer.places import RawPlaces
-from bedside.agent.buffer.quarantine import insert_unmapped
-from bedside.agent.buffer.quota import Quota
+from bedside.agent.buffer.inserter import Inserter
 from bedside.agent.buffer.room import Room
 from bedside.agent.buffer.turn import Turn
-from bedside.agent.buffer.waiting import DROPPED, OF_ONE_ROW, SealedRow, Waiting
+from bedside.agent.buffer.waiting import Waiting
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 
 _COMMIT_BYTES: Final = 512 << 10
 """Of rows in one transaction: what waited for long is written in several."""
-_CHUNK_ROWS: Final = 16
-"""Room is made for so many rows at a time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +43,11 @@ class Batch:
     error: StoreError | None = None
     ended: bool = False
 
+    @property
+    def written(self) -> bool:
+        """Whether all of it is durable."""
+        return not self.waiting
+
 
 class GroupCommit:
     """What waits in one buffer, and the one batch of it that may be under way. All but `write` is its owner's.
@@ -63,25 +61,21 @@ class GroupCommit:
         self,
         turn: Turn,
         room: Room,
-        evictor: Evictor,
-        places: RawPlaces,
-        streams: Mapping[StreamId, int],
+        inserter: Inserter,
         scrubber: Scrubber,
-        quota: Quota,
+        lost: Callable[[StreamId], None],
     ) -> None:
         self._turn = turn
         self._room = room
-        self._evictor = evictor
-        self._places = places
-        self._streams = streams
+        self._inserter = inserter
         self._scrubber = scrubber
-        self._quota = quota
-        self.waiting = Waiting()
+        self._lost = lost
+        self.waiting = Waiting(lost)
         self.under_way: Batch | None = None
 
     def begin(self) -> Batch:
         """Take all that waits, while nothing is under way."""
-        batch, self.waiting = Batch(self.waiting), Waiting()
+        batch, self.waiting = Batch(self.waiting), Waiting(self._lost)
         self.under_way = batch
         return batch
 
@@ -152,37 +146,8 @@ class GroupCommit:
         waiting = batch.waiting
         while waiting:
             rows = waiting.first(_COMMIT_BYTES)
-            self._room.run("signal", lambda tx, rows=rows: self._insert(tx, rows, waiting))  # type: ignore[misc]  # the default binds the loop value
+            self._room.run("signal", lambda tx, rows=rows: self._inserter.insert(tx, rows, waiting))  # type: ignore[misc]  # the default binds the loop value
             waiting.done(len(rows))
             batch.rows += len(rows)
         if self._scrubber.pending and not self._scrubber.taken:
             self._scrubber.finish()
-
-    def _insert(self, tx: sqlite3.Connection, rows: list[SealedRow], waiting: Waiting) -> None:
-        dropped = waiting.counts.copy()
-        for first in range(0, len(rows), _CHUNK_ROWS):
-            chunk = rows[first : first + _CHUNK_ROWS]
-            self._evictor.make_room(tx, sum(row.size_bytes for row in chunk))
-            for row in chunk:
-                if not self._insert_row(tx, row):
-                    dropped[row.stream, row.session, DROPPED[row.table]] += 1
-        insert_predictions(tx, [prediction for _, prediction in waiting.predictions])
-        full = self._quota.is_full(tx)
-        for _, label in waiting.labels:
-            if full or self._quota.is_full(tx):
-                dropped[label.stream, label.session, "dropped-labels"] += 1
-            else:
-                insert_label(tx, label)
-        insert_unmapped(tx, waiting.unmapped.values())
-        put_deliveries(tx, waiting.deliveries.values())
-        count_all(tx, dropped)
-        self._evictor.make_room(tx)
-
-    def _insert_row(self, tx: sqlite3.Connection, row: SealedRow) -> bool:
-        """Insert one row; False when its second is full, or when no column takes it, which is its own fault alone."""
-        number = self._streams[row.stream]
-        self._places.note(number, row.second)
-        try:
-            return row.insert(tx, number)
-        except OF_ONE_ROW:
-            return False

@@ -22,6 +22,9 @@ from bedside.core.errors import ProtocolError
 _SHARE: Final = 4
 _SMALL_SHARE: Final = 16
 _BATCH_ROWS: Final = 16
+_KIND_BYTES: Final = 512
+"""A row of the quarantine with its index, at most: the kind stands in both."""
+_MAX_KINDS: Final = 2_000
 _COSTS: Final = {
     "labels": "150 + length({0}.stream) + 2 * length({0}.label) + length({0}.origin)",
     "alarms": "160 + length({0}.stream) + 2 * length({0}.rule)",
@@ -39,6 +42,7 @@ class Quota:
 
     Attributes:
         full: whether no label was taken any more when last somebody looked.
+        max_kinds: rows of the quarantine: a thirty-second of the cap at most.
     """
 
     def __init__(self, database: BufferDatabase, cap_bytes: int) -> None:
@@ -47,6 +51,7 @@ class Quota:
         connection = database.connection
         self.limit_bytes = cap_bytes // _SHARE
         self.small_bytes = cap_bytes // _SMALL_SHARE
+        self.max_kinds = min(_MAX_KINDS, self.small_bytes // 2 // _KIND_BYTES)
         connection.execute("CREATE TEMP TABLE shares (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL)")
         for table, cost in _COSTS.items():
             connection.execute(
@@ -81,15 +86,19 @@ class Quota:
                 remedy="forget sessions that nobody needs, or raise cap_mib in [buffer]",
             )
 
+    @property
+    def sessions_full(self) -> bool:
+        """Whether no session is opened any more but those that signal opens."""
+        with self._database.turn:
+            return self._take(self._database.connection, "sessions") >= self.small_bytes
+
     def check_sessions(self) -> None:
         """Look before a session is opened by hand whether it may be.
 
         Raises:
             ProtocolError: `sessions-full`.
         """
-        with self._database.turn:
-            full = self._take(self._database.connection, "sessions") >= self.small_bytes
-        if full:
+        if self.sessions_full:
             raise ProtocolError(
                 "sessions-full",
                 f"sessions take all of their {self.small_bytes >> 10} KiB, a sixteenth of the buffer",

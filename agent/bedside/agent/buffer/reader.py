@@ -16,8 +16,10 @@ from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import Swept
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Place, Run, Stretch, offset_ns
+from bedside.agent.buffer.quarantine import SELECT as SELECT_QUARANTINE
+from bedside.agent.buffer.quarantine import row_of as quarantined_row
 from bedside.agent.buffer.records import decode_record, record_place
-from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Session, StoredWindow, Summary
+from bedside.agent.buffer.rows import Alarm, Explanation, Label, Prediction, Quarantined, Session, StoredWindow, Summary
 from bedside.agent.buffer.schema import ID_PER_SECOND, LAST_NS, OF_A_SESSION, RAW_TABLES, SALVAGE, ids_of, second_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAG, any_text, is_sound
@@ -257,6 +259,10 @@ class BufferReader:
         rows = self._rows(f"SELECT * FROM alarms {where} ORDER BY id DESC LIMIT ?", limit)
         return [alarm_of(row) for row in reversed(rows)]
 
+    def quarantine(self, source: str = "", reason: str = "") -> list[Quarantined]:
+        """What sources could not understand, of a source and a reason, of all where empty."""
+        return [quarantined_row(row) for row in self._rows(SELECT_QUARANTINE, source, reason)]
+
     def counters(self) -> dict[str, int]:
         """Durable counters by name, summed over streams and sessions."""
         rows = self._rows("SELECT name, sum(value) AS total FROM counters GROUP BY name")
@@ -293,9 +299,9 @@ class BufferReader:
         return [int(row["id"]) for rows in self._walk(table, "id", stream, session, 0, None) for row in rows]
 
     def unexpired(self) -> list[Session]:
-        """Sessions of which raw rows may be left, in the order in which they were opened."""
+        """Sessions of which raw rows may be left, in the order of their times."""
         return [session_of(row) for row in self._rows(
-            f"SELECT * FROM sessions WHERE expired_ns < {LAST_NS} ORDER BY number"
+            f"SELECT * FROM sessions WHERE expired_ns < {LAST_NS} ORDER BY opened_ns, number"
         )]  # fmt: skip
 
     def old_keys(self, table: Swept, before_ns: int, limit: int) -> list[int]:

@@ -84,6 +84,30 @@ class Prediction:
     number: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A kind of reading that a source could not understand, and how many of them there were.
+
+    Attributes:
+        reason: see `bedside.core.vocabulary.reading.Reason`.
+        what: code, coding system and unit as they were sent; never a value.
+        first_ns: when the first one arrived.
+        last_ns: when the newest one arrived.
+    """
+
+    source: str
+    reason: str
+    what: str
+    count: int
+    first_ns: int
+    last_ns: int
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What there is one row of."""
+        return self.source, self.reason, self.what
+
+
 Priority = Literal["low", "medium", "high"]
 """Of an alarm, as IEC 60601-1-8 names them."""
 

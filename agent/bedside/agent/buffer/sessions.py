@@ -26,6 +26,8 @@ from bedside.service.sqlite import Database
 ID_BYTES: Final = 8
 BY_HAND: Final = ("cli", "api")
 """Origins of what people and programs say; other sessions begin by themselves, or because a source says so."""
+UNSAID: Final = ("gap", "after-close")
+"""Origins of sessions that begin with their first signal or record, of which nobody has said so."""
 AWAIT_NS: Final = 86_400_000_000_000
 """A session that was opened by hand waits a day for its first signal; what comes later may be another person's."""
 
@@ -48,12 +50,20 @@ _LAST_INSIDE: Final = """
 
 
 @dataclass(slots=True)
-class _Current:
+class Current:
+    """An open session.
+
+    Attributes:
+        end_ns: of its latest signal or record.
+        awaited: whether it was opened by hand, and nothing of it has arrived.
+        said: whether somebody, or a source, said when it began.
+    """
+
     session: SessionId
     opened_ns: int
     end_ns: int
     awaited: bool
-    """Whether it was opened by hand, and nothing of it has arrived."""
+    said: bool
 
 
 class Sessions:
@@ -82,7 +92,7 @@ class Sessions:
         self._gap_ns = gap_ns
         self._latest_end_ns = latest_end_ns
         self._consent_training = consent_training
-        self._current: dict[StreamId, _Current] = {}
+        self._current: dict[StreamId, Current] = {}
         predicted = {row["session"]: row["latest"] for row in database.rows(_LATEST_PREDICTIONS)}
         for row in database.rows(
             "SELECT session, stream, opened_ns, origin FROM sessions WHERE closed_ns IS NULL ORDER BY number"
@@ -91,7 +101,7 @@ class Sessions:
             raw_ns = latest_end_ns(stream, session, opened_ns)
             end_ns = max(opened_ns, raw_ns, predicted.get(session, 0))
             awaited = row["origin"] in BY_HAND and not raw_ns and session not in predicted
-            self._current[stream] = _Current(session, opened_ns, end_ns, awaited)
+            self._current[stream] = Current(session, opened_ns, end_ns, awaited, row["origin"] not in UNSAID)
         newest = {StreamId(row["stream"]): bool(row["consent_training"]) for row in database.rows(_NEWEST_SESSIONS)}
         self._closed = newest.keys() - self._current.keys()
         self._refused = {StreamId(row["name"]) for row in database.rows("SELECT name FROM streams WHERE refused")}
@@ -106,13 +116,22 @@ class Sessions:
             self.open(stream, start_ns, self.unsaid_origin(stream))
         current = self._current[stream]
         if start_ns < current.opened_ns:  # a session's times cover what is in it
-            self._database.run_tx("session began", lambda tx: _begin(tx, current.session, start_ns))
-            current.opened_ns = start_ns
+            self.begin_earlier(stream, start_ns)
             if current.awaited:  # the clock was wrong when it was opened
                 current.end_ns = end_ns
         current.end_ns = max(current.end_ns, end_ns)
         current.awaited = False
         return current.session
+
+    def begin_earlier(self, stream: StreamId, at_ns: int) -> None:
+        """Let the open session begin at an earlier time, durably."""
+        current = self._current[stream]
+        self._database.run_tx("session began", lambda tx: _begin(tx, current.session, at_ns))
+        current.opened_ns = at_ns
+
+    def span(self, stream: StreamId) -> Current | None:
+        """The open session of `stream` with its times; not to be changed."""
+        return self._current.get(stream)
 
     def goes_on(self, stream: StreamId, start_ns: int) -> bool:
         """Whether what a stream says from `start_ns` on belongs to the session that is open."""
@@ -167,7 +186,7 @@ class Sessions:
                 _note_say(tx, stream, refused=not consent)
 
         self._database.run_tx("open session", work)
-        self._current[stream] = _Current(opened, at_ns, at_ns, origin in BY_HAND)
+        self._current[stream] = Current(opened, at_ns, at_ns, origin in BY_HAND, origin not in UNSAID)
         self._closed.discard(stream)
         if consent_training is not None:
             self._take_say(stream, refused=not consent)

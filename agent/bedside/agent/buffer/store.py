@@ -33,33 +33,34 @@ from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_p
 from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
-from bedside.agent.buffer.joiner import Joiner
+from bedside.agent.buffer.inserter import Inserter
 from bedside.agent.buffer.keys import Keys
-from bedside.agent.buffer.numbers import RecordNumbers, last_prediction_number, stream_number
+from bedside.agent.buffer.late import LateRecords
+from bedside.agent.buffer.losses import Losses
+from bedside.agent.buffer.numbers import RecordNumbers, StreamNumbers, last_prediction_number
+from bedside.agent.buffer.open_parts import OpenParts
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
-from bedside.agent.buffer.part import NS_PER_S, Part
+from bedside.agent.buffer.part import NS_PER_S
 from bedside.agent.buffer.places import RawPlaces
+from bedside.agent.buffer.quarantine import clear, quarantined
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.records import encode_record, record_place
 from bedside.agent.buffer.room import Room, log_bytes_for
-from bedside.agent.buffer.rows import Explanation, Label, Prediction, is_label_name
+from bedside.agent.buffer.rows import Explanation, Label, Prediction, Quarantined, is_label_name
 from bedside.agent.buffer.schema import first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.sessions import Sessions
-from bedside.agent.buffer.waiting import DROPPED, part_row, record_row
+from bedside.agent.buffer.waiting import record_row
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Record, Unmapped
-from bedside.service.logs import event
 
 Result = TypeVar("Result")
 
 _LOGGER = logging.getLogger(__name__)
 
 GROUP_COMMIT_S: Final = 1.0
-OPEN_PART_S: Final = 1.06
-"""An unfinished part is written at this age: one block later than a full one of a waveform."""
 DEFAULT_CAP_BYTES: Final = 256 << 20
 MIN_CAP_BYTES: Final = 256 << 10
 """The empty tables take about 100 KiB."""
@@ -77,6 +78,7 @@ class BufferStore:
         ahead: sessions that the disk has refused so far.
         erased: sessions that were forgotten since the start; what still comes of them is not kept.
         group: what waits, and how it is committed.
+        losses: what the disk has refused, by stream.
         quota: of what the cap does not drop.
         salvage: what happened on opening a damaged file; None when it was sound.
         queued: numbers of the records that a sink wants.
@@ -122,23 +124,21 @@ class BufferStore:
         self._scrubber = Scrubber(self._database)
         if self._scrubber.pending:
             self._scrubber.finish()  # an erasure was cut short
-        rows = connection.execute("SELECT number, name FROM streams").fetchall()
-        self._streams = {StreamId(row["name"]): int(row["number"]) for row in rows}
-        self._names = {number: name for name, number in self._streams.items()}
+        self._streams = StreamNumbers(self._database)
         self._places = RawPlaces(connection)
-        self._evictor = Evictor(self._places, cap_bytes, priorities or {}, self._names)
+        self._evictor = Evictor(self._places, cap_bytes, priorities or {}, self._streams.names)
         self.quota = Quota(self._database, cap_bytes)
         self._room = Room(self._database, self._evictor, self._places, log_pages * _PAGE_BYTES)
         self.sessions = Sessions(
             self._database, entropy, self._latest_end_ns, gap_ns=round(gap_s * 1e9), consent_training=consent_training
         )
-        self.ahead = SessionsAhead(self.sessions, clock, entropy, gap_ns=round(gap_s * 1e9))
+        self.losses = Losses(clock)
+        self.ahead = SessionsAhead(self.sessions, clock, entropy, self.losses.note, gap_ns=round(gap_s * 1e9))
+        self._late = LateRecords(self._database, self.sessions, self.quota, entropy, gap_ns=round(gap_s * 1e9))
         self.erased: set[SessionId] = set()
-        self._joiners: dict[StreamId, Joiner] = {}
-        self._unsealed: set[StreamId] = set()
-        self.group = GroupCommit(
-            self._database.turn, self._room, self._evictor, self._places, self._streams, self._scrubber, self.quota
-        )
+        inserter = Inserter(self._evictor, self._places, self._streams.by_name, self.quota, self._sealer)
+        self.group = GroupCommit(self._database.turn, self._room, inserter, self._scrubber, self.losses.note)
+        self._parts = OpenParts(self._sealer, self.group)
         self._last_number = last_prediction_number(self._database)
         self.queued = RecordNumbers(self._database)
 
@@ -187,26 +187,24 @@ class BufferStore:
             StoreError: `empty-block`, `buffer-range`, `store-write`. Nothing of the block was taken.
         """
         start_ns, end_ns = times_of(block)
-        first_id(end_ns // NS_PER_S, self._number(block.stream))
+        first_id(end_ns // NS_PER_S, self._streams.of(block.stream))
         session = self.sessions.of(block.stream, start_ns, end_ns)
-        now_s = self._clock.monotonic_s()
-        joiner = self._joiners.setdefault(block.stream, Joiner())
-        arrived_s = now_s if joiner.opened_s is None else joiner.opened_s
-        for part in joiner.add(block, session, now_s):
-            self._seal(part, arrived_s)
+        self._parts.add(block, session, self._clock.monotonic_s())
         return session
 
     def add_record(self, record: Record) -> SessionId:
-        """Take a record and return the session it belongs to; durable with a later flush.
+        """Take a record and return the session it belongs to; durable with a later flush, unless it was before.
 
         Raises:
             MalformedError: `record-format`.
-            StoreError: `buffer-range`.
+            StoreError: `buffer-range`, `sessions-full` for a late one, `store-write`.
         """
         content = encode_record(record)
         times_of(record)
-        first_id(record.time_ns // NS_PER_S, self._number(record.stream))
-        session = self.sessions.of(record.stream, record.time_ns, record.time_ns)
+        first_id(record.time_ns // NS_PER_S, self._streams.of(record.stream))
+        session = self._late.session_of(record.stream, record.time_ns, self._clock.now_ns()) or self.sessions.of(
+            record.stream, record.time_ns, record.time_ns
+        )
         sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)
         now_s = self._clock.monotonic_s()
         key_id, number = self._sealer.key_id, self.queued.following(record.stream)
@@ -275,7 +273,16 @@ class BufferStore:
 
     def quarantine(self, unmapped: Unmapped) -> None:
         """Count what a source could not understand; durable with a later flush."""
-        self.group.waiting.add_unmapped(unmapped, self._clock.monotonic_s())
+        self.group.waiting.add_unmapped(quarantined(unmapped), self._clock.monotonic_s())
+
+    def clear_quarantine(self, source: str = "", reason: str = "") -> list[Quarantined]:
+        """Remove what was counted of a source and a reason, of all where empty, durably, and return it.
+
+        Raises:
+            StoreError: `store-write`.
+        """
+        self.group.commit()
+        return self._room.run("clear quarantine", lambda tx: clear(tx, source, reason))
 
     def count(self, stream: StreamId, session: str, name: str, amount: int) -> None:
         """Add to a durable counter with the next commit."""
@@ -299,9 +306,7 @@ class BufferStore:
 
     def close_parts(self, streams: Collection[StreamId]) -> None:
         """End the unfinished parts of these streams, so that the next commit has all of them."""
-        for joiner in (self._joiners[stream] for stream in streams if stream in self._joiners):
-            if joiner.opened_s is not None:
-                self._close_part(joiner, joiner.opened_s)
+        self._parts.close(streams)
 
     def flush(self) -> int:
         """Commit everything, unfinished parts too; return the rows of raw data that are now durable.
@@ -309,15 +314,17 @@ class BufferStore:
         Raises:
             StoreError: `store-write`; everything still waits.
         """
-        self.close_parts(self._joiners)
+        self._parts.close()
         return self.group.commit()
 
     def expire(self, step: ExpiredMinute | ExpiredRows) -> bool:
         """Take one step of retention; False when what it was made from has changed in between."""
         with self._database.turn:
-            done = self._room.run("expire", lambda tx: step.apply(tx, self._sealer, self._evictor, self._streams))
-            if done and isinstance(step, ExpiredMinute) and step.session.stream in self._streams:
-                self._places.drop_before(self._streams[step.session.stream], step.first_second)
+            done = self._room.run(
+                "expire", lambda tx: step.apply(tx, self._sealer, self._evictor, self._streams.by_name)
+            )
+            if done and isinstance(step, ExpiredMinute) and step.session.stream in self._streams.by_name:
+                self._places.drop_before(self._streams.of(step.session.stream), step.first_second)
             return done
 
     def forget(self, session: SessionId) -> dict[str, int]:
@@ -343,7 +350,7 @@ class BufferStore:
         with self._database.turn:
             self.group.finish()  # what it could not write waits again, and goes now
             waiting = self.group.waiting.drop(session)
-            self._joiners = {name: joiner for name, joiner in self._joiners.items() if joiner.session != session}
+            self._parts.drop(session)
             rows = self._room.run("forget session", lambda tx: erase(tx, self._places, session, self._last_number))
             self._scrubber.pending = True
             self.sessions.drop(session)
@@ -365,36 +372,13 @@ class BufferStore:
             self._database.close()
             self._scrubber.close()
 
-    def _number(self, stream: StreamId) -> int:
-        if stream not in self._streams:
-            number = self._database.run_tx("stream", lambda tx: stream_number(tx, stream))
-            self._streams[stream], self._names[number] = number, stream
-        return self._streams[stream]
-
     def _latest_end_ns(self, stream: StreamId, session: SessionId, opened_ns: int) -> int:
-        number = self._streams.get(stream)
+        number = self._streams.by_name.get(stream)
         return self._places.latest_end_ns(number, session, opened_ns) if number is not None else 0
-
-    def _close_part(self, joiner: Joiner, opened_s: float) -> None:
-        for part in joiner.close():
-            self._seal(part, opened_s)
-
-    def _seal(self, part: Part, arrived_s: float) -> None:
-        """Let a part wait for the next commit; one that cannot be sealed is dropped and counted, and stops no other."""
-        try:
-            self.group.waiting.add(part_row(part, self._sealer.seal(part), self._sealer.key_id, arrived_s))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this part's, and other streams wait here too
-            self.count(part.stream, part.session, DROPPED["blobs"], 1)
-            if part.stream not in self._unsealed:
-                self._unsealed.add(part.stream)
-                event(_LOGGER, "part-dropped", level=logging.ERROR, stream=part.stream, reason=type(error).__name__)
 
     def _is_due(self) -> bool:
         """Whether something has waited for a second; ends the parts that are too old to go on waiting for samples."""
         now_s = self._clock.monotonic_s()
-        for joiner in self._joiners.values():
-            opened_s = joiner.opened_s
-            if opened_s is not None and now_s - opened_s >= OPEN_PART_S:
-                self._close_part(joiner, opened_s)
+        self._parts.close_old(now_s)
         oldest_s = self.group.waiting.oldest_s
         return oldest_s is not None and now_s - oldest_s >= GROUP_COMMIT_S

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside.agent.buffer.deliveries import Delivery
 from bedside.agent.buffer.part import NS_PER_S, Part, end_ns
-from bedside.agent.buffer.rows import Label, Prediction
+from bedside.agent.buffer.quarantine import OTHER, merged
+from bedside.agent.buffer.rows import Label, Prediction, Quarantined
 from bedside.agent.buffer.schema import ids_of
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Unmapped
 
 MAX_WAITING_BYTES: Final = 8 << 20
 """Sealed bytes held while the disk refuses: about an hour of 8 channels at 250 Hz. While a commit is under way
 as much again may wait behind it."""
 MAX_WAITING_PREDICTIONS: Final = 10_000
 MAX_WAITING_LABELS: Final = 10_000
+MAX_WAITING_KINDS: Final = 1_000
+"""Kinds of readings that nobody understands; what is new beyond them is counted under its source and reason alone."""
 DROPPED: Final = {"blobs": "dropped-parts", "records": "dropped-records"}
 """By table, the counter of rows that were never stored."""
 OF_ONE_ROW: Final = (
@@ -105,14 +107,16 @@ class Waiting:
         deliveries: how far sinks have come, by name and sort.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[StreamId], None]) -> None:
+        """Begin with nothing; `lost` is told of each stream of which something goes because too much waits."""
+        self._lost = lost
         self._rows: deque[SealedRow] = deque()
         self._bytes = 0
         self._oldest_row_s: float | None = None
         self.predictions: deque[tuple[float, Prediction]] = deque()
         self.labels: deque[tuple[float, Label]] = deque()
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        self.unmapped: dict[tuple[str, str, str], Unmapped] = {}
+        self.unmapped: dict[tuple[str, str, str], Quarantined] = {}
         self._oldest_unmapped_s: float | None = None
         self.deliveries: dict[tuple[str, str], Delivery] = {}
         self._oldest_delivery_s: float | None = None
@@ -144,6 +148,7 @@ class Waiting:
             dropped = self._rows.popleft()
             self._bytes -= len(dropped.sealed)
             self.counts[dropped.stream, dropped.session, DROPPED[dropped.table]] += 1
+            self._lost(dropped.stream)
 
     def add_prediction(self, prediction: Prediction, decided_s: float) -> None:
         """Let a prediction wait."""
@@ -158,14 +163,14 @@ class Waiting:
             self.labels.append((arrived_s, label))
         else:
             self.counts[label.stream, label.session, "dropped-labels"] += 1
+            self._lost(label.stream)
 
-    def add_unmapped(self, unmapped: Unmapped, arrived_s: float) -> None:
+    def add_unmapped(self, row: Quarantined, arrived_s: float) -> None:
         """Let a count of the quarantine wait; those of a kind are added up."""
-        kind = (unmapped.source, unmapped.reason, unmapped.what)
-        before = self.unmapped.get(kind)
-        if before is not None:
-            unmapped = replace(unmapped, count=before.count + unmapped.count)
-        self.unmapped[kind] = unmapped
+        if row.kind not in self.unmapped and len(self.unmapped) >= MAX_WAITING_KINDS:
+            row = replace(row, what=OTHER)
+        before = self.unmapped.get(row.kind)
+        self.unmapped[row.kind] = row if before is None else merged(before, row)
         if self._oldest_unmapped_s is None:
             self._oldest_unmapped_s = arrived_s
 
@@ -221,7 +226,7 @@ class Waiting:
             self.add_prediction(prediction, decided_s)
         for arrived_s, label in later.labels:
             self.add_label(label, arrived_s)
-        for unmapped in later.unmapped.values():
-            self.add_unmapped(unmapped, later._oldest_unmapped_s or 0.0)
+        for kind in later.unmapped.values():
+            self.add_unmapped(kind, later._oldest_unmapped_s or 0.0)
         for delivery in later.deliveries.values():
             self.add_delivery(delivery, later._oldest_delivery_s or 0.0)

@@ -5,6 +5,7 @@ from bedside.agent.cli.database import database
 from bedside.agent.cli.labels import labels
 from bedside.agent.cli.looking import health, models, status, streams
 from bedside.agent.cli.predictions import predict, predictions
+from bedside.agent.cli.quarantine import quarantine
 from bedside.agent.cli.sessions import forget, sessions
 from bedside.agent.cli.setting_up import agent
 from bedside.agent.cli.sinks import sinks
@@ -19,6 +20,7 @@ for _command in (
     models,
     predict,
     predictions,
+    quarantine,
     sessions,
     sinks,
     status,

@@ -134,7 +134,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
             now = DeviceTime(config.state_dir, clock)
             sessions = SessionCalls(store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config))
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
-            yield DirectChanges(sessions, Labels(store, partial(_known_classes, config)), alarms)
+            yield DirectChanges(store, sessions, Labels(store, partial(_known_classes, config)), alarms)
 
 
 def _known_classes(config: AgentConfig) -> frozenset[str]:
