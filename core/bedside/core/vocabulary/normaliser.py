@@ -146,7 +146,7 @@ class Normaliser:
         if isinstance(targets, Reason):
             return Unusable(targets, reading.what)
         status = reading.status.strip().casefold()
-        if status not in _MEASURED | _NO_RESULT:
+        if status not in _MEASURED and status not in _NO_RESULT:
             return Unusable(Reason.BAD_STATUS, reading.what)
         number = number_of(reading.value) if reading.valid and status not in _NO_RESULT else math.nan
         if number is None:
@@ -178,22 +178,22 @@ class Normaliser:
         if not plausible_time(time_ns, arrived_ns):
             return None, self._left_out(((Reason.BAD_TIME, reading.what) for reading in readings), arrived_ns)
         left: list[tuple[Reason, str]] = []
-        fields: dict[str, list[tuple[Measured, str]]] = {}
+        fields: dict[str, list[tuple[Measured, Reading]]] = {}
         for reading in readings:
             result = self.measure(reading)
             if isinstance(result, Unusable):
                 left.append((result.reason, result.what))
             else:
-                fields.setdefault(result.field, []).append((result, reading.what))
+                fields.setdefault(result.field, []).append((result, reading))
         values: dict[str, float] = {}
         units: dict[str, str] = {}
         for field, alike in fields.items():
             numbers = {one.value for one, _ in alike if not math.isnan(one.value)}
             if len(numbers) > 1:
-                left += [(Reason.AMBIGUOUS, what) for _, what in alike]
+                left += [(Reason.AMBIGUOUS, reading.what) for _, reading in alike]
                 continue
             values[field], units[field] = numbers.pop() if numbers else math.nan, alike[0][0].unit
-            left += [(Reason.DUPLICATE, what) for _, what in alike[1:]]
+            left += [(Reason.DUPLICATE, reading.what) for _, reading in alike[1:]]
         unmapped = self._left_out(left, arrived_ns)
         if not values:
             return None, unmapped
