@@ -64,6 +64,13 @@ def test_a_code_that_the_vocabulary_knows_comes_before_others() -> None:
     assert [(one.code, one.system) for one in readings(delivery)] == [("PR", "http://hospital.example/codes")]
 
 
+def test_a_code_that_a_configuration_names_comes_first() -> None:
+    codings = concept((MDC, "149530"), ("http://hospital.example/codes", "PR"))
+    resource = observation(valueQuantity=quantity(72, "/min")) | {"code": codings}
+    delivery = read_fhir(json.dumps(resource).encode(), {"PR"})
+    assert [one.code for one in readings(delivery)] == ["PR"]
+
+
 def test_components_are_readings_of_one_time() -> None:
     parts = [
         {"code": concept((MDC, "150021")), "valueQuantity": quantity(120, "mm[Hg]")},
