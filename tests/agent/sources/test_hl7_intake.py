@@ -431,6 +431,12 @@ def test_nothing_of_a_message_counts_that_cannot_be_read_to_its_end() -> None:
     assert len(marks(ward.take(evn(1), "PV1||I|ICU^3", kind="ADT^A01"))) == 2
 
 
+@pytest.mark.parametrize("segments", [[hr()] * 2_001, [hr("61" + "~61" * 2_000)]])
+def test_a_message_with_more_readings_than_the_loop_can_spare_is_refused(segments) -> None:
+    with pytest.raises(MalformedError, match="hl7-size"):
+        Ward().take(*segments)
+
+
 # --- messages of others
 
 
