@@ -1,5 +1,6 @@
 """What HL7 messages become: dirty ones, fixtures of others, waveforms, and the people in them."""
 
+import os
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -449,7 +450,8 @@ def test_a_message_with_more_readings_than_the_loop_can_spare_is_refused(segment
     ],
 )
 def test_messages_of_other_projects_are_read_and_accounted_for(name, count, reasons) -> None:
-    folder = Path(__file__).parents[4] / "shared" / "data" / "device_fixtures" / "hl7v2"
+    data = os.environ.get("BEDSIDE_DATA") or Path(__file__).parents[4] / "shared" / "data"
+    folder = Path(data) / "device_fixtures" / "hl7v2"
     if not folder.is_dir():
         pytest.skip(f"no device fixtures in {folder}")
     message = read_message((folder / name).read_bytes())
