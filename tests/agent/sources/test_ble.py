@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bedside.agent.config import SourceConfig
-from bedside.agent.sources import ble_link
+from bedside.agent.sources import ble_adapter, ble_link
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble import BleSource
 from bedside.agent.sources.kind import SourceContext, SourceGauge
@@ -166,6 +166,52 @@ async def test_a_device_that_refuses_is_tried_again(bluez) -> None:
         assert health["belt"].last_error.startswith("ble-refused")
         bluez.refuse(BELT, refused=False)
         await until(lambda: bluez.notifies(BELT, HEART_RATE))
+
+
+async def test_a_bluez_that_dies_is_noticed_and_its_successor_used(bluez, monkeypatch) -> None:
+    monkeypatch.setattr(ble_link, "_FIND_S", 0.2)
+    belt, gauge = source(address=BELT)
+    async with running(belt) as (events, health):
+        await until(lambda: gauge.connected is True)
+        bluez.notify(BELT, HEART_RATE, bytes([0, 60]))
+        await until(lambda: rates(events) == [60])
+        await bluez.crash()
+        await until(lambda: health["belt"].errors >= 2)
+        assert gauge.connected is False
+        await bluez.come_back()
+        await until(lambda: gauge.connected is True and bluez.notifies(BELT, HEART_RATE))
+        bluez.notify(BELT, HEART_RATE, bytes([0, 61]))
+        await until(lambda: rates(events) == [60, 61])
+
+
+async def test_a_device_that_bluez_forgets_is_looked_for_again(bluez) -> None:
+    belt, gauge = source(address=BELT)
+    async with running(belt) as (events, health):
+        await until(lambda: gauge.connected is True)
+        bluez.forget(BELT)
+        await until(lambda: health["belt"].errors >= 1 and gauge.connected is True and bluez.notifies(BELT, HEART_RATE))
+        bluez.notify(BELT, HEART_RATE, bytes([0, 61]))
+        await until(lambda: rates(events) == [61])
+
+
+async def test_a_device_that_was_left_connected_is_used_without_a_scan(bluez) -> None:
+    first, gauge = source(address=BELT)
+    bluez.hide(BELT)
+    bluez.connect(BELT)
+    async with running(first):
+        await until(lambda: gauge.connected is True)
+    assert (bluez.scans, bluez.connections) == (0, {})
+
+
+async def test_a_scan_is_begun_anew_now_and_then_for_bluez_may_have_forgotten_it(bluez, monkeypatch) -> None:
+    monkeypatch.setattr(ble_adapter, "_RENEW_S", -1.0)
+    bluez.hide(BELT)
+    bluez.hide(OXIMETER)
+    belt, _gauge = source(address=BELT)
+    oximeter, _gauge = source(address=OXIMETER, profiles=["pulse_oximeter"], stream="bed2")
+    oximeter.name = "oximeter"
+    async with running(belt, oximeter):
+        await until(lambda: bluez.scans == 2)
 
 
 async def test_a_device_of_another_profile_is_named(bluez) -> None:
