@@ -217,7 +217,7 @@ class FakeBluez:
     def _answer(self, call: Message) -> Message | bool:
         if call.message_type is not MessageType.METHOD_CALL or call.path not in {*self._objects, "/"}:
             return False
-        if call.path in self._forgotten:
+        if any(call.path.startswith(one) for one in self._forgotten):
             return Message.new_error(call, "org.freedesktop.DBus.Error.UnknownObject", "no such object")
         answer: Any = getattr(self, f"_on_{call.member}", None)
         return False if answer is None else answer(call)
