@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bedside.agent.config import SourceConfig
+from bedside.agent.formats.gatt import DECODERS, decode_report
 from bedside.agent.sources import ble_adapter, ble_link
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble import BleSource
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.agent.sources.supervisor import SourceHealth, Supervisor
-from bedside.core.errors import ConfigError
+from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Event, Quality, Record, Unmapped
 from bedside.service.platform import SystemClock
 from fake_bluez import FakeBluez, fake_bluez
@@ -279,6 +282,18 @@ def test_readings_of_another_user_are_left_out(cuff_reads) -> None:
     assert (left_out.reason, left_out.count) == ("unknown-place", 3)
     (record,), _gauge = cuff_reads("08 7900 4b00 5c00 01", user=1)
     assert record.values["nibp_mean"] == 92.0
+
+
+@given(st.sampled_from(sorted(DECODERS)), st.binary(max_size=24), st.sampled_from(["sender", "arrival"]))
+def test_every_reading_becomes_a_value_or_is_counted(characteristic: int, value: bytes, clock: str) -> None:
+    belt, _gauge = source(At(ARRIVED), address=BELT, clock=clock, user=1)
+    events = belt._read(ble_link.Notification(characteristic, value, int(ARRIVED.timestamp()) * 10**9))
+    try:
+        report = decode_report(characteristic, value)
+        sent = len(report.readings) + len(report.intervals)
+    except MalformedError:
+        sent = 1
+    assert sum(len(e.values) if isinstance(e, Record) else e.count for e in events) == sent
 
 
 def test_what_nobody_takes_in_time_is_counted_by_its_readings() -> None:
