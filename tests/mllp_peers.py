@@ -73,7 +73,7 @@ async def sender(
         writer.writeblock(message)
         await writer.drain()
         msa = (await asyncio.wait_for(reader.readmessage(), 20)).segment("MSA")
-        return str(msa[1]), str(msa[2])
+        return str(msa[1]), str(msa[2]) if len(msa) > 2 else ""
 
     try:
         yield send

@@ -55,6 +55,11 @@ class Resident:
             assert time.monotonic() < deadline_s, {name: str(one) for name, one in self.health.items()}
             await asyncio.sleep(0.02)
 
+    @property
+    def commits(self) -> bool:
+        """Whether a group commit is under way."""
+        return self._agent._committer.busy
+
     def component(self, name: str) -> str:
         """How a component of health is, looked at now."""
         self._agent._observer.look()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -246,6 +247,21 @@ async def test_records_are_stored_and_decided_beside_the_windows(device) -> None
     assert [record.values["spo2"] for record in device.reader.records("bed", session.session)] == [0.9] * 3
     facts = {stream.stream: stream for stream in device.pipeline.streams()}
     assert (facts["bed"].records, facts["bed"].dropped_blocks, facts["wrist"].records) == (4, 1, 0)
+    assert device.pipeline.store_error is None
+
+
+async def test_a_record_with_fields_without_a_value_is_stored_and_decided_by_what_it_has(device) -> None:
+    device.pipeline.serve(served(VITALS, "vitals"))
+    nothing = float("nan")
+    for at, values in enumerate(({"spo2": nothing, "pulse": 70.0}, {"spo2": nothing, "pulse": nothing})):
+        device.pipeline.consume(Record("bed", (100 + at) * S, values))
+    device.pipeline.consume(Record("bed", 102 * S, {"spo2": 0.9, "pulse": 70.0}))
+    await device.decided(2)
+    device.pass_time(2)
+    assert [one.end_ns // S for one in device.predictions()] == [100, 102]  # of nothing, nothing is decided
+    (session,) = device.reader.sessions("bed")
+    kept = [record.values for record in device.reader.records("bed", session.session)]
+    assert [sum(math.isnan(value) for value in values.values()) for values in kept] == [1, 2, 0]
     assert device.pipeline.store_error is None
 
 

@@ -45,6 +45,10 @@ def _config() -> None:
     options = [
         b'{"kind":"replay","name":"a","options":{"data":"x.npz","loop":true,"speed":1.5,"stream":"wrist"}}',
         b'{"kind":"serial","name":"a","options":{"channels":[1,2],"port":"/dev/ttyACM0","stream":"wrist"}}',
+        (
+            b'{"kind":"mqtt","name":"a","options":{"broker":"b:1883","client_id":"c","topics":{"w/+/v":{"stream":"v-{1}",'
+            b'"places":["b1"],"payload":{"kind":"json","values":{"hr":"v.hr"},"time":"ts"}}}}}'
+        ),
     ]
     add("source-options", "agent.sources.registry.typed_source",
         lambda data: typed_source(_json(data, agent.SourceConfig)), options, json, ConfigError)  # fmt: skip
@@ -202,6 +206,21 @@ def _monitors() -> None:
         [line.encode() for line in LINES])  # fmt: skip
 
 
+def _industrial_io() -> None:
+    """A scan's elements by their forms, one a line, and after an empty line its bytes."""
+    from bedside.agent.formats.iio import ScanLayout, parse_form, parse_number
+
+    def scans(data: bytes) -> object:
+        forms, _, rest = data.partition(b"\n\n")
+        layout = ScanLayout([parse_form(one) for one in text(forms).split("\n")])
+        return layout.decode(rest)
+
+    add("iio-scan", "agent.formats.iio.parse_form agent.formats.iio.ScanLayout.decode", scans,
+        [b"le:s16/16>>0\nbe:u12/16>>4\nle:s64/64>>0\n\n" + bytes(range(32)),
+         b"le:s32/32X4>>0\n\n" + bytes(16)])  # fmt: skip
+    add("iio-number", "agent.formats.iio.parse_number", lambda data: parse_number(text(data)), [b"21500\n", b"-0.061"])
+
+
 def _boards() -> None:
 
     from bedside.firmware_bridge.frames import FrameParser, write_frame
@@ -235,4 +254,5 @@ _local()
 _children()
 _bluetooth()
 _monitors()
+_industrial_io()
 _boards()

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from registry import add
 
 from bedside.agent.formats.hl7 import Message, read_message
 from bedside.agent.formats.hl7_ack import read_ack
 from bedside.agent.formats.hl7_write import Verdict, write_ack
 from bedside.agent.formats.mllp import MllpDecoder, frame
+from bedside.agent.sources.beds import Bed, Beds
+from bedside.agent.sources.hl7_intake import Intake, Rules
+from bedside.agent.sources.kind import SourceContext
+from bedside.core.samples import Event
+from bedside.core.vocabulary.clock_offset import ClockOffset
+from bedside.core.vocabulary.normaliser import Normaliser
+from bedside.service.platform import SystemClock
 
 HEAD = b"MSH|^~\\&|MON|WARD|BED|HOSP|20260301080000.5+0100||ORU^R01^ORU_R01|77|P|2.6||||||8859/1\r"
 VITALS = (
@@ -15,6 +24,28 @@ VITALS = (
     b"OBX|1|NM|147842^MDC_ECG_HEART_RATE^MDC~8867-4^HR^LN|1.7.4.147842|61~62|264864^MDC_DIM_BEAT_PER_MIN^MDC"
     b"|50-90|H~INV|||F|||20260301080000||||MON\\T\\1^^00^EUI-64\r"
 )
+WAVES = (
+    HEAD + b"PV1||I|ICU^3^B\rOBR|1|||69121^MDC_OBS_WAVE_CTS^MDC|||20260301080000.000\r"
+    b"OBX|1|NA|131330^MDC_ECG_ELEC_POTL_II^MDC|1.2.3|1^-2^3^40000|266418^MDC_DIM_MILLI_VOLT^MDC|||||F\r"
+    b"OBX|2|NM|0^MDC_ATTR_SAMP_RATE^MDC|1.2.3.1|250|264608^MDC_DIM_PER_SEC^MDC|||||F\r"
+    b"OBX|3|NM|0^MDC_ATTR_NU_MSMT_RES^MDC|1.2.3.2|0.005|266418^MDC_DIM_MILLI_VOLT^MDC|||||F\r"
+)
+MOVES = tuple(
+    HEAD.replace(b"ORU^R01^ORU_R01", kind) + b"EVN||20260301080000||||202603010759\rPV1||I|ICU^3^B|||ICU^4\r"
+    b"OBX|1|SN|8867-4^HR^LN||^61|/min\r"
+    for kind in (b"ADT^A01^ADT_A01", b"ADT^A02", b"ADT^A03")
+)
+ARRIVED_NS = 1_772_352_000_000_000_000
+
+
+def _taken(data: bytes) -> list[Event]:
+    ward = Bed(stream="icu", waves={"131330": "icu-ecg"}, session_streams=("icu-art",))
+    context = SourceContext(SystemClock(), lambda _: 0, Path())
+    intake = Intake("ward", Beds("ward", {"ICU": ward}), NORMALISER, Rules(clock="arrival"), context)
+    return intake.take(read_message(data), ClockOffset(), ARRIVED_NS)
+
+
+NORMALISER = Normaliser("ward")
 
 
 def _in_pieces(data: bytes) -> None:
@@ -39,3 +70,6 @@ add("hl7", "agent.formats.hl7.read_message agent.formats.hl7_write.write_ack",
     lambda data: _every_field(read_message(data)), [VITALS, OWN, VITALS.replace(b"\r", b"\n")])  # fmt: skip
 add("hl7-ack", "agent.formats.hl7_ack.read_ack", read_ack,
     [b"MSH|^~\\&|A|B|C|D|20260301||ACK^R01^ACK|7|P|2.6\rMSA|AE|77|\rERR|||207^x^HL70357|E||||later\r"])  # fmt: skip
+add("hl7-intake",
+    "agent.sources.hl7_intake.Intake.take agent.formats.hl7_observations.visits agent.formats.hl7_waves.waves"
+    " agent.formats.hl7_adt.moves agent.formats.hl7_time.time_ns", _taken, [VITALS, WAVES, *MOVES])  # fmt: skip

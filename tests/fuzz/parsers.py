@@ -5,10 +5,23 @@ To add one: an `add(...)` in the file of its part, and its row in README.md (a t
 
 from __future__ import annotations
 
+import clinical_parsers
 import core_parsers
 import device_parsers
 import hl7_parsers
+import mqtt_parsers
 import service_parsers
+import table_parsers
 from registry import PARSERS, Parser
 
-__all__ = ["PARSERS", "Parser", "core_parsers", "device_parsers", "hl7_parsers", "service_parsers"]
+__all__ = [
+    "PARSERS",
+    "Parser",
+    "clinical_parsers",
+    "core_parsers",
+    "device_parsers",
+    "hl7_parsers",
+    "mqtt_parsers",
+    "service_parsers",
+    "table_parsers",
+]

@@ -302,6 +302,7 @@ class Agent:
                     Acknowledging(self._committer, self._buffer.losses),
                     gauges[source.name],
                     self._config.state_dir,
+                    self._buffer.sessions.opened,
                 ),
             )
             for source, its in zip(self._config.sources, options, strict=True)

@@ -79,6 +79,9 @@ MAX_CHANNELS: Final = 1_024
 MAX_SIGNAL_TEXT_CHARS: Final = 64
 """Characters of a stream's unit or metric: UCUM codes and MDC reference ids are shorter."""
 
+MAX_FIELD_RULES: Final = 128
+"""Fields that a source's configuration names: with those of the vocabulary a record stays below 256."""
+
 MAX_NOISE_SIGMA: Final = 1 << 20
 """Largest standard deviation of one trustee's noise, in ring steps: above it a ring of 32 bits holds few sums."""
 

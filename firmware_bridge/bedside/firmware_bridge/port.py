@@ -69,7 +69,7 @@ class SerialPort:
         descriptor = self._port.fileno()
         while True:
             try:
-                await asyncio.wait_for(_readable(descriptor), limit_s)
+                await asyncio.wait_for(readable(descriptor), limit_s)
             except TimeoutError as error:
                 raise UnavailableError(
                     "serial-silent",
@@ -87,7 +87,7 @@ class SerialPort:
             return data
 
 
-async def _readable(descriptor: int) -> None:
+async def readable(descriptor: int) -> None:
     """Wait until `descriptor` has bytes or an end."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()

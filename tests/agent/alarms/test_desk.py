@@ -159,6 +159,19 @@ def test_a_field_of_a_record_raises_and_clears(bed) -> None:
     assert (alarm.raised_ns, alarm.cleared_ns, alarm.prediction, alarm.value) == (2 * S, 5 * S, 0, 85.0)
 
 
+def test_no_value_neither_raises_nor_clears_an_alarm(bed) -> None:
+    nothing = float("nan")
+    for at_s in range(1, 5):
+        bed.record(at_s, spo2=nothing, pulse=70.0)
+    assert bed.told == []
+    bed.record(5, spo2=85.0)
+    for at_s in range(6, 10):
+        bed.record(at_s, spo2=nothing)
+    assert bed.told == [(1, "spo2", "raised")]
+    bed.record(10, spo2=96.0)
+    assert bed.told[1:] == [(1, "spo2", "cleared")]
+
+
 def test_an_alarm_that_nobody_acknowledges_is_raised_again_louder_and_once(bed) -> None:
     bed.decide(1, 0.95)
     bed.tick(59)

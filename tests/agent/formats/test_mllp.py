@@ -43,7 +43,6 @@ def test_a_message_that_is_cut_off_by_the_next_is_counted_and_the_next_is_read()
     [
         (b"\x16\x03\x01\x02\x00", "mllp-noise"),
         (b"GET / HTTP/1.1\r\n", "mllp-noise"),
-        (frame(A) + b"MSX", "mllp-noise"),
         (b"\x0b" + b"M" * 101, "mllp-size"),
         (b"MSH" + b"M" * 98, "mllp-size"),
     ],
@@ -53,3 +52,11 @@ def test_noise_and_endless_messages_are_refused_as_soon_as_they_are_seen(wire, c
         MllpDecoder(max_bytes=100).feed(wire)
     assert caught.value.code == code
     assert MllpDecoder(max_bytes=100).feed(b"\x0b" + b"M" * 100 + b"\x1c") == [b"M" * 100]
+
+
+def test_messages_before_the_noise_are_read_and_nothing_behind_it() -> None:
+    decoder = MllpDecoder()
+    assert decoder.feed(frame(A) + b"MSX" + frame(B)) == [A]
+    assert decoder.fault is not None
+    with pytest.raises(MalformedError, match="mllp-noise"):
+        decoder.feed(frame(B))

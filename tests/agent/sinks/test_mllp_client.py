@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from bedside.agent.sinks.mllp_client import ClientTls, MllpClient
+from bedside.agent.client_tls import ClientTls
+from bedside.agent.sinks.mllp_client import MllpClient
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.service.link.address import Address
 from mllp_peers import accepted, certificates, framed, receiver

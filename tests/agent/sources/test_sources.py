@@ -206,7 +206,7 @@ def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_pat
         ("replay", {"sped": 1}, "did you mean 'speed'? replay takes stream: id of the stream; speed: times"),
         ("serial", {"xyz": 1}, "serial takes stream: id of the stream; port: device file; baud: bits per second"),
         ("serial", {"stream": "a", "port": "b", "baud": "fast"}, "baud: bits per second"),
-        ("bluetooth", {}, "the kinds are replay, "),
+        ("bluetooth", {}, "the kinds are ble, "),
     ],
 )
 def test_a_wrong_option_is_refused_with_those_that_there_are(kind, options, said) -> None:

@@ -254,6 +254,14 @@ def test_a_record_is_a_window_and_what_it_lacks_is_zero_and_counted() -> None:
     assert cutter.unusable_blocks == 2
 
 
+@pytest.mark.parametrize("values", [{"extra": 1.0}, {"pulse": math.nan, "spo2": math.nan}, {}])
+def test_a_record_without_any_value_that_the_model_takes_is_no_window(values) -> None:
+    spec = WindowSpec("vitals", 2, 1.0, 1, 1, (70.0, 95.0), (0.1, 0.5), fields=("pulse", "spo2"))
+    cutter = WindowCutter(spec)
+    assert cutter.push_record(Record(StreamId("vitals"), T0, values), A, 0.0) == []
+    assert (cutter.missing_fields, cutter.unusable_blocks) == (2, 0)
+
+
 def test_records_train_as_they_were_inferred(tmp_path) -> None:
     spec = WindowSpec("vitals", 2, 1.0, 1, 1, (70.0, 95.0), (0.1, 0.5), fields=("pulse", "spo2"))
     store, cutter = BufferStore(tmp_path / "b.db", KEY, SystemClock(), SystemEntropy()), WindowCutter(spec)

@@ -191,6 +191,9 @@ def test_a_field_with_a_rule_is_filled_by_that_rule_alone() -> None:
         {"own": FieldRule(unit="x" * 65)},
         {"own": FieldRule(unit="a\nb")},
         {"one": FieldRule(code="x"), "two": FieldRule(code="x")},
+        {"": FieldRule(code="x")},
+        {"x" * 65: FieldRule(code="x")},
+        {f"field-{n}": FieldRule() for n in range(129)},
     ],
 )
 def test_a_field_that_contradicts_itself_is_refused(fields: dict[str, FieldRule]) -> None:

@@ -208,6 +208,13 @@ class Sessions:
         current = self._current.get(stream)
         return current.session if current is not None else None
 
+    def opened(self, stream: StreamId) -> tuple[int, str] | None:
+        """When the open session of `stream` began, and because of whom; None when none is open."""
+        current = self._current.get(stream)
+        sql = "SELECT origin FROM sessions WHERE session = ?"
+        row = self._database.row(sql, (current.session,)) if current is not None else None
+        return (current.opened_ns, str(row["origin"])) if current is not None and row is not None else None
+
     def set_consent(self, session: SessionId, *, training: bool) -> bool:
         """Give or withdraw consent to train on a session; False when there is no such session.
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import codecs
 import csv
-import re
 from typing import Final
 
 import msgspec
 
 from bedside.agent.formats.lines import MAX_LINE_BYTES
 from bedside.core.errors import ConfigError, MalformedError
+from bedside.core.vocabulary.number import number_of
 
 MAX_COLUMNS: Final = 4_096
 _ASCII: Final = bytes(range(1, 128))
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?")
-_EMPTY: Final = frozenset({"", "nan"})
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -82,18 +80,10 @@ def split_row(line: bytes, dialect: Dialect) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def is_empty(cell: str) -> bool:
-    """Whether a cell says that there is no value."""
-    return cell.lower() in _EMPTY
-
-
 def number_in(cell: str, decimal: str) -> float | None:
-    """The finite number that a cell is; None when it is none with this decimal mark."""
+    """The number that a cell is; NaN when it is empty, None when it is none with this decimal mark."""
     if decimal == ",":
         if "." in cell:
             return None  # a thousands separator, or another dialect
         cell = cell.replace(",", ".", 1)
-    if _NUMBER.fullmatch(cell) is None:
-        return None
-    value = float(cell)
-    return value if abs(value) != float("inf") else None
+    return number_of(cell)

@@ -31,6 +31,7 @@ NULL: Final = '""'
 """A value that its sender deletes."""
 
 _MAX_MSH_BYTES: Final = 4_096
+_BOM: Final = b"\xef\xbb\xbf"
 _USUAL: Final = b"^~\\&"
 
 
@@ -167,7 +168,7 @@ def read_message(data: bytes, charset: str = "utf-8") -> Message:
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise MalformedError("hl7-size", f"a message of HL7 exceeds {MAX_MESSAGE_BYTES} bytes")
-    data = data.removeprefix(b"\xef\xbb\xbf").strip(b"\r\n")
+    data = data.removeprefix(_BOM).strip(b"\r\n")
     separator = b"\r" if b"\r" in data else b"\n"
     if data.count(separator) >= MAX_SEGMENTS:
         raise MalformedError("hl7-size", f"a message of HL7 has more than {MAX_SEGMENTS} segments")
@@ -181,6 +182,16 @@ def read_message(data: bytes, charset: str = "utf-8") -> Message:
     segments = tuple(_segment(line, marks, charset) for line in kept)
     replaced = sum(field.count("\ufffd") for segment in segments for field in segment.fields)
     return Message(_header(segments[0]), segments, charset, replaced)
+
+
+def read_head(data: bytes, charset: str = "utf-8") -> Message:
+    """Read the first segment of a message alone: whom and what to answer, whatever the others are like.
+
+    Raises:
+        MalformedError: `hl7-header`, `hl7-size`.
+    """
+    head = data[: 2 * _MAX_MSH_BYTES].removeprefix(_BOM).lstrip(b"\r\n")
+    return read_message(head.partition(b"\r")[0].partition(b"\n")[0], charset)
 
 
 def _is_read(line: bytes, marks: Delimiters) -> bool:

@@ -8,14 +8,12 @@ Source: HL7 v2.6 chapter 7 (7.4.1 OBR, 7.4.2 OBX); IHE Devices Technical Framewo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import tzinfo
 from typing import Final
 
-from bedside.agent.formats.hl7 import NULL, PERSON, Message, Segment
+from bedside.agent.formats.hl7 import MAX_PARTS, NULL, PERSON, Message, Segment
 from bedside.agent.formats.hl7_adt import place_of
-from bedside.agent.formats.hl7_time import time_ns
 from bedside.core.errors import MalformedError
 from bedside.core.vocabulary.reading import Reading, Reason
 
@@ -134,26 +132,25 @@ def visits(message: Message) -> list[Visit]:
 
 
 def moments(
-    observations: Collection[Observation], zone: tzinfo, arrived_ns: int, wanted: Collection[str] = ()
+    observations: Collection[Observation], place: Callable[[str], int], wanted: Collection[str] = ()
 ) -> tuple[list[Moment], list[tuple[Reason, str]]]:
     """The readings of observations that are no waveforms, by time, and a reason and a name for each that is none.
 
     Args:
         observations: of one visit.
-        zone: of times without an offset.
-        arrived_ns: when they came: the time of those that have none.
+        place: gives a DTM in nanoseconds since 1970, and a time for an empty one; MalformedError for one that is none.
         wanted: codes that a configuration names; they are preferred where an OBX carries two.
     """
     by_time: dict[tuple[int, bool], Moment] = {}
     left: list[tuple[Reason, str]] = []
     for observation in observations:
-        try:
-            at_ns = time_ns(observation.time, zone, arrived_ns) if observation.time else arrived_ns
-        except MalformedError:
-            left += [(Reason.BAD_TIME, one.what) for one in readings_of(observation, wanted)]
-            continue
         if observation.is_description or observation.kind not in _TEXTS | {"NM", "SN"}:
             left += [(Reason.NOT_WANTED, one.what) for one in readings_of(observation, wanted)]
+            continue
+        try:
+            at_ns = place(observation.time)
+        except MalformedError:
+            left += [(Reason.BAD_TIME, one.what) for one in readings_of(observation, wanted)]
             continue
         simulated = not _SIMULATED.isdisjoint(observation.flags)
         moment = by_time.setdefault((at_ns, simulated), Moment(at_ns, simulated=simulated))
@@ -199,6 +196,8 @@ def _visit(person: list[Segment], message_time: str) -> Visit:
 
 
 def _observation(segment: Segment, order: int, time: str) -> Observation:
+    if segment.raw(5).count(segment.delimiters.component) >= MAX_PARTS:  # known before anything is made of it
+        raise MalformedError("hl7-size", f"an observation of HL7 has more than {MAX_PARTS} parts")
     return Observation(
         kind=segment.text(2).upper(),
         codes=_codes(segment.components(3)),

@@ -34,7 +34,7 @@ _TEXT_AT: Final = len(_HEAD) + 400
 MAX_PACKET_BYTES: Final = 2_560
 """With both borders; a captured one has 562."""
 _BORDER: Final = re.compile(rb"[\xfe\xff]")
-_LINE: Final = re.compile(r"([A-Z][A-Z0-9]{0,7})=\d{0,3};")
+_LINE: Final = re.compile(r"([A-Z][A-Z0-9]{0,7})=\d{0,3};", re.ASCII)
 _LEAD: Final = re.compile(r"ECG-(I{1,3}|AV[RLF]|V\d?)-")
 
 _BLOOD_PRESSURE: Final = ("150017", "150018", "150019")

@@ -32,6 +32,7 @@ class MllpDecoder:
 
     Attributes:
         broken: messages that began and were never ended, because another one began.
+        fault: why nothing more can be read; None while it can.
     """
 
     def __init__(self, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
@@ -44,6 +45,7 @@ class MllpDecoder:
         self._held = bytearray()
         self._inside = False
         self.broken = 0
+        self.fault: MalformedError | None = None
 
     @property
     def inside(self) -> bool:
@@ -54,9 +56,21 @@ class MllpDecoder:
         """The messages that `data` completes.
 
         Raises:
-            MalformedError: `mllp-size`, or `mllp-noise`: what follows can no longer be told apart.
+            MalformedError: `mllp-size`, or `mllp-noise`: what follows can no longer be told apart. Messages that were
+                complete before are returned first: then `fault` says it, and the next call raises it.
         """
         found: list[bytes] = []
+        try:
+            self._read(data, found)
+        except MalformedError as error:
+            self.fault = error
+            if not found:
+                raise
+        return found
+
+    def _read(self, data: bytes, found: list[bytes]) -> None:
+        if self.fault is not None:
+            raise self.fault
         at = 0
         while at < len(data):
             if not self._inside:
@@ -70,7 +84,6 @@ class MllpDecoder:
             self._held.clear()
             self._inside = False
             at = end + 1
-        return found
 
     def _begin(self, data: bytes, at: int) -> int:
         """Look for a message's first byte; return where to read on."""

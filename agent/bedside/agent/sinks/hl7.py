@@ -86,7 +86,8 @@ class Hl7Sink:
         return "\n".join(write_report(self._report(one)).decode().replace("\r", "\n") for one in batch)
 
     def _made(self) -> MllpClient:
-        from bedside.agent.sinks.mllp_client import ClientTls, MllpClient
+        from bedside.agent.client_tls import ClientTls
+        from bedside.agent.sinks.mllp_client import MllpClient
 
         def path(name: str) -> Path | None:
             return self._directory / name if name else None

@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from bedside.agent.formats.hl7 import read_message
+from bedside.agent.client_tls import ClientTls, client_context
+from bedside.agent.formats.hl7 import read_head
 from bedside.agent.formats.hl7_ack import Acknowledgement, read_ack
 from bedside.agent.formats.mllp import MllpDecoder, frame
-from bedside.core.errors import ConfigError, MalformedError, UnavailableError
-from bedside.service.files import read_private
+from bedside.core.errors import MalformedError, UnavailableError
 from bedside.service.link.address import Address
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
 
 TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 64 << 10
-MAX_KEY_BYTES: Final = 64 << 10
 _READ_BYTES: Final = 16 << 10
 _MAX_OTHERS: Final = 16
 """Answers to other messages that are passed over: one that timed out may still be answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """How a connection is protected.
-
-    Attributes:
-        ca: PEM file of the only authorities that are believed; None = those of this system.
-        certificate: PEM file that we show; None = none.
-        key: PEM file of its private key, of mode 0600.
-    """
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
 
 
 class MllpClient:
@@ -57,7 +36,7 @@ class MllpClient:
         """
         self._address = address
         self._timeout_s = timeout_s
-        self._context = _context(tls) if tls is not None else None
+        self._context = client_context(tls, "mllp-tls") if tls is not None else None
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._busy = asyncio.Lock()
 
@@ -73,7 +52,7 @@ class MllpClient:
             MalformedError: it is no HL7.
             UnavailableError: `mllp-unreachable`, `mllp-unanswered`, `mllp-answer` (what came is no answer to it).
         """
-        control_id = read_message(message).header.control_id
+        control_id = read_head(message).header.control_id
         async with self._busy:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -134,22 +113,3 @@ class MllpClient:
 
     def _away(self, code: str, sentence: str) -> UnavailableError:
         return UnavailableError(code, f"{self._address} {sentence}", remedy="see whether the receiver listens there")
-
-
-def _context(tls: ClientTls) -> SSLContext:
-    import ssl  # 3 MB that most devices do not need
-
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None:
-            if tls.key is not None:
-                read_private(tls.key, MAX_KEY_BYTES)
-            context.load_cert_chain(tls.certificate, tls.key, password="")  # never asks a terminal
-    except OSError as error:  # SSLError is one
-        raise ConfigError(
-            "mllp-tls",
-            f"the certificates of an MLLP connection cannot be used: {error.strerror or error}",
-            remedy="name PEM files: of the authority, and of our certificate with its key",
-        ) from error
-    return context

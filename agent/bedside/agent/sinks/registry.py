@@ -19,6 +19,7 @@ BUILT_IN: Final = {
     "csv": "bedside.agent.sinks.csv_file",
     "fhir": "bedside.agent.sinks.fhir",
     "hl7": "bedside.agent.sinks.hl7",
+    "mqtt": "bedside.agent.sinks.mqtt",
     "webhook": "bedside.agent.sinks.webhook",
 }
 """Modules by kind, as `agent.toml` names them."""

@@ -17,9 +17,10 @@ from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.marks import Annotator, Track, read_track
 from bedside.agent.sources.replay import Pace, begin_ns
 from bedside.core.clock import Clock
-from bedside.core.errors import ConfigError, MalformedError
+from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Event, Quality, Record, Unmapped
+from bedside.core.vocabulary.reading import Reason
 from bedside.service.files import private_opener
 
 _LONE_ROW_NS: Final = 1_000_000_000
@@ -126,13 +127,13 @@ class _Lap:
         if self._first_ns is None:
             self._first_ns = row.time_ns
         if row.time_ns < self._first_ns:
-            yield self._reader.refused(MalformedError("bad-time", "it lies before the first"), arrived_ns)
+            yield self._reader.refused(Reason.BAD_TIME, arrived_ns)  # it lies before the first
             return
         time_ns = self._begin_ns + row.time_ns - self._first_ns
         if time_ns > self._last_ns:
             self._step_ns, self._last_ns = time_ns - self._last_ns, time_ns
         self.rows += 1
-        events, _ = self._reader.events(row, time_ns, arrived_ns)
+        events, _ = self._reader.events(row, time_ns, max(time_ns, arrived_ns))  # time may run ahead at any speed
         yield from events
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 from bedside.agent.buffer.part import offset_ns
-from bedside.agent.formats.delimited import Dialect, is_empty, number_in, split_row
+from bedside.agent.formats.delimited import Dialect, number_in, split_row
 from bedside.agent.formats.row_time import RowTime
 from bedside.agent.sources.kind import option
 from bedside.agent.sources.replay import PlayOptions
@@ -16,11 +16,13 @@ from bedside.agent.sources.wave_rows import Placed, WaveRows
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Event, Quality, Unmapped
+from bedside.core.vocabulary.clock_offset import plausible_time
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
-from bedside.core.vocabulary.reading import Reading, Reason, shown
+from bedside.core.vocabulary.reading import Reading, Reason
 
 _MOST: Final = 3.4e38
 """What float32 holds."""
+_NO_NUMBER: Final = "not a number"
 _REASONS: Final = {"bad-time": Reason.BAD_TIME}
 
 
@@ -146,7 +148,7 @@ class CsvRows:
                 raise ConfigError(
                     "csv-columns",
                     f"source {self._options.name}: the file has {header.count(name)} columns {name!r}",
-                    remedy=f"its columns are {shown(', '.join(header))}",
+                    remedy="check the names, delimiter, skip_lines and whether there is a header",
                 )
         self._width = len(header)
         self._time_at = header.index(self._options.time_column) if self._options.time_column else -1
@@ -170,9 +172,8 @@ class CsvRows:
             return Row(offset_ns(self._rows - 1, self._options.rate_hz), cells)
         return Row(self._time.ns(cells[self._time_at]), cells)
 
-    def refused(self, error: MalformedError, arrived_ns: int) -> Unmapped:
-        """What is left of a row that cannot be read."""
-        reason = _REASONS.get(error.code, Reason.BAD_MESSAGE)
+    def refused(self, reason: Reason, arrived_ns: int) -> Unmapped:
+        """What is left of a row that cannot be used."""
         return Unmapped(self._options.name, reason, "row", arrived_ns, self.per_row)
 
     def events(self, row: Row, time_ns: int, arrived_ns: int) -> tuple[list[Event], Placed]:
@@ -188,14 +189,8 @@ class CsvRows:
         readings = [
             self._reading(name, rule, row.cells[at]) for (name, rule), at in zip(self._rules, self._at, strict=True)
         ]
-        understood = [reading for reading in readings if isinstance(reading, Reading)]
-        events: list[Event] = [
-            Unmapped(self._options.name, Reason.NOT_A_NUMBER, what, arrived_ns)
-            for what in readings
-            if isinstance(what, str)
-        ]
-        record, left_out = self._normaliser.record(self._stream, time_ns, understood, arrived_ns, self._quality)
-        return [*([record] if record is not None else []), *events, *left_out], Placed.TAKEN
+        record, left_out = self._normaliser.record(self._stream, time_ns, readings, arrived_ns, self._quality)
+        return [*([record] if record is not None else []), *left_out], Placed.TAKEN
 
     def flush(self) -> list[Block]:
         """What waits for more rows."""
@@ -205,29 +200,23 @@ class CsvRows:
     def _rules(self) -> list[tuple[str, FieldRule]]:
         return list(self._options.fields.items())
 
-    def _reading(self, name: str, rule: FieldRule, cell: str) -> Reading | str:
-        """The reading in a cell; its name when a number with another decimal mark could be meant."""
-        value = None if is_empty(cell) else number_in(cell, self._dialect.decimal)
-        reading = Reading(rule.code or name, value, rule.system, channel=rule.channel)
-        if value is not None or is_empty(cell):
-            return reading
-        if self._dialect.decimal == ",":
-            return reading.what
-        return Reading(reading.code, cell, rule.system, channel=rule.channel)
+    def _reading(self, name: str, rule: FieldRule, cell: str) -> Reading:
+        value = number_in(cell, self._dialect.decimal)
+        return Reading(rule.code or name, _NO_NUMBER if value is None else value, rule.system, channel=rule.channel)
 
     def _samples(self, wave: WaveRows, row: Row, time_ns: int, arrived_ns: int) -> tuple[list[Event], Placed]:
+        if not plausible_time(time_ns, arrived_ns):  # one of next year would put all others behind it
+            return [self.refused(Reason.BAD_TIME, arrived_ns)], Placed.TAKEN
         try:
             values = [self._sample(row.cells[at]) for at in self._at]
         except MalformedError:
-            return [Unmapped(self._options.name, Reason.NOT_A_NUMBER, "row", arrived_ns, self.per_row)], Placed.TAKEN
+            return [self.refused(Reason.NOT_A_NUMBER, arrived_ns)], Placed.TAKEN
         placed = wave.add(time_ns, values)
         if placed is Placed.LATE:
-            return [Unmapped(self._options.name, Reason.BAD_TIME, "row", arrived_ns, self.per_row)], placed
+            return [self.refused(Reason.BAD_TIME, arrived_ns)], placed
         return list[Event](wave.blocks()), placed
 
     def _sample(self, cell: str) -> float:
-        if is_empty(cell):
-            return float("nan")
         value = number_in(cell, self._dialect.decimal)
         if value is None or abs(value) > _MOST:
             raise MalformedError("bad-row", "a cell is not a number, or too large a one")
@@ -240,7 +229,7 @@ def lines_of(rows: CsvRows, lines: Iterator[bytes | None], arrived_ns: int) -> I
         try:
             row = rows.read(line)
         except MalformedError as error:
-            yield rows.refused(error, arrived_ns)
+            yield rows.refused(_REASONS.get(error.code, Reason.BAD_MESSAGE), arrived_ns)
         else:
             if row is not None:
                 yield row

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import msgspec
 
 from bedside.agent.formats.lines import Lines
+from bedside.agent.sources.catch_up import CatchUp
 from bedside.agent.sources.csv_rows import CsvOptions, CsvRows, Row, lines_of
 from bedside.agent.sources.follow import FilePlace, Follower, Piece, What
 from bedside.agent.sources.kind import SourceContext
@@ -83,9 +84,7 @@ class CsvTail:
         stored_ns = self._context.last_end_ns(self._stream)
         self._rows = CsvRows(self._options, Quality.GOOD, stored_ns)
         self._lines = Lines()
-        self._known_until_ns = stored_ns if place is not None else 0
-        self._catching_up = place is not None
-        self._held: list[Unmapped] = []
+        self._catch_up = CatchUp(self._context.last_end_ns, [self._stream], active=place is not None)
 
     def _note(self, piece: Piece, follower: Follower) -> None:
         gauge = self._context.gauge
@@ -104,30 +103,12 @@ class CsvTail:
         cut = self._lines.finish() if piece.what is What.ENDED else self._lines.feed(piece.data)
         arrived_ns = self._context.clock.now_ns()
         for row in lines_of(self._rows, (line.data for line in cut), arrived_ns):
-            yield from self._refused(row) if isinstance(row, Unmapped) else self._row(row, arrived_ns)
+            yield from self._catch_up.taken([row]) if isinstance(row, Unmapped) else self._row(row, arrived_ns)
         yield from self._rows.flush()
         if piece.what is not What.DATA:
-            yield from self._release()
+            yield from self._catch_up.release()
 
-    def _refused(self, unmapped: Unmapped) -> Iterator[Unmapped]:
-        if self._catching_up:
-            self._held.append(unmapped)
-        else:
-            yield unmapped
-
-    def _row(self, row: Row, arrived_ns: int) -> Iterator[Event]:
+    def _row(self, row: Row, arrived_ns: int) -> list[Event]:
         events, placed = self._rows.events(row, row.time_ns, arrived_ns)
-        if placed is Placed.KNOWN or (
-            self._catching_up and row.time_ns <= self._known_until_ns and not self._rows.period_ns
-        ):
-            self._held.clear()  # they were committed before this row was
-            self._context.gauge.duplicates += 1
-            yield from (event for event in events if not isinstance(event, Unmapped))
-            return
-        yield from self._release()
-        self._catching_up = False
-        yield from events
-
-    def _release(self) -> list[Unmapped]:
-        held, self._held = self._held, []
-        return held
+        self._context.gauge.duplicates += placed is Placed.KNOWN
+        return self._catch_up.taken(events, known=placed is Placed.KNOWN)

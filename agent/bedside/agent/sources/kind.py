@@ -67,6 +67,7 @@ class SourceContext:
             acknowledges waits for it first; it does not return while the disk refuses.
         gauge: of this source.
         state_dir: what must survive a restart; a source keeps its position there (see `position`).
+        open_session: begin and origin of the session that is open on a stream; None when none is.
     """
 
     clock: Clock
@@ -75,6 +76,7 @@ class SourceContext:
     durable: Callable[[Collection[StreamId]], Awaitable[None]] = _at_once
     gauge: SourceGauge = field(default_factory=SourceGauge)
     state_dir: Path = Path("state")
+    open_session: Callable[[StreamId], tuple[int, str] | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

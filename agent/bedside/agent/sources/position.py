@@ -67,7 +67,8 @@ class Position(Generic[Place]):
         """Wait until what was yielded of `streams` is durable, then keep `place`; False while it is too early for it.
 
         Raises:
-            StoreError: `file-write`; the old position holds.
+            StoreError: `file-write`, or `not-kept` from `durable`; the old position holds, and the source, which fails
+                with it, reads again from there.
         """
         if place == self._kept:
             return True

@@ -19,11 +19,15 @@ ENTRY_POINTS: Final = "bedside.sources"
 
 BUILT_IN: Final = {
     "ble": "bedside.agent.sources.ble",
-    "ivy450c": "bedside.agent.sources.ivy450c",
     "csv": "bedside.agent.sources.csv_table",
     "edf": "bedside.agent.sources.edf",
+    "iio": "bedside.agent.sources.iio",
+    "ivy450c": "bedside.agent.sources.ivy450c",
+    "mllp": "bedside.agent.sources.mllp",
+    "mqtt": "bedside.agent.sources.mqtt",
     "replay": "bedside.agent.sources.replay",
     "serial": "bedside.agent.sources.serial_port",
+    "sql": "bedside.agent.sources.sql",
     "wfdb": "bedside.agent.sources.wfdb",
 }
 """Modules by kind, as `agent.toml` names them."""

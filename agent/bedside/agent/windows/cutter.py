@@ -129,7 +129,10 @@ class WindowCutter:
         return windows
 
     def push_record(self, record: Record, session: SessionId, arrived_s: float) -> list[Window]:
-        """Take a record that arrived at monotonic time `arrived_s`; return the window that it is."""
+        """Take a record that arrived at monotonic time `arrived_s`; return the window that it is.
+
+        A record in which none of the model's fields has a value is no window: a decision would be made of nothing.
+        """
         if record.stream != self.stream or not self.spec.fields:
             self._refuse(arrived_s, "records", other_kind=True)
             return []
@@ -137,6 +140,8 @@ class WindowCutter:
         values = np.array([[record.values.get(name, np.nan) for name in self.spec.fields]], np.float64)
         missing = ~np.isfinite(values)
         self.missing_fields += int(missing.sum())
+        if missing.all():
+            return []
         shaped = self._shaper.shape(np.where(missing, 0.0, values), ())
         shaped[missing] = 0.0
         return [Window(self.stream, session, record.time_ns, record.time_ns + 1, shaped, arrived_s)]

@@ -64,12 +64,14 @@ _TERMS: Final = """
 19260 SAT_O2_VEN svo2
 19248 SAT_O2_QUAL spo2_quality
 19376 PULS_OXIM_PERF_REL perfusion_index
+19416 BLD_PERF_INDEX perfusion_index
 18945 PRESS_BLD_SYS bp_systolic
 18946 PRESS_BLD_DIA bp_diastolic
 18947 PRESS_BLD_MEAN bp_mean
 18949 PRESS_BLD_NONINV_SYS nibp_systolic
 18950 PRESS_BLD_NONINV_DIA nibp_diastolic
 18951 PRESS_BLD_NONINV_MEAN nibp_mean
+19228 PRESS_CUFF cuff_pressure
 19229 PRESS_CUFF_SYS nibp_systolic
 19230 PRESS_CUFF_DIA nibp_diastolic
 19231 PRESS_CUFF_MEAN nibp_mean

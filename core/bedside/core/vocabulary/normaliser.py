@@ -29,7 +29,7 @@ import msgspec
 
 from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_SIGNAL_TEXT_CHARS
+from bedside.core.limits import MAX_FIELD_RULES, MAX_SIGNAL_TEXT_CHARS
 from bedside.core.samples import Quality, Record, Unmapped
 from bedside.core.vocabulary.clock_offset import plausible_time
 from bedside.core.vocabulary.mdc import system_of, term_of, unit_term
@@ -129,6 +129,8 @@ class Normaliser:
         self._source = source
         self._claimed = frozenset(fields or {})
         self._rules: dict[str, list[_Rule]] = {}
+        if len(self._claimed) > MAX_FIELD_RULES:
+            raise _contradiction(max(self._claimed), f"is one of {len(self._claimed)}; {MAX_FIELD_RULES} at most")
         for field, rule in (fields or {}).items():
             alike = self._rules.setdefault(rule.code or field, [])
             made = _Rule(system_of(rule.system), rule.channel, _ruled(field, rule))
@@ -236,6 +238,8 @@ def _ruled(field: str, rule: FieldRule) -> _Target:
     Raises:
         ConfigError: `source-config`.
     """
+    if not 1 <= len(field) <= MAX_SIGNAL_TEXT_CHARS or not field.isprintable():
+        raise _contradiction(field[:MAX_SIGNAL_TEXT_CHARS], f"needs a name of 1 to {MAX_SIGNAL_TEXT_CHARS} characters")
     term = term_of(rule.code or field, rule.system)
     known = [QUANTITIES[field]] if field in QUANTITIES else list(term.quantities if term else ())
     wanted = _unit(field, rule.unit) if rule.unit else None

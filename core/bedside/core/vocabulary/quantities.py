@@ -66,6 +66,7 @@ QUANTITIES: Final[dict[str, Quantity]] = {
             for prefix, low in (("bp", 0), ("nibp", 0), ("abp", -30), ("pap", -30))
             for phase in ("systolic", "diastolic", "mean")
         ),
+        Quantity("cuff_pressure", "mm[Hg]", 0, 400),
         Quantity("pawp", "mm[Hg]", -30, 200, signed=True),
         Quantity("cvp", "mm[Hg]", -50, 200, signed=True),
         Quantity("icp", "mm[Hg]", -50, 200, signed=True),

@@ -1,0 +1,191 @@
+"""What becomes of a message of a broker: records, blocks, and what of it is left out.
+
+Invariants:
+    * A message that is sent again (DUP) after it was taken is not taken again: by its packet identifier and content
+      within a process; after that, a record that is stored already is passed over by the store, and samples by their
+      time.
+    * Every reading is in a record, counted as unmapped, or a duplicate's.
+    * What names something unmapped is of the configuration or a code: a topic may hold a name.
+
+Source: MQTT 5.0, sections 3.3.1.1 (DUP) and 4.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bedside.agent.buffer.part import offset_ns
+from bedside.agent.formats.payload import Found, PayloadReader, Refused, Row, Wave
+from bedside.agent.mqtt.topics import TopicFilter, fill
+from bedside.agent.sources.kind import SourceGauge
+from bedside.agent.sources.nominal_time import NominalTime
+from bedside.agent.sources.wave_clock import Placed, WaveClock
+from bedside.core.errors import MalformedError
+from bedside.core.ids import StreamId
+from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
+from bedside.core.samples import Block, Quality, Record, Unmapped
+from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
+from bedside.core.vocabulary.normaliser import Normaliser
+from bedside.core.vocabulary.reading import Reason
+
+if TYPE_CHECKING:
+    from bedside.agent.mqtt.client import Arrived
+
+_REMEMBERED: Final = 1_024
+"""Messages that are known when they come again: four times as many as may be in flight."""
+
+Taken = Record | Block | Unmapped
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the messages of one topic filter go.
+
+    Attributes:
+        filter: what it takes.
+        reader: of its payloads.
+        kind: of its payloads.
+        code: template of the code that a payload does not say.
+        streams: by what the wildcard `wildcard` stands for; by an empty text where `wildcard` is 0.
+        wildcard: number of the wildcard that chooses the stream; 0 = there is one stream.
+    """
+
+    filter: TopicFilter
+    reader: PayloadReader
+    kind: str
+    code: str
+    streams: Mapping[str, StreamId]
+    wildcard: int
+
+    def stream(self, found: tuple[str, ...]) -> StreamId | None:
+        """The stream of a topic; None when nobody has said which."""
+        return self.streams.get(found[self.wildcard - 1] if self.wildcard else "")
+
+
+class Intake:
+    """Takes messages. It keeps what must be known of those before."""
+
+    def __init__(
+        self,
+        name: str,
+        routes: Sequence[Route],
+        normaliser: Normaliser,
+        gauge: SourceGauge,
+        last_end_ns: Callable[[StreamId], int],
+        *,
+        by_sender: bool,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            name: of the source.
+            routes: no two take the same topic.
+            normaliser: makes records.
+            gauge: of the source.
+            last_end_ns: end of what is stored of a stream.
+            by_sender: a payload's own time counts where it has one.
+        """
+        self._name = name
+        self._routes = routes
+        self._normaliser = normaliser
+        self._gauge = gauge
+        self._last_end_ns = last_end_ns
+        self._by_sender = by_sender
+        self._seen: dict[int, int] = {}
+        self._waves: dict[StreamId, WaveClock] = {}
+        self._arrivals: dict[StreamId, NominalTime] = {}
+        self._offset = ClockOffset()
+
+    def take(self, message: Arrived) -> list[Taken]:
+        """What a message becomes; nothing when it was taken before."""
+        if message.qos and self._is_known(message):
+            self._gauge.duplicates += 1
+            return []
+        if message.retained:
+            return [self._unmapped(Reason.NOT_WANTED, "a retained message", message)]
+        for route in self._routes:
+            found = route.filter.match(message.topic)
+            if found is not None:
+                return self._routed(message, route, found)
+        return [self._unmapped(Reason.UNKNOWN_PLACE, "a topic that is not subscribed any more", message)]
+
+    def _is_known(self, message: Arrived) -> bool:
+        """Whether it was taken before; from now on it was."""
+        content = hash((message.topic, message.payload))
+        known = self._seen.pop(message.number, None)
+        self._seen[message.number] = content
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return message.again and known == content
+
+    def _routed(self, message: Arrived, route: Route, found: tuple[str, ...]) -> list[Taken]:
+        try:
+            said = route.reader.read(message.payload, fill(route.code, found))
+        except MalformedError as error:
+            return [self._unmapped(Reason.BAD_MESSAGE, f"{route.kind}: {error.code}", message)]
+        stream = route.stream(found)
+        if stream is None:
+            return [self._unmapped(Reason.UNKNOWN_PLACE, route.filter.text, message, sum(map(_count, said)))]
+        return [event for one in said for event in self._event(message, stream, one)]
+
+    def _event(self, message: Arrived, stream: StreamId, said: Found) -> Sequence[Taken]:
+        if isinstance(said, Refused):
+            return [self._unmapped(said.reason, said.what, message, said.count)]
+        sent_ns = said.time_ns
+        if sent_ns is not None and plausible_time(sent_ns, message.arrived_ns):
+            self._offset.observe(sent_ns, message.arrived_ns)
+            self._gauge.clock_offset_s = -self._offset.offset_ns / 1e9
+        if isinstance(said, Wave):
+            return self._blocks(message, stream, said)
+        time_ns = sent_ns if sent_ns is not None and self._by_sender else message.arrived_ns
+        record, left_out = self._normaliser.record(stream, time_ns, said.readings, message.arrived_ns)
+        return [*([record] if record is not None else []), *left_out]
+
+    def _blocks(self, message: Arrived, stream: StreamId, wave: Wave) -> Sequence[Taken]:
+        samples = len(wave.values)
+        placed = self._place(message, stream, wave)
+        if placed is None:
+            return [self._unmapped(Reason.BAD_TIME, "samples", message, samples)]
+        if placed.skip == samples and message.again:
+            self._gauge.duplicates += 1
+        else:
+            self._gauge.dropped += placed.skip
+        step = max(1, int(wave.rate_hz * MAX_WAVEFORM_BLOCK_S))
+        return [
+            Block(
+                stream,
+                placed.start_ns + offset_ns(first - placed.skip, wave.rate_hz),
+                wave.rate_hz,
+                wave.values[first : first + step],
+                wave.unit,
+                wave.metric,
+                wave.scale,
+                Quality.GAP_BEFORE if placed.gap and first == placed.skip else Quality.GOOD,
+            )
+            for first in range(placed.skip, samples, step)
+        ]
+
+    def _place(self, message: Arrived, stream: StreamId, wave: Wave) -> Placed | None:
+        """Where samples go on the time line of their stream; None when their time cannot be."""
+        if wave.time_ns is None or not self._by_sender:
+            if stream not in self._arrivals:
+                self._arrivals[stream] = NominalTime(wave.rate_hz, self._last_end_ns(stream))
+            start_ns, gap = self._arrivals[stream].place(len(wave.values), message.arrived_ns)
+            return Placed(start_ns, 0, gap)
+        if not plausible_time(wave.time_ns, message.arrived_ns):
+            return None
+        if stream not in self._waves:
+            self._waves[stream] = WaveClock(self._last_end_ns(stream))
+        return self._waves[stream].place(wave.time_ns, len(wave.values), wave.rate_hz)
+
+    def _unmapped(self, reason: Reason, what: str, message: Arrived, count: int = 1) -> Unmapped:
+        return Unmapped(self._name, reason, what, message.arrived_ns, count)
+
+
+def _count(said: Found) -> int:
+    """Readings or samples in it."""
+    if isinstance(said, Row):
+        return len(said.readings)
+    return said.count if isinstance(said, Refused) else len(said.values)

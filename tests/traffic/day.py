@@ -1,0 +1,102 @@
+"""Runs the day, and settles the account: what was given is what is stored, counted as dropped, or in quarantine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bedside.agent.buffer.reader import BufferReader
+from bedside.core.ids import StreamId
+from resident_device import Resident, buffer_of, make_directory, quarantine_of, records_of, resident
+from traffic.clock import TurnedClock
+from traffic.feeder import Feeder, toml
+
+BEGIN_NS = 1_790_000_000_000_000_000
+MINUTE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The account of one source, in readings and samples.
+
+    Attributes:
+        given: by its peer.
+        stored: that the buffer gives back.
+        dropped: of which a counter tells.
+        quarantined: by reason.
+        expected: what the quarantine should hold, by reason.
+        errors: times that the source failed.
+    """
+
+    name: str
+    given: int
+    stored: int
+    dropped: int
+    quarantined: dict[str, int]
+    expected: dict[str, int]
+    errors: int
+
+    @property
+    def exact(self) -> bool:
+        return self.given == self.stored + self.dropped + sum(self.quarantined.values())
+
+
+async def run_day(folder: Path, kinds: Sequence[type[Feeder]], minutes: int) -> list[Settled]:
+    """Give a real agent so many minutes of everything."""
+    device = folder / "device"
+    feeders = [kind(folder) for kind in kinds]
+    make_directory(device, "".join(map(toml, feeders)))
+    clock = TurnedClock(BEGIN_NS)
+    async with resident(device, clock) as agent:
+        try:
+            for feeder in feeders:
+                await feeder.start(agent.health[feeder.name])
+            for number in range(minutes):
+                await _minute(agent, clock, feeders, number)
+        finally:
+            for feeder in feeders:
+                await feeder.stop()
+    health = agent.health
+    with buffer_of(device) as reader:
+        return [
+            _settle(reader, feeder, health[feeder.name].gauge.dropped, health[feeder.name].errors) for feeder in feeders
+        ]
+
+
+async def _minute(agent: Resident, clock: TurnedClock, feeders: Sequence[Feeder], number: int) -> None:
+    await agent.until(lambda: not agent.commits)  # one that is under way would seem to have taken a minute
+    clock.turn_to(number * MINUTE_S)
+    start_ns = BEGIN_NS + round(number * MINUTE_S * 1e9)
+    given = [asyncio.ensure_future(feeder.minute(number, start_ns)) for feeder in feeders]
+    try:
+        await agent.until(lambda: all(one.done() for one in given))
+    finally:
+        for one in given:
+            one.cancel()
+    for one in given:
+        one.result()
+    await agent.until(
+        lambda: all(feeder.taken(agent.health[feeder.name]) >= feeder.sent.readings for feeder in feeders)
+    )
+
+
+def _settle(reader: BufferReader, feeder: Feeder, dropped: int, errors: int) -> Settled:
+    stored = 0
+    for stream in feeder.streams():
+        stored += sum(len(record.values) for record in records_of(reader, stream))
+        for session in reader.sessions(StreamId(stream)):
+            stored += sum(len(part.values) for part in reader.parts(StreamId(stream), session.session))
+    quarantined = quarantine_of(reader).get(feeder.name, {})
+    return Settled(feeder.name, feeder.sent.readings, stored, dropped, dict(quarantined), dict(feeder.sent.bad), errors)
+
+
+def account(settled: Sequence[Settled]) -> str:
+    """A table for people."""
+    lines = [f"{'source':<10}{'given':>10}{'stored':>10}{'dropped':>10}{'quarantine':>12}  reasons"]
+    for one in settled:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(one.quarantined.items()))
+        held = sum(one.quarantined.values())
+        lines.append(f"{one.name:<10}{one.given:>10}{one.stored:>10}{one.dropped:>10}{held:>12}  {reasons}")
+    return "\n".join(lines)
