@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-WORDS = {"session", "label", "alarms", "predictions", "quarantine"}
+WORDS = {"session", "label", "alarms", "predictions", "quarantine", "sources"}
 
 
 class Typed:

@@ -19,7 +19,7 @@ import pytest
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark, MarkKind, Record
+from bedside.core.samples import Block, Mark, MarkKind, Record, Unmapped
 from bedside.service.platform import SystemEntropy
 from bedside.service.sqlite import Database
 
@@ -54,7 +54,7 @@ def scratch():
 
 
 def record(monkeypatch, folder: Path, synchronous: str) -> Recording:
-    """A minute of two streams with sessions, labels, predictions, counters and eviction."""
+    """A minute of two streams with sessions, labels, predictions, counters, quarantine and eviction."""
     states: list[str] = []
     with recorded(monkeypatch, synchronous) as log:
         clock, rng = HandClock(), np.random.default_rng(3)
@@ -89,7 +89,10 @@ def live(store: BufferStore, clock: HandClock, rng: np.random.Generator, second:
             values = rng.integers(-3000, 3000, (int(rate_hz / 25), 6), np.int16)
             session = store.append(Block(stream, at_ns + step * 40_000_000, rate_hz, values))
     if second % 2 == 0:
-        store.add_record(Record(EHR, at_ns, {"heart-rate": float(second), "spo2": 97.0}, {"spo2": "%"}))
+        vitals = Record(EHR, at_ns, {"heart-rate": float(second), "spo2": 97.0}, {"spo2": "%"})
+        for _ in range(1 + second % 3):  # its sender saw no acknowledgement
+            store.add_record(vitals)
+        store.quarantine(Unmapped("ward", "unknown-code", f"code-{second % 5}", at_ns, 2))
     if second % 3 == 0:
         store.add_label(ECG, at_ns, at_ns + 10**9, "walking", "cli")
     if second % 7 == 0:

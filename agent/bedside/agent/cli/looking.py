@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from bedside.agent.cli.reach import DIRECTORY, ask
+from bedside.agent.cli.source_words import source_fields, state_words
 from bedside.core.errors import UnavailableError
 from bedside.proto.v1 import device_pb2, local_pb2
 from bedside.service.options import FiniteRange
@@ -220,6 +221,7 @@ def status_fields(answer: local_pb2.AgentStatus) -> dict[str, object]:
         "components": component_fields(answer),
         "uptime_s": answer.uptime_s,
         "rss_bytes": answer.rss_bytes,
+        "sources": [source_fields(source) for source in answer.sources],
         "models": [model_fields(model) for model in answer.models],
         "buffer_status": {
             "bytes": answer.buffer.bytes,
@@ -248,6 +250,7 @@ def _status_lines(answer: local_pb2.AgentStatus) -> dict[str, object]:
     for component in answer.components:
         fields[component.component] = f"{_LEVELS[component.state][1]}: {component.sentence}"
     fields |= {
+        "sources": ", ".join(f"{one.name} ({one.kind}, {state_words(one)})" for one in answer.sources) or "none",
         "streams": len(answer.streams),
         "predictions": answer.predictions,
         "model": answer.model_running.hex()[:16] or "none",

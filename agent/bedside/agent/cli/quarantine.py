@@ -28,6 +28,7 @@ REMEDIES: Final[dict[str, str]] = {
     " high where such values are real",
     Reason.AMBIGUOUS: "several readings of one quantity at one time: choose one of them in the field, with"
     ' channel = "..." or code = "..."',
+    Reason.DUPLICATE: "the sender gives one value twice, under codes of one meaning; one is kept: nothing to be done",
     Reason.BAD_STATUS: "corrections, deletions and preliminary results are no measurements of now: nothing to be done",
     Reason.BAD_TIME: 'set the sender\'s clock, or time_zone = "..." of the source; clock = "arrival" takes the time of'
     " arrival instead",

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bedside.agent.cli.glance import MAX_STREAMS_SHOWN, Glance
 from bedside.agent.cli.looking import quality_words
+from bedside.agent.cli.source_words import state_words
 from bedside.agent.cli.sparks import Bar, Spark
 from bedside.agent.inference.latency import STAGES
 from bedside.proto.v1.device_pb2 import ComponentState
@@ -32,6 +33,7 @@ _PAPER_ROWS: Final = 30
 _NARROW_STAGES: Final = ("infer", "decide")
 _LEAST_ROWS: Final = 3
 
+_MAX_TROUBLES: Final = 4
 _BAR_CHARS: Final = 8
 _NS_PER_MS: Final = 1_000_000
 _SILENT_MS: Final = 5_000
@@ -54,7 +56,7 @@ def draw(glance: Glance, height: int | None = None, width: int = _WIDE) -> Rende
         parts += [_components(status), _streams(status, glance, narrow), _models(status, glance, narrow)]
         parts.append(_buffer(status.buffer, glance.written_bytes_per_s))
         unwell = sum(one.state != ComponentState.COMPONENT_STATE_OK for one in status.components)
-        faults = sum(bool(model.error) for model in status.models)
+        faults = sum(bool(model.error) for model in status.models) + len(_troubles(status))
         height -= narrow + unwell + min(MAX_STREAMS_SHOWN, len(status.streams)) + len(status.models) + faults
     longest = max(1, len(glance.stored.predictions), len(glance.stored.alarms))
     low = low and height - _FIXED_ROWS < _LEAST_ROWS
@@ -118,7 +120,20 @@ def _streams(status: AgentStatus, glance: Glance, narrow: bool) -> Panel:
         )
     more = len(status.streams) - MAX_STREAMS_SHOWN
     note = f"and {more} more: bedside agent streams" if more > 0 else ""
-    return _panel("streams", table if status.streams else Text("nothing has arrived yet", "dim"), note)
+    body = table if status.streams else Text("nothing has arrived yet", "dim")
+    return _panel("streams", Group(body, *_troubles(status)), note)
+
+
+def _troubles(status: AgentStatus) -> list[Text]:
+    """A line for each source of which something is missing."""
+    lines = []
+    for source in status.sources:
+        words = [state_words(source)] if source.state == "waiting" or state_words(source) == "not connected" else []
+        counts = (("not understood", source.unmapped), ("dropped", source.dropped), ("failures", source.errors))
+        words += [f"{count} {what}" for what, count in counts if count]
+        if words:
+            lines.append(Text(f"{source.name}: {', '.join(words)}", "yellow", no_wrap=True, overflow="ellipsis"))
+    return lines[:_MAX_TROUBLES]
 
 
 def _models(status: AgentStatus, glance: Glance, narrow: bool) -> Panel:

@@ -1,0 +1,107 @@
+"""Whether a device's configuration would start: every part of it is looked at, and nothing is opened or changed.
+
+What is found is all that is wrong, and not the first of it: whoever edits a file on a ward restarts a gateway once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bedside.agent.alarms.rules import check_rules
+from bedside.agent.config import AgentConfig
+from bedside.agent.secret import CREDENTIAL_PREFIX, read_secret
+from bedside.agent.sinks.kind import SinkContext
+from bedside.agent.sinks.registry import build_sink, typed_sink
+from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.registry import build_source, typed_source
+from bedside.core.clock import Clock, Entropy
+from bedside.core.errors import BedsideError, ConfigError
+from bedside.proto.v1.identity_pb2 import Role
+from bedside.service.identity import DIRECTORY_NAME, find_identity
+from bedside.service.policy_file import read_policy
+
+SECRETS: Final = ("password", "token", "secret")
+"""Options, of whatever kind, that name where a secret lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One part of a configuration.
+
+    Attributes:
+        part: for instance `source ward`.
+        error: what is wrong with it; None where nothing is.
+        note: what could not be looked at.
+    """
+
+    part: str
+    error: BedsideError | None = None
+    note: str = ""
+
+
+def check_device(
+    directory: Path, config: AgentConfig, clock: Clock, entropy: Entropy, environ: Mapping[str, str] = os.environ
+) -> list[Checked]:
+    """Look at every part of a configuration that has been read, in the order of the file."""
+    base = directory.absolute()
+
+    def identity() -> str:
+        return find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).subject
+
+    def source(at: int) -> Iterator[str]:
+        options = typed_source(config.sources[at])
+        context = SourceContext(clock, lambda _stream: 0, base, state_dir=config.state_dir)
+        build_source(config.sources[at].kind, options, context)
+        yield from _secrets(options, base, environ)
+
+    def sink(at: int) -> Iterator[str]:
+        options = typed_sink(config.sinks[at])
+        build_sink(config.sinks[at].kind, options, SinkContext(clock, entropy, base, ""))
+        yield from _secrets(options, base, environ)
+
+    parts: list[tuple[str, Callable[[], object]]] = [
+        ("identity", identity),
+        ("policy", lambda: read_policy(config.policy)),
+        *((f"model {bundle}", lambda bundle=bundle: _model(bundle)) for bundle in _bundles(config)),
+        *((f"source {one.name}", lambda at=at: list(source(at))) for at, one in enumerate(config.sources)),
+        *((f"sink {one.name}", lambda at=at: list(sink(at))) for at, one in enumerate(config.sinks)),
+        ("alarms", lambda: check_rules(config.alarms)),
+    ]
+    return [_checked(part, look) for part, look in parts]
+
+
+def _checked(part: str, look: Callable[[], object]) -> Checked:
+    try:
+        found = look()
+    except BedsideError as error:
+        return Checked(part, error)
+    return Checked(part, note="; ".join(found) if isinstance(found, list) else "")
+
+
+def _secrets(options: msgspec.Struct, directory: Path, environ: Mapping[str, str]) -> Iterator[str]:
+    """Read what the options name; yields what only the agent's unit can see."""
+    for name in SECRETS:
+        where = getattr(options, name, "")
+        if not where or not isinstance(where, str):
+            continue
+        if where.startswith(CREDENTIAL_PREFIX) and "CREDENTIALS_DIRECTORY" not in environ:
+            yield f"{name} is a credential of the agent's unit, which is not visible here"
+        else:
+            read_secret(directory, where, environ)
+
+
+def _bundles(config: AgentConfig) -> list[str]:
+    return [bundle for bundle in (config.model, *(model.bundle for model in config.models)) if bundle]
+
+
+def _model(bundle: str) -> None:
+    if not Path(bundle).exists():
+        raise ConfigError(
+            "model-missing", f"there is no bundle at {bundle}", remedy="correct model or [[models]], or copy the bundle"
+        )
