@@ -138,6 +138,7 @@ class MqttSource:
         return "the broker had no session of ours any more: what was sent meanwhile is lost" if lost else ""
 
     async def _messages(self, client: BrokerClient) -> AsyncGenerator[Taken, None]:
+        self._acknowledger.begin()
         acknowledging = asyncio.create_task(self._acknowledger.run(client.acknowledge))
         acknowledging.add_done_callback(lambda _: client.wake())
         handled = handled_bytes = 0
