@@ -160,20 +160,20 @@ async def test_a_broker_that_stops_and_starts_costs_no_message_and_doubles_none(
     assert "mqtt-away" in health.last_error
 
 
-async def test_an_agent_that_is_killed_loses_no_message(tmp_path: Path, broker: Mosquitto) -> None:
+async def test_an_agent_that_is_killed_loses_no_message_and_doubles_none(tmp_path: Path, broker: Mosquitto) -> None:
     directory = device(tmp_path / "device", broker.port)
     with agent_process(directory) as process:
         await heard(broker, directory)
-        publishing = asyncio.create_task(publish(broker.port, messages(3_000)))
+        publishing = asyncio.create_task(publish(broker.port, messages(1_500)))
         await await_stored(directory, 100)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     stored = rates(directory)
     await publishing
-    assert 100 <= len(stored) < 3_000, "it was killed in the middle"
+    assert 100 <= len(stored) < 1_500, "it was killed in the middle"
     with agent_process(directory):
-        await await_stored(directory, 3_000)
-    assert rates(directory).keys() == set(range(3_000))
+        await await_stored(directory, 1_500)
+    assert rates(directory) == Counter(range(1_500))
 
 
 async def test_a_broker_with_tls_and_a_password_is_used_and_a_wrong_password_is_said(tmp_path: Path) -> None:
