@@ -109,6 +109,21 @@ async def test_a_message_is_acknowledged_once_it_is_on_the_disk(tmp_path) -> Non
         assert ward.gauge.clock_offset_s < 0
 
 
+async def test_a_sender_that_connects_for_each_message_is_away_after_a_while(tmp_path, monkeypatch) -> None:
+    async with running(tmp_path) as ward:
+        assert ward.gauge.connected is False
+        async with sender(ward.port) as send:
+            assert await send(message()) == ("AA", "1")
+        await until(lambda: ward.gauge.detail == "0 connected")
+        assert ward.gauge.connected
+    monkeypatch.setattr(mllp_source, "LINGER_S", 0.05)
+    async with running(tmp_path) as ward:
+        async with sender(ward.port) as send:
+            assert await send(message()) == ("AA", "1")
+        await until(lambda: ward.gauge.connected is False)
+    assert ward.gauge.connected is None
+
+
 async def test_while_the_disk_refuses_a_sender_keeps_its_message_and_it_is_taken_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(mllp_source, "PATIENCE_S", 0.02)
     async with running(tmp_path) as ward, sender(ward.port) as send:

@@ -85,11 +85,21 @@ class Listener:
         refused: connections that were not let in.
     """
 
-    def __init__(self, door: Door, clock: Clock, serve: Serve, broken: Broken) -> None:
+    def __init__(self, door: Door, clock: Clock, serve: Serve, broken: Broken, changed: Callable[[], None]) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            door: where, and for whom.
+            clock: for deadlines.
+            serve: takes messages.
+            broken: hears of what is none.
+            changed: called when the listener is there, and when a connection comes or goes.
+        """
         self._door = door
         self._clock = clock
         self._serve = serve
         self._broken = broken
+        self._changed = changed
         self._connections: list[Connection] = []
         self.refused = 0
 
@@ -98,18 +108,15 @@ class Listener:
         """That are open."""
         return len(self._connections)
 
-    async def run(self, opened: Callable[[], None]) -> None:
+    async def run(self) -> None:
         """Listen until cancelled; connections end with it.
-
-        Args:
-            opened: called when connections are accepted.
 
         Raises:
             UnavailableError: `mllp-listen`: the address cannot be had.
         """
         loop = asyncio.get_running_loop()
         with self._bound() as listening:
-            opened()
+            self._changed()
             try:
                 while True:
                     try:
@@ -152,6 +159,7 @@ class Listener:
         if not known or len(self._connections) >= self._door.connections:
             self.refused += 1
             accepted.close()
+            self._changed()
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -162,12 +170,14 @@ class Listener:
         self._connections.append(connection)
         connection.task = asyncio.create_task(self._talk(connection, accepted), name=f"mllp {peer}")
         connection.task.add_done_callback(lambda _: self._forget(connection, accepted))
+        self._changed()
 
     def _forget(self, connection: Connection, accepted: socket.socket) -> None:
         """A connection has ended; one that was cancelled at once has not even begun."""
         accepted.close()
         if connection in self._connections:
             self._connections.remove(connection)
+            self._changed()
 
     async def _talk(self, connection: Connection, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -32,6 +32,8 @@ from bedside.core.vocabulary.reading import Reason
 
 PATIENCE_S: Final = 5.0
 """A commit takes 20 ms, and a slow card a second; senders wait 10 to 60 s for an answer."""
+LINGER_S: Final = 300.0
+"""A sender that connects for each message is not away between two."""
 _MAX_OFFSETS: Final = 64
 _BAD_SEGMENT, _INTERNAL = "100", "207"
 
@@ -73,8 +75,10 @@ class MllpSource:
         self._window = Window()
         self._offsets: dict[str, ClockOffset] = {}
         self._batches: asyncio.Queue[_Batch] = asyncio.Queue()
-        self._listener = Listener(door, context.clock, self._serve, self._broken)
+        self._listener = Listener(door, context.clock, self._serve, self._broken, self._tell)
         self._number = context.clock.now_ns()
+        self._seen_s = -LINGER_S
+        self._later: asyncio.TimerHandle | None = None
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield what arrives, for ever.
@@ -83,7 +87,7 @@ class MllpSource:
             UnavailableError: `mllp-listen`.
         """
         self._batches, self._window, self._intake = asyncio.Queue(), Window(), self._make_intake()
-        listening = asyncio.create_task(self._listener.run(self._tell), name=f"listener {self.name}")
+        listening = asyncio.create_task(self._listener.run(), name=f"listener {self.name}")
         try:
             while True:
                 coming = asyncio.ensure_future(self._batches.get())
@@ -98,10 +102,12 @@ class MllpSource:
                 if not batch.taken.done():
                     batch.taken.set_result(None)
         finally:
-            self._context.gauge.connected = None
             listening.cancel()
             with contextlib.suppress(BaseException):
                 await listening
+            if self._later is not None:
+                self._later.cancel()
+            self._context.gauge.connected = None
 
     async def _serve(self, peer: str, messages: list[bytes]) -> list[bytes]:
         """Take the messages of one connection, and answer each once all of them are on the disk."""
@@ -194,7 +200,13 @@ class MllpSource:
     def _tell(self) -> None:
         """Say how it goes, for people."""
         gauge, connections = self._context.gauge, self._listener.connections
-        gauge.connected = connections > 0
+        now_s = self._context.clock.monotonic_s()
+        self._seen_s = now_s if connections else self._seen_s
+        lingers_s = self._seen_s + LINGER_S - now_s
+        gauge.connected = lingers_s > 0
+        if self._later is not None:
+            self._later.cancel()
+        self._later = asyncio.get_running_loop().call_later(lingers_s, self._tell) if gauge.connected else None
         counts = {
             "connections refused": self._listener.refused,
             "characters replaced": self.replaced,
