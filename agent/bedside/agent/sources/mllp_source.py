@@ -12,7 +12,6 @@ Source: HL7 MLLP Release 1; HL7 v2.6 chapter 2, 2.9 (acknowledgement).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -74,7 +73,7 @@ class MllpSource:
         self._context = context
         self._window = Window()
         self._offsets: dict[str, ClockOffset] = {}
-        self._batches: asyncio.Queue[_Batch] = asyncio.Queue()
+        self._batches: asyncio.Queue[_Batch | None] = asyncio.Queue()
         self._listener = Listener(door, context.clock, self._serve, self._broken, self._tell)
         self._number = context.clock.now_ns()
         self._seen_s = -LINGER_S
@@ -86,25 +85,20 @@ class MllpSource:
         Raises:
             UnavailableError: `mllp-listen`.
         """
-        self._batches, self._window, self._intake = asyncio.Queue(), Window(), self._make_intake()
+        batches: asyncio.Queue[_Batch | None] = asyncio.Queue()
+        self._batches, self._window, self._intake = batches, Window(), self._make_intake()
         listening = asyncio.create_task(self._listener.run(), name=f"listener {self.name}")
+        listening.add_done_callback(lambda _: batches.put_nowait(None))
         try:
-            while True:
-                coming = asyncio.ensure_future(self._batches.get())
-                await asyncio.wait({listening, coming}, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    coming.cancel()
-                    listening.result()  # raises: it ends in no other way
-                    return
-                batch = coming.result()
+            while (batch := await batches.get()) is not None:
                 for event in batch.events:
                     yield event
                 if not batch.taken.done():
                     batch.taken.set_result(None)
+            listening.result()  # raises: it ends in no other way
         finally:
             listening.cancel()
-            with contextlib.suppress(BaseException):
-                await listening
+            await asyncio.gather(listening, return_exceptions=True)
             if self._later is not None:
                 self._later.cancel()
             self._context.gauge.connected = None
