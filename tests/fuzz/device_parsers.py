@@ -69,6 +69,7 @@ def _config() -> None:
     options = [
         b'{"kind":"replay","name":"a","options":{"data":"x.npz","loop":true,"speed":1.5,"stream":"wrist"}}',
         b'{"kind":"serial","name":"a","options":{"channels":[1,2],"port":"/dev/ttyACM0","stream":"wrist"}}',
+        b'{"kind":"mllp","name":"a","options":{"beds":{"ICU^3":{"stream":"b","waves":{"1":"c"}}},"listen":"10.0.0.1:1"}}',
         (
             b'{"kind":"mqtt","name":"a","options":{"broker":"b:1883","client_id":"c","topics":{"w/+/v":{"stream":"v-{1}",'
             b'"places":["b1"],"payload":{"kind":"json","values":{"hr":"v.hr"},"time":"ts"}}}}}'

@@ -382,6 +382,24 @@ async def test_ten_thousand_connections_of_one_peer_take_nothing_from_another(tm
     assert len(ward.rates()) == 11
 
 
+async def test_a_mistake_of_ours_ends_one_connection_and_is_logged_without_what_was_sent(
+    tmp_path, monkeypatch, caplog
+) -> None:
+    def mistaken(data, charset):
+        raise RuntimeError(f"cannot read {data!r}")
+
+    async with running(tmp_path) as ward, sender(ward.port) as send:
+        monkeypatch.setattr(mllp_source, "read_message", mistaken)
+        reader, writer = await raw(ward.port)
+        writer.write(framed(message()))
+        assert await ended(reader) == b""
+        writer.close()
+        monkeypatch.undo()
+        assert await send(message(2)) == ("AA", "2")
+    (record,) = [one for one in caplog.records if one.message == "connection-failed"]
+    assert record.bedside_fields == {"peer": "127.0.0.1", "reason": "RuntimeError"}
+
+
 async def test_beyond_the_limit_newcomers_are_refused_and_a_peer_replaces_its_own_oldest(tmp_path) -> None:
     async with running(tmp_path, connections=2) as ward:  # noqa: SIM117
         async with sender(ward.port) as send, sender(ward.port, local="127.0.0.2") as other:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
+from bedside.agent.client_tls import MAX_KEY_BYTES
 from bedside.agent.formats.mllp import MAX_MESSAGE_BYTES
 from bedside.agent.formats.row_time import zone_of
 from bedside.agent.sources.beds import Bed, Beds
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 MAX_CONNECTIONS: Final = 1_000
-MAX_KEY_BYTES: Final = 64 << 10
 
 
 class MllpOptions(SourceOptions, frozen=True, kw_only=True):
@@ -130,16 +130,16 @@ def _tls(options: MllpOptions, directory: Path) -> SSLContext | None:
         return None
     import ssl  # 3 MB that most devices do not need
 
-    read_private(directory / options.key, MAX_KEY_BYTES)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
+        read_private(directory / options.key, MAX_KEY_BYTES)
         context.load_cert_chain(directory / options.certificate, directory / options.key, password="")
         if options.client_ca:
             context.load_verify_locations(directory / options.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:  # SSLError is one
-        sentence = f"its certificates cannot be used: {error.strerror or error}"
+    except (OSError, ValueError) as error:  # SSLError is the one, and a path with a null byte the other
+        sentence = f"its certificates cannot be used: {getattr(error, 'strerror', None) or error}"
         raise _wrong(options.name, sentence, "name PEM files that belong together") from error
     return context
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from bedside.agent.formats.mllp import MllpDecoder
 from bedside.core.clock import Clock
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.service.link.address import Address
+from bedside.service.logs import event
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+_LOGGER = logging.getLogger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -169,12 +173,15 @@ class Listener:
         connection = Connection(peer, self._clock.monotonic_s())
         self._connections.append(connection)
         connection.task = asyncio.create_task(self._talk(connection, accepted), name=f"mllp {peer}")
-        connection.task.add_done_callback(lambda _: self._forget(connection, accepted))
+        connection.task.add_done_callback(lambda task: self._forget(connection, accepted, task))
         self._changed()
 
-    def _forget(self, connection: Connection, accepted: socket.socket) -> None:
+    def _forget(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         """A connection has ended; one that was cancelled at once has not even begun."""
         accepted.close()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # a mistake of ours; its words may hold what was sent
+            event(_LOGGER, "connection-failed", level=logging.ERROR, peer=connection.peer, reason=type(error).__name__)
         if connection in self._connections:
             self._connections.remove(connection)
             self._changed()
