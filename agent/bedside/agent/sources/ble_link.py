@@ -97,7 +97,7 @@ class BleLink:
 
         failures = (BleakError, DBusFastError, OSError, EOFError)  # a time-out is an OSError
         waiting = _Waiting()
-        self._gauge.connected = False
+        self._gauge.connected, self._gauge.detail = False, ""
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_SET_UP_S):
