@@ -206,6 +206,19 @@ async def test_a_buffer_that_delivers_nothing_is_set_up_again(tree, monkeypatch)
         assert health.last_error.startswith("iio-silent")
 
 
+async def test_a_clock_that_is_set_is_a_gap_of_which_nothing_is_counted(tree) -> None:
+    built, gauge = source(tree)
+    async with running(built) as (events, _health):
+        await until(lambda: gauge.connected is True)
+        node = os.open(tree / "dev/iio:device0", os.O_WRONLY)
+        for lap, begin_ns in enumerate((T0 - 3600 * S, T0, T0 - 600 * S)):
+            os.write(node, b"".join(scan(at, begin_ns + at * PERIOD) for at in range(4)))
+            await until(lambda lap=lap: len(samples(events)) == 4 * (lap + 1))
+        os.close(node)
+    assert [at for at, b in enumerate(blocks(events)) if b.quality & Quality.GAP_BEFORE] == [0, 1, 2]
+    assert gauge.dropped == 0
+
+
 @pytest.mark.parametrize("clock", ["monotonic", "realtime"])
 async def test_times_of_another_clock_are_not_taken_for_ours(tree, clock: str) -> None:
     (tree / "sys/bus/iio/devices/iio:device0/current_timestamp_clock").write_text(clock)
