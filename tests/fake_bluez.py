@@ -50,12 +50,14 @@ class FakeBluez:
         bus_address: for DBUS_SYSTEM_BUS_ADDRESS.
         scans: times that somebody began to look for devices.
         connections: times that somebody connected, by address.
+        hanging: methods that it answers no more.
     """
 
     def __init__(self, bus: MessageBus, bus_address: str) -> None:
         self.bus_address = bus_address
         self.scans = 0
         self.connections: dict[str, int] = {}
+        self.hanging: set[str] = set()
         self._bus = bus
         self._objects: dict[str, dict[str, dict[str, Variant]]] = {
             ADAPTER: {
@@ -132,6 +134,9 @@ class FakeBluez:
 
     def set_value(self, address: str, characteristic: int, value: bytes) -> None:
         self._values[self._characteristic(address, characteristic)] = value
+
+    def connected(self, address: str) -> bool:
+        return bool(self._objects[_path(address)]["org.bluez.Device1"]["Connected"].value)
 
     def notifies(self, address: str, characteristic: int) -> bool:
         """Whether somebody listens to it."""
@@ -219,6 +224,8 @@ class FakeBluez:
             return False
         if any(call.path.startswith(one) for one in self._forgotten):
             return Message.new_error(call, "org.freedesktop.DBus.Error.UnknownObject", "no such object")
+        if call.member in self.hanging:
+            return True
         answer: Any = getattr(self, f"_on_{call.member}", None)
         return False if answer is None else answer(call)
 

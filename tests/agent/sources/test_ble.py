@@ -217,6 +217,26 @@ async def test_a_scan_is_begun_anew_now_and_then_for_bluez_may_have_forgotten_it
         await until(lambda: bluez.scans == 2)
 
 
+@pytest.mark.parametrize("method", ["Disconnect", "StopDiscovery"])
+async def test_a_bluez_that_hangs_holds_up_no_end(bluez, monkeypatch, method: str) -> None:
+    for module in (ble_link, ble_adapter):
+        monkeypatch.setattr(module, "PART_S", 0.05)
+    bluez.hanging.add(method)
+    bluez.hide(BELT, hidden=method == "StopDiscovery")
+    belt, gauge = source(address=BELT)
+    async with asyncio.timeout(5), running(belt):
+        await until(lambda: bluez.scans == 1 if method == "StopDiscovery" else gauge.connected is True)
+
+
+async def test_a_bluez_that_hangs_is_given_up(bluez, monkeypatch) -> None:
+    monkeypatch.setattr(ble_link, "_SET_UP_S", 0.2)
+    bluez.hanging.add("StartNotify")
+    belt, _gauge = source(address=BELT)
+    async with running(belt) as (_events, health):
+        await until(lambda: health["belt"].errors >= 1)
+        assert health["belt"].last_error.startswith("ble-refused")
+
+
 async def test_a_device_of_another_profile_is_named(bluez) -> None:
     cuff, _gauge = source(address=CUFF)
     async with running(cuff) as (_events, health):

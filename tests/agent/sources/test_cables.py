@@ -105,6 +105,7 @@ def test_a_pulled_cable_costs_its_own_source_until_it_is_back_and_health_says_so
             seen = watch.until(lambda s: s["monitor"].records == 2)
             assert (seen["monitor"].connected, seen["monitor"].samples) == (True, 2 * 350)
             board_samples = seen["board"].samples
+            assert seen["board"].detail.startswith("board virtual-")
         seen = watch.until(lambda s: s["monitor"].errors >= 1)
         assert seen["monitor"].last_error.startswith("serial-lost")
         seen = watch.until(lambda s: s["monitor"].state == "waiting" and s["board"].samples > board_samples)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bedside.agent.config import SourceConfig
+from bedside.agent.sources import iio_buffer
 from bedside.agent.sources.iio import IioPolls
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
@@ -181,6 +182,41 @@ async def test_scans_that_the_kernel_dropped_leave_a_gap_as_long_as_they_were(tr
         os.close(node)
     gaps = [b for b in blocks(events) if b.quality & Quality.GAP_BEFORE]
     assert [(b.start_ns - T0) // PERIOD for b in gaps] == [0, 12]
+    assert gauge.dropped == 4
+
+
+async def test_a_sensor_that_is_slower_than_it_says_tells_its_rate(tree) -> None:
+    built, gauge = source(tree)
+    async with running(built) as (events, _health):
+        await until(lambda: gauge.connected is True)
+        node = os.open(tree / "dev/iio:device0", os.O_WRONLY)
+        for lap in range(12):
+            os.write(node, b"".join(scan(at, T0 + (lap * 96 + at) * S // 96) for at in range(96)))
+            await until(lambda lap=lap: len(samples(events)) == 96 * (lap + 1))
+        os.close(node)
+    assert gauge.detail == "96 Hz measured"
+
+
+async def test_a_buffer_that_delivers_nothing_is_set_up_again(tree, monkeypatch) -> None:
+    monkeypatch.setattr(iio_buffer, "_SILENT_S", 0.01)
+    monkeypatch.setattr(iio_buffer, "_SILENT_SCANS", 1)
+    built, _gauge = source(tree)
+    async with running(built) as (_events, health):
+        await until(lambda: health.errors >= 2)
+        assert health.last_error.startswith("iio-silent")
+
+
+async def test_a_clock_that_is_set_is_a_gap_of_which_nothing_is_counted(tree) -> None:
+    built, gauge = source(tree)
+    async with running(built) as (events, _health):
+        await until(lambda: gauge.connected is True)
+        node = os.open(tree / "dev/iio:device0", os.O_WRONLY)
+        for lap, begin_ns in enumerate((T0 - 3600 * S, T0, T0 - 600 * S)):
+            os.write(node, b"".join(scan(at, begin_ns + at * PERIOD) for at in range(4)))
+            await until(lambda lap=lap: len(samples(events)) == 4 * (lap + 1))
+        os.close(node)
+    assert [at for at, b in enumerate(blocks(events)) if b.quality & Quality.GAP_BEFORE] == [0, 1, 2]
+    assert gauge.dropped == 0
 
 
 @pytest.mark.parametrize("clock", ["monotonic", "realtime"])

@@ -25,6 +25,7 @@ from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.samples import Block, Event, Quality, Record, Unmapped
 from ivy_packets import LINES, packet
 
+DATA = Path(os.environ.get("BEDSIDE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 S = 1_000_000_000
 T0 = 1_700_000_000 * S
 
@@ -129,6 +130,24 @@ async def test_every_sample_and_number_of_a_monitor_arrives_in_its_stream() -> N
     }
     assert not [e for e in events if isinstance(e, Unmapped)]
     assert (gauge.connected, gauge.detail) == (False, "")
+
+
+async def test_the_captured_monitor_arrives_whole() -> None:
+    path = DATA / "device_fixtures" / "serial_ivy450c" / "Ivy450C.1.data"
+    if not path.exists():
+        pytest.skip(f"no capture at {path}")
+    captured = path.read_bytes()
+    events, gauge = await play([captured[:252], *(captured[at : at + 562] for at in range(252, len(captured), 562))])
+    records = [e for e in events if isinstance(e, Record)]
+    assert [e.values["heart_rate"] for e in records] == [80.0] * 27
+    assert {e.values["p1_diastolic"] for e in records} == {73.0}
+    assert not [e for e in events if isinstance(e, Unmapped)]
+    waves = {wave: len(of(events, f"bed1-{wave}")) for wave in ("ecg", "resp", "pleth", "p1", "p2")}
+    assert waves == {"ecg": 675, "resp": 675, "pleth": 675, "p1": 675, "p2": 0}
+    railed = [b for b in of(events, "bed1-resp") if {-128, 122} & set(b.values[:, 0].tolist())]
+    assert railed
+    assert all(b.quality & Quality.SATURATED for b in railed)
+    assert gauge.detail == "252 bytes skipped"
 
 
 async def test_a_damaged_packet_is_counted_and_the_next_one_comes_after_a_gap() -> None:

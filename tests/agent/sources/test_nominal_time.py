@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedside.agent.sources.nominal_time import NominalTime
+from bedside.agent.sources.nominal_time import MeasuredRate, NominalTime
 
 S = 1_000_000_000
 
@@ -40,3 +40,11 @@ def test_runs_are_gap_free_and_nothing_overlaps(pieces: list[tuple[int, int]], r
         assert start_ns >= end_ns - 1  # both are rounded
         assert gap or start_ns - end_ns <= 1
         end_ns = start_ns + round(samples * S / rate_hz)
+
+
+def test_the_rate_of_a_device_is_what_it_does_and_not_what_it_says() -> None:
+    rate = MeasuredRate()
+    measured = [rate.take(49, second * S) for second in range(100, 112)]
+    assert measured == [0.0] * 10 + [49.0] * 2
+    rate.begin()
+    assert rate.take(49, 200 * S) == 0.0

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _RENEW_S: Final = 60.0
 """After which whoever joins a scan begins a new one: a BlueZ that was started anew has forgotten the old."""
 
+PART_S: Final = 2.0
+"""For BlueZ to let go of something; an agent that ends waits no longer."""
+
 Wanted = Callable[[str, str], bool]
 """Whether an address and a name, empty when unknown, are those of the wanted device."""
 
@@ -96,7 +99,8 @@ class SharedScan:
         scanner, self._scanner = self._scanner, None
         if scanner is not None:
             with suppress(BleakError, OSError, EOFError):  # BlueZ may have gone, and its scan with it
-                await scanner.stop()
+                async with asyncio.timeout(PART_S):
+                    await scanner.stop()
 
     def _seen(self, device: BLEDevice, told: AdvertisementData) -> None:
         for wanted, found in self._seekers:

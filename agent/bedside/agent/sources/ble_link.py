@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from bedside.agent.sources.ble_adapter import Wanted, shared_scan
+from bedside.agent.sources.ble_adapter import PART_S, Wanted, shared_scan
 from bedside.agent.sources.ble_watch import watching
 from bedside.agent.sources.kind import SourceGauge
 from bedside.core.clock import Clock
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BATTERY_LEVEL: Final = 0x2A19
 _FIND_S: Final = 15.0
 _CONNECT_S: Final = 20.0
+_SET_UP_S: Final = 60.0
+"""For all of it: a BlueZ that hangs answers nothing at all."""
 _MAX_WAITING: Final = 4_096
 """Notifications that wait for the consumer; an oximeter sends one a second."""
 
@@ -95,17 +97,18 @@ class BleLink:
 
         failures = (BleakError, DBusFastError, OSError, EOFError)  # a time-out is an OSError
         waiting = _Waiting()
-        self._gauge.connected = False
+        self._gauge.connected, self._gauge.detail = False, ""
         async with AsyncExitStack() as stack:
             try:
-                device = await self._find()
-                gone = partial(waiting.put_nowait, None)
-                client = BleakClient(device, lambda _client: gone(), timeout=_CONNECT_S)
-                await stack.enter_async_context(watching(device.details["path"], gone))
-                await client.connect()
-                stack.push_async_callback(_disconnect, client, failures)
-                await self._subscribe(client, waiting)
-                await self._watch_battery(client)
+                async with asyncio.timeout(_SET_UP_S):
+                    device = await self._find()
+                    gone = partial(waiting.put_nowait, None)
+                    client = BleakClient(device, lambda _client: gone(), timeout=_CONNECT_S)
+                    await stack.enter_async_context(watching(device.details["path"], gone))
+                    await client.connect()
+                    stack.push_async_callback(_disconnect, client, failures)
+                    await self._subscribe(client, waiting)
+                    await self._watch_battery(client)
             except failures as error:
                 self._scan_first = True
                 raise self._refused(error) from error
@@ -175,7 +178,8 @@ class BleLink:
 
 async def _disconnect(client: BleakClient, failures: tuple[type[Exception], ...]) -> None:
     with suppress(*failures):  # it may be gone
-        await client.disconnect()
+        async with asyncio.timeout(PART_S):
+            await client.disconnect()
 
 
 def uuid_of(short: int) -> str:

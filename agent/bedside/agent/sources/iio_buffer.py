@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, suppress
@@ -14,17 +15,21 @@ import numpy.typing as npt
 from bedside.agent.sources.iio_device import IioDevice
 from bedside.agent.sources.iio_setup import ScanSetUp, begin, end, read_set_up
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.nominal_time import NominalTime
+from bedside.agent.sources.nominal_time import MeasuredRate, NominalTime
 from bedside.core.errors import UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
 from bedside.core.samples import Block, Quality
 from bedside.firmware_bridge.port import readable
 
+_SILENT_S: Final = 5.0
+_SILENT_SCANS: Final = 50
+"""A buffer that delivers nothing for so long, and for so many scans, is set up again."""
 _READ_SCANS: Final = 1_024
 _NS_PER_S: Final = 1_000_000_000
 _REALTIME_WITHIN_S: Final = 60
 """Of ours; a time that is farther away is not of the clock that the device names."""
+_LONGEST_GAP_NS: Final = 60 * _NS_PER_S
 _LONGEST_STEP: Final = 1.5
 """Periods between two scans; where it is more, the kernel's buffer was full."""
 
@@ -70,7 +75,7 @@ class IioBuffer:
         """Yield blocks of at most 40 ms until the device is gone.
 
         Raises:
-            UnavailableError: `iio-missing`, `iio-setup`, `iio-open`, `iio-lost`.
+            UnavailableError: `iio-missing`, `iio-setup`, `iio-open`, `iio-silent`, `iio-lost`.
             ConfigError: `iio-ambiguous`, `iio-channel`, `iio-units`, `iio-rate`.
             MalformedError: `bad-iio-type`, `bad-iio-scan`, `bad-iio-number`: the kernel's files are of another form.
         """
@@ -95,19 +100,23 @@ class IioBuffer:
                     end(device)
 
     async def _read_on(self, descriptor: int, made: ScanSetUp) -> AsyncGenerator[Block, None]:
-        time = NominalTime(made.rate_hz, self._end_ns)
+        time, measured = NominalTime(made.rate_hz, self._end_ns), MeasuredRate()
         scan_bytes = made.layout.scan_bytes
         last_stamp, rest = 0, b""
         while True:
-            await readable(descriptor)
+            await self._await_scans(descriptor, made.rate_hz)
             data = rest + self._read(descriptor, scan_bytes)
             whole = len(data) // scan_bytes * scan_bytes
             data, rest = data[:whole], data[whole:]
             raw = made.layout.decode(data)
             for piece, missing, end_ns in self._pieces(raw, made, last_stamp):
-                if missing:
+                if missing is not None:
+                    self._context.gauge.dropped += missing
                     time.lose()
+                    measured.begin()
                 start_ns, gap = time.place(len(piece), end_ns)
+                if rate_hz := measured.take(len(piece), end_ns):
+                    self._context.gauge.detail = f"{rate_hz:.4g} Hz measured"
                 for block in self._blocks(piece[:, made.columns], made, start_ns, gap=gap):
                     yield block
             if made.stamp is not None and len(raw):
@@ -123,6 +132,15 @@ class IioBuffer:
                 remedy="let this user read it (udev), and no other program",
             ) from error
 
+    async def _await_scans(self, descriptor: int, rate_hz: float) -> None:
+        try:
+            async with asyncio.timeout(max(_SILENT_S, _SILENT_SCANS / rate_hz)):
+                await readable(descriptor)
+        except TimeoutError as error:
+            raise UnavailableError(
+                "iio-silent", f"{self._device} delivers nothing", remedy="check its trigger and its interrupt"
+            ) from error
+
     def _read(self, descriptor: int, scan_bytes: int) -> bytes:
         try:
             data = os.read(descriptor, scan_bytes * _READ_SCANS)
@@ -136,11 +154,14 @@ class IioBuffer:
 
     def _pieces(
         self, raw: npt.NDArray[np.int64], made: ScanSetUp, last_stamp: int
-    ) -> Iterator[tuple[npt.NDArray[np.int64], bool, int]]:
-        """Scans that follow each other, whether some are missing before them, and when the last of them ended."""
+    ) -> Iterator[tuple[npt.NDArray[np.int64], int | None, int]]:
+        """Scans that follow each other, how many are missing before them (None: no gap), and when the last one ended.
+
+        A longer step than a minute is a clock that was set: nobody can tell what is missing.
+        """
         period_ns = _NS_PER_S / made.rate_hz
         now_ns = self._context.clock.now_ns()
-        cuts = np.zeros(0, np.int64)
+        cuts = steps = np.zeros(0, np.int64)
         if made.stamp is not None and len(raw):
             steps = np.diff(raw[:, made.stamp], prepend=last_stamp or int(raw[0, made.stamp]))
             cuts = np.flatnonzero((steps > _LONGEST_STEP * period_ns) | (steps < 0))
@@ -152,7 +173,11 @@ class IioBuffer:
                 stamped_ns = int(raw[last - 1, made.stamp]) + round(period_ns)
                 if abs(stamped_ns - now_ns) < _REALTIME_WITHIN_S * _NS_PER_S:
                     end_ns = stamped_ns
-            yield raw[first:last], first in cuts, end_ns
+            missing = None
+            if first in cuts:
+                step_ns = int(steps[first])
+                missing = round(step_ns / period_ns) - 1 if 0 < step_ns < _LONGEST_GAP_NS else 0
+            yield raw[first:last], missing, end_ns
 
     def _blocks(self, raw: npt.NDArray[np.int64], made: ScanSetUp, start_ns: int, gap: bool) -> Iterator[Block]:
         step = max(1, int(made.rate_hz * MAX_WAVEFORM_BLOCK_S))

@@ -47,3 +47,25 @@ class NominalTime:
     @property
     def _end_ns(self) -> int:
         return self._zero_ns + round(self._samples * _NS_PER_S / self._rate_hz)
+
+
+class MeasuredRate:
+    """What the rate of a device really is, for who has to configure it."""
+
+    _LEAST_NS: Final = 10 * _NS_PER_S
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Samples are missing: start over."""
+        self._first_ns = self._samples = 0
+
+    def take(self, samples: int, end_ns: int) -> float:
+        """Samples per second up to `end_ns`; 0 in the first ten seconds."""
+        if not self._first_ns:
+            self._first_ns = end_ns
+            return 0.0
+        self._samples += samples
+        span_ns = end_ns - self._first_ns
+        return self._samples * _NS_PER_S / span_ns if span_ns >= self._LEAST_NS else 0.0

@@ -10,7 +10,11 @@ from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceKind, S
 from bedside.agent.sources.marks import Annotator, Track, read_track
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark
+from bedside.firmware_bridge.messages import Hello
 from bedside.firmware_bridge.serial_source import SerialSource
+from bedside.service.text import bounded
+
+_DETAIL_CHARS: Final = 160
 
 
 class SerialOptions(SourceOptions, frozen=True, kw_only=True):
@@ -35,6 +39,7 @@ class LabelledSerialSource:
         self.name = board.name
         self._gauge = gauge or SourceGauge()
         self._reached: tuple[int | None, int] = (None, 0)
+        self._told: tuple[Hello, int, int] | None = None
         self.board = board
         self._track = track
         self._annotator: Annotator | None = None
@@ -44,6 +49,7 @@ class LabelledSerialSource:
         """Yield blocks and marks until the port is lost; see `SerialSource.events` for the errors."""
         async for block in self.board.events():
             self._count_missing(block)
+            self._tell()
             for event in self._annotate(block):
                 yield event
 
@@ -52,6 +58,17 @@ class LabelledSerialSource:
         if zero_ns == self.board.zero_ns and block.start_ns > reached_ns:
             self._gauge.dropped += round((block.start_ns - reached_ns) * block.rate_hz / 1e9)
         self._reached = (self.board.zero_ns, end_ns(block))
+
+    def _tell(self) -> None:
+        """Which board it is, and what of it was lost on the way."""
+        hello, counts = self.board.hello, self.board.counts
+        lost = (counts.errors, counts.missed_messages)
+        if hello is not None and (hello, *lost) != self._told:
+            self._told = (hello, *lost)
+            bad = f", {lost[0]} bad frames, {lost[1]} messages missed" if any(lost) else ""
+            self._gauge.detail = bounded(
+                f"board {hello.board_id}, firmware {hello.firmware_version}{bad}", _DETAIL_CHARS
+            )
 
     def _annotate(self, block: Block) -> list[Block | Mark]:
         zero_ns = self.board.zero_ns
