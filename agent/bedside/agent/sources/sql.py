@@ -27,8 +27,9 @@ from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Event
 
-MAX_SEEN: Final = 50_000
-"""Rows of the stretch that is read again: each costs a digest in memory and in the position."""
+MAX_SEEN: Final = 10_000
+"""Rows of the stretch that is read again: each costs 20 bytes of the position, which is written at every poll that
+brought something."""
 
 _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "time": datetime,
@@ -133,6 +134,9 @@ class SqlSource:
         gauge, its = self._context.gauge, self._options
         try:
             page = await asyncio.to_thread(self._database.page, since, its.page_rows, its.watermark)
+        except asyncio.CancelledError:
+            self._database.cancel()
+            raise
         except BedsideError as error:
             gauge.connected, gauge.detail = False, error.code
             raise
@@ -224,7 +228,7 @@ def _text(mark: Watermark) -> str:
 
 
 def _digest(values: tuple[object, ...]) -> str:
-    return hashlib.blake2b(repr(values).encode(errors="replace"), digest_size=12).hexdigest()
+    return hashlib.blake2b(repr(values).encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def _build(options: SqlOptions, context: SourceContext) -> SqlSource:
