@@ -79,7 +79,7 @@ def _config() -> None:
         ),
         (
             b'{"kind":"sql","name":"a","options":{"stream_column":"bed","places":{"B1":"bed-1"},"url":"sqlite:///h.db",'
-            b'"query":"select 1 where 1 > :since order by 1","watermark":"id","watermark_type":"integer","overlap_ids":5}}'
+            b'"query":"select 1 where 1 > :since order by 1","watermark":"id","overlap_ids":5}}'
         ),
         b'{"kind":"wfdb","name":"a","options":{"stream":"e","record":"101","channels":["II"],"labels":{"N":"n"}}}',
     ]
