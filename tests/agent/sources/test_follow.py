@@ -63,6 +63,21 @@ def test_a_restart_goes_on_behind_the_last_whole_line(tmp_path) -> None:
     assert Reader(path, place).read() == [b"2,61", b"3,62"]
 
 
+def test_a_share_that_is_mounted_late_goes_on_where_it_was(tmp_path) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    append(share / "v.csv", b"time,hr\n1,60\n")
+    reader = Reader(share / "v.csv")
+    reader.read()
+    place = reader.place()
+    share.rename(tmp_path / "away")
+    again = Reader(share / "v.csv", place)
+    assert again.read() == []
+    (tmp_path / "away").rename(share)
+    append(share / "v.csv", b"2,61\n")
+    assert again.read() == [b"2,61"]
+
+
 def test_a_renamed_file_is_read_to_its_end_and_its_last_line_counts_then(tmp_path) -> None:
     path = tmp_path / "v.csv"
     append(path, b"time,hr\n1,60\n")

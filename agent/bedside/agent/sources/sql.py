@@ -117,10 +117,12 @@ class SqlSource:
         asked = self._again()
         while True:
             page = await self._page(asked)
+            events = 0
             for event in self._taken(page):
+                events += 1
                 yield event
             place = SqlPlace(self._of, _text(self._since), sorted(self._seen))
-            kept_now = await self._position.keep(place, self._streams)
+            kept_now = await self._position.keep(place, self._streams, events)
             if page.more:
                 asked = self._mark(page.rows[-1])
                 continue
@@ -239,7 +241,7 @@ def _build(options: SqlOptions, context: SourceContext) -> SqlSource:
     rules = (
         (0.1 <= options.every_s <= MAX_WAIT_S, f"every_s must be 0.1 to {MAX_WAIT_S}"),
         (0.1 <= options.timeout_s <= 3600, "timeout_s must be 0.1 to 3600"),
-        (1 <= options.page_rows <= 100_000, "page_rows must be 1 to 100000"),
+        (1 <= options.page_rows <= 10_000, "page_rows must be 1 to 10000"),
         (
             0 <= options.overlap_s <= MAX_WAIT_S and (timed or not options.overlap_s),
             "overlap_s goes with a time or number",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Watermark = int | float | str | datetime
 
 CONNECT_TIMEOUT_S: Final = 10
-MAX_SAME_ROWS: Final = 100_000
+MAX_SAME_ROWS: Final = 10_000
 """Rows with one and the same watermark, which no page may part."""
 
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
