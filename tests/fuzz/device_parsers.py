@@ -74,6 +74,15 @@ def _config() -> None:
             b'{"kind":"mqtt","name":"a","options":{"broker":"b:1883","client_id":"c","topics":{"w/+/v":{"stream":"v-{1}",'
             b'"places":["b1"],"payload":{"kind":"json","values":{"hr":"v.hr"},"time":"ts"}}}}}'
         ),
+        (
+            b'{"kind":"csv","name":"a","options":{"stream":"v","path":"v.csv","mode":"tail","time_format":"ms",'
+            b'"fields":{"heart_rate":{"code":"HR","sent_unit":"/min","missing":[-1]}}}}'
+        ),
+        (
+            b'{"kind":"sql","name":"a","options":{"stream_column":"bed","places":{"B1":"bed-1"},"url":"sqlite:///h.db",'
+            b'"query":"select 1 where 1 > :since order by 1","watermark":"id","overlap_ids":5}}'
+        ),
+        b'{"kind":"wfdb","name":"a","options":{"stream":"e","record":"101","channels":["II"],"labels":{"N":"n"}}}',
     ]
     add("source-options", "agent.sources.registry.typed_source",
         lambda data: typed_source(_json(data, agent.SourceConfig)), options, json, ConfigError)  # fmt: skip

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def context_of(folder: Path, last_end_ns: int = 0) -> SourceContext:
     return SourceContext(HandClock(), lambda stream: last_end_ns, folder, state_dir=folder / "state")
 
 
-async def replay(folder: Path, text: bytes, last_end_ns: int = 0, **options: object) -> list[Event]:
+async def play(folder: Path, text: bytes, last_end_ns: int = 0, **options: object) -> list[Event]:
     (folder / "v.csv").write_bytes(text)
     source = build_source(
         "csv",
@@ -100,7 +101,7 @@ def told(events: list[Event]) -> list[object]:
 
 async def test_a_played_row_is_a_record_of_its_fields_at_its_distance(tmp_path) -> None:
     text = b"time,HR,name,SpO2\n0.0,60,Miller,97\n0.5,61,Miller,\n2,62,Miller,-999\n"
-    events = await replay(tmp_path, text, time_format="relative_s", fields=FIELDS)
+    events = await play(tmp_path, text, time_format="relative_s", fields=FIELDS)
     assert [event.time_ns - T0 for event in events if isinstance(event, Record)] == [0, 500_000_000, 2_000_000_000]
     first, second, third = (event for event in events if isinstance(event, Record))
     assert (first.values, first.units) == ({"heart_rate": 60.0, "spo2": 97.0}, {"heart_rate": "/min", "spo2": "%"})
@@ -183,6 +184,29 @@ async def test_what_was_left_out_before_a_stored_row_is_not_counted_again(tmp_pa
     ]
 
 
+@pytest.mark.parametrize("mode", ["tail", "replay"])
+async def test_a_backlog_waits_for_the_disk_before_the_buffer_would_drop_it(tmp_path, mode: str) -> None:
+    (tmp_path / "v.csv").write_bytes(b"time,HR\n" + b"".join(b"%d,60\n" % (T0 // 10**9 + n) for n in range(30_000)))
+    waiting, most = 0, 0
+
+    async def durable(streams: object) -> None:
+        nonlocal waiting
+        del streams
+        waiting = 0
+
+    context = replace(context_of(tmp_path), durable=durable)
+    its = {"time_format": "s", "fields": {"heart_rate": {"code": "HR", "sent_unit": "/min"}}}
+    speed = {"speed": 0.0, "start_ns": T0} if mode == "replay" else {}
+    source = build_source("csv", options_of(mode=mode, **its, **speed), context)
+    events, seen = source.events(), 0
+    while seen < 30_000:
+        seen += isinstance(await anext(events), Record | Unmapped)  # type: ignore[call-overload]  # a generator
+        waiting += 1
+        most = max(most, waiting)
+    await events.aclose()  # type: ignore[attr-defined]  # the same
+    assert most < 15_000
+
+
 async def test_a_followed_waveform_has_blocks_on_a_grid_flagged_gaps_and_no_sample_twice(tmp_path) -> None:
     rows = [(n * 4_000_000 + (n % 3) * 100_000, n) for n in [*range(100), *range(150, 220)]]  # 250 Hz, jitter, a gap
     rows.insert(60, (4 * 10**9 * 90_000, 7))  # a year ahead
@@ -210,7 +234,7 @@ async def test_a_waveform_without_times_is_played_at_its_rate_with_labels(tmp_pa
     (tmp_path / "labels.csv").write_text("start_s,end_s,label\n0.1,0.2,artefact\n")
     text = b"".join(b"%d\n" % n for n in range(125))
     its = {"time_column": "", "rate_hz": 125.0, "columns": ["1"], "header": False, "labels": "labels.csv"}
-    events = await replay(tmp_path, text, missing=[7.0], **its)
+    events = await play(tmp_path, text, missing=[7.0], **its)
     values = np.concatenate([event.values[:, 0] for event in events if isinstance(event, Block)])
     assert np.isnan(values[7])
     assert np.delete(values, 7).tolist() == [n for n in range(125) if n != 7]
@@ -275,7 +299,7 @@ def test_options_that_contradict_each_other_are_refused(tmp_path, options: Mappi
 
 async def test_a_file_without_a_column_fails_and_shows_none_of_its_cells(tmp_path) -> None:
     with pytest.raises(ConfigError, match="0 columns 'HR'") as failed:
-        await replay(tmp_path, b"Miller,60\nMiller,61\n", time_column="", rate_hz=5.0, columns=["HR"])
+        await play(tmp_path, b"Miller,60\nMiller,61\n", time_column="", rate_hz=5.0, columns=["HR"])
     assert "Miller" not in failed.value.diagnostics()
 
 

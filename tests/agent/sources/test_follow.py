@@ -63,6 +63,21 @@ def test_a_restart_goes_on_behind_the_last_whole_line(tmp_path) -> None:
     assert Reader(path, place).read() == [b"2,61", b"3,62"]
 
 
+def test_a_share_that_is_mounted_late_goes_on_where_it_was(tmp_path) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    append(share / "v.csv", b"time,hr\n1,60\n")
+    reader = Reader(share / "v.csv")
+    reader.read()
+    place = reader.place()
+    share.rename(tmp_path / "away")
+    again = Reader(share / "v.csv", place)
+    assert again.read() == []
+    (tmp_path / "away").rename(share)
+    append(share / "v.csv", b"2,61\n")
+    assert again.read() == [b"2,61"]
+
+
 def test_a_renamed_file_is_read_to_its_end_and_its_last_line_counts_then(tmp_path) -> None:
     path = tmp_path / "v.csv"
     append(path, b"time,hr\n1,60\n")
@@ -72,6 +87,19 @@ def test_a_renamed_file_is_read_to_its_end_and_its_last_line_counts_then(tmp_pat
     append(tmp_path / "v.csv.1", b"2,61\n3,62")  # its writer has not noticed yet
     append(path, b"time,hr\n4,63\n")
     assert reader.read() == [b"2,61", b"3,62", b"4,63"]
+
+
+def test_a_writer_that_lets_go_of_a_renamed_file_late_is_heard(tmp_path) -> None:
+    path = tmp_path / "v.csv"
+    append(path, b"time,hr\n1,60\n")
+    reader = Reader(path)
+    reader.read()
+    path.rename(tmp_path / "v.csv.1")
+    append(path, b"time,hr\n")
+    assert reader.read(looks=1) == []
+    append(tmp_path / "v.csv.1", b"2,61\n")
+    append(path, b"3,62\n")
+    assert reader.read() == [b"2,61", b"3,62"]
 
 
 def test_after_a_restart_all_renamed_files_are_read_from_where_it_stopped(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Queries of real databases: PostgreSQL and SQLite; read-only, resumed, with late rows, and away."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -227,6 +228,22 @@ async def test_a_query_that_takes_too_long_or_is_wrong_is_told_without_values(ta
     with pytest.raises(BedsideError) as failed:
         await poll(tmp_path, **{**its, "query": cast})
     assert "Miller" not in failed.value.diagnostics()
+
+
+async def test_a_source_that_is_stopped_ends_its_query(tables, tmp_path) -> None:
+    tables.write(insert(0, 1))
+    slow = "SELECT id, taken AS time, hr, sat, pg_sleep(60) FROM vitals WHERE id > :since ORDER BY id"
+    source, _ = source_of(tmp_path, url=tables.url, password="password", **{**WIDE, "query": slow, "timeout_s": 60.0})
+    waiting = asyncio.ensure_future(anext(aiter(source.events())))
+    active = "pg_stat_activity WHERE usename = 'reader' AND state = 'active'"
+    async with asyncio.timeout(20):
+        while not tables.count(active):
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        while tables.count(active):
+            await asyncio.sleep(0.01)
 
 
 def sqlite_of(folder: Path, *statements: str) -> dict[str, object]:

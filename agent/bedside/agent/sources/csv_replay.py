@@ -15,6 +15,7 @@ from bedside.agent.sources.csv_rows import CsvOptions, CsvRows, Row, lines_of
 from bedside.agent.sources.follow import CHUNK_BYTES, HEAD_BYTES
 from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.marks import Annotator, Track, read_track
+from bedside.agent.sources.position import MAX_WAITING_EVENTS
 from bedside.agent.sources.replay import Pace, begin_ns
 from bedside.core.clock import Clock
 from bedside.core.errors import ConfigError
@@ -48,6 +49,7 @@ class CsvReplay:
         """
         self.name = options.name
         self._options = options
+        self._context = context
         self._clock = context.clock
         self._path = context.directory / options.path
         self._sleep = sleep
@@ -65,11 +67,13 @@ class CsvReplay:
 
         Raises:
             ConfigError: `csv-columns`, `recording-missing`.
+            StoreError: `not-kept`.
         """
         zero_ns = self.end_ns
         pace = Pace(self._clock, self._options.speed, self._history_s, self._sleep)
         self._history_s = 0.0
         rows = CsvRows(self._options, Quality.SIMULATED, 0)
+        waiting = 0
         for _ in count() if self._options.loop else (0,):
             lap = _Lap(rows, self.end_ns, self._clock)
             annotator = Annotator(self._track, self.end_ns, "replay")
@@ -80,6 +84,10 @@ class CsvReplay:
                     await pace.wait_for((self.end_ns - zero_ns) / 1e9)
                 for one in annotator.annotate(event) if isinstance(event, Block) else (event,):
                     yield one
+                waiting += 1
+                if waiting >= MAX_WAITING_EVENTS:  # at any speed, it is not faster than the disk
+                    await self._context.durable([StreamId(self._options.stream)])
+                    waiting = 0
             if not lap.rows:
                 return
             self.end_ns = lap.next_ns

@@ -70,11 +70,13 @@ class CsvTail:
             while True:
                 piece = await asyncio.to_thread(follower.read)
                 self._note(piece, follower)
+                events = 0
                 for event in self._taken(piece):
+                    events += 1
                     yield event
                 file = follower.place_at(self._lines.offset)
                 if file is not None:
-                    await self._position.keep(TailPlace(str(self._path), file), [self._stream])
+                    await self._position.keep(TailPlace(str(self._path), file), [self._stream], events)
                 if piece.what in {What.QUIET, What.ABSENT}:
                     await self._sleep(self._options.poll_s)
         finally:

@@ -127,19 +127,24 @@ class Follower:
         return FilePlace(status.st_dev, status.st_ino, offset, _digest(self._descriptor, offset))
 
     def _open(self) -> bool:
-        place, self._place = self._place, None
         self._begun, self._offset, self._quiet = False, 0, 0
-        if place is not None:
-            for path in (self._path, *self._rotated()):
-                descriptor = _opened(path)
-                if descriptor is not None and _is_at(descriptor, place):
-                    self._descriptor, self._offset = descriptor, place.offset
-                    return True
-                if descriptor is not None:
-                    os.close(descriptor)
-            self.lost = True
+        if self._place is not None and self._find(self._place):
+            return True
         self._descriptor = _opened(self._path)
-        return self._descriptor is not None
+        if self._descriptor is None:
+            return False  # a share that is not there yet: the place may come back with it
+        self.lost, self._place = self._place is not None, None
+        return True
+
+    def _find(self, place: FilePlace) -> bool:
+        for path in (self._path, *self._rotated()):
+            descriptor = _opened(path)
+            if descriptor is not None and _is_at(descriptor, place):
+                self._descriptor, self._offset, self._place = descriptor, place.offset, None
+                return True
+            if descriptor is not None:
+                os.close(descriptor)
+        return False
 
     def _begin(self) -> Piece | None:
         """The head of a file; None while it is not complete."""

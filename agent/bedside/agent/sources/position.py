@@ -23,6 +23,8 @@ from bedside.service.files import read_regular, write_durable
 DIRECTORY_NAME: Final = "positions"
 MAX_POSITION_BYTES: Final = 4 << 20
 KEEP_INTERVAL_S: Final = 1.0
+MAX_WAITING_EVENTS: Final = 4_000
+"""Records that may wait for the disk: about a megabyte of the eight beyond which the buffer drops the oldest."""
 
 Place = TypeVar("Place", bound=msgspec.Struct)
 
@@ -43,6 +45,7 @@ class Position(Generic[Place]):
         self._context = context
         self._kept: Place | None = None
         self._kept_s: float | None = None
+        self._waiting = 0
 
     def read(self) -> Place | None:
         """The position that was kept last; None without one.
@@ -63,8 +66,15 @@ class Position(Generic[Place]):
             ) from error
         return self._kept
 
-    async def keep(self, place: Place, streams: Collection[StreamId]) -> bool:
+    async def keep(self, place: Place, streams: Collection[StreamId], events: int = 0) -> bool:
         """Wait until what was yielded of `streams` is durable, then keep `place`; False while it is too early for it.
+
+        A source with a backlog yields faster than a disk writes: after `MAX_WAITING_EVENTS` this waits, early or not.
+
+        Args:
+            place: reached.
+            streams: of the source.
+            events: that it has yielded since it asked last.
 
         Raises:
             StoreError: `file-write`, or `not-kept` from `durable`; the old position holds, and the source, which fails
@@ -72,10 +82,15 @@ class Position(Generic[Place]):
         """
         if place == self._kept:
             return True
+        self._waiting += events
         now_s = self._context.clock.monotonic_s()
-        if self._kept_s is not None and now_s - self._kept_s < KEEP_INTERVAL_S:
+        early = self._kept_s is not None and now_s - self._kept_s < KEEP_INTERVAL_S
+        if early and self._waiting < MAX_WAITING_EVENTS:
             return False
         await self._context.durable(streams)
+        self._waiting = 0
+        if early:
+            return False
         await asyncio.to_thread(_write, self._path, msgspec.json.encode(place))
         self._kept, self._kept_s = place, now_s
         return True

@@ -27,8 +27,9 @@ from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Event
 
-MAX_SEEN: Final = 50_000
-"""Rows of the stretch that is read again: each costs a digest in memory and in the position."""
+MAX_SEEN: Final = 10_000
+"""Rows of the stretch that is read again: each costs 20 bytes of the position, which is written at every poll that
+brought something."""
 
 _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "time": datetime,
@@ -116,10 +117,12 @@ class SqlSource:
         asked = self._again()
         while True:
             page = await self._page(asked)
+            events = 0
             for event in self._taken(page):
+                events += 1
                 yield event
             place = SqlPlace(self._of, _text(self._since), sorted(self._seen))
-            kept_now = await self._position.keep(place, self._streams)
+            kept_now = await self._position.keep(place, self._streams, events)
             if page.more:
                 asked = self._mark(page.rows[-1])
                 continue
@@ -133,6 +136,9 @@ class SqlSource:
         gauge, its = self._context.gauge, self._options
         try:
             page = await asyncio.to_thread(self._database.page, since, its.page_rows, its.watermark)
+        except asyncio.CancelledError:
+            self._database.cancel()
+            raise
         except BedsideError as error:
             gauge.connected, gauge.detail = False, error.code
             raise
@@ -224,7 +230,7 @@ def _text(mark: Watermark) -> str:
 
 
 def _digest(values: tuple[object, ...]) -> str:
-    return hashlib.blake2b(repr(values).encode(errors="replace"), digest_size=12).hexdigest()
+    return hashlib.blake2b(repr(values).encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def _build(options: SqlOptions, context: SourceContext) -> SqlSource:
@@ -235,7 +241,7 @@ def _build(options: SqlOptions, context: SourceContext) -> SqlSource:
     rules = (
         (0.1 <= options.every_s <= MAX_WAIT_S, f"every_s must be 0.1 to {MAX_WAIT_S}"),
         (0.1 <= options.timeout_s <= 3600, "timeout_s must be 0.1 to 3600"),
-        (1 <= options.page_rows <= 100_000, "page_rows must be 1 to 100000"),
+        (1 <= options.page_rows <= 10_000, "page_rows must be 1 to 10000"),
         (
             0 <= options.overlap_s <= MAX_WAIT_S and (timed or not options.overlap_s),
             "overlap_s goes with a time or number",

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -25,13 +26,13 @@ from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.vocabulary.reading import shown
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.exc import DBAPIError
 
 Watermark = int | float | str | datetime
 
 CONNECT_TIMEOUT_S: Final = 10
-MAX_SAME_ROWS: Final = 100_000
+MAX_SAME_ROWS: Final = 10_000
 """Rows with one and the same watermark, which no page may part."""
 
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -112,6 +113,7 @@ class Database:
         self._timeout_s = timeout_s
         self._clock = clock
         self._deadline_s = 0.0
+        self._stop: Callable[[], object] = _nothing
         if self.kind == "postgresql":
             self._engine = self._postgresql(known)
         elif self.kind == "sqlite" and known.database not in {None, "", ":memory:"} and not known.query:
@@ -132,6 +134,7 @@ class Database:
         try:
             with (
                 self._engine.connect() as connection,
+                self._stoppable(connection),
                 connection.execute(self._query, {"since": since}) as result,
             ):
                 return page_of((dict(row) for row in result.mappings()), limit, watermark)
@@ -139,6 +142,20 @@ class Database:
             raise self._failure(error) from None  # its text may hold values of rows
         except (SQLAlchemyError, OSError, ValueError, TypeError) as error:
             raise _bad_query(type(error).__name__) from None
+
+    def cancel(self) -> None:
+        """End the query that another thread waits for, if there is one: a process that stops waits for its threads."""
+        with suppress(Exception):  # the connection may end by itself just now
+            self._stop()
+
+    @contextmanager
+    def _stoppable(self, connection: Connection) -> Iterator[None]:
+        driver = connection.connection.driver_connection
+        self._stop = driver.cancel if self.kind == "postgresql" else driver.interrupt  # type: ignore[union-attr]  # open
+        try:
+            yield
+        finally:
+            self._stop = _nothing
 
     def _postgresql(self, url: URL) -> Engine:
         from sqlalchemy import create_engine
@@ -192,6 +209,10 @@ class Database:
             f"the database {self._name} is not there, or refuses: {said} {code}".rstrip(),
             remedy="check the url, the user and its password, and that the database runs",
         )
+
+
+def _nothing() -> None:
+    """There is no query."""
 
 
 def page_of(answer: Iterable[TableRow], limit: int, watermark: str) -> Page:
