@@ -61,7 +61,9 @@ def _config() -> None:
         for line in agent.TEMPLATE.splitlines()
         if "=" in line or line.startswith(("[", "# ["))
     ]
-    sections = ("\n" + "\n".join(lines)).replace("\n[sources.", "\n.[sources.").split("\n[")
+    sections = (
+        ("\n" + "\n".join(lines)).replace("\n[sources.", "\n.[sources.").replace("\n[sinks.", "\n.[sinks.").split("\n[")
+    )
     examples = [sections[0].encode(), *(("[" + one.replace("\n.", "\n")).encode() for one in sections[1:])]
     add("agent-toml", "agent.config.load_agent_config service.config.load_config",
         on_file("agent/agent.toml", lambda path: agent.load_agent_config(path.parent)),

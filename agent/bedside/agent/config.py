@@ -331,6 +331,14 @@ socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
 # stream = "wrist"
 # data = "recording.npz"   # or kind = "serial" with port = "/dev/ttyACM0"
 
+# One table per output; without any, nothing leaves but what rounds and heartbeats send (docs/sinks.md):
+# [[sinks]]
+# kind = "webhook"         # or "fhir", "hl7", "mqtt", "csv"
+# name = "his"
+# [sinks.options]
+# url = "https://his.hospital.example/bedside"
+# secret = "credential:hook-secret"
+
 # One table per further model that serves beside the first:
 # [[models]]
 # bundle = "ecg.tar"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _OPENSSL: Final = ("ssl", "_ssl", "_hashlib")
 """asyncio and hashlib go on without them: hashlib has algorithms of its own."""
 _LOCAL_KINDS: Final = frozenset({"replay", "serial", "csv", "wfdb", "edf", "ivy450c", "iio"})
-"""Sources that speak to no network."""
+"""Sources and sinks that speak to no network."""
 
 
 def become_resident(directory: Path, version: str, *, debug: bool) -> NoReturn:
@@ -39,7 +39,8 @@ def become_resident(directory: Path, version: str, *, debug: bool) -> NoReturn:
 
 def speaks_tls(config: AgentConfig) -> bool:
     """Whether a source or a sink may want Python's OpenSSL."""
-    return bool(config.sinks) or not {source.kind for source in config.sources} <= _LOCAL_KINDS
+    kinds = {source.kind for source in config.sources} | {sink.kind for sink in config.sinks}
+    return not kinds <= _LOCAL_KINDS
 
 
 def main(directory: Path, version: str) -> int:

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from bedside.agent.cli.reach import DIRECTORY, ask
+from bedside.agent.cli.sink_words import sink_fields, sink_words
 from bedside.agent.cli.source_words import source_fields, state_words
 from bedside.core.errors import UnavailableError
 from bedside.proto.v1 import device_pb2, local_pb2
@@ -222,6 +223,7 @@ def status_fields(answer: local_pb2.AgentStatus) -> dict[str, object]:
         "uptime_s": answer.uptime_s,
         "rss_bytes": answer.rss_bytes,
         "sources": [source_fields(source) for source in answer.sources],
+        "sinks": [sink_fields(sink) for sink in answer.sinks],
         "models": [model_fields(model) for model in answer.models],
         "buffer_status": {
             "bytes": answer.buffer.bytes,
@@ -251,6 +253,7 @@ def _status_lines(answer: local_pb2.AgentStatus) -> dict[str, object]:
         fields[component.component] = f"{_LEVELS[component.state][1]}: {component.sentence}"
     fields |= {
         "sources": ", ".join(f"{one.name} ({one.kind}, {state_words(one)})" for one in answer.sources) or "none",
+        "sinks": ", ".join(f"{one.name} ({one.kind}, {sink_words(one)})" for one in answer.sinks) or "none",
         "streams": len(answer.streams),
         "predictions": answer.predictions,
         "model": answer.model_running.hex()[:16] or "none",

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bedside.agent.cli.glance import MAX_STREAMS_SHOWN, Glance
 from bedside.agent.cli.looking import quality_words
+from bedside.agent.cli.sink_words import needs_help, sink_words
 from bedside.agent.cli.source_words import state_words
 from bedside.agent.cli.sparks import Bar, Spark
 from bedside.agent.inference.latency import STAGES
@@ -125,7 +126,7 @@ def _streams(status: AgentStatus, glance: Glance, narrow: bool) -> Panel:
 
 
 def _troubles(status: AgentStatus) -> list[Text]:
-    """A line for each source of which something is missing."""
+    """A line for each source of which something is missing, and for each sink that somebody should look at."""
     lines = []
     for source in status.sources:
         words = [state_words(source)] if source.state == "waiting" or state_words(source) == "not connected" else []
@@ -133,6 +134,10 @@ def _troubles(status: AgentStatus) -> list[Text]:
         words += [f"{count} {what}" for what, count in counts if count]
         if words:
             lines.append(Text(f"{source.name}: {', '.join(words)}", "yellow", no_wrap=True, overflow="ellipsis"))
+    lines += [
+        Text(f"sink {sink.name}: {sink_words(sink)}", "yellow", no_wrap=True, overflow="ellipsis")
+        for sink in filter(needs_help, status.sinks)
+    ]
     return lines[:_MAX_TROUBLES]
 
 

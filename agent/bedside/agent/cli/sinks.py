@@ -11,6 +11,7 @@ import click
 from bedside.agent.cli.groups import ListingGroup
 from bedside.agent.cli.moment import MOMENT
 from bedside.agent.cli.reach import DIRECTORY, ask, keys_of
+from bedside.agent.cli.sink_words import sink_fields
 from bedside.agent.config import BUFFER_NAME, AgentConfig, SinkConfig, load_agent_config
 from bedside.core.errors import ProtocolError, UnavailableError
 from bedside.core.limits import MAX_TEXT_CHARS
@@ -48,7 +49,7 @@ def list_sinks(directory: Path, as_json: bool) -> None:
     right = frozenset({"SENT", "WAITING", "SKIPPED", "REFUSED"})
     rows = [tuple(str(value) for value in _shown(one).values()) for one in found]
     emit(
-        [_fields(one) for one in found],
+        [sink_fields(one) for one in found],
         as_json,
         table=Table(columns, rows, right=right, empty="no sinks: nothing leaves"),
     )
@@ -130,25 +131,8 @@ def _nothing(name: str) -> UnavailableError:
     )
 
 
-def _fields(sink: SinkStatus) -> dict[str, object]:
-    """A sink for programs."""
-    return {
-        "name": sink.name,
-        "kind": sink.kind,
-        "mode": sink.mode,
-        "state": sink.state,
-        "sent": sink.sent,
-        "waiting": sink.waiting,
-        "skipped": sink.skipped,
-        "refused": sink.refused,
-        "errors": sink.errors,
-        "last_error": sink.last_error,
-        "last_sent_age_ms": sink.last_sent_age_ms if sink.HasField("last_sent_age_ms") else None,
-    }
-
-
 def _shown(sink: SinkStatus) -> dict[str, object]:
     age = f"{human_duration(sink.last_sent_age_ms // 1_000)} ago" if sink.HasField("last_sent_age_ms") else "never"
-    fields = _fields(sink) | {"last_sent_age_ms": age}
+    fields = sink_fields(sink) | {"last_sent_age_ms": age}
     order = ("name", "kind", "mode", "state", "sent", "waiting", "skipped", "refused", "last_sent_age_ms", "last_error")
     return {name: fields[name] for name in order}

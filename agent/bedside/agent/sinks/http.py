@@ -18,23 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
+from bedside.agent.client_tls import ClientTls, client_context
 from bedside.agent.secret import read_secret
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkOptions, option
 from bedside.core.errors import ConfigError
-from bedside.service.files import read_private
 from bedside.service.link.address import Address
 from bedside.service.text import bounded
 
 if TYPE_CHECKING:
-    import ssl
-
     from urllib3 import BaseHTTPResponse, PoolManager
 
 MAX_ANSWER_BYTES: Final = 64 << 10
 MAX_TIMEOUT_S: Final = 100.0
 MAX_URL_CHARS: Final = 2_000
 _CONNECT_S: Final = 10.0
-_KEY_BYTES: Final = 16_384
 _PORTS: Final = {"http": 80, "https": 443}
 
 ROWS_FAULT: Final = frozenset({400, 406, 409, 410, 411, 412, 413, 414, 415, 422, 431})
@@ -143,7 +140,7 @@ class HttpClient:
         import urllib3
 
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, self._options.timeout_s), read=self._options.timeout_s)
-        tls = _context(self._options, self._directory) if self._is_tls else None
+        tls = client_context(_tls(self._options, self._directory), "sink-tls") if self._is_tls else None
         proxy = ""
         if self._is_tls:
             from bedside.service.link.pinned_ca import proxy_for
@@ -209,27 +206,11 @@ def _address_of(options: HttpOptions) -> Address:
     return address
 
 
-def _context(options: HttpOptions, directory: Path) -> ssl.SSLContext:
-    import ssl
+def _tls(options: HttpOptions, directory: Path) -> ClientTls:
+    def path(name: str) -> Path | None:
+        return directory / name if name else None
 
-    try:
-        context = ssl.create_default_context(cafile=directory / options.ca if options.ca else None)
-        if options.client_key:
-            key = directory / options.client_key
-            read_private(key, _KEY_BYTES)  # it is private, or that is said
-            context.load_cert_chain(directory / options.client_certificate, key, password=_no_password)
-    except (OSError, ValueError) as error:  # of ssl as well
-        raise ConfigError(
-            "sink-tls",
-            f"sink {options.name}: its certificates cannot be read: {bounded(str(error), 200)}",
-            remedy="check ca, client_certificate and client_key: PEM files that the agent's user may read",
-        ) from error
-    return context
-
-
-def _no_password() -> str:
-    """Nobody can type one here: an encrypted key is an error."""
-    raise ValueError("the key is encrypted")
+    return ClientTls(path(options.ca), path(options.client_certificate), path(options.client_key))
 
 
 def _read(answer: BaseHTTPResponse) -> bytes:
