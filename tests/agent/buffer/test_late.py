@@ -256,3 +256,25 @@ def test_the_look_for_repeats_is_bounded_in_a_second_full_of_records(device) -> 
     session = rows[0]
     assert len(device.stored()[session]) == 100
     assert list(itertools.islice(device.stored(), 2)) == [session]
+
+
+def test_who_was_put_to_bed_by_hand_gets_no_record_of_the_person_before(device) -> None:
+    device.mark(0, MarkKind.SESSION_OPEN)
+    first = device.say(10)
+    device.mark(20, MarkKind.SESSION_CLOSE)
+    device.clock.at_s = 25
+    by_hand = device.store.sessions.open(BED, at(25), "cli")
+    assert device.say(15, now=26) == first
+    assert device.say(27) == by_hand
+    assert device.sessions() == [(0, 20, "adt"), (25, None, "cli")]
+
+
+def test_a_minute_of_nothing_but_late_records_is_a_clock_that_was_set_back(device) -> None:
+    before = device.say(10_000)
+    late = {device.say(second, now=10_000 + second) for second in range(0, 61, 10)}
+    assert before not in late
+    assert len(late) == 1
+    now = device.say(70, now=10_070)
+    assert device.say(80, now=10_080) == now
+    assert now not in {before, *late}
+    assert device.sessions()[-1] == (70, None, "gap")
