@@ -68,6 +68,7 @@ class FakeBluez:
         }
         self._scanning: set[str] = set()
         self._hidden: set[str] = set()
+        self._forgotten: set[str] = set()
         self._refusing: set[str] = set()
         self._notifying: set[str] = set()
         self._values: dict[str, bytes] = {}
@@ -121,6 +122,10 @@ class FakeBluez:
         """It shows itself no more, or again."""
         (self._hidden.add if hidden else self._hidden.discard)(_path(address))
 
+    def connect(self, address: str) -> None:
+        """Somebody else has connected it."""
+        self._set(_path(address), {"Connected": Variant("b", value=True), "ServicesResolved": Variant("b", value=True)})
+
     def refuse(self, address: str, *, refused: bool = True) -> None:
         """It lets nobody connect, or again."""
         (self._refusing.add if refused else self._refusing.discard)(_path(address))
@@ -143,6 +148,34 @@ class FakeBluez:
         self._notifying = {one for one in self._notifying if not one.startswith(path)}
         self._set(path, {"Connected": Variant("b", value=False), "ServicesResolved": Variant("b", value=False)})
 
+    async def crash(self) -> None:
+        """BlueZ dies: nobody is told of anything but that its name has no owner."""
+        await self._bus.release_name("org.bluez")
+        self._notifying.clear()
+        self._scanning.clear()
+        for interfaces in self._objects.values():
+            if "org.bluez.Device1" in interfaces:
+                off = {"Connected": Variant("b", value=False), "ServicesResolved": Variant("b", value=False)}
+                interfaces["org.bluez.Device1"].update(off)
+        self._forgotten = {one for one, interfaces in self._objects.items() if "org.bluez.Device1" in interfaces}
+
+    async def come_back(self) -> None:
+        """It is started anew, and knows no device until it sees it again."""
+        await self._bus.request_name("org.bluez")
+
+    def forget(self, address: str) -> None:
+        """Its object is removed, as when its adapter is pulled out; bleak is not told that it is disconnected."""
+        path = _path(address)
+        self._notifying = {one for one in self._notifying if not one.startswith(path)}
+        self._objects[path]["org.bluez.Device1"]["Connected"] = Variant("b", value=False)
+        self._objects[path]["org.bluez.Device1"]["ServicesResolved"] = Variant("b", value=False)
+        self._forgotten.add(path)
+        self._bus.send(
+            Message.new_signal(
+                "/", "org.freedesktop.DBus.ObjectManager", "InterfacesRemoved", "oas", [path, ["org.bluez.Device1"]]
+            )
+        )
+
     def _characteristic(self, address: str, characteristic: int) -> str:
         ending = f"/char{characteristic:04x}"
         return next(one for one in self._objects if one.startswith(_path(address)) and one.endswith(ending))
@@ -153,8 +186,22 @@ class FakeBluez:
             await asyncio.sleep(_ADVERTISE_S)
             strength = -50 if strength < -50 else -51
             for path in [one for one in self._objects if "/dev_" in one and "/service" not in one]:
-                if self._scanning and path not in self._hidden:
-                    self._set(path, {"RSSI": Variant("n", strength)})
+                if not self._scanning or path in self._hidden:
+                    continue
+                if path in self._forgotten:
+                    self._forgotten.discard(path)
+                    self._added(path)
+                self._set(path, {"RSSI": Variant("n", strength)})
+
+    def _added(self, path: str) -> None:
+        for one, interfaces in self._objects.items():
+            if one.startswith(path):
+                self._bus.send(
+                    Message.new_signal(
+                        *("/", "org.freedesktop.DBus.ObjectManager", "InterfacesAdded"),
+                        *("oa{sa{sv}}", [one, interfaces]),
+                    )
+                )
 
     def _set(self, path: str, properties: dict[str, Variant]) -> None:
         self._objects[path]["org.bluez.Device1"].update(properties)
@@ -170,6 +217,8 @@ class FakeBluez:
     def _answer(self, call: Message) -> Message | bool:
         if call.message_type is not MessageType.METHOD_CALL or call.path not in {*self._objects, "/"}:
             return False
+        if any(call.path.startswith(one) for one in self._forgotten):
+            return Message.new_error(call, "org.freedesktop.DBus.Error.UnknownObject", "no such object")
         answer: Any = getattr(self, f"_on_{call.member}", None)
         return False if answer is None else answer(call)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
+from mllp_peers import Certificates
+
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 T0_MS = 1_790_000_000_000
 
@@ -78,6 +80,19 @@ def mosquitto(path: Path, extra: str = "allow_anonymous true\n") -> Iterator[Mos
         yield broker
     finally:
         broker.stop()
+
+
+def tls_options(files: Certificates) -> str:
+    """Lines of a broker that shows a certificate."""
+    return f"certfile {files.certificate}\nkeyfile {files.key}\n"
+
+
+def passwords(path: Path, user: str, password: str) -> str:
+    """Lines of a broker that knows one user."""
+    tool = shutil.which("mosquitto_passwd")
+    assert tool is not None
+    subprocess.run([tool, "-b", "-c", str(path), user, password], check=True, capture_output=True)
+    return f"allow_anonymous false\npassword_file {path}\n"
 
 
 def vitals(number: int, **more: object) -> bytes:

@@ -95,11 +95,22 @@ def records_of(reader: BufferReader, stream: str) -> list[Record]:
     return [record for session in reader.sessions(name) for record in reader.records(name, session.session)]
 
 
+def values_of(reader: BufferReader, stream: str) -> int:
+    """Values of records that are stored of a stream."""
+    return sum(len(record.values) for record in records_of(reader, stream))
+
+
 def samples_of(reader: BufferReader, stream: str) -> int:
-    """Values of waveform that are stored of a stream."""
+    """Samples of waveform, of all channels at one time, that are stored of a stream."""
     name = StreamId(stream)
     sessions = reader.sessions(name)
-    return sum(part.values.size for one in sessions for part in reader.parts(name, one.session))
+    return sum(len(part.values) for one in sessions for part in reader.parts(name, one.session))
+
+
+def dropped_of(reader: BufferReader, stream: str) -> int:
+    """What durable counters tell of that a stream had and the buffer has not."""
+    rows = reader._rows("SELECT name, value FROM counters WHERE stream = ?", stream)
+    return sum(int(row["value"]) for row in rows if str(row["name"]).startswith(("dropped-", "evicted-", "lost-")))
 
 
 def quarantine_of(reader: BufferReader) -> dict[str, Counter[str]]:

@@ -95,12 +95,12 @@ def test_a_message_whose_sender_saw_no_answer_is_stored_once_whenever_the_agent_
         async with sender(ward.port) as send:
             assert await send(at(message(number), 1_772_352_000 + number)) == ("AA", str(number))
 
+    ward.start()
     for number, wait_s in enumerate((0.0, 0.01, 0.03, 10.0), 60):
-        ward.start()
         asyncio.run(send_until_killed(number, wait_s))
         ward.start()
         asyncio.run(send_again(number))
-        device.stop(signal.SIGKILL)
+    device.stop(signal.SIGKILL)
     assert ward.rates("bed-3") == [60.0, 61.0, 62.0, 63.0]
 
 

@@ -25,6 +25,30 @@ from bedside.core.unreadable import UNREADABLE
 from ivy_packets import LINES, packet
 
 
+def _made_sink(config) -> None:
+    """Its options, and the sink that they make, which opens nothing."""
+    from bedside.agent.sinks.kind import SinkContext
+    from bedside.agent.sinks.registry import build_sink, typed_sink
+
+    build_sink(config.kind, typed_sink(config), SinkContext(None, None, Path(), "d"))
+
+
+def _sinks() -> None:
+    from bedside.agent.formats.operation_outcome import outcome_sentence
+    from bedside.agent.sinks.csv_tail import sound_bytes
+
+    outcomes = [
+        b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid","diagnostics":"no bed"}]}',
+        b'{"resourceType":"OperationOutcome","issue":[{"code":"x","details":{"text":"y"}}],"text":{"div":"z"}}',
+    ]
+    add("fhir-outcome", "agent.formats.operation_outcome.outcome_sentence", outcome_sentence, outcomes, json)
+    tails = [
+        b"number,id,line,lines\n1,a,1,2\n1,a,2,2\n2,b,1,2\n",
+        b'7,"a ""b""",1,1\n8,c,1,1\n9,half',
+    ]
+    add("csv-tail", "agent.sinks.csv_tail.sound_bytes", lambda data: sound_bytes(data, 4, (2, 3)), tails, plain)
+
+
 def _config() -> None:
     from bedside.agent import config as agent
     from bedside.agent.sources.registry import typed_source
@@ -52,6 +76,14 @@ def _config() -> None:
     ]
     add("source-options", "agent.sources.registry.typed_source",
         lambda data: typed_source(_json(data, agent.SourceConfig)), options, json, ConfigError)  # fmt: skip
+    sinks = [
+        b'{"kind":"fhir","name":"a","options":{"url":"https://a.example/r4","codes":{"x":{"code":"1"}},"key":"id"}}',
+        b'{"kind":"webhook","name":"a","options":{"url":"http://localhost:1/","mode":"scheduled","at":["06:00"]}}',
+        b'{"kind":"csv","name":"a","options":{"directory":"d","send":["records"],"streams":["s"],"max_mib":1}}',
+        b'{"kind":"hl7","name":"a","options":{"address":"10.0.0.9:2575","mode":"event","labels":["x"]}}',
+    ]
+    add("sink-options", "agent.sinks.registry.typed_sink", lambda data: _made_sink(_json(data, agent.SinkConfig)),
+        sinks, json, ConfigError)  # fmt: skip
     filled = DEFAULT_TOML.format(
         service_address='service_address = "0.0.0.0:1"', enrolment_address='enrolment_address = "0.0.0.0:2"',
         public_service_address="", public_enrolment_address="",
@@ -255,4 +287,5 @@ _children()
 _bluetooth()
 _monitors()
 _industrial_io()
+_sinks()
 _boards()

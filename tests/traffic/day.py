@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bedside.agent.buffer.reader import BufferReader
-from bedside.core.ids import StreamId
-from resident_device import Resident, buffer_of, make_directory, quarantine_of, records_of, resident
+from resident_device import (
+    Resident,
+    buffer_of,
+    dropped_of,
+    make_directory,
+    quarantine_of,
+    resident,
+    samples_of,
+    values_of,
+)
 from traffic.clock import TurnedClock
 from traffic.feeder import Feeder, toml
 
@@ -25,6 +33,7 @@ class Settled:
         given: by its peer.
         stored: that the buffer gives back.
         dropped: of which a counter tells.
+        lost: that were damaged on the way, so that they have to be dropped.
         quarantined: by reason.
         expected: what the quarantine should hold, by reason.
         errors: times that the source failed.
@@ -34,6 +43,7 @@ class Settled:
     given: int
     stored: int
     dropped: int
+    lost: int
     quarantined: dict[str, int]
     expected: dict[str, int]
     errors: int
@@ -47,22 +57,22 @@ async def run_day(folder: Path, kinds: Sequence[type[Feeder]], minutes: int) -> 
     """Give a real agent so many minutes of everything."""
     device = folder / "device"
     feeders = [kind(folder) for kind in kinds]
-    make_directory(device, "".join(map(toml, feeders)))
     clock = TurnedClock(BEGIN_NS)
-    async with resident(device, clock) as agent:
-        try:
+    try:
+        for feeder in feeders:
+            await feeder.prepare()
+        make_directory(device, "".join(map(toml, feeders)))
+        async with resident(device, clock) as agent:
             for feeder in feeders:
                 await feeder.start(agent.health[feeder.name])
             for number in range(minutes):
                 await _minute(agent, clock, feeders, number)
-        finally:
-            for feeder in feeders:
-                await feeder.stop()
-    health = agent.health
+            told = {name: (health.gauge.dropped, health.errors) for name, health in agent.health.items()}
+    finally:
+        for feeder in feeders:
+            await feeder.stop()
     with buffer_of(device) as reader:
-        return [
-            _settle(reader, feeder, health[feeder.name].gauge.dropped, health[feeder.name].errors) for feeder in feeders
-        ]
+        return [_settle(reader, feeder, *told[feeder.name]) for feeder in feeders]
 
 
 async def _minute(agent: Resident, clock: TurnedClock, feeders: Sequence[Feeder], number: int) -> None:
@@ -77,19 +87,35 @@ async def _minute(agent: Resident, clock: TurnedClock, feeders: Sequence[Feeder]
             one.cancel()
     for one in given:
         one.result()
-    await agent.until(
-        lambda: all(feeder.taken(agent.health[feeder.name]) >= feeder.sent.readings for feeder in feeders)
+    try:
+        await agent.until(lambda: not _behind(agent, feeders))
+    except AssertionError as error:
+        raise AssertionError(f"minute {number}: {_behind(agent, feeders)}") from error
+
+
+def _behind(agent: Resident, feeders: Sequence[Feeder]) -> list[str]:
+    """Sources that have not told of all that they were given."""
+    found = []
+    for one in feeders:
+        health = agent.health[one.name]
+        if one.taken(health) < one.sent.readings:
+            found.append(f"{one.name} took {one.taken(health)} of {one.sent.readings} ({health.last_error})")
+    return found
+
+
+def _settle(reader: BufferReader, feeder: Feeder, gauged: int, errors: int) -> Settled:
+    stored = sum(values_of(reader, stream) + samples_of(reader, stream) for stream in feeder.streams())
+    counted = sum(dropped_of(reader, stream) for stream in feeder.streams())
+    return Settled(
+        name=feeder.name,
+        given=feeder.sent.readings,
+        stored=stored,
+        dropped=gauged + counted,
+        lost=feeder.sent.lost,
+        quarantined=dict(quarantine_of(reader).get(feeder.name, {})),
+        expected={reason: count for reason, count in feeder.sent.bad.items() if count},
+        errors=errors,
     )
-
-
-def _settle(reader: BufferReader, feeder: Feeder, dropped: int, errors: int) -> Settled:
-    stored = 0
-    for stream in feeder.streams():
-        stored += sum(len(record.values) for record in records_of(reader, stream))
-        for session in reader.sessions(StreamId(stream)):
-            stored += sum(len(part.values) for part in reader.parts(StreamId(stream), session.session))
-    quarantined = quarantine_of(reader).get(feeder.name, {})
-    return Settled(feeder.name, feeder.sent.readings, stored, dropped, dict(quarantined), dict(feeder.sent.bad), errors)
 
 
 def account(settled: Sequence[Settled]) -> str:

@@ -17,16 +17,18 @@ class Sent:
     Attributes:
         good: that must be stored; what a device marks as "no value" is one of them, and is NaN.
         bad: that must be in the quarantine, by reason.
+        lost: that were damaged on the way, so that a counter has to tell of them.
         repeated: messages that were sent once more, and must not be stored again.
     """
 
     good: int = 0
+    lost: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
 
     @property
     def readings(self) -> int:
-        return self.good + self.bad.total()
+        return self.good + self.lost + self.bad.total()
 
 
 class Feeder:
@@ -34,11 +36,13 @@ class Feeder:
 
     Attributes:
         kind: of its source.
+        needs: program without which there is no such peer; empty = none.
         name: of its source, and of its stream.
         sent: so far.
     """
 
     kind: ClassVar[str]
+    needs: ClassVar[str] = ""
 
     def __init__(self, folder: Path) -> None:
         """Prepare.
@@ -49,6 +53,9 @@ class Feeder:
         self.name = self.kind
         self.folder = folder
         self.sent = Sent()
+
+    async def prepare(self) -> None:
+        """Begin what must be there before the agent is."""
 
     def options(self) -> dict[str, Any]:
         """`[sources.options]`."""

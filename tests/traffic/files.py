@@ -30,9 +30,8 @@ class CsvFeeder(Feeder):
         return {"stream": self.name, "path": str(self._path), "mode": "tail", "poll_s": 0.02, "fields": fields}
 
     async def minute(self, number: int, start_ns: int) -> None:
-        time = datetime.fromtimestamp(start_ns // 10**9, UTC).isoformat()
         with self._path.open("a") as file:
-            file.write(self._row(number, time) + "\n")
+            file.write(self._row(number, _iso(start_ns)) + "\n")
 
     def _row(self, number: int, time: str) -> str:
         good = f"{60 + number % 40},{95 + number % 5},{98 + number % 3}.5"
@@ -59,7 +58,7 @@ class CsvFeeder(Feeder):
 
 
 class SqlFeeder(Feeder):
-    """A table to which a row is added every minute; one in ten holds text where a number should be."""
+    """A table to which ten rows are added every ten minutes; in one of them a number is text."""
 
     kind = "sql"
 
@@ -69,15 +68,37 @@ class SqlFeeder(Feeder):
         with closing(self._connect()) as database:
             database.execute("CREATE TABLE vitals (id INTEGER PRIMARY KEY, at TEXT, pulse, lactate)")
 
+    def options(self) -> dict[str, Any]:
+        fields = {
+            "heart_rate": {"code": "pulse", "sent_unit": "/min"},
+            "lactate": {"unit": "mmol/L", "sent_unit": "mmol/L"},
+        }
+        query = "SELECT id, at, pulse, lactate FROM vitals WHERE id > :since ORDER BY id"
+        return {
+            "stream": self.name,
+            "url": f"sqlite:///{self._path}",
+            "query": query,
+            "watermark": "id",
+            "watermark_type": "integer",
+            "begin": "0",
+            "time_column": "at",
+            "every_s": 0.1,
+            "fields": fields,
+        }
+
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, isolation_level=None)
+        return sqlite3.connect(self._path)
 
     async def minute(self, number: int, start_ns: int) -> None:
-        time = datetime.fromtimestamp(start_ns // 10**9, UTC).isoformat()
-        lactate: Any = "haemolysed" if number % 10 == 9 else 1.0 + number % 7 / 10
-        with closing(self._connect()) as database:
-            database.execute(
-                "INSERT INTO vitals (at, pulse, lactate) VALUES (?, ?, ?)", (time, 60 + number % 30, lactate)
-            )
-        self.sent.good += 1 if number % 10 == 9 else 2
-        self.sent.bad["not-a-number"] += number % 10 == 9
+        if number % 10:
+            return
+        rows = [(_iso(start_ns + at * 10**9), 60 + at, 1.0 + at / 10) for at in range(9)]
+        with closing(self._connect()) as database, database:
+            wrong = (_iso(start_ns + 9 * 10**9), 70, "haemolysed")
+            database.executemany("INSERT INTO vitals (at, pulse, lactate) VALUES (?, ?, ?)", [*rows, wrong])
+        self.sent.good += 2 * len(rows) + 1
+        self.sent.bad["not-a-number"] += 1
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // 10**9, UTC).isoformat()

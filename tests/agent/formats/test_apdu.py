@@ -265,7 +265,7 @@ def test_what_a_message_of_the_protocol_says(message: bytes, event: str) -> None
         scan(3358, u16(1) + listed(attribute(2448, b"\0"))),
         announce(0x4000, *(described(handle) for handle in range(300))),
         announce(0x4000, described(1, *([attribute(1, b"")] * 65))),
-        bytes(MAX_APDU_BYTES + 1),
+        apdu(0xE600, bytes(MAX_APDU_BYTES)),
     ],
 )
 def test_what_is_no_apdu_is_malformed(message: bytes) -> None:

@@ -64,6 +64,13 @@ def test_a_code_that_the_vocabulary_knows_comes_before_others() -> None:
     assert [(one.code, one.system) for one in readings(delivery)] == [("PR", "http://hospital.example/codes")]
 
 
+def test_a_code_that_a_configuration_names_comes_first() -> None:
+    codings = concept((MDC, "149530"), ("http://hospital.example/codes", "PR"))
+    resource = observation(valueQuantity=quantity(72, "/min")) | {"code": codings}
+    delivery = read_fhir(json.dumps(resource).encode(), {"PR"})
+    assert [one.code for one in readings(delivery)] == ["PR"]
+
+
 def test_components_are_readings_of_one_time() -> None:
     parts = [
         {"code": concept((MDC, "150021")), "valueQuantity": quantity(120, "mm[Hg]")},
@@ -203,7 +210,7 @@ XML = f"""<?xml version="1.0" encoding="UTF-8"?>
   <status value="final"/>
   <category><coding><code value="vital-signs"/></coding></category>
   <code><coding><system value="{MDC}"/><code value="150456"/><display value="SpO2"/></coding></code>
-  <subject><reference value="Patient/7"/></subject>
+  <subject><reference value="Patient/7"/><display value="Finn"/></subject>
   <effectiveDateTime value="{NOON}"/>
   <valueQuantity><value value="97.5"/><unit value="%"/><system value="{UCUM}"/><code value="%"/></valueQuantity>
 </Observation>"""
@@ -265,7 +272,6 @@ ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
         XML.replace("Huckleberry", "<b>" * MAX_DEPTH + "</b>" * MAX_DEPTH).encode(),
         XML.replace("Huckleberry", "<b/>" * MAX_ELEMENTS).encode(),
         XML.encode("utf-16"),
-        b" " * (MAX_FHIR_BYTES + 1),
     ],
 )
 def test_what_is_no_resource_is_malformed(document: bytes) -> None:
@@ -273,6 +279,8 @@ def test_what_is_no_resource_is_malformed(document: bytes) -> None:
         read_fhir(document)
 
 
-def test_a_bundle_is_bounded() -> None:
+def test_a_resource_is_bounded() -> None:
+    with pytest.raises(MalformedError, match="at most"):
+        read_fhir(json.dumps(observation()).encode() + b" " * MAX_FHIR_BYTES)
     with pytest.raises(MalformedError, match="entries"):
         read({"resourceType": "Bundle", "entry": [{}] * (MAX_ENTRIES + 1)})

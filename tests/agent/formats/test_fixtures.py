@@ -19,6 +19,7 @@ from bedside.agent.formats.fhir import read_fhir
 from bedside.agent.formats.gatt import decode_report
 from bedside.agent.formats.hl7 import read_message
 from bedside.agent.formats.hl7_observations import moments, visits
+from bedside.agent.formats.hl7_time import time_ns
 from bedside.agent.formats.ivy450c import IvyDecoder, line_name, read_line
 from bedside.core.errors import MalformedError
 from bedside.core.ids import StreamId
@@ -127,7 +128,7 @@ def hl7_messages() -> dict[str, list[str]]:
 
 def _hl7(words: Told, path: Path) -> None:
     for visit in visits(read_message(path.read_bytes())):
-        found, left = moments(visit.observations, UTC, NOW_NS)
+        found, left = moments(visit.observations, lambda text: time_ns(text, UTC, NOW_NS) if text else NOW_NS)
         for moment in found:
             words.take(moment.readings, moment.time_ns)
         for reason, what in left:

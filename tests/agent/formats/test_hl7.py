@@ -25,9 +25,12 @@ def test_segments_end_with_cr_lf_or_both(end) -> None:
     assert (message.header.kind, message.header.control_id, message.header.processing) == ("ORU^R01", "77", "P")
 
 
-def test_where_segments_end_with_cr_a_lf_in_a_note_begins_none() -> None:
-    message = read_message(made("NTE|1||see:\nOBX|1|NM|8867-4^^LN||61", "PV1||I|A"))
-    assert [segment.name for segment in message.segments] == ["MSH", "PV1"]
+def test_where_segments_end_with_cr_a_lf_is_text_and_where_it_seems_to_begin_one_nothing_is_read() -> None:
+    message = read_message(made("OBX|1|TX|x||see:\nbelow", "PV1||I|A"))
+    assert [segment.name for segment in message.segments] == ["MSH", "OBX", "PV1"]
+    for note in ("NTE|1||see:\nOBX|1|NM|8867-4^^LN||61", "PV1||I|A\nOBX|1|NM|8867-4^^LN||61"):
+        with pytest.raises(MalformedError, match="hl7-form"):
+            read_message(made(note))
 
 
 def test_a_message_may_have_delimiters_of_its_own_and_leave_some_out() -> None:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bedside.agent.config import SourceConfig
-from bedside.agent.sources import ble_link
+from bedside.agent.formats.gatt import DECODERS, decode_report
+from bedside.agent.sources import ble_adapter, ble_link
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble import BleSource
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.agent.sources.supervisor import SourceHealth, Supervisor
-from bedside.core.errors import ConfigError
+from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Event, Quality, Record, Unmapped
 from bedside.service.platform import SystemClock
 from fake_bluez import FakeBluez, fake_bluez
@@ -168,6 +171,52 @@ async def test_a_device_that_refuses_is_tried_again(bluez) -> None:
         await until(lambda: bluez.notifies(BELT, HEART_RATE))
 
 
+async def test_a_bluez_that_dies_is_noticed_and_its_successor_used(bluez, monkeypatch) -> None:
+    monkeypatch.setattr(ble_link, "_FIND_S", 0.2)
+    belt, gauge = source(address=BELT)
+    async with running(belt) as (events, health):
+        await until(lambda: gauge.connected is True)
+        bluez.notify(BELT, HEART_RATE, bytes([0, 60]))
+        await until(lambda: rates(events) == [60])
+        await bluez.crash()
+        await until(lambda: health["belt"].errors >= 2)
+        assert gauge.connected is False
+        await bluez.come_back()
+        await until(lambda: gauge.connected is True and bluez.notifies(BELT, HEART_RATE))
+        bluez.notify(BELT, HEART_RATE, bytes([0, 61]))
+        await until(lambda: rates(events) == [60, 61])
+
+
+async def test_a_device_that_bluez_forgets_is_looked_for_again(bluez) -> None:
+    belt, gauge = source(address=BELT)
+    async with running(belt) as (events, health):
+        await until(lambda: gauge.connected is True)
+        bluez.forget(BELT)
+        await until(lambda: health["belt"].errors >= 1 and gauge.connected is True and bluez.notifies(BELT, HEART_RATE))
+        bluez.notify(BELT, HEART_RATE, bytes([0, 61]))
+        await until(lambda: rates(events) == [61])
+
+
+async def test_a_device_that_was_left_connected_is_used_without_a_scan(bluez) -> None:
+    first, gauge = source(address=BELT)
+    bluez.hide(BELT)
+    bluez.connect(BELT)
+    async with running(first):
+        await until(lambda: gauge.connected is True)
+    assert (bluez.scans, bluez.connections) == (0, {})
+
+
+async def test_a_scan_is_begun_anew_now_and_then_for_bluez_may_have_forgotten_it(bluez, monkeypatch) -> None:
+    monkeypatch.setattr(ble_adapter, "_RENEW_S", -1.0)
+    bluez.hide(BELT)
+    bluez.hide(OXIMETER)
+    belt, _gauge = source(address=BELT)
+    oximeter, _gauge = source(address=OXIMETER, profiles=["pulse_oximeter"], stream="bed2")
+    oximeter.name = "oximeter"
+    async with running(belt, oximeter):
+        await until(lambda: bluez.scans == 2)
+
+
 async def test_a_device_of_another_profile_is_named(bluez) -> None:
     cuff, _gauge = source(address=CUFF)
     async with running(cuff) as (_events, health):
@@ -233,6 +282,18 @@ def test_readings_of_another_user_are_left_out(cuff_reads) -> None:
     assert (left_out.reason, left_out.count) == ("unknown-place", 3)
     (record,), _gauge = cuff_reads("08 7900 4b00 5c00 01", user=1)
     assert record.values["nibp_mean"] == 92.0
+
+
+@given(st.sampled_from(sorted(DECODERS)), st.binary(max_size=24), st.sampled_from(["sender", "arrival"]))
+def test_every_reading_becomes_a_value_or_is_counted(characteristic: int, value: bytes, clock: str) -> None:
+    belt, _gauge = source(At(ARRIVED), address=BELT, clock=clock, user=1)
+    events = belt._read(ble_link.Notification(characteristic, value, int(ARRIVED.timestamp()) * 10**9))
+    try:
+        report = decode_report(characteristic, value)
+        sent = len(report.readings) + len(report.intervals)
+    except MalformedError:
+        sent = 1
+    assert sum(len(e.values) if isinstance(e, Record) else e.count for e in events) == sent
 
 
 def test_what_nobody_takes_in_time_is_counted_by_its_readings() -> None:

@@ -1,6 +1,7 @@
 """CSV files: rows, times and numbers as they are said to be; played, and followed across restarts."""
 
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
@@ -20,6 +21,8 @@ from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Block, Event, Mark, Quality, Record, Unmapped
 
+DATA = Path(os.environ.get("BEDSIDE_DATA", Path(__file__).parents[4] / "shared" / "data"))
+BIDMC = DATA / "icu_waveforms" / "bidmc_01_Signals.csv"
 T0 = 1_700_000_000_000_000_000
 FIELDS = {"heart_rate": {"code": "HR", "sent_unit": "/min"}, "spo2": {"code": "SpO2", "sent_unit": "%"}}
 
@@ -230,6 +233,23 @@ async def test_a_looped_file_goes_on_as_its_rows_did(tmp_path) -> None:
             break
     await events.aclose()  # type: ignore[attr-defined]  # every source is an async generator
     assert times == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.skipif(not BIDMC.is_file(), reason=f"no {BIDMC}")
+async def test_a_recording_of_a_monitor_is_played_as_it_is(tmp_path) -> None:
+    source = build_source(
+        "csv",
+        options_of(
+            mode="replay", path=str(BIDMC), time_column="Time [s]", time_format="relative_s", rate_hz=125.0,
+            columns=["PLETH", "II"], speed=0.0, start_ns=T0,
+        ),
+        context_of(tmp_path),
+    )  # fmt: skip
+    blocks = [event async for event in source.events() if isinstance(event, Block)]
+    values = np.concatenate([block.values for block in blocks])
+    known = np.loadtxt(BIDMC, delimiter=",", skiprows=1, usecols=(3, 6), dtype=np.float32)
+    assert np.array_equal(values, known)
+    assert not any(block.quality & Quality.GAP_BEFORE for block in blocks)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What HL7 messages become: dirty ones, fixtures of others, waveforms, and the people in them."""
 
+import os
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -431,6 +432,12 @@ def test_nothing_of_a_message_counts_that_cannot_be_read_to_its_end() -> None:
     assert len(marks(ward.take(evn(1), "PV1||I|ICU^3", kind="ADT^A01"))) == 2
 
 
+@pytest.mark.parametrize("segments", [[hr()] * 2_001, [hr("61" + "~61" * 2_000)]])
+def test_a_message_with_more_readings_than_the_loop_can_spare_is_refused(segments) -> None:
+    with pytest.raises(MalformedError, match="hl7-size"):
+        Ward().take(*segments)
+
+
 # --- messages of others
 
 
@@ -443,7 +450,8 @@ def test_nothing_of_a_message_counts_that_cannot_be_read_to_its_end() -> None:
     ],
 )
 def test_messages_of_other_projects_are_read_and_accounted_for(name, count, reasons) -> None:
-    folder = Path(__file__).parents[4] / "shared" / "data" / "device_fixtures" / "hl7v2"
+    data = os.environ.get("BEDSIDE_DATA") or Path(__file__).parents[4] / "shared" / "data"
+    folder = Path(data) / "device_fixtures" / "hl7v2"
     if not folder.is_dir():
         pytest.skip(f"no device fixtures in {folder}")
     message = read_message((folder / name).read_bytes())

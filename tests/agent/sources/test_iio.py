@@ -303,6 +303,20 @@ async def test_a_channel_that_does_not_answer_has_no_value_and_one_that_lies_is_
     assert (unmapped.reason, unmapped.what) == ("not-a-number", "pressure^IIO")
 
 
+async def test_a_differential_channel_uses_the_scale_of_its_kind(tmp_path) -> None:
+    made = folder(tmp_path)
+    for name, text in {
+        "in_voltage0-voltage1_raw": "100",
+        "in_voltage-voltage_scale": "0.5",
+        "in_voltage_scale": "9",
+    }.items():
+        (made / name).write_text(text)
+    fields = {"bridge": {"code": "voltage0-voltage1", "unit": "mV"}}
+    (record,) = await polled(tmp_path, 1, channels=["voltage0-voltage1"], fields=fields)
+    assert isinstance(record, Record)
+    assert record.values == {"bridge": 50.0}
+
+
 async def test_two_devices_of_one_name_are_told_apart_by_their_numbers(tmp_path) -> None:
     for number in (0, 1):
         made = folder(tmp_path, number, "tmp117")

@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bedside.agent.config import SourceConfig
+from bedside.agent.formats.ivy450c import Packet, read_line
 from bedside.agent.sources import ivy450c
 from bedside.agent.sources.ivy450c import IvySource
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
-from bedside.core.errors import ConfigError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.samples import Block, Event, Quality, Record, Unmapped
-from ivy_packets import packet
+from ivy_packets import LINES, packet
 
 S = 1_000_000_000
 T0 = 1_700_000_000 * S
@@ -161,6 +164,22 @@ async def test_lines_that_are_not_understood_are_counted() -> None:
         ("not-a-number", "147842^MDC [/min]"),
         ("unknown-code", "ICP"),
     ]
+
+
+@given(
+    st.lists(st.sampled_from([*LINES, "HR=1;999;;", "HR=1;x;;", "ICP=1;2;;", "P1=3;1;;", "T1=1;36.6;;"]), max_size=12)
+)
+def test_every_number_becomes_a_value_or_is_counted(lines: list[str]) -> None:
+    built, _gauge = source("/dev/null", Clock())
+    events = built._read(Packet(packet()[9:409], tuple(lines)), T0, T0)
+    sent = 0
+    for line in lines:
+        try:
+            sent += len(read_line(line)) or 1
+        except MalformedError:
+            sent += 1
+    told = [e for e in events if not isinstance(e, Block)]
+    assert sum(len(e.values) if isinstance(e, Record) else e.count for e in told) == sent
 
 
 async def test_a_wave_that_is_cut_off_is_marked_and_its_absence_is_a_gap() -> None:

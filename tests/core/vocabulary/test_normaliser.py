@@ -163,7 +163,20 @@ def test_a_field_of_its_own_has_the_unit_it_is_given_and_no_sentinels() -> None:
     assert value(Reading("wbc", 7.5, unit="10*3/uL"), wbc=rule) == 7.5
     assert reason(Reading("wbc", 7.5, unit="10*9/L"), wbc=rule) is Reason.UNKNOWN_UNIT
     assert value(Reading("score", -1), score=FieldRule()) == -1
+    assert reason(Reading("score", math.inf), score=FieldRule()) is Reason.OUT_OF_RANGE
     assert math.isnan(value(Reading("score", -1), score=FieldRule(low=0)))
+
+
+@pytest.mark.parametrize("code", ["150456", "59408-5", "MDC_PULS_OXIM_SAT_O2"])
+def test_a_rule_for_any_system_knows_what_its_code_stands_for(code: str) -> None:
+    rule = FieldRule(code=code)
+    sent = Reading(code, 91, "LN" if "-" in code else "MDC", "%")
+    assert value(sent, spo2_foot=rule) == 91
+    assert reason(Reading(code, 910, sent.system, "%"), spo2_foot=rule) is Reason.OUT_OF_RANGE
+
+
+def test_a_short_number_is_a_local_code() -> None:
+    assert value(Reading("769", 4.2, "L", "mmol/L"), potassium=FieldRule(code="769", unit="mmol/L")) == 4.2
 
 
 def test_a_rule_takes_a_plain_pressure_for_a_cuffs() -> None:
@@ -230,6 +243,15 @@ def test_a_channel_rule_says_which_of_two_is_meant() -> None:
     assert record.values == {"spo2": 97.0, "spo2_foot": 91.0}
     assert record.units == {"spo2": "%", "spo2_foot": "%"}
     assert not left
+
+
+def test_a_rule_with_a_channel_comes_before_one_without() -> None:
+    fields = {"spo2": FieldRule(code="150456"), "spo2_foot": FieldRule(code="150456", channel="1.3.2")}
+    two = [mdc(150456, 97, "%", channel="1.3.1"), mdc(150456, 91, "%", channel="1.3.2")]
+    for ordered in (fields, dict(reversed(fields.items()))):
+        record, _ = Normaliser("ward", ordered).record(BED, NOW, two, NOW)
+        assert record is not None
+        assert record.values == {"spo2": 97.0, "spo2_foot": 91.0}
 
 
 def test_no_value_gives_way_to_a_value() -> None:

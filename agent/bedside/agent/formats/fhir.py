@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -97,11 +97,12 @@ class _Type(_Read):
     resource_type: str = ""
 
 
-def read_fhir(data: bytes) -> Delivery:
+def read_fhir(data: bytes, wanted: Collection[str] = ()) -> Delivery:
     """Read a resource.
 
     Args:
         data: an Observation, a Bundle or another resource, in JSON or XML.
+        wanted: codes that a configuration names; they are preferred where something has several.
 
     Raises:
         MalformedError: `bad-fhir`.
@@ -117,7 +118,7 @@ def read_fhir(data: bytes) -> Delivery:
     patients = {one.subject.reference for _, one in found if one and one.subject and one.subject.reference}
     for kind, observation in found:
         if observation is not None:
-            _observe(observation, delivery)
+            _observe(observation, frozenset(wanted), delivery)
         else:
             reason = Reason.BAD_MESSAGE if kind == "Observation" else Reason.NOT_WANTED
             delivery.left.append(Unusable(reason, f"{as_code(kind)}^FHIR"))
@@ -181,13 +182,13 @@ def _bounded(entries: list[Any]) -> list[Any]:
     return entries
 
 
-def _observe(observation: _Observation, delivery: Delivery) -> None:
+def _observe(observation: _Observation, wanted: frozenset[str], delivery: Delivery) -> None:
     moment, status = _moment(observation), observation.status or "unknown"
     parts: list[_Component] = [*observation.component]
     if _has_value(observation) or not parts:
         parts.insert(0, observation)
     for part in parts:
-        code, system = _coding(part.code)
+        code, system = _coding(part.code, wanted)
         if not _has_value(part):
             named = system.rsplit("/", 1)[-1]  # the address of a system of codes is too long for a name
             delivery.left.append(Unusable(Reason.NOT_WANTED, Reading(code, None, named).what))
@@ -216,12 +217,12 @@ def _value(part: _Component) -> tuple[float | str | None, str]:
     return next((_INFINITE[one.code] for one in absent if one.code in _INFINITE), None), ""
 
 
-def _coding(concept: _Concept) -> tuple[str, str]:
-    """Code and system: of the nomenclature if it is known, of LOINC if that is, else the first."""
+def _coding(concept: _Concept, wanted: frozenset[str]) -> tuple[str, str]:
+    """Code and system: one that is wanted, else of the nomenclature if it is known, of LOINC if that is, the first."""
     codings = [(one.code, system_of(one.system)) for one in concept.coding if one.code]
 
-    def rank(coding: tuple[str, str]) -> tuple[bool, bool]:
-        return term_of(*coding) is None, coding[1] != "MDC"
+    def rank(coding: tuple[str, str]) -> tuple[bool, bool, bool]:
+        return coding[0] not in wanted, term_of(*coding) is None, coding[1] != "MDC"
 
     return min(codings, key=rank, default=("", ""))
 

@@ -31,6 +31,7 @@ NULL: Final = '""'
 """A value that its sender deletes."""
 
 _MAX_MSH_BYTES: Final = 4_096
+_INSIDE: Final = re.compile(rb"\n(?:MSH|EVN|PID|PV1|OBR|OBX)[^A-Za-z0-9\s]")
 _BOM: Final = b"\xef\xbb\xbf"
 _USUAL: Final = b"^~\\&"
 
@@ -160,7 +161,8 @@ def read_message(data: bytes, charset: str = "utf-8") -> Message:
     """Read a message without its framing.
 
     Args:
-        data: segments that end with CR, LF or both. Where any ends with CR, a LF alone is text.
+        data: segments that end with CR, LF or both. Where any ends with CR, a LF alone is text; where a segment seems
+            to begin behind it, nobody knows which it is, and the message is refused.
         charset: Python's name of the set of messages whose MSH-18 names none.
 
     Raises:
@@ -176,7 +178,10 @@ def read_message(data: bytes, charset: str = "utf-8") -> Message:
     marks = _delimiters(lines[0])
     head = _segment(lines[0], marks, "latin-1")
     charset = _codec(head.repetitions(18), charset)
-    kept = [line for line in (line.strip(b"\n") for line in lines) if _is_read(line, marks)]
+    lines = [line.strip(b"\n") for line in lines]
+    if separator == b"\r" and any(_INSIDE.search(line) for line in lines if b"\n" in line):
+        raise MalformedError("hl7-form", "some segments of a message seem to end with LF, and others with CR")
+    kept = [line for line in lines if _is_read(line, marks)]
     if sum(line.startswith(b"MSH") for line in kept) > 1:
         raise MalformedError("hl7-form", "there are two messages of HL7 in one frame")
     segments = tuple(_segment(line, marks, charset) for line in kept)

@@ -17,6 +17,8 @@ from bedside.agent.formats.hl7_adt import place_of
 from bedside.core.errors import MalformedError
 from bedside.core.vocabulary.reading import Reading, Reason
 
+MAX_READINGS: Final = 2_000
+"""Readings of one message: they take 60 ms of a desktop's core, in which no other sample is looked at."""
 ARRAYS: Final = frozenset({"NA", "MA"})
 """Types of OBX-5 that hold a waveform."""
 _TEXTS: Final = frozenset({"", "ST", "TX", "FT", "CE", "CWE", "CF", "CNE", "IS", "ID"})
@@ -119,6 +121,8 @@ def visits(message: Message) -> list[Visit]:
     Raises:
         MalformedError: `hl7-size`.
     """
+    if sum(segment.name == "OBX" for segment in message.segments) > MAX_READINGS:
+        raise MalformedError("hl7-size", f"a message of HL7 has more than {MAX_READINGS} observations")
     people: list[list[Segment]] = [[]]
     told: set[str] = set()
     for segment in message.segments:
@@ -128,7 +132,10 @@ def visits(message: Message) -> list[Visit]:
                 told.clear()
             told.add(segment.name)
         people[-1].append(segment)
-    return [_visit(person, message.header.time) for person in people]
+    found = [_visit(person, message.header.time) for person in people]
+    if sum(max(1, len(one.values)) for visit in found for one in visit.observations) > MAX_READINGS:
+        raise MalformedError("hl7-size", f"a message of HL7 has more than {MAX_READINGS} readings")
+    return found
 
 
 def moments(

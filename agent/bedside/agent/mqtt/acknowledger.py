@@ -50,13 +50,17 @@ class Acknowledger:
         if len(self._numbers) >= MANY:
             self._many.set()
 
+    def begin(self) -> None:
+        """A new connection: numbers of an old one mean nothing on it."""
+        self._numbers.clear()
+        self._many.clear()
+
     async def run(self, send: Callable[[Iterable[int]], None]) -> None:
-        """Acknowledge until cancelled, on one connection.
+        """Acknowledge until cancelled, on the connection that has begun.
 
         Args:
             send: sends acknowledgements of these numbers.
         """
-        self._numbers.clear()
         while True:
             await self._company()
             numbers, self._numbers = self._numbers, []

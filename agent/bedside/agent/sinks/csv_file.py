@@ -15,6 +15,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -165,7 +166,7 @@ class _RowFile:
         known: set[str] = set()
         wanted = str(first.message_id)
         for path in paths:
-            with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            with path.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
                 for cells in csv.reader(file):
                     if len(cells) == len(self._columns) and (known or cells[_ID] == wanted):
                         known.add(cells[_ID])

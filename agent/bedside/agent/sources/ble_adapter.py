@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from bleak.args.bluez import BlueZScannerArgs
     from bleak.backends.device import BLEDevice
     from bleak.backends.scanner import AdvertisementData
+
+_RENEW_S: Final = 60.0
+"""After which whoever joins a scan begins a new one: a BlueZ that was started anew has forgotten the old."""
 
 Wanted = Callable[[str, str], bool]
 """Whether an address and a name, empty when unknown, are those of the wanted device."""
@@ -29,18 +33,16 @@ class SharedScan:
         self._options: BlueZScannerArgs = {"adapter": adapter} if adapter else {}
         self._seekers: list[tuple[Wanted, asyncio.Future[BLEDevice]]] = []
         self._scanner: BleakScanner | None = None
+        self._begun_s = 0.0
         self._lock = asyncio.Lock()
 
-    async def find(self, wanted: Wanted, service_uuids: list[str], limit_s: float) -> BLEDevice | None:
-        """A device that shows itself within `limit_s` seconds, or that is connected already and offers a service.
+    async def find(self, wanted: Wanted, limit_s: float) -> BLEDevice | None:
+        """A device that shows itself within `limit_s` seconds.
 
         Raises:
             BleakError: the adapter is not there, or it is off.
             OSError: there is no BlueZ.
         """
-        connected = await self._connected(wanted, service_uuids)
-        if connected is not None:
-            return connected
         found: asyncio.Future[BLEDevice] = asyncio.get_running_loop().create_future()
         seeker = (wanted, found)
         self._seekers.append(seeker)
@@ -54,8 +56,13 @@ class SharedScan:
             self._seekers.remove(seeker)
             await self._end()
 
-    async def _connected(self, wanted: Wanted, service_uuids: list[str]) -> BLEDevice | None:
-        """A device that an earlier process left connected shows itself to nobody."""
+    async def connected(self, wanted: Wanted, service_uuids: list[str]) -> BLEDevice | None:
+        """A device that BlueZ believes connected, and that offers a service: it shows itself to nobody.
+
+        Raises:
+            BleakError: there is no adapter.
+            OSError: there is no BlueZ.
+        """
         from bleak import BleakAdapter
 
         adapter = await BleakAdapter.get(bluez=self._options)
@@ -68,17 +75,27 @@ class SharedScan:
         from bleak import BleakScanner
 
         async with self._lock:
+            now_s = asyncio.get_running_loop().time()
+            if self._scanner is not None and now_s - self._begun_s > _RENEW_S:
+                await self._stop()
             if self._scanner is None:
                 scanner = BleakScanner(self._seen, bluez=self._options)
                 await scanner.start()
-                self._scanner = scanner
+                self._scanner, self._begun_s = scanner, now_s
             for device, told in self._scanner.discovered_devices_and_advertisement_data.values():
                 self._seen(device, told)
 
     async def _end(self) -> None:
         async with self._lock:
             if not self._seekers and self._scanner is not None:
-                scanner, self._scanner = self._scanner, None
+                await self._stop()
+
+    async def _stop(self) -> None:
+        from bleak.exc import BleakError
+
+        scanner, self._scanner = self._scanner, None
+        if scanner is not None:
+            with suppress(BleakError, OSError, EOFError):  # BlueZ may have gone, and its scan with it
                 await scanner.stop()
 
     def _seen(self, device: BLEDevice, told: AdvertisementData) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bedside.agent.sources.ble_adapter import Wanted, shared_scan
+from bedside.agent.sources.ble_watch import watching
 from bedside.agent.sources.kind import SourceGauge
 from bedside.core.clock import Clock
 from bedside.core.errors import ConfigError, UnavailableError
@@ -57,6 +59,10 @@ class Peer:
     services: Mapping[int, Sequence[int]]
 
 
+_Waiting = asyncio.Queue[Notification | None]
+"""What has come; None is the end."""
+
+
 class BleLink:
     """One connection after the other to `peer`."""
 
@@ -73,8 +79,8 @@ class BleLink:
         self._clock = clock
         self._gauge = gauge
         self._overflow = overflow
-        self._waiting: asyncio.Queue[Notification | None] = asyncio.Queue()
         self._pairing = ""
+        self._scan_first = False
 
     async def notifications(self) -> AsyncGenerator[Notification, None]:
         """Connect, and yield what comes until the device goes away; what came before that is yielded first.
@@ -88,32 +94,35 @@ class BleLink:
         from dbus_fast.errors import DBusFastError
 
         failures = (BleakError, DBusFastError, OSError, EOFError)  # a time-out is an OSError
-        self._waiting, self._gauge.connected = asyncio.Queue(), False
-        try:
-            device = await self._find()
-            client = BleakClient(device, lambda _client: self._waiting.put_nowait(None), timeout=_CONNECT_S)
-            await client.connect()
-        except failures as error:
-            raise self._refused(error) from error
-        try:
+        waiting = _Waiting()
+        self._gauge.connected = False
+        async with AsyncExitStack() as stack:
             try:
-                await self._subscribe(client)
+                device = await self._find()
+                gone = partial(waiting.put_nowait, None)
+                client = BleakClient(device, lambda _client: gone(), timeout=_CONNECT_S)
+                await stack.enter_async_context(watching(device.details["path"], gone))
+                await client.connect()
+                stack.push_async_callback(_disconnect, client, failures)
+                await self._subscribe(client, waiting)
                 await self._watch_battery(client)
             except failures as error:
+                self._scan_first = True
                 raise self._refused(error) from error
+            self._scan_first = False
             self._gauge.connected = True
-            while (notification := await self._waiting.get()) is not None:
+            stack.callback(setattr, self._gauge, "connected", False)
+            while (notification := await waiting.get()) is not None:
                 yield notification
             raise UnavailableError("ble-lost", f"the connection to {self._peer.shown} was lost")
-        finally:
-            self._gauge.connected = False
-            with suppress(*failures):
-                await client.disconnect()
 
     async def _find(self) -> BLEDevice:
         services = [uuid_of(service) for service in self._peer.services]
-        device = await shared_scan(self._peer.adapter).find(self._peer.wanted, services, _FIND_S)
+        scan, wanted = shared_scan(self._peer.adapter), self._peer.wanted
+        device = None if self._scan_first else await scan.connected(wanted, services)
+        device = device or await scan.find(wanted, _FIND_S)
         if device is None:
+            self._scan_first = False
             raise UnavailableError(
                 "ble-away", f"{self._peer.shown} does not show itself", remedy="wake it, and bring it nearer"
             )
@@ -121,7 +130,7 @@ class BleLink:
         self._pairing = self._gauge.detail = "paired" if paired else "not paired"
         return device
 
-    async def _subscribe(self, client: BleakClient) -> None:
+    async def _subscribe(self, client: BleakClient, waiting: _Waiting) -> None:
         for service, characteristics in self._peer.services.items():
             offered = [one for one in characteristics if client.services.get_characteristic(uuid_of(one))]
             if not offered:
@@ -131,13 +140,13 @@ class BleLink:
                     remedy="correct `profiles` of this source",
                 )
             for one in offered:
-                await client.start_notify(uuid_of(one), self._taker(one))
+                await client.start_notify(uuid_of(one), self._taker(one, waiting))
 
-    def _taker(self, characteristic: int) -> Callable[[object, bytearray], None]:
+    def _taker(self, characteristic: int, waiting: _Waiting) -> Callable[[object, bytearray], None]:
         def take(_sender: object, value: bytearray) -> None:
             notification = Notification(characteristic, bytes(value), self._clock.now_ns())
-            if self._waiting.qsize() < _MAX_WAITING:
-                self._waiting.put_nowait(notification)
+            if waiting.qsize() < _MAX_WAITING:
+                waiting.put_nowait(notification)
             else:
                 self._overflow(notification)
 
@@ -162,6 +171,11 @@ class BleLink:
             f"{self._peer.shown} cannot be reached: {bounded(str(error) or type(error).__name__, 120)}",
             remedy="check `systemctl status bluetooth`, and that it is paired: bluetoothctl pair ADDRESS",
         )
+
+
+async def _disconnect(client: BleakClient, failures: tuple[type[Exception], ...]) -> None:
+    with suppress(*failures):  # it may be gone
+        await client.disconnect()
 
 
 def uuid_of(short: int) -> str:

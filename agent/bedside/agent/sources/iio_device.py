@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +83,10 @@ class IioDevice:
         """
         kind = kind_of(channel)
         unit, of_abi = UNITS.get(kind, ("", 1.0))
+        alike = re.sub(r"\d+", "", channel)  # in_voltage-voltage_scale of voltage0-voltage1
 
         def number(what: str, default: float) -> float:
-            text = self.text(f"in_{channel}_{what}", f"in_{kind}_{what}", f"in_{what}")
+            text = self.text(*(f"in_{one}_{what}" for one in (channel, alike, kind)), f"in_{what}")
             return default if text is None else parse_number(text)
 
         return Calibration(number("scale", 1.0) * of_abi, number("offset", 0.0), unit)

@@ -84,7 +84,6 @@ class IvySource:
         gauge = self._context.gauge
         decoder, damaged = IvyDecoder(), 0
         gauge.connected = False
-        self._time.lose()
         try:
             with SerialPort(self._options.port, self._options.baud) as port:
                 while True:

@@ -105,10 +105,13 @@ class MllpSource:
 
     async def _serve(self, peer: str, messages: list[bytes]) -> list[bytes]:
         """Take the messages of one connection, and answer each once all of them are on the disk."""
-        read = [self._read(peer, message) for message in messages]
-        taken = self._hand_over([event for _, _, events in read for event in events])
+        read, taken = [], []
+        for message in messages:
+            read.append(one := self._read(peer, message))
+            taken.append(self._hand_over(one[2]))
+            await asyncio.sleep(0)  # others have their turn
+        await asyncio.gather(*taken)
         streams = frozenset(stream for _, seen, _ in read for stream in seen.streams)
-        await taken
         durable = await self._durable(streams)
         self._tell()
         answers = (self._answer(message, seen, durable=durable) for message, seen, _ in read)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
-from bedside.agent.formats.payload import AnyPayload, NumberPayload, SamplesPayload
+from bedside.agent.formats.payload_clinical import ApduPayload, FhirPayload, Hl7Payload
+from bedside.agent.formats.payload_plain import JsonPayload, NumberPayload, SamplesPayload
 from bedside.agent.mqtt.acknowledger import Acknowledger
 from bedside.agent.mqtt.broker import Broker, broker_of
 from bedside.agent.mqtt.topics import TopicFilter, check_filters, fill_all, numbers_in
@@ -28,6 +29,8 @@ from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
 
 if TYPE_CHECKING:
     from bedside.agent.mqtt.client import BrokerClient
+
+AnyPayload = JsonPayload | NumberPayload | SamplesPayload | Hl7Payload | FhirPayload | ApduPayload
 
 MAX_SESSION_S: Final = 30 * 86_400
 _TURN_BYTES: Final = 64 << 10
@@ -138,6 +141,7 @@ class MqttSource:
         return "the broker had no session of ours any more: what was sent meanwhile is lost" if lost else ""
 
     async def _messages(self, client: BrokerClient) -> AsyncGenerator[Taken, None]:
+        self._acknowledger.begin()
         acknowledging = asyncio.create_task(self._acknowledger.run(client.acknowledge))
         acknowledging.add_done_callback(lambda _: client.wake())
         handled = handled_bytes = 0
@@ -185,7 +189,6 @@ def _build(options: MqttOptions, context: SourceContext) -> MqttSource:
         Normaliser(options.name, options.fields),
         context.gauge,
         context.last_end_ns,
-        by_sender=options.clock == "sender",
     )
     return MqttSource(options, context, broker, intake)
 
@@ -211,7 +214,11 @@ def _route(options: MqttOptions, text: str, topic: Topic) -> Route:
         raise ConfigError("mqtt-options", fault, remedy="see `topics` in docs/sources.md")
     streams = {place: StreamId(fill_all(topic.stream, place)) for place in topic.places or ("",)}
     kind = type(topic.payload).__struct_config__.tag
-    return Route(filter_, topic.payload.reader(options.time_zone), str(kind), code, streams, max(numbers, default=0))
+    codes = [rule.code or name for name, rule in options.fields.items()]
+    reader = topic.payload.reader(options.time_zone, codes)
+    return Route(
+        filter_, reader, str(kind), code, streams, wildcard=max(numbers, default=0), timed=options.is_timed(topic)
+    )
 
 
 KIND: Final = SourceKind(MqttOptions, _build)

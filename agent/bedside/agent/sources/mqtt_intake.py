@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bedside.agent.buffer.part import offset_ns
-from bedside.agent.formats.payload import Found, PayloadReader, Refused, Row, Wave
+from bedside.agent.formats.payload import Envelope, Found, PayloadReader, Refused, Row, Wave
 from bedside.agent.mqtt.topics import TopicFilter, fill
 from bedside.agent.sources.kind import SourceGauge
 from bedside.agent.sources.nominal_time import NominalTime
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 1_024
 """Messages that are known when they come again: four times as many as may be in flight."""
 
+_NO_TIME_NS: Final = -1
+"""Of a message that should say its time and does not: no time at which anything can have been measured."""
+
 Taken = Record | Block | Unmapped
 
 
@@ -49,6 +52,7 @@ class Route:
         kind: of its payloads.
         code: template of the code that a payload does not say.
         streams: by what the wildcard `wildcard` stands for; by an empty text where `wildcard` is 0.
+        timed: the sender's time counts; else that of arrival.
         wildcard: number of the wildcard that chooses the stream; 0 = there is one stream.
     """
 
@@ -58,6 +62,7 @@ class Route:
     code: str
     streams: Mapping[str, StreamId]
     wildcard: int
+    timed: bool
 
     def stream(self, found: tuple[str, ...]) -> StreamId | None:
         """The stream of a topic; None when nobody has said which."""
@@ -74,8 +79,6 @@ class Intake:
         normaliser: Normaliser,
         gauge: SourceGauge,
         last_end_ns: Callable[[StreamId], int],
-        *,
-        by_sender: bool,
     ) -> None:
         """Prepare.
 
@@ -85,14 +88,12 @@ class Intake:
             normaliser: makes records.
             gauge: of the source.
             last_end_ns: end of what is stored of a stream.
-            by_sender: a payload's own time counts where it has one.
         """
         self._name = name
         self._routes = routes
         self._normaliser = normaliser
         self._gauge = gauge
         self._last_end_ns = last_end_ns
-        self._by_sender = by_sender
         self._seen: dict[int, int] = {}
         self._waves: dict[StreamId, WaveClock] = {}
         self._arrivals: dict[StreamId, NominalTime] = {}
@@ -122,30 +123,35 @@ class Intake:
 
     def _routed(self, message: Arrived, route: Route, found: tuple[str, ...]) -> list[Taken]:
         try:
-            said = route.reader.read(message.payload, fill(route.code, found))
+            envelope = Envelope(message.arrived_ns, fill(route.code, found), message.topic)
+            said = route.reader.read(message.payload, envelope)
         except MalformedError as error:
             return [self._unmapped(Reason.BAD_MESSAGE, f"{route.kind}: {error.code}", message)]
         stream = route.stream(found)
         if stream is None:
             return [self._unmapped(Reason.UNKNOWN_PLACE, route.filter.text, message, sum(map(_count, said)))]
-        return [event for one in said for event in self._event(message, stream, one)]
+        return [event for one in said for event in self._event(message, route, stream, one)]
 
-    def _event(self, message: Arrived, stream: StreamId, said: Found) -> Sequence[Taken]:
+    def _event(self, message: Arrived, route: Route, stream: StreamId, said: Found) -> Sequence[Taken]:
         if isinstance(said, Refused):
             return [self._unmapped(said.reason, said.what, message, said.count)]
         sent_ns = said.time_ns
         if sent_ns is not None and plausible_time(sent_ns, message.arrived_ns):
             self._offset.observe(sent_ns, message.arrived_ns)
             self._gauge.clock_offset_s = -self._offset.offset_ns / 1e9
+        if not route.timed:
+            sent_ns = None
+        elif sent_ns is None:
+            sent_ns = _NO_TIME_NS
         if isinstance(said, Wave):
-            return self._blocks(message, stream, said)
-        time_ns = sent_ns if sent_ns is not None and self._by_sender else message.arrived_ns
-        record, left_out = self._normaliser.record(stream, time_ns, said.readings, message.arrived_ns)
+            return self._blocks(message, stream, said, sent_ns)
+        time_ns = message.arrived_ns if sent_ns is None else sent_ns
+        record, left_out = self._normaliser.record(stream, time_ns, said.readings, message.arrived_ns, said.quality)
         return [*([record] if record is not None else []), *left_out]
 
-    def _blocks(self, message: Arrived, stream: StreamId, wave: Wave) -> Sequence[Taken]:
+    def _blocks(self, message: Arrived, stream: StreamId, wave: Wave, sent_ns: int | None) -> Sequence[Taken]:
         samples = len(wave.values)
-        placed = self._place(message, stream, wave)
+        placed = self._place(message, stream, wave, sent_ns)
         if placed is None:
             return [self._unmapped(Reason.BAD_TIME, "samples", message, samples)]
         if placed.skip == samples and message.again:
@@ -167,18 +173,18 @@ class Intake:
             for first in range(placed.skip, samples, step)
         ]
 
-    def _place(self, message: Arrived, stream: StreamId, wave: Wave) -> Placed | None:
+    def _place(self, message: Arrived, stream: StreamId, wave: Wave, sent_ns: int | None) -> Placed | None:
         """Where samples go on the time line of their stream; None when their time cannot be."""
-        if wave.time_ns is None or not self._by_sender:
+        if sent_ns is None:
             if stream not in self._arrivals:
                 self._arrivals[stream] = NominalTime(wave.rate_hz, self._last_end_ns(stream))
             start_ns, gap = self._arrivals[stream].place(len(wave.values), message.arrived_ns)
             return Placed(start_ns, 0, gap)
-        if not plausible_time(wave.time_ns, message.arrived_ns):
+        if not plausible_time(sent_ns, message.arrived_ns):
             return None
         if stream not in self._waves:
             self._waves[stream] = WaveClock(self._last_end_ns(stream))
-        return self._waves[stream].place(wave.time_ns, len(wave.values), wave.rate_hz)
+        return self._waves[stream].place(sent_ns, len(wave.values), wave.rate_hz)
 
     def _unmapped(self, reason: Reason, what: str, message: Arrived, count: int = 1) -> Unmapped:
         return Unmapped(self._name, reason, what, message.arrived_ns, count)

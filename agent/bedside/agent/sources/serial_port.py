@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
-from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
+from bedside.agent.buffer.part import end_ns
+from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceKind, SourceOptions, option
 from bedside.agent.sources.marks import Annotator, Track, read_track
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark
@@ -25,10 +26,15 @@ class SerialOptions(SourceOptions, frozen=True, kw_only=True):
 
 
 class LabelledSerialSource:
-    """A `Source`: the blocks of a board, under the labels and sessions of a track whose zero is the board's boot."""
+    """A `Source`: the blocks of a board, under the labels and sessions of a track whose zero is the board's boot.
 
-    def __init__(self, board: SerialSource, track: Track | None = None) -> None:
+    What the board has sampled and did not arrive, by the board's own clock, is counted as dropped.
+    """
+
+    def __init__(self, board: SerialSource, track: Track | None = None, gauge: SourceGauge | None = None) -> None:
         self.name = board.name
+        self._gauge = gauge or SourceGauge()
+        self._reached: tuple[int | None, int] = (None, 0)
         self.board = board
         self._track = track
         self._annotator: Annotator | None = None
@@ -37,8 +43,15 @@ class LabelledSerialSource:
     async def events(self) -> AsyncIterator[Block | Mark]:
         """Yield blocks and marks until the port is lost; see `SerialSource.events` for the errors."""
         async for block in self.board.events():
+            self._count_missing(block)
             for event in self._annotate(block):
                 yield event
+
+    def _count_missing(self, block: Block) -> None:
+        zero_ns, reached_ns = self._reached
+        if zero_ns == self.board.zero_ns and block.start_ns > reached_ns:
+            self._gauge.dropped += round((block.start_ns - reached_ns) * block.rate_hz / 1e9)
+        self._reached = (self.board.zero_ns, end_ns(block))
 
     def _annotate(self, block: Block) -> list[Block | Mark]:
         zero_ns = self.board.zero_ns
@@ -63,7 +76,7 @@ def _build(options: SerialOptions, context: SourceContext) -> LabelledSerialSour
         not_before_ns=context.last_end_ns(stream),
     )
     track = read_track(context.directory / options.labels, loop=options.loop) if options.labels else None
-    return LabelledSerialSource(board, track)
+    return LabelledSerialSource(board, track, context.gauge)
 
 
 KIND: Final = SourceKind(SerialOptions, _build)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, cast
 
@@ -123,7 +123,7 @@ class SqlSource:
             if page.more:
                 asked = self._mark(page.rows[-1])
                 continue
-            if not kept_now:
+            if not kept_now and self._options.every_s > KEEP_INTERVAL_S:  # else the next poll keeps it
                 await self._sleep(KEEP_INTERVAL_S)
                 await self._position.keep(place, self._streams)
             await self._sleep(self._options.every_s)
@@ -139,15 +139,15 @@ class SqlSource:
         gauge.connected, gauge.detail = True, ""
         return page
 
-    def _taken(self, page: Page) -> list[Event]:
+    def _taken(self, page: Page) -> Iterator[Event]:
         arrived_ns = self._context.clock.now_ns()
         rows = self._new(page.rows)
         if rows:
             self._reader.check_columns(list(rows[0]))
-        events: list[Event] = []
         for group in self._reader.events(rows, arrived_ns):
-            events += self._catch_up.taken(group)
-        return events if page.more else [*events, *self._catch_up.release()]
+            yield from self._catch_up.taken(group)
+        if not page.more:
+            yield from self._catch_up.release()
 
     def _new(self, rows: Sequence[TableRow]) -> list[TableRow]:
         """The rows that were not delivered yet; the watermark moves behind them.

@@ -39,7 +39,6 @@ _TERMS: Final = """
 18466 PLETH_PULS_RATE pulse_rate
 18474 PULS_RATE_NON_INV nibp_pulse_rate
 16994 ECG_V_P_C_RATE pvc_rate
-16148 ECG_TIME_PD_PR_GL pr_interval
 16156 ECG_TIME_PD_QRS_GL qrs_duration
 16160 ECG_TIME_PD_QT_GL qt_interval
 16164 ECG_TIME_PD_QTc qtc_interval
@@ -265,7 +264,8 @@ TERMS: Final[dict[int, Term]] = {
 }
 """By context-free code."""
 _BY_REFERENCE: Final = {term.reference: term for term in TERMS.values()}
-_BY_LOINC: Final = {code: Term(0, "", _quantities(fields)) for code, *fields in _rows(_LOINC)}
+LOINC: Final[dict[str, Term]] = {code: Term(0, "", _quantities(fields)) for code, *fields in _rows(_LOINC)}
+"""By LOINC code; what is given no MDC code has neither code nor reference."""
 UNIT_TERMS: Final[dict[int, Unit]] = {
     PARTITION_DIM * _PARTITION + int(number): UNITS[code] for number, _, code in _rows(_DIMENSIONS)
 }
@@ -304,7 +304,7 @@ def term_of(code: str, system: str) -> Term | None:
         case "MDC" | "":
             return _BY_REFERENCE.get(code)
         case "LN":
-            return _BY_LOINC.get(code)
+            return LOINC.get(code)
         case _:
             return None
 

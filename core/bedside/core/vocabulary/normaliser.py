@@ -32,7 +32,7 @@ from bedside.core.ids import StreamId
 from bedside.core.limits import MAX_FIELD_RULES, MAX_SIGNAL_TEXT_CHARS
 from bedside.core.samples import Quality, Record, Unmapped
 from bedside.core.vocabulary.clock_offset import plausible_time
-from bedside.core.vocabulary.mdc import system_of, term_of, unit_term
+from bedside.core.vocabulary.mdc import Term, system_of, term_of, unit_term
 from bedside.core.vocabulary.number import number_of
 from bedside.core.vocabulary.quantities import QUANTITIES, Quantity
 from bedside.core.vocabulary.reading import Measured, Reading, Reason, Unusable
@@ -40,6 +40,9 @@ from bedside.core.vocabulary.ucum import UNITS, Dimension, Unit, convert, conver
 
 SENTINELS: Final = frozenset({-999.0, -99.9, -1.0, 8388607.0})
 """What monitors send for "no value"; 8388607 is NaN of IEEE 11073's 32-bit float with its exponent lost."""
+
+_CONTEXT_FREE_DIGITS: Final = 6
+"""Of an MDC code with its partition, which is 2 for all that is measured; shorter ones may be anybody's own."""
 
 _MEASURED: Final = frozenset({"", "f", "r", "final"})
 """Statuses, in small letters, of a value as measured: HL7's F (final) and R (as the device sent it), FHIR's final."""
@@ -146,7 +149,7 @@ class Normaliser:
         if isinstance(targets, Reason):
             return Unusable(targets, reading.what)
         status = reading.status.strip().casefold()
-        if status not in _MEASURED | _NO_RESULT:
+        if status not in _MEASURED and status not in _NO_RESULT:
             return Unusable(Reason.BAD_STATUS, reading.what)
         number = number_of(reading.value) if reading.valid and status not in _NO_RESULT else math.nan
         if number is None:
@@ -178,22 +181,22 @@ class Normaliser:
         if not plausible_time(time_ns, arrived_ns):
             return None, self._left_out(((Reason.BAD_TIME, reading.what) for reading in readings), arrived_ns)
         left: list[tuple[Reason, str]] = []
-        fields: dict[str, list[tuple[Measured, str]]] = {}
+        fields: dict[str, list[tuple[Measured, Reading]]] = {}
         for reading in readings:
             result = self.measure(reading)
             if isinstance(result, Unusable):
                 left.append((result.reason, result.what))
             else:
-                fields.setdefault(result.field, []).append((result, reading.what))
+                fields.setdefault(result.field, []).append((result, reading))
         values: dict[str, float] = {}
         units: dict[str, str] = {}
         for field, alike in fields.items():
             numbers = {one.value for one, _ in alike if not math.isnan(one.value)}
             if len(numbers) > 1:
-                left += [(Reason.AMBIGUOUS, what) for _, what in alike]
+                left += [(Reason.AMBIGUOUS, reading.what) for _, reading in alike]
                 continue
             values[field], units[field] = numbers.pop() if numbers else math.nan, alike[0][0].unit
-            left += [(Reason.DUPLICATE, what) for _, what in alike[1:]]
+            left += [(Reason.DUPLICATE, reading.what) for _, reading in alike[1:]]
         unmapped = self._left_out(left, arrived_ns)
         if not values:
             return None, unmapped
@@ -240,7 +243,7 @@ def _ruled(field: str, rule: FieldRule) -> _Target:
     """
     if not 1 <= len(field) <= MAX_SIGNAL_TEXT_CHARS or not field.isprintable():
         raise _contradiction(field[:MAX_SIGNAL_TEXT_CHARS], f"needs a name of 1 to {MAX_SIGNAL_TEXT_CHARS} characters")
-    term = term_of(rule.code or field, rule.system)
+    term = _term(rule.code or field, rule.system)
     known = [QUANTITIES[field]] if field in QUANTITIES else list(term.quantities if term else ())
     wanted = _unit(field, rule.unit) if rule.unit else None
     fitting = [_TARGETS[one.field] for one in known if wanted is None or convertible(UNITS[one.unit], wanted)]
@@ -257,6 +260,13 @@ def _ruled(field: str, rule: FieldRule) -> _Target:
         raise _contradiction(field, f"cannot be sent in {sent.code}: that does not convert to {unit.code}")
     signed = base.signed if known and rule.low is None else low < 0
     return _Target(field, unit, low, high, signed, base.substance, sent, frozenset(rule.missing))
+
+
+def _term(code: str, system: str) -> Term | None:
+    """What a rule's code stands for; without a system a context-free MDC code and a LOINC code say it themselves."""
+    if system or len(code) < _CONTEXT_FREE_DIGITS:
+        return term_of(code, system)
+    return term_of(code, "") or term_of(code, "MDC") or term_of(code, "LN")
 
 
 def _unit(field: str, text: str) -> Unit:

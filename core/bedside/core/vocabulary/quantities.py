@@ -46,7 +46,6 @@ QUANTITIES: Final[dict[str, Quantity]] = {
         Quantity("abp_pulse_rate", "/min", 0, 400),
         Quantity("pvc_rate", "/min", 0, 400),
         Quantity("rr_interval", "ms", 100, 5_000),
-        Quantity("pr_interval", "ms", 0, 2_000),
         Quantity("qrs_duration", "ms", 0, 2_000),
         Quantity("qt_interval", "ms", 0, 2_000),
         Quantity("qtc_interval", "ms", 0, 2_000),
