@@ -11,9 +11,9 @@ from typing import Any
 import hl7
 import numpy as np
 from hl7.mllp import HL7StreamReader, HL7StreamWriter, open_hl7_connection
-from mosquitto_broker import Mosquitto, free_port, publish
 
 from bedside.agent.sources.supervisor import SourceHealth
+from mosquitto_broker import Mosquitto, free_port, publish
 from traffic.feeder import Feeder
 
 PLETH_HZ = 25
