@@ -17,19 +17,17 @@ from typing import Final
 
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.schema import LAST_NS
-from bedside.agent.buffer.sessions import ID_BYTES, Current, Sessions
+from bedside.agent.buffer.sessions import ID_BYTES, LATE, Current, Sessions
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.sqlite import Database
 
-LATE: Final = "late"
-"""Origin of a session of nothing but late records."""
 LATE_FOR_S: Final = 60.0
 """Seconds of nothing but late records after which they are the present."""
 
 _COVERING: Final = (
-    "SELECT session FROM sessions WHERE stream = ?1 AND opened_ns <= ?2 AND closed_ns >= ?2"
+    "SELECT session FROM sessions WHERE stream = ?1 AND opened_ns <= ?2 AND closed_ns BETWEEN ?2 AND ?3"
     " ORDER BY number DESC LIMIT 1"
 )
 _NEAR: Final = (
@@ -62,15 +60,15 @@ class LateRecords:
         Raises:
             StoreError: `sessions-full`: it has none, and there is no room for one; `store-read`, `store-write`.
         """
-        open_ = self._sessions.span(stream)
-        if not self._is_late(stream, open_, time_ns):
+        open_, soon_ns = self._sessions.span(stream), self._clock.now_ns() + self._gap_ns
+        if not self._is_late(stream, open_, time_ns, soon_ns):
             self._late_since_s.pop(stream, None)
             inside = open_ is not None and not open_.awaited and open_.opened_ns <= time_ns <= open_.end_ns
             return open_.session if open_ is not None and inside else None
         now_s = self._clock.monotonic_s()
         if now_s - self._late_since_s.setdefault(stream, now_s) > LATE_FOR_S:
             return None
-        found = self._database.row(_COVERING, (stream, time_ns))
+        found = self._database.row(_COVERING, (stream, time_ns, soon_ns))
         if found is not None:
             return SessionId(found["session"])
         if open_ is not None and open_.awaited:
@@ -80,8 +78,7 @@ class LateRecords:
             return open_.session
         return self._of_its_own(stream, time_ns)
 
-    def _is_late(self, stream: StreamId, open_: Current | None, time_ns: int) -> bool:
-        soon_ns = self._clock.now_ns() + self._gap_ns
+    def _is_late(self, stream: StreamId, open_: Current | None, time_ns: int, soon_ns: int) -> bool:
         if open_ is None:
             return time_ns <= self._sessions.last_end_ns(stream, soon_ns)
         return time_ns < open_.opened_ns <= soon_ns
