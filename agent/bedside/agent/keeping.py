@@ -102,7 +102,7 @@ class Keeper:
                 self._refuse(arrived.stream, kind)
                 return None
         self.dropped[arrived.stream] += 1
-        session_ahead = ahead.of(arrived.stream, start_ns, end_ns)
+        session_ahead = ahead.of(arrived.stream, start_ns, end_ns, may_be_late=isinstance(arrived, Record))
         self._lose(arrived.stream, session_ahead, kind)
         return session_ahead
 

@@ -199,3 +199,13 @@ def test_above_and_below_are_mirror_images(value, limit, band, held) -> None:
     above = AlarmRule(name="a", field="x", above=limit, clear=limit - band)
     below = AlarmRule(name="b", field="x", below=-limit, clear=-limit + band)
     assert classify(above, value, held=held) is classify(below, -value, held=held)
+
+
+def test_a_hold_off_goes_on_where_the_clock_of_the_signal_is_set_back() -> None:
+    rule = AlarmRule(name="low", field="spo2", below=88.0, hold_off_s=10.0)
+    watch, effects = observe(rule, Watch(), Observation("s", 0, 3_600 * S, 80.0))
+    found = []
+    for second in range(1, 13):
+        watch, effects = observe(rule, watch, Observation("s", 0, second * S, 80.0))
+        found += [(effect.act, effect.time_ns // S) for effect in effects]
+    assert found == [(Act.RAISE, 11)]

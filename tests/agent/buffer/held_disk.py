@@ -45,6 +45,7 @@ class Gate:
         self.open = threading.Event()
         self.open.set()
         self.reached = threading.Event()
+        self.commits = 0
         self.fails: Callable[[], bool] = lambda: False
 
     def __getattr__(self, name: str) -> object:
@@ -55,6 +56,7 @@ class Gate:
             if threading.current_thread() is not threading.main_thread():
                 self.reached.set()
                 assert self.open.wait(DEADLINE_S)
+            self.commits += 1
             if self.fails():
                 self._connection.execute("ROLLBACK")
                 raise sqlite3.OperationalError("disk I/O error")

@@ -97,6 +97,36 @@ async def test_it_returns_when_the_record_is_on_the_disk_without_waiting_for_a_s
     assert pulses(device) == [0.0]
 
 
+async def test_it_waits_for_the_disk_and_for_no_clock_and_many_share_a_commit(source, device) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(20):
+            source.say()
+            await source.durable((BED,))  # nobody calls flush_due
+        for _ in range(50):
+            source.say()
+        await asyncio.gather(*(source.durable((BED,)) for _ in range(50)))
+    assert pulses(device) == [float(number) for number in range(70)]
+    assert device.gate.commits <= 30
+
+
+async def test_a_failure_of_such_a_commit_is_told_to_who_looks(source, device) -> None:
+    source.say()
+    device.store.flush()
+    source.say()
+    device.gate.fails = lambda: True
+    told = source.wait()
+    deadline_s = time.monotonic() + DEADLINE_S
+    while device.committer._failure is None:
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.001)
+    assert source.keeper.store_error is None
+    source.work()
+    assert source.keeper.store_error is not None
+    device.gate.fails = lambda: False
+    await source.until(told.done)
+    assert pulses(device) == [0.0, 1.0]
+
+
 async def test_a_part_that_is_still_open_is_closed_for_it(source, device) -> None:
     device.say(1, predict=False)
     assert device.stored()[0] == []

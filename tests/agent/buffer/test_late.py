@@ -11,10 +11,11 @@ from contextlib import closing
 import pytest
 
 from bedside.agent.buffer.inspection import verify
-from bedside.agent.buffer.late import LATE
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.seal import Sealer
+from bedside.agent.buffer.sessions import LATE
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.keeping import Keeper
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
@@ -256,3 +257,58 @@ def test_the_look_for_repeats_is_bounded_in_a_second_full_of_records(device) -> 
     session = rows[0]
     assert len(device.stored()[session]) == 100
     assert list(itertools.islice(device.stored(), 2)) == [session]
+
+
+def test_who_was_put_to_bed_by_hand_gets_no_record_of_the_person_before(device) -> None:
+    device.mark(0, MarkKind.SESSION_OPEN)
+    first = device.say(10)
+    device.mark(20, MarkKind.SESSION_CLOSE)
+    device.clock.at_s = 25
+    by_hand = device.store.sessions.open(BED, at(25), "cli")
+    assert device.say(15, now=26) == first
+    assert device.say(27) == by_hand
+    assert device.sessions() == [(0, 20, "adt"), (25, None, "cli")]
+
+
+def test_a_minute_of_nothing_but_late_records_is_a_clock_that_was_set_back(device) -> None:
+    before = device.say(10_000)
+    late = {device.say(second, now=10_000 + second) for second in range(0, 61, 10)}
+    assert before not in late
+    assert len(late) == 1
+    now = device.say(70, now=10_070)
+    assert device.say(80, now=10_080) == now
+    assert now not in {before, *late}
+    assert device.sessions()[-1] == (70, None, "gap")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_late_session_is_not_the_newest_one_that_a_refusal_outlives(device, restart) -> None:
+    session = device.say(1_000)
+    late = device.say(1)
+    assert device.store.sessions.set_consent(late, training=True)
+    assert device.store.sessions.set_consent(session, training=False)
+    if restart:
+        device.store.close()
+        device.open()
+    device.mark(1_010, MarkKind.SESSION_CLOSE)
+    device.say(1_020)
+    with closing(BufferReader(device.path, KEY)) as reader:
+        assert [one.consent_training for one in reader.sessions(BED)] == [False, True, False]
+
+
+def test_while_the_disk_refuses_a_late_record_ends_no_session(device, monkeypatch) -> None:
+    device.mark(1_000, MarkKind.SESSION_OPEN)
+    session = device.say(1_001)
+    keeper = Keeper(device.store)
+    with monkeypatch.context() as patch:
+        patch.setattr(device.store.database, "run_tx", _refuses)
+        assert keeper.record(Record(BED, at(1), {"pulse": 1.0}, {})) is None
+        assert device.store.ahead.current(BED) == session
+    device.clock.at_s += 10
+    device.store.ahead.settle()
+    assert device.say(1_003) == session
+    assert device.counters() == {"dropped-records": 1}
+
+
+def _refuses(*_: object) -> None:
+    raise StoreError("store-write", "no")

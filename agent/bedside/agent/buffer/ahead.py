@@ -62,9 +62,14 @@ class SessionsAhead:
         """Whether a change of the stream's session is not written yet."""
         return stream in self._states
 
-    def of(self, stream: StreamId, start_ns: int, end_ns: int) -> SessionId | None:
-        """The session of what a stream said and the disk refused; None where too many changes wait."""
+    def of(self, stream: StreamId, start_ns: int, end_ns: int, *, may_be_late: bool = False) -> SessionId | None:
+        """The session of what a stream said and the disk refused; None where too many changes wait.
+
+        With `may_be_late` what is older than the open session is nobody's: late records begin no session here.
+        """
         state = self._states.get(stream)
+        if may_be_late and start_ns < self._begin_ns(stream) - self._gap_ns:
+            return None
         if state is None and self._sessions.goes_on(stream, start_ns):
             return self._sessions.current(stream)
         if state is None:
@@ -111,6 +116,13 @@ class SessionsAhead:
             if state.session is not None:
                 self._sessions.of(stream, state.end_ns, state.end_ns)
         self._states.clear()
+
+    def _begin_ns(self, stream: StreamId) -> int:
+        """Begin of the open session, or the latest that is known of it; 0 where none is open."""
+        state, open_ = self._states.get(stream), self._sessions.span(stream)
+        if state is not None:
+            return state.end_ns if state.session is not None else 0
+        return open_.opened_ns if open_ is not None else 0
 
     def _awaits(self, stream: StreamId, at_ns: int) -> bool:
         return stream not in self._states and self._sessions.awaits(stream, at_ns)

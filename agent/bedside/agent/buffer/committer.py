@@ -7,6 +7,8 @@ Invariants:
       arrives waits in memory, up to the bound.
     * Who waits for a commit is answered by one that began after the wait did, and that holds all there was: not by one
       that failed and was written by somebody else in part, nor while a session is known from memory only.
+    * Who waits is waited for by nobody's clock: the commit begins with the next turn of the loop, together with all
+      others that wait by then, and is settled when it has returned. A failure is still told by `flush_due`.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 from bedside.agent.buffer.group import Batch
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.buffer.turn import PATIENCE_S, disk_hangs
 from bedside.core.clock import Clock
-from bedside.core.errors import UnavailableError
+from bedside.core.errors import StoreError, UnavailableError
 from bedside.core.ids import StreamId
 
 
@@ -45,6 +48,8 @@ class Committer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._commit: _Commit | None = None
         self._awaited: list[_Waiter] = []
+        self._hurries = False
+        self._failure: StoreError | None = None
         self._closed = False
 
     @property
@@ -60,6 +65,9 @@ class Committer:
         Raises:
             StoreError: `store-write`: what a commit failed with, whose rows wait again; or it does not return.
         """
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         rows = 0
         if self._commit is not None:
             if self.busy:
@@ -71,6 +79,8 @@ class Committer:
         if batch is not None:
             written = self._thread.submit(self._buffer.group.write, batch)
             self._commit = _Commit(batch, self._clock.monotonic_s(), written, self._awaited)
+            if self._awaited:
+                self._hurry(written)
             self._awaited = []
         elif not self._buffer.group.waiting:
             self._tell(self._awaited)  # somebody else has committed it
@@ -79,7 +89,7 @@ class Committer:
     async def committed(self, streams: Collection[StreamId]) -> None:
         """Return when a commit has returned that holds all that the buffer has of these streams now.
 
-        The group commit is brought forward for it, to the next `flush_due`. It does not return while the disk refuses,
+        The group commit is brought forward for it, to the loop's next turn. It does not return while the disk refuses,
         nor while one of the streams is in a session that the disk has not taken.
 
         Raises:
@@ -90,6 +100,7 @@ class Committer:
         self._buffer.close_parts(streams)
         waiter = _Waiter(streams, asyncio.get_running_loop().create_future())
         self._awaited.append(waiter)
+        self._hurry()
         await waiter.told
 
     def close(self) -> None:
@@ -101,6 +112,29 @@ class Committer:
             if not waiter.told.done():
                 waiter.told.set_exception(_stops())
         self._awaited = []
+
+    def _hurry(self, after: Future[None] | None = None) -> None:
+        """Do what `flush_due` does with the loop's next turn, or with the first one after the thread's work."""
+        loop = asyncio.get_running_loop()
+        if after is not None:
+
+            def wake(_: Future[None]) -> None:
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(self._flush_now)
+
+            after.add_done_callback(wake)
+        elif not self._hurries:
+            self._hurries = True
+            loop.call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._hurries = False
+        if self._closed or self.busy or self._failure is not None:
+            return
+        try:
+            self.flush_due()
+        except StoreError as error:
+            self._failure = error
 
     def _look(self, commit: _Commit) -> None:
         if self._clock.monotonic_s() - commit.began_s >= PATIENCE_S:

@@ -6,7 +6,8 @@ A session is a person, so that a late record never falls into one that had not b
     * shortly before an open session that began by itself, with its first record, to that, which then began earlier;
     * else to a session of its own (origin `late`), which is over at once, and which later ones near it share.
 
-Where a wrong clock has opened the session, ahead of now, nothing is late: that session is left.
+Nothing is late where a wrong clock has opened the session, ahead of now: that session is left. Nor where a stream says
+nothing else for a minute: then its sender's clock was set back, and this is the present.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from typing import Final
 
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.schema import LAST_NS
-from bedside.agent.buffer.sessions import ID_BYTES, Current, Sessions
-from bedside.core.clock import Entropy
+from bedside.agent.buffer.sessions import ID_BYTES, LATE, Current, Sessions
+from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.sqlite import Database
 
-LATE: Final = "late"
-"""Origin of a session of nothing but late records."""
+LATE_FOR_S: Final = 60.0
+"""Seconds of nothing but late records after which they are the present."""
 
 _COVERING: Final = (
-    "SELECT session FROM sessions WHERE stream = ?1 AND opened_ns <= ?2 AND closed_ns >= ?2"
+    "SELECT session FROM sessions WHERE stream = ?1 AND opened_ns <= ?2 AND closed_ns BETWEEN ?2 AND ?3"
     " ORDER BY number DESC LIMIT 1"
 )
 _NEAR: Final = (
@@ -42,35 +43,45 @@ _BETWEEN: Final = (
 class LateRecords:
     """Finds the sessions of one buffer's late records."""
 
-    def __init__(self, database: Database, sessions: Sessions, quota: Quota, entropy: Entropy, *, gap_ns: int) -> None:
+    def __init__(
+        self, database: Database, sessions: Sessions, quota: Quota, clock: Clock, entropy: Entropy, *, gap_ns: int
+    ) -> None:
+        self._clock = clock
+        self._late_since_s: dict[StreamId, float] = {}
         self._database = database
         self._sessions = sessions
         self._quota = quota
         self._entropy = entropy
         self._gap_ns = gap_ns
 
-    def session_of(self, stream: StreamId, time_ns: int, now_ns: int) -> SessionId | None:
+    def session_of(self, stream: StreamId, time_ns: int) -> SessionId | None:
         """The session of a record if it is late; None where it is not, and `Sessions.of` knows.
 
         Raises:
             StoreError: `sessions-full`: it has none, and there is no room for one; `store-read`, `store-write`.
         """
-        open_, soon_ns = self._sessions.span(stream), now_ns + self._gap_ns
-        if open_ is not None and open_.opened_ns <= time_ns <= open_.end_ns and not open_.awaited:
-            return open_.session
-        if open_ is None:
-            is_late = time_ns <= self._sessions.last_end_ns(stream, soon_ns)
-        else:
-            is_late = time_ns < open_.opened_ns <= soon_ns and not open_.awaited
-        if not is_late:
+        open_, soon_ns = self._sessions.span(stream), self._clock.now_ns() + self._gap_ns
+        if not self._is_late(stream, open_, time_ns, soon_ns):
+            self._late_since_s.pop(stream, None)
+            inside = open_ is not None and not open_.awaited and open_.opened_ns <= time_ns <= open_.end_ns
+            return open_.session if open_ is not None and inside else None
+        now_s = self._clock.monotonic_s()
+        if now_s - self._late_since_s.setdefault(stream, now_s) > LATE_FOR_S:
             return None
-        found = self._database.row(_COVERING, (stream, time_ns))
+        found = self._database.row(_COVERING, (stream, time_ns, soon_ns))
         if found is not None:
             return SessionId(found["session"])
+        if open_ is not None and open_.awaited:
+            return None
         if open_ is not None and self._begins_earlier(stream, open_, time_ns):
             self._sessions.begin_earlier(stream, time_ns)
             return open_.session
         return self._of_its_own(stream, time_ns)
+
+    def _is_late(self, stream: StreamId, open_: Current | None, time_ns: int, soon_ns: int) -> bool:
+        if open_ is None:
+            return time_ns <= self._sessions.last_end_ns(stream, soon_ns)
+        return time_ns < open_.opened_ns <= soon_ns
 
     def _begins_earlier(self, stream: StreamId, open_: Current, time_ns: int) -> bool:
         near = not open_.said and open_.opened_ns - time_ns <= self._gap_ns

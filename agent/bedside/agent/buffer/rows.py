@@ -24,7 +24,7 @@ class Session:
         session: random, local, never leaves the device.
         closed_ns: None while it is open.
         consent_training: whether its windows may be trained on.
-        origin: who opened it (`replay`, `cli`, `adt`, `gap`).
+        origin: who opened it (`replay`, `cli`, `adt`, `gap`), or `late` for records that nobody's session covers.
         expired_ns: windows that start before it were stored by retention; those after it are cut from raw signal.
         raw_ns: start of the first part that is left of a run that retention has shortened; 0 without one.
         anchor_ns: start of that run, from which its windows are counted.

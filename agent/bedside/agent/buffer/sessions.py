@@ -28,6 +28,8 @@ BY_HAND: Final = ("cli", "api")
 """Origins of what people and programs say; other sessions begin by themselves, or because a source says so."""
 UNSAID: Final = ("gap", "after-close")
 """Origins of sessions that begin with their first signal or record, of which nobody has said so."""
+LATE: Final = "late"
+"""Origin of a session of nothing but late records; it is never a stream's newest one."""
 AWAIT_NS: Final = 86_400_000_000_000
 """A session that was opened by hand waits a day for its first signal; what comes later may be another person's."""
 
@@ -38,7 +40,9 @@ _LATEST_PREDICTIONS: Final = """
 # A kill may lose the newest signal and leave what was predicted on it; signal time starts again behind both. Older
 # predictions were written with their signal, or after it.
 
-_NEWEST_SESSIONS: Final = "SELECT stream, consent_training, max(number) FROM sessions GROUP BY stream"
+_NEWEST_SESSIONS: Final = (
+    f"SELECT stream, consent_training, max(number) FROM sessions WHERE origin <> '{LATE}' GROUP BY stream"
+)
 
 
 _LAST_INSIDE: Final = """
@@ -225,7 +229,8 @@ class Sessions:
         def work(tx: sqlite3.Connection) -> tuple[bool, StreamId | None]:
             row = tx.execute(
                 "SELECT stream, number = (SELECT max(number) FROM sessions AS of_stream"
-                " WHERE of_stream.stream = sessions.stream) AS newest FROM sessions WHERE session = ?",
+                f" WHERE of_stream.stream = sessions.stream AND origin <> '{LATE}') AS newest"
+                " FROM sessions WHERE session = ?",
                 (session,),
             ).fetchone()
             if row is None:

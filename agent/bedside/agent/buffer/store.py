@@ -134,7 +134,7 @@ class BufferStore:
         )
         self.losses = Losses(clock)
         self.ahead = SessionsAhead(self.sessions, clock, entropy, self.losses.note, gap_ns=round(gap_s * 1e9))
-        self._late = LateRecords(self._database, self.sessions, self.quota, entropy, gap_ns=round(gap_s * 1e9))
+        self._late = LateRecords(self._database, self.sessions, self.quota, clock, entropy, gap_ns=round(gap_s * 1e9))
         self.erased: set[SessionId] = set()
         inserter = Inserter(self._evictor, self._places, self._streams.by_name, self.quota, self._sealer)
         self.group = GroupCommit(self._database.turn, self._room, inserter, self._scrubber, self.losses.note)
@@ -202,7 +202,7 @@ class BufferStore:
         content = encode_record(record)
         times_of(record)
         first_id(record.time_ns // NS_PER_S, self._streams.of(record.stream))
-        session = self._late.session_of(record.stream, record.time_ns, self._clock.now_ns()) or self.sessions.of(
+        session = self._late.session_of(record.stream, record.time_ns) or self.sessions.of(
             record.stream, record.time_ns, record.time_ns
         )
         sealed = self._sealer.seal_row(record_place(record.stream, session, record.time_ns), content)

@@ -97,7 +97,7 @@ class BleSource:
         except MalformedError:
             return [Unmapped(self.name, Reason.BAD_MESSAGE, what, arrived_ns)]
         if self._options.user is not None and report.user not in (None, self._options.user):
-            return [Unmapped(self.name, Reason.UNKNOWN_PLACE, f"{what} of another user", arrived_ns, _count(report))]
+            return [Unmapped(self.name, Reason.UNKNOWN_PLACE, f"{what}^other-user", arrived_ns, _count(report))]
         time_ns = self._time_ns(report, arrived_ns)
         if time_ns is None:
             return [Unmapped(self.name, Reason.BAD_TIME, what, arrived_ns, _count(report))]

@@ -63,8 +63,9 @@ class SourceContext:
         clock: of the process.
         last_end_ns: end of what is stored of a stream, 0 when nothing is: signal time never goes back.
         directory: relative paths start here.
-        durable: returns when all that the source has yielded of these streams is on the disk. A source that
-            acknowledges waits for it first; it does not return while the disk refuses.
+        durable: returns when all that the source has yielded of these streams is on the disk, or counted there as
+            impossible to keep. A source that acknowledges waits for it first. It does not return while the disk
+            refuses, and raises StoreError `not-kept` where that has cost something: let that end the source.
         gauge: of this source.
         state_dir: what must survive a restart; a source keeps its position there (see `position`).
         open_session: begin and origin of the session that is open on a stream; None when none is.
