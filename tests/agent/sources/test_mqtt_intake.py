@@ -17,7 +17,7 @@ from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.mqtt import MqttSource
 from bedside.agent.sources.mqtt_intake import Taken
 from bedside.agent.sources.registry import build_source, typed_source
-from bedside.core.errors import BedsideError, ConfigError
+from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Quality, Record, Unmapped
 from bedside.service.platform import SystemClock
@@ -200,3 +200,24 @@ def test_plaintext_to_another_machine_must_be_said() -> None:
     assert source._broker.tls is None
     protected, _ = made(broker="broker.example:8883", tls=True)
     assert protected._broker.tls is not None
+
+
+class Granting:
+    """A connection that grants some topics, and may have kept a session."""
+
+    def __init__(self, refused: dict[str, str], *, kept: bool = True) -> None:
+        self.refused, self.session_kept = refused, kept
+
+    async def subscribe_to(self, filters: object) -> dict[str, str]:
+        return self.refused
+
+
+async def test_topics_that_are_refused_and_a_session_that_was_forgotten_are_said() -> None:
+    source, _ = made()
+    assert await source._subscribe(Granting({}, kept=False)) == "", "the first time there is none"
+    assert await source._subscribe(Granting({})) == ""
+    assert "had no session" in await source._subscribe(Granting({}, kept=False))
+    told = await source._subscribe(Granting({"ecg": "Not authorized"}))
+    assert told == "the broker refuses 1 of 3 topic filters: ecg: Not authorized"
+    with pytest.raises(UnavailableError, match="none of our topics"):
+        await source._subscribe(Granting(dict.fromkeys(("ward/+/vitals", "ecg", "room/+/+"), "Not authorized")))

@@ -29,6 +29,7 @@ _OPTIONS: Final = (
     " plaintext = true where the network itself is protected"
 )
 _CAUSES: Final = {
+    0x82: "one of us breaks the protocol",
     0x84: "it does not speak MQTT 5",
     0x85: "client_id is not valid there",
     0x86: "bad user name or password",

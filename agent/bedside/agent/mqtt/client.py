@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from paho.mqtt.client import Client as Paho
-    from paho.mqtt.client import ConnectFlags, MQTTMessage
+    from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
     from bedside.agent.mqtt.broker import Broker
@@ -45,6 +45,8 @@ MAX_WAITING: Final = 1_024
 MAX_WAITING_BYTES: Final = 8 << 20
 KEEPALIVE_S: Final = 30
 TIMEOUT_S: Final = 10.0
+CONNECT_S: Final = 4.0
+"""It is a thread that connects, for which the end of the process waits."""
 
 _LOGGER: Final = logging.getLogger(__name__)
 _LOGGER.setLevel(logging.CRITICAL)  # of paho: what matters reaches health, and topics do not reach a log
@@ -108,12 +110,14 @@ class BrokerClient(aiomqtt.Client):
             tls_context=tls,
         )
         self._client.manual_ack_set(True)
+        self._client.connect_timeout = CONNECT_S
         self.session_kept = False
         self._clock = clock
         self._dropped = dropped
         self._inbox: deque[Arrived] = deque()
         self._inbox_bytes = 0
         self._overrun = False
+        self._lost: aiomqtt.MqttCodeError | None = None
         self._wake = asyncio.Event()
         self._refusal: ReasonCode | None = None
 
@@ -137,21 +141,15 @@ class BrokerClient(aiomqtt.Client):
         Raises:
             MqttError: the connection is lost, or the broker sends more than it may.
         """
-        if not self._inbox:
+        if not self._inbox and self._failure() is None:
             await self._wake.wait()
         self._wake.clear()
-        if self._inbox:
-            batch = list(self._inbox)
-            self._inbox.clear()
-            self._inbox_bytes = 0
-            self._wake_if_over()
-            return batch
-        if self._overrun:
-            raise aiomqtt.MqttError("it sends more than we allow")
-        if self._disconnected.done():
-            error = self._disconnected.exception()
-            raise error if isinstance(error, aiomqtt.MqttError) else aiomqtt.MqttError(str(error or "it hung up"))
-        return []
+        if not self._inbox and (failure := self._failure()) is not None:
+            raise failure
+        batch = list(self._inbox)
+        self._inbox.clear()
+        self._inbox_bytes = 0
+        return batch
 
     def wake(self) -> None:
         """Let `arrived` return."""
@@ -165,7 +163,7 @@ class BrokerClient(aiomqtt.Client):
     @property
     def is_lost(self) -> bool:
         """Whether the connection has ended."""
-        return self._disconnected.done()
+        return self._failure() is not None
 
     async def deliver(self, topic: str, payload: bytes) -> ReasonCode | None:
         """Publish at QoS 1, one at a time; return when the broker has it, or with its reason where it refuses.
@@ -185,7 +183,7 @@ class BrokerClient(aiomqtt.Client):
         return self._refusal
 
     def watch(self) -> None:
-        """Be woken when the connection ends."""
+        """Be woken when the connection ends by what paho does not tell: an error of its own in reading."""
         self._disconnected.add_done_callback(self._ended)
 
     def _ended(self, disconnected: asyncio.Future[None]) -> None:
@@ -193,9 +191,15 @@ class BrokerClient(aiomqtt.Client):
             disconnected.exception()  # looked at, lest asyncio complains
         self._wake.set()
 
-    def _wake_if_over(self) -> None:
-        if self._overrun or self._disconnected.done():
-            self._wake.set()
+    def _failure(self) -> aiomqtt.MqttError | None:
+        """Why nothing more will arrive; None while something may."""
+        if self._overrun:
+            return aiomqtt.MqttError("it sends more than we allow")
+        if self._lost is not None:
+            return self._lost
+        if self._disconnected.done():
+            return aiomqtt.MqttError(str(self._disconnected.exception() or "it hung up"))
+        return None
 
     def _on_connect(
         self,
@@ -207,6 +211,21 @@ class BrokerClient(aiomqtt.Client):
     ) -> None:
         self.session_kept = flags.session_present
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        """Keep the reason: aiomqtt forgets it when it comes right behind the CONNACK."""
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if self._disconnected.done():
+            self._disconnected.exception()
+        self._lost = aiomqtt.MqttCodeError(reason_code)
+        self._wake.set()
 
     def _on_message(self, client: Paho, userdata: Any, message: MQTTMessage) -> None:
         del client, userdata
