@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bedside.agent.buffer.reader import BufferReader
+from bedside.agent.sources.supervisor import SourceHealth
 from resident_device import (
     Resident,
     buffer_of,
@@ -23,6 +24,7 @@ from traffic.feeder import Feeder, toml
 
 BEGIN_NS = 1_790_000_000_000_000_000
 MINUTE_S = 60.0
+PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ async def run_day(folder: Path, kinds: Sequence[type[Feeder]], minutes: int) -> 
         make_directory(device, "".join(map(toml, feeders)))
         async with resident(device, clock) as agent:
             for feeder in feeders:
-                await feeder.start(agent.health[feeder.name])
+                await _start(feeder, agent.health[feeder.name])
             for number in range(minutes):
                 await _minute(agent, clock, feeders, number)
             told = {name: (health.gauge.dropped, health.errors) for name, health in agent.health.items()}
@@ -73,6 +75,14 @@ async def run_day(folder: Path, kinds: Sequence[type[Feeder]], minutes: int) -> 
             await feeder.stop()
     with buffer_of(device) as reader:
         return [_settle(reader, feeder, *told[feeder.name]) for feeder in feeders]
+
+
+async def _start(feeder: Feeder, health: SourceHealth) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await feeder.start(health)
+    except TimeoutError as error:
+        raise AssertionError(f"{feeder.name} does not begin: {health}") from error
 
 
 async def _minute(agent: Resident, clock: TurnedClock, feeders: Sequence[Feeder], number: int) -> None:
