@@ -70,6 +70,8 @@ class Writer:
         self.folder = folder
         self.begin_ns = time.time_ns() - 3_600 * 10**9
         self.written = 0
+        self.heard = False
+        """The agent has found the first files: what was rotated away before it came, nobody follows."""
         self._stop = threading.Event()
         with closing(sqlite3.connect(folder / "his.db")) as database, database:
             database.execute("PRAGMA journal_mode=WAL")
@@ -84,7 +86,7 @@ class Writer:
     def _run(self) -> None:
         while not self._stop.wait(0.01):
             number = self.written
-            if number % 150 == 0:
+            if number == 0 or (self.heard and number % 150 == 0):
                 for name, header in (("vitals.csv", "time,hr\n"), ("wave.csv", "time,ii\n")):
                     path = self.folder / name
                     if path.exists():
@@ -140,6 +142,10 @@ def test_every_row_is_stored_exactly_once_whenever_the_agent_is_killed(device) -
             (device.path / "run" / "agent.sock").unlink(missing_ok=True)
             device.start()
             device.await_value(lambda: (device.path / "run" / "agent.sock").is_socket(), bool)
+            if not writer.heard:
+                device.await_value(lambda: (device.path / "state" / "positions" / "wave.json").exists(), bool)
+                device.await_value(lambda: (device.path / "state" / "positions" / "vitals.json").exists(), bool)
+                writer.heard = True
             until_s = time.monotonic() + chance.uniform(0.1, 0.9)
             device.await_value(time.monotonic, lambda now_s, until_s=until_s: now_s > until_s)
             device.stop(signal.SIGKILL)
