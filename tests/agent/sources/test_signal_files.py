@@ -80,7 +80,7 @@ def write_edf(path: Path, *, records: int = 6, rates: tuple[int, ...] = (250, 25
 
 def break_off(path: Path, *onsets: tuple[bytes, bytes]) -> None:
     """Make the file discontinuous: data records that begin later."""
-    data = path.read_bytes().replace(b"EDF+C", b"EDF+D")
+    data = path.read_bytes().replace(b"DF+C", b"DF+D", 1)
     for before, after in onsets:
         assert data.count(before) == 1
         data = data.replace(before, after)
@@ -113,6 +113,21 @@ async def test_a_discontinuous_edf_file_has_gaps_where_nothing_was_recorded(tmp_
     assert gaps_of(events, 250.0) == [(25 * 250, 20 * 250)]
     assert len(values_of(events)) == 6 * 250
     assert values_of(events).dtype == np.int16
+
+
+async def test_a_discontinuous_bdf_file_keeps_its_24_bits(tmp_path) -> None:
+    path, values = tmp_path / "night.bdf", np.arange(-3_000_000, 3_000_000, 10_000, dtype=np.int32)
+    with pyedflib.EdfWriter(str(path), 1, file_type=pyedflib.FILETYPE_BDFPLUS) as file:
+        head = {"label": "EEG", "dimension": "uV", "sample_frequency": 100, "transducer": "", "prefilter": ""}
+        limits = {"physical_max": 8000.0, "physical_min": -8000.0, "digital_max": 8_000_000, "digital_min": -8_000_000}
+        file.setSignalHeaders([head | limits])
+        for record in range(6):
+            file.writeDigitalSamples(values[record * 100 : record * 100 + 100])
+    break_off(path, (b"+5\x14\x14\x00", b"+9\x14\x14\x00"))
+    events = await play(tmp_path, "edf", path="night.bdf")
+    assert (values_of(events).dtype, values_of(events)[:, 0].tolist()) == (np.int32, values.tolist())
+    assert next(event.scale for event in events if isinstance(event, Block)) == pytest.approx(0.001)
+    assert gaps_of(events, 100.0) == [(900, 400)]
 
 
 async def test_edf_records_that_overlap_are_refused(tmp_path) -> None:

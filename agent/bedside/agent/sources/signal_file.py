@@ -17,6 +17,7 @@ from bedside.agent.buffer.part import NS_PER_S, offset_ns
 from bedside.agent.sources.kind import option
 from bedside.agent.sources.replay import PlayOptions
 from bedside.core.errors import ConfigError, MalformedError
+from bedside.core.samples import Samples
 from bedside.core.vocabulary.reading import shown
 from bedside.firmware_bridge.recording import MAX_RECORDING_BYTES, Label, Recording
 
@@ -153,15 +154,14 @@ def recording_of(values: Physical, signals: Sequence[Signal], labels: Iterable[L
     return Recording(stored, signals[0].rate_hz, inside, unit=unit, metric=job.metric, scale=scale, gaps=gaps)
 
 
-def _compact(
-    values: Physical, empty: npt.NDArray[np.bool_], step: float
-) -> tuple[npt.NDArray[np.int16] | npt.NDArray[np.float32], float]:
-    """Values in steps as int16 where all of them are whole steps, else float32."""
+def _compact(values: Physical, empty: npt.NDArray[np.bool_], step: float) -> tuple[Samples, float]:
+    """Values in steps as whole numbers where all of them are whole steps, else float32."""
     if step > 0:
         steps = np.where(empty[:, np.newaxis], 0.0, values / step)
         whole = np.rint(steps)
-        if np.isfinite(whole).all() and (np.abs(whole) < 1 << 15).all() and (np.abs(steps - whole) < _EXACT).all():
-            return whole.astype(np.int16), step
+        most = np.abs(whole).max()
+        if most < 1 << 31 and (np.abs(steps - whole) < _EXACT).all():  # NaN is neither
+            return (whole.astype(np.int16) if most < 1 << 15 else whole.astype(np.int32)), step
     return values.astype(np.float32), 1.0
 
 
