@@ -284,3 +284,17 @@ def test_a_lost_number_is_not_given_again(tmp_path) -> None:
     with closing(database):
         assert salvage is not None
         assert database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'predictions'")[0][0] == 77
+
+
+def test_a_table_that_damage_took_out_of_the_schema_is_lost_and_not_of_an_older_version(tmp_path) -> None:
+    path = tmp_path / "b.db"
+    fill(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("DELETE FROM sqlite_master WHERE tbl_name = 'labels'")
+        connection.commit()
+    store = open_store(path)
+    assert store.salvage is not None
+    assert "an unknown number of labels" in store.salvage.sentence()
+    assert store.salvage.blobs == 60
+    store.close()

@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.buffer.schema import ID_PER_SECOND, second_of, stream_number_of
+from bedside.agent.buffer.schema import ID_PER_SECOND, MIGRATIONS, second_of, stream_number_of
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAG, TAGGED, any_text, is_sound, is_tagged, key_columns
 from bedside.core.errors import ConfigError, MalformedError, StoreError
@@ -46,6 +47,7 @@ _KEYS: Final = {
 _PLACED: Final = ("blobs", "records", "summaries")
 """Tables whose key is a time, a stream and a part."""
 
+_CREATED: Final = re.compile(r"CREATE TABLE (\w+)")
 _UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
 _HEADER_BYTES: Final = 100
 _BATCH_ROWS: Final = 256
@@ -134,14 +136,14 @@ def copy_sound_rows(
     saved: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     unknown: set[str] = set()
-    is_cut = _is_cut(damaged_path)
     with closing(sqlite3.connect(damaged_path, isolation_level=None)) as damaged:
         damaged.row_factory = sqlite3.Row
         damaged.text_factory = any_text
+        made = {table for table in TAGGED if _is_cut(damaged_path)} or _tables_made(damaged)
         _mend_schema(damaged, database.connection)
         proof = _Proof(sealer, _is_tagged(damaged))
         for table in TAGGED:
-            reads = _Reads(damaged, table, is_cut)
+            reads = _Reads(damaged, table, was_made=table in made)
             rows_left = reads.rows()
             while rows := list(islice(rows_left, _BATCH_ROWS)):
                 sound = [row for row in rows if proof.holds(table, row)]
@@ -162,6 +164,16 @@ def _is_cut(path: Path) -> bool:
     page_bytes = int.from_bytes(head[16:18], "big")
     page_bytes = 65_536 if page_bytes == 1 else page_bytes
     return len(head) < _HEADER_BYTES or path.stat().st_size < page_bytes * int.from_bytes(head[28:32], "big")
+
+
+def _tables_made(damaged: sqlite3.Connection) -> set[str]:
+    """Tables that a file had, by its own note of migrations; all of them where that is damaged as well."""
+    names: set[str] = set()
+    with suppress(*_UNREADABLE):
+        names = {str(row[0]) for row in damaged.execute("SELECT name FROM migrations")}
+    known = [at for at, migration in enumerate(MIGRATIONS) if migration.name in names]
+    scripts = MIGRATIONS[: max(known) + 1] if known else MIGRATIONS
+    return {table for migration in scripts for table in _CREATED.findall(migration.script)}
 
 
 def _copy_numbering(damaged: sqlite3.Connection, database: Database) -> None:
@@ -273,12 +285,12 @@ class _Reads:
         unknown: whether there was such a run: how many rows it had cannot be known.
     """
 
-    def __init__(self, damaged: sqlite3.Connection, table: str, is_cut: bool) -> None:
+    def __init__(self, damaged: sqlite3.Connection, table: str, *, was_made: bool) -> None:
         self._damaged = damaged
         self._table = table
         self._key = _KEYS.get(table, "id")
         self._step = ID_PER_SECOND if table in _PLACED else 1
-        self._is_cut = is_cut
+        self._was_made = was_made
         self.errors = 0
         self.unknown = False
 
@@ -330,7 +342,7 @@ class _Reads:
         try:
             self._damaged.execute(f"SELECT * FROM {self._table} LIMIT 0")
         except _UNREADABLE as error:
-            if self._is_cut or "no such table" not in str(error):  # a file of an older version has fewer tables
+            if self._was_made or "no such table" not in str(error):  # a file of an older version has fewer tables
                 self._fail()
             return False
         return True
