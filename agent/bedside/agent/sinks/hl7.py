@@ -18,7 +18,7 @@ from bedside.agent.formats.hl7_write import APPLICATION, Report, Result, write_r
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.observation import SEVERITY, Coding
 from bedside.agent.sinks.outgoing import Outgoing, SentAlarm, SentPrediction
-from bedside.core.errors import ConfigError
+from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.link.address import Address, parse_address
 from bedside.service.text import bounded
 
@@ -67,7 +67,10 @@ class Hl7Sink:
         if self._client is None:
             self._client = self._made()
         for one in batch:
-            ack = await self._client.send(write_report(self._report(one)))
+            try:
+                ack = await self._client.send(write_report(self._report(one)))
+            except MalformedError as error:
+                raise NotTakenError("sink-unsendable", f"a row makes no message: {error.sentence}") from error
             if ack.accepted:
                 continue
             sentence = f"{self._address} answers {ack.code}: {bounded(ack.words, 200)}"

@@ -165,8 +165,15 @@ _REMEDIES: Final = {
 
 
 def as_json(found: object) -> bytes:
-    """Compact JSON in UTF-8; no NaN."""
-    return json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Compact JSON in UTF-8.
+
+    Raises:
+        NotTakenError: `sink-unsendable`: a number that JSON has not, which no other try will change.
+    """
+    try:
+        return json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        raise NotTakenError("sink-unsendable", "a row holds a number that JSON does not have") from error
 
 
 def _address_of(options: HttpOptions) -> Address:

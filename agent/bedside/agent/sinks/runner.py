@@ -185,7 +185,8 @@ class Runner:
         await self._sleep(min(wait_s, _LOOK_S))
 
     def _done_ns(self) -> int:
-        return max(cursor.done_ns for cursor in self._queue.cursors.values())
+        """When the schedule was last worked off; not in the future, where a wrong clock has left it."""
+        return min(self._clock.now_ns(), max(cursor.done_ns for cursor in self._queue.cursors.values()))
 
     async def _work_off(self) -> None:
         """Deliver all that waits, however often it must be tried."""
@@ -207,6 +208,7 @@ class Runner:
             except NotTakenError as error:
                 self._not_taken(batch, error)
             self._note_all()
+            await asyncio.sleep(0)  # a sink that never waits must not keep its own end from being heard
         self._note_all()
         self._tell("idle", waiting=0)
 
