@@ -38,6 +38,8 @@ REFUSED_TRIES: Final = 3
 SEND_TIMEOUT_S: Final = 120.0
 """For a sink that never returns; those of this package have shorter ones of their own."""
 CLOSE_TIMEOUT_S: Final = 1.0
+PAUSE_PER_ROW_S: Final = 50e-6
+"""About what a row costs: a backlog takes half of the interpreter at most, and the end of a sink is heard between."""
 _NOTE_S: Final = 0.5
 """Seconds between two words of how far it has come."""
 _LOOK_S: Final = 30.0
@@ -208,7 +210,7 @@ class Runner:
             except NotTakenError as error:
                 self._not_taken(batch, error)
             self._note_all()
-            await asyncio.sleep(0)  # a sink that never waits must not keep its own end from being heard
+            await self._sleep(PAUSE_PER_ROW_S * len(batch.items))
         self._note_all()
         self._tell("idle", waiting=0)
 
