@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 
+import pytest
+
 from bedside.agent.mqtt import acknowledger
 from bedside.agent.mqtt.acknowledger import MANY, Acknowledger
+from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 
 ECG, VITALS = StreamId("ecg"), StreamId("vitals")
@@ -106,3 +109,36 @@ async def test_a_connection_that_is_lost_forgets_its_numbers_and_not_what_was_wr
         await until(lambda: disk.sent)
     assert disk.sent == [3]
     assert disk.asked[-1] == {ECG}
+
+
+async def test_no_more_is_taken_while_too_many_wait_for_the_disk() -> None:
+    disk = Disk()
+    one = Acknowledger(disk.durable)
+    one.begin()
+    async with running(one, disk):
+        for number in range(acknowledger.MOST):
+            await one.room()
+            one.add(number)
+        waiting = asyncio.create_task(one.room())
+        await until(lambda: disk.asked)
+        assert not waiting.done()
+        disk.ready.set()
+        async with asyncio.timeout(10):
+            await waiting
+    assert disk.sent
+
+
+async def test_who_waits_for_room_does_not_wait_for_a_disk_that_has_refused() -> None:
+    async def refusing(streams: Collection[StreamId]) -> None:
+        await asyncio.sleep(0)
+        raise StoreError("not-kept", "the disk has refused it")
+
+    one = Acknowledger(refusing)
+    one.begin()
+    for number in range(acknowledger.MOST):
+        one.add(number)
+    task = asyncio.create_task(one.run(list))
+    async with asyncio.timeout(10):
+        await one.room()
+        with pytest.raises(StoreError):
+            await task

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiomqtt
 import pytest
 from paho.mqtt.client import MQTTMessage
 
 from bedside.agent.mqtt import client as module
 from bedside.agent.mqtt.broker import Broker, broker_of
-from bedside.agent.mqtt.client import MAX_WAITING, BrokerClient, connected
+from bedside.agent.mqtt.client import BrokerClient, connected
 from bedside.core.errors import ConfigError, UnavailableError
 from bedside.service.platform import SystemClock
 
@@ -26,8 +25,8 @@ def broker(port: int = 1, **options: object) -> Broker:
     return broker_of(f"127.0.0.1:{port}", "gateway", Path("/nowhere"), **told | {"tls": False} | options)
 
 
-def unconnected(drops: list[int]) -> BrokerClient:
-    return BrokerClient(broker(), SystemClock(), password=None, tls=None, session_s=60, dropped=lambda: drops.append(1))
+def unconnected() -> BrokerClient:
+    return BrokerClient(broker(), SystemClock(), password=None, tls=None, session_s=60)
 
 
 def arrive(client: BrokerClient, qos: int, topic: bytes = b"a", payload: bytes = b"1") -> None:
@@ -36,54 +35,39 @@ def arrive(client: BrokerClient, qos: int, topic: bytes = b"a", payload: bytes =
     client._on_message(client._client, None, message)
 
 
-async def test_what_there_is_no_room_for_is_counted_at_qos_0() -> None:
-    drops: list[int] = []
-    client = unconnected(drops)
-    for _ in range(MAX_WAITING + 3):
-        arrive(client, 0)
-    assert len(drops) == 3
-    assert len(await client.arrived()) == MAX_WAITING
-    arrive(client, 0)
-    assert [message.payload for message in await client.arrived()] == [b"1"]
-
-
-async def test_bytes_are_bounded_as_messages_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 100)
-    drops: list[int] = []
-    client = unconnected(drops)
-    for _ in range(5):
-        arrive(client, 0, payload=bytes(60))
-    assert len(drops) == 3
-    await client.arrived()
-    arrive(client, 0, payload=bytes(60))
-    assert len(drops) == 3
-
-
-async def test_a_broker_that_sends_more_than_it_may_is_left_and_nothing_of_qos_1_is_dropped() -> None:
-    drops: list[int] = []
-    client = unconnected(drops)
-    for _ in range(MAX_WAITING + 1):
-        arrive(client, 1)
-    assert len(await client.arrived()) == MAX_WAITING
-    with pytest.raises(aiomqtt.MqttError, match="more than we allow"):
-        await client.arrived()
-    assert not drops
+@pytest.mark.parametrize("bound", [{"MAX_WAITING": 2}, {"MAX_WAITING_BYTES": 100}])
+async def test_nothing_is_read_while_too_much_waits_and_nothing_is_dropped(
+    bound: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in bound.items():
+        monkeypatch.setattr(module, name, value)
+    published = b"".join(bytes.fromhex("304200016100") + bytes([number] * 62) for number in range(50))
+    async with answering(GRANTED + published, stays=True) as port, connected(broker(port), SystemClock()) as client:
+        taken: list[int] = []
+        async with asyncio.timeout(20):
+            while len(taken) < 50:
+                await asyncio.sleep(0.01)
+                assert len(client._inbox) <= 2
+                taken += [message.payload[0] for message in await client.arrived()]
+    assert taken == list(range(50))
 
 
 async def test_a_topic_that_is_no_text_is_nobodys() -> None:
-    client = unconnected([])
+    client = unconnected()
     arrive(client, 0, topic=b"\xff\xfe")
     assert [message.topic for message in await client.arrived()] == [""]
 
 
 @asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[int]:
-    """A peer that says this to whoever says something, and hangs up."""
+async def answering(answer: bytes, *, stays: bool = False) -> AsyncIterator[int]:
+    """A peer that says this to whoever says something, and hangs up, unless it stays until it is left."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1_024)
         writer.write(answer)
         await writer.drain()
+        if stays:
+            await reader.read()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

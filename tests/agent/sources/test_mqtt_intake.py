@@ -213,11 +213,24 @@ class Granting:
 
 
 async def test_topics_that_are_refused_and_a_session_that_was_forgotten_are_said() -> None:
-    source, _ = made()
-    assert await source._subscribe(Granting({}, kept=False)) == "", "the first time there is none"
-    assert await source._subscribe(Granting({})) == ""
-    assert "had no session" in await source._subscribe(Granting({}, kept=False))
-    told = await source._subscribe(Granting({"ecg": "Not authorized"}))
+    source, context = made()
+
+    async def detail(client: Granting) -> str:
+        await source._subscribe(client)
+        assert context.gauge.connected
+        return context.gauge.detail
+
+    assert await detail(Granting({}, kept=False)) == "", "the first time there is none"
+    assert await detail(Granting({})) == ""
+    assert "had no session" in await detail(Granting({}, kept=False))
+    told = await detail(Granting({"ecg": "Not authorized"}))
     assert told == "the broker refuses 1 of 3 topic filters: ecg: Not authorized"
     with pytest.raises(UnavailableError, match="none of our topics"):
-        await source._subscribe(Granting(dict.fromkeys(("ward/+/vitals", "ecg", "room/+/+"), "Not authorized")))
+        await detail(Granting(dict.fromkeys(("ward/+/vitals", "ecg", "room/+/+"), "Not authorized")))
+
+
+def test_what_the_disk_refused_is_taken_again() -> None:
+    source, _ = made()
+    (first,) = source._intake.take(arrived("ward/bed-1/vitals", vitals()))
+    source._intake.forget()
+    assert source._intake.take(arrived("ward/bed-1/vitals", vitals(), again=True)) == [first]

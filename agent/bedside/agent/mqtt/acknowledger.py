@@ -19,6 +19,8 @@ PATIENCE_S: Final = 1.0
 """Seconds that a message waits for company: as long as the group commit takes by itself."""
 MANY: Final = 128
 """Messages that wait for nothing more: half of those that may be in flight."""
+MOST: Final = 512
+"""Messages that wait for the disk before no more are taken, whatever a broker sends."""
 _FEW: Final = 16
 """Messages that wait no more once nothing comes: many brokers stop at 20 in flight, whatever we allow."""
 _LULL_S: Final = 0.05
@@ -38,6 +40,8 @@ class Acknowledger:
         self._streams: set[StreamId] = set()
         self._added = asyncio.Event()
         self._many = asyncio.Event()
+        self._unanswered = 0
+        self._answered = asyncio.Event()
 
     def written(self, stream: StreamId) -> None:
         """Something of this stream was handed over."""
@@ -46,14 +50,22 @@ class Acknowledger:
     def add(self, number: int) -> None:
         """All that this message became was handed over."""
         self._numbers.append(number)
+        self._unanswered += 1
         self._added.set()
         if len(self._numbers) >= MANY:
             self._many.set()
+
+    async def room(self) -> None:
+        """Return when less than `MOST` messages wait for the disk."""
+        while self._unanswered >= MOST:
+            self._answered.clear()
+            await self._answered.wait()
 
     def begin(self) -> None:
         """A new connection: numbers of an old one mean nothing on it."""
         self._numbers.clear()
         self._many.clear()
+        self._unanswered = 0
 
     async def run(self, send: Callable[[Iterable[int]], None]) -> None:
         """Acknowledge until cancelled, on the connection that has begun.
@@ -70,8 +82,12 @@ class Acknowledger:
                 await self._durable(streams)
             except BaseException:
                 self._streams |= streams
+                self._unanswered = 0  # who waits for room hears of the failure instead
+                self._answered.set()
                 raise
             send(numbers)
+            self._unanswered -= len(numbers)
+            self._answered.set()
 
     async def _company(self) -> None:
         """Return when it is time to acknowledge something."""

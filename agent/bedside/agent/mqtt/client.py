@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -41,8 +41,10 @@ MAX_PACKET_BYTES: Final = 320 << 10
 """Bytes of a packet: a payload of 256 KiB and its topic. A broker does not deliver larger ones."""
 MAX_IN_FLIGHT: Final = 256
 """Messages that a broker sends before it waits for an acknowledgement."""
-MAX_WAITING: Final = 1_024
-MAX_WAITING_BYTES: Final = 8 << 20
+MAX_WAITING: Final = 256
+MAX_WAITING_BYTES: Final = 4 << 20
+"""Messages, and their bytes, beyond which nothing is read until they are taken: a broker may ignore what it is told,
+as mosquitto 2.0.11 does with Receive Maximum once a long queue is acknowledged."""
 KEEPALIVE_S: Final = 30
 TIMEOUT_S: Final = 10.0
 CONNECT_S: Final = 4.0
@@ -89,7 +91,6 @@ class BrokerClient(aiomqtt.Client):
         password: str | None,
         tls: SSLContext | None,
         session_s: int,
-        dropped: Callable[[], None],
     ) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = session_s
@@ -113,10 +114,9 @@ class BrokerClient(aiomqtt.Client):
         self._client.connect_timeout = CONNECT_S
         self.session_kept = False
         self._clock = clock
-        self._dropped = dropped
         self._inbox: deque[Arrived] = deque()
         self._inbox_bytes = 0
-        self._overrun = False
+        self._paused = False
         self._lost: aiomqtt.MqttCodeError | None = None
         self._wake = asyncio.Event()
         self._refusal: ReasonCode | None = None
@@ -139,7 +139,7 @@ class BrokerClient(aiomqtt.Client):
         """Whatever has arrived since the last call; waits for it, or for `wake`.
 
         Raises:
-            MqttError: the connection is lost, or the broker sends more than it may.
+            MqttError: the connection is lost.
         """
         if not self._inbox and self._failure() is None:
             await self._wake.wait()
@@ -149,6 +149,7 @@ class BrokerClient(aiomqtt.Client):
         batch = list(self._inbox)
         self._inbox.clear()
         self._inbox_bytes = 0
+        self._resume()
         return batch
 
     def wake(self) -> None:
@@ -193,8 +194,6 @@ class BrokerClient(aiomqtt.Client):
 
     def _failure(self) -> aiomqtt.MqttError | None:
         """Why nothing more will arrive; None while something may."""
-        if self._overrun:
-            return aiomqtt.MqttError("it sends more than we allow")
         if self._lost is not None:
             return self._lost
         if self._disconnected.done():
@@ -229,13 +228,6 @@ class BrokerClient(aiomqtt.Client):
 
     def _on_message(self, client: Paho, userdata: Any, message: MQTTMessage) -> None:
         del client, userdata
-        if len(self._inbox) >= MAX_WAITING or self._inbox_bytes >= MAX_WAITING_BYTES:
-            if message.qos:
-                self._overrun = True  # a new connection brings it again
-                self._wake.set()
-            else:
-                self._dropped()
-            return
         try:
             topic = message.topic
         except UnicodeDecodeError:
@@ -253,6 +245,31 @@ class BrokerClient(aiomqtt.Client):
         )
         self._inbox_bytes += len(message.payload)
         self._wake.set()
+        if len(self._inbox) >= MAX_WAITING or self._inbox_bytes >= MAX_WAITING_BYTES:
+            self._pause()
+
+    def _pause(self) -> None:
+        """Leave to TCP what comes; `_resume` reads on."""
+        socket = self._client.socket()
+        if socket is not None and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(socket.fileno())
+
+    def _resume(self) -> None:
+        socket = self._client.socket()
+        if self._paused and socket is not None and self._failure() is None:
+            self._loop.add_reader(socket.fileno(), self._read)
+        self._paused = False
+
+    def _read(self) -> None:
+        """As aiomqtt's own reader: TLS may hold more than the socket tells of."""
+        try:
+            self._client.loop_read()
+            while getattr(self._client.socket(), "pending", int)() > 0:
+                self._client.loop_read()
+        except Exception as error:  # noqa: BLE001 - paho may fail in any way; the connection is then of no use
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
 
     def _on_publish(
         self, client: Paho, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -263,23 +280,20 @@ class BrokerClient(aiomqtt.Client):
 
 
 @asynccontextmanager
-async def connected(
-    broker: Broker, clock: Clock, *, session_s: int = 0, dropped: Callable[[], None] = lambda: None
-) -> AsyncIterator[BrokerClient]:
+async def connected(broker: Broker, clock: Clock, *, session_s: int = 0) -> AsyncIterator[BrokerClient]:
     """A connection.
 
     Args:
         broker: where, and as whom.
         clock: stamps what arrives.
         session_s: seconds for which the broker keeps our session after the connection; 0 = none, and nothing of before.
-        dropped: is called for each message of QoS 0 that there was no room for.
 
     Raises:
         ConfigError: `secret-...`, `mqtt-tls`, `key-...`: a password or a file of TLS cannot be read.
         UnavailableError: `mqtt-refused`, `mqtt-tls`, `mqtt-away`; also for what is lost inside.
     """
     password, tls = await asyncio.to_thread(_opened, broker)
-    client = BrokerClient(broker, clock, password=password, tls=tls, session_s=session_s, dropped=dropped)
+    client = BrokerClient(broker, clock, password=password, tls=tls, session_s=session_s)
     try:
         await client.__aenter__()
         client.watch()

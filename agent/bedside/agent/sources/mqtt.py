@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
@@ -23,7 +23,7 @@ from bedside.agent.mqtt.broker import Broker, broker_of
 from bedside.agent.mqtt.topics import TopicFilter, check_filters, fill_all, numbers_in
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.mqtt_intake import Intake, Route, Taken
-from bedside.core.errors import BedsideError, ConfigError, UnavailableError
+from bedside.core.errors import BedsideError, ConfigError, StoreError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Unmapped
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
@@ -107,48 +107,38 @@ class MqttSource:
         Raises:
             UnavailableError: `mqtt-refused`, `mqtt-tls`, `mqtt-away`.
             ConfigError: a password or a file of TLS cannot be read.
+            StoreError: the disk has refused what a message became; it is not acknowledged.
         """
         from bedside.agent.mqtt.client import connected
 
-        gauge = self._context.gauge
-        opening = connected(
-            self._broker, self._context.clock, session_s=self._options.session_s, dropped=self._count_dropped
-        )
+        opening = connected(self._broker, self._context.clock, session_s=self._options.session_s)
         try:
-            async with opening as client:
-                gauge.detail = await self._subscribe(client)
-                gauge.connected = True
-                async with aclosing(self._messages(client)) as taken:
-                    async for event in taken:
-                        yield event
+            async with opening as client, aclosing(self._messages(client)) as taken:
+                async for event in taken:
+                    yield event
+        except StoreError:
+            self._intake.forget()  # the disk has refused something: what comes again is taken again
+            raise
         finally:
-            gauge.connected = False
-
-    async def _subscribe(self, client: BrokerClient) -> str:
-        """Say what we want; returns what people should know."""
-        wanted = [(text, self._options.qos(topic)) for text, topic in self._options.topics.items()]
-        refused = await client.subscribe_to(wanted)
-        first = next(iter(refused.items()), None)
-        if first is not None and len(refused) == len(wanted):
-            raise UnavailableError(
-                "mqtt-refused",
-                f"the broker {self._broker.address} gives us none of our topics: {first[0][:80]}: {first[1][:80]}",
-                remedy="see what the broker allows this user to read",
-            )
-        lost = self._had_session and not client.session_kept
-        self._had_session = True
-        if first is not None:
-            return f"the broker refuses {len(refused)} of {len(wanted)} topic filters: {first[0][:80]}: {first[1][:80]}"
-        return "the broker had no session of ours any more: what was sent meanwhile is lost" if lost else ""
+            self._context.gauge.connected = False
 
     async def _messages(self, client: BrokerClient) -> AsyncGenerator[Taken, None]:
+        """Take what arrives; a broker that kept our session sends before it answers a subscription."""
         self._acknowledger.begin()
-        acknowledging = asyncio.create_task(self._acknowledger.run(client.acknowledge))
-        acknowledging.add_done_callback(lambda _: client.wake())
+        beside = {
+            asyncio.create_task(self._acknowledger.run(client.acknowledge)),
+            asyncio.create_task(self._subscribe(client)),
+        }
+        for task in beside:
+            task.add_done_callback(lambda _: client.wake())
         handled = handled_bytes = 0
         try:
-            while not acknowledging.done():
-                for message in await client.arrived():
+            while True:
+                arrived = await client.arrived()
+                for ended in [task for task in beside if task.done()]:
+                    ended.result()
+                    beside.discard(ended)
+                for message in arrived:
                     for event in self._intake.take(message):
                         yield event
                         if not isinstance(event, Unmapped):
@@ -159,14 +149,31 @@ class MqttSource:
                     if handled >= _TURN_MESSAGES or handled_bytes >= _TURN_BYTES:
                         handled = handled_bytes = 0
                         await asyncio.sleep(0)
-            acknowledging.result()
+                await self._acknowledger.room()
         finally:
-            acknowledging.cancel()
-            with suppress(asyncio.CancelledError):
-                await acknowledging
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
-    def _count_dropped(self) -> None:
-        self._context.gauge.dropped += 1
+    async def _subscribe(self, client: BrokerClient) -> None:
+        """Say what we want, and tell health what people should know."""
+        wanted = [(text, self._options.qos(topic)) for text, topic in self._options.topics.items()]
+        refused = await client.subscribe_to(wanted)
+        first = "".join(f"{text[:80]}: {reason[:80]}" for text, reason in list(refused.items())[:1])
+        if len(refused) == len(wanted):
+            raise UnavailableError(
+                "mqtt-refused",
+                f"the broker {self._broker.address} gives us none of our topics: {first}",
+                remedy="see what the broker allows this user to read",
+            )
+        detail = ""
+        if refused:
+            detail = f"the broker refuses {len(refused)} of {len(wanted)} topic filters: {first}"
+        elif self._had_session and not client.session_kept:
+            detail = "the broker had no session of ours any more: what was sent meanwhile is lost"
+        self._had_session = True
+        self._context.gauge.detail = detail
+        self._context.gauge.connected = True
 
 
 def _build(options: MqttOptions, context: SourceContext) -> MqttSource:

@@ -112,6 +112,11 @@ class Intake:
                 return self._routed(message, route, found)
         return [self._unmapped(Reason.UNKNOWN_PLACE, "a topic that is not subscribed any more", message)]
 
+    def forget(self) -> None:
+        """Take again what comes again; what is stored is known by its time."""
+        self._seen.clear()
+        self._waves.clear()
+
     def _is_known(self, message: Arrived) -> bool:
         """Whether it was taken before; from now on it was."""
         content = hash((message.topic, message.payload))
