@@ -35,7 +35,7 @@ from mosquitto_broker import (
     tls_options,
     vitals,
 )
-from resident_device import buffer_of, make_directory, quarantine_of, records_of, resident
+from resident_device import buffer_of, make_directory, quarantine_of, records_of, resident, samples_of
 
 pytestmark = needs_mosquitto
 
@@ -68,6 +68,13 @@ stream = "any-{1}"
 places = ["bed-1"]
 payload.kind = "number"
 payload.code = "{2}"
+"""
+ECG = """\
+[sources.options.topics."ward/bed-1/ecg"]
+stream = "ecg"
+payload.kind = "samples"
+payload.rate_hz = 250
+payload.time = "ms"
 """
 REPLAY = """\
 [[sources]]
@@ -177,6 +184,32 @@ async def test_an_agent_that_is_killed_loses_no_message_and_doubles_none(tmp_pat
     with agent_process(directory):
         await await_stored(directory, 1_500)
     assert rates(directory) == Counter(range(1_500))
+
+
+async def test_a_waveform_goes_on_where_it_was_when_its_agent_ends(tmp_path: Path, broker: Mosquitto) -> None:
+    directory = device(tmp_path / "device", broker.port, topics=ECG)
+
+    def stretch(number: int) -> tuple[str, bytes]:
+        values = np.arange(number * 25, number * 25 + 25, dtype="<i2")
+        return "ward/bed-1/ecg", (T0_MS + 100 * number).to_bytes(8, "little") + values.tobytes()
+
+    async with resident(directory) as agent:
+        await agent.until(lambda: agent.health["ward"].gauge.connected)
+        await publish(broker.port, [stretch(number) for number in range(30)])
+        await agent.until(lambda: agent.health["ward"].samples >= 500)
+    await publish(broker.port, [stretch(number) for number in range(30, 60)])
+    async with resident(directory) as agent:
+        await agent.until(lambda: stored_samples(directory) == 60 * 25)
+        assert not agent.health["ward"].gauge.dropped
+    with buffer_of(directory) as reader:
+        ecg = StreamId("ecg")
+        parts = [part for one in reader.sessions(ecg) for part in reader.parts(ecg, one.session)]
+    np.testing.assert_array_equal(np.concatenate([part.values[:, 0] for part in parts]), np.arange(60 * 25))
+
+
+def stored_samples(directory: Path) -> int:
+    with buffer_of(directory) as reader:
+        return samples_of(reader, "ecg")
 
 
 async def test_a_broker_with_tls_and_a_password_is_used_and_a_wrong_password_is_said(tmp_path: Path) -> None:
