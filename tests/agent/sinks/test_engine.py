@@ -186,10 +186,12 @@ async def test_the_change_of_an_alarm_after_an_erasure_is_not_taken_for_one_that
     ward.raise_alarm()
     (second,) = ward.table.write([type(ward.raise_alarm("b"))("c", "bed-5-ecg", other, "low", BEGAN_NS, 1.0)])
     await ward.until(lambda: len(receiver.items()) == 3)
+    await ward.until(lambda: ward.facts().state == "idle")
+    await ward.engine.stop()
     ward.buffer.flush()
+    ward.buffer.forget(second.session)
     await ward.end()
     ward.open()
-    ward.buffer.forget(second.session)
     ward.begin(config)
     ward.raise_alarm("d")
     await ward.until(lambda: len(receiver.items()) == 4)
@@ -246,6 +248,25 @@ async def test_event_mode_sends_what_matches_and_counts_nothing_else_as_waiting(
         ["alarm-1", "prediction-1", "prediction-5"],
     )
     assert ward.facts().waiting == 0
+    cursors = ward.engine._threads["out"]._runner._queue.cursors
+    await ward.until(lambda: cursors["predictions"].number == 6)
+
+
+async def test_a_change_is_one_of_the_same_model_and_the_same_session(ward, receiver) -> None:
+    ward.begin(hook(receiver, send=["predictions"], only_changes=True))
+    other = ward.buffer.sessions.open("bed-5-ecg", BEGAN_NS, "cli")
+    for label, model, session in (
+        ("walk", "har", ""),
+        ("rest", "other", ""),
+        ("walk", "har", ""),
+        ("rest", "other", ""),
+        ("walk", "har", other),
+        ("fall", "har", other),
+    ):
+        ward.predict(label, model=model, session=session)
+    await ward.until(lambda: len(receiver.items()) == 4)
+    await ward.until(lambda: ward.facts().state == "idle")
+    assert keys(receiver.items()) == ["prediction-1", "prediction-2", "prediction-5", "prediction-6"]
 
 
 async def test_event_mode_without_a_condition_is_refused(ward, receiver) -> None:
@@ -340,3 +361,31 @@ async def test_csv_has_every_row_once_through_kills(ward, tmp_path) -> None:
 def _rows(path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+async def test_a_number_that_json_has_not_is_counted_and_blocks_nobody(ward, receiver) -> None:
+    ward.begin(hook(receiver))
+    ward.predict("a")
+    ward.predict("b", float("inf"))
+    ward.predict("c")
+    await ward.until(lambda: ward.facts().sent == 2)
+    assert ward.facts().refused == 1
+    assert "sink-unsendable" in ward.facts().last_error
+
+
+async def test_numbers_of_predictions_go_on_above_what_a_sink_was_told(ward, receiver) -> None:
+    """A salvage may lose the sequence with the rows."""
+    config = hook(receiver)
+    ward.begin(config)
+    for _ in range(3):
+        ward.predict()
+    await ward.until(lambda: len(receiver.items()) >= 3)
+    await ward.end()
+    ward.open()
+    for table in ("predictions", "sqlite_sequence"):
+        ward.buffer.run("lost", lambda tx, table=table: tx.execute(f"DELETE FROM {table}"))
+    await ward.end()
+    ward.open()
+    ward.begin(config)
+    ward.predict("new")
+    await ward.until(lambda: receiver.items()[-1]["label"] == "new")

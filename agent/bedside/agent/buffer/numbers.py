@@ -45,9 +45,12 @@ def stream_number(tx: sqlite3.Connection, stream: StreamId) -> int:
 
 
 def last_prediction_number(database: Database) -> int:
-    """The highest number that was ever stored, also when its row is gone: numbers are not used again."""
-    row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'predictions'")
-    return int(row["seq"]) if row is not None else 0
+    """The highest number that was ever stored, or that a sink was told, also when its row is gone."""
+    row = database.row(
+        "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'predictions'), 0),"
+        " coalesce((SELECT max(number) FROM deliveries WHERE what = 'predictions'), 0))"
+    )
+    return int(row[0]) if row is not None else 0
 
 
 _COLUMNS: Final = {"alarms": "changed", "records": "number"}

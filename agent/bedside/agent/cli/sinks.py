@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bedside.agent.cli.groups import ListingGroup
+from bedside.agent.cli.kinds import show_kinds
+from bedside.agent.cli.looking import ask_status
 from bedside.agent.cli.moment import MOMENT
 from bedside.agent.cli.reach import DIRECTORY, ask, keys_of
 from bedside.agent.cli.sink_words import sink_fields
@@ -24,14 +26,14 @@ from bedside.service.text import bounded
 
 if TYPE_CHECKING:
     from bedside.agent.client import LocalAgent
-    from bedside.proto.v1.local_pb2 import AgentStatus, SinkStatus
 
 
 @click.group("sinks", cls=ListingGroup)
 def sinks() -> None:
     """What leaves this device, and how that goes. Without a command: `list`.
 
-    A sink is a table [[sinks]] in agent.toml. Where there is none, nothing leaves but what rounds and heartbeats send.
+    A sink is a table [[sinks]] in agent.toml; `kinds` tells which kinds there are, and what each takes. Where there is
+    none, nothing leaves but what rounds and heartbeats send.
     """
 
 
@@ -40,19 +42,32 @@ def sinks() -> None:
 @json_option
 def list_sinks(directory: Path, as_json: bool) -> None:
     """List the sinks of the running agent of DIRECTORY."""
-
-    async def look(agent: LocalAgent) -> AgentStatus:
-        return await agent.status()
-
-    found = ask(directory, look).sinks
-    columns = ("NAME", "KIND", "MODE", "STATE", "SENT", "WAITING", "SKIPPED", "REFUSED", "LAST SENT", "LAST ERROR")
+    found = ask_status(directory).sinks
+    columns = ("NAME", "KIND", "MODE", "STATE", "SENT", "WAITING", "SKIPPED", "REFUSED", "LAST SENT")
     right = frozenset({"SENT", "WAITING", "SKIPPED", "REFUSED"})
-    rows = [tuple(str(value) for value in _shown(one).values()) for one in found]
-    emit(
-        [sink_fields(one) for one in found],
-        as_json,
-        table=Table(columns, rows, right=right, empty="no sinks: nothing leaves"),
-    )
+    rows = [
+        (
+            *(sink.name, sink.kind, sink.mode, "failed, tries again" if sink.state == "waiting" else sink.state),
+            *(str(sink.sent), str(sink.waiting), str(sink.skipped), str(sink.refused)),
+            f"{human_duration(sink.last_sent_age_ms // 1_000)} ago" if sink.HasField("last_sent_age_ms") else "never",
+        )
+        for sink in found
+    ]
+    table = Table(columns, rows, right=right, empty="no sinks: nothing leaves")
+    emit([sink_fields(sink) for sink in found], as_json, table=table)
+    for sink in found if not as_json else ():
+        if sink.last_error:
+            click.echo(f"\n{sink.name}: {bounded(sink.last_error)}")
+
+
+@sinks.command("kinds")
+@click.argument("kind", default="")
+@json_option
+def kinds(kind: str, as_json: bool) -> None:
+    """List the kinds of sinks of this installation, or the options that KIND takes in [sinks.options]."""
+    from bedside.agent.sinks.registry import KINDS
+
+    show_kinds(KINDS, kind, as_json)
 
 
 @sinks.command("preview")
@@ -129,10 +144,3 @@ def _nothing(name: str) -> UnavailableError:
     return UnavailableError(
         "nothing-stored", f"nothing is stored that sink {name} would send", remedy="bedside agent run DIRECTORY"
     )
-
-
-def _shown(sink: SinkStatus) -> dict[str, object]:
-    age = f"{human_duration(sink.last_sent_age_ms // 1_000)} ago" if sink.HasField("last_sent_age_ms") else "never"
-    fields = sink_fields(sink) | {"last_sent_age_ms": age}
-    order = ("name", "kind", "mode", "state", "sent", "waiting", "skipped", "refused", "last_sent_age_ms", "last_error")
-    return {name: fields[name] for name in order}

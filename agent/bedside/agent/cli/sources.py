@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from bedside.agent.cli.groups import ListingGroup
+from bedside.agent.cli.kinds import show_kinds
 from bedside.agent.cli.looking import ask_status
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.cli.source_words import clock_words, source_fields, state_words
-from bedside.core.errors import ConfigError
 from bedside.service.output import Table, emit, human_duration, json_option
 from bedside.service.text import bounded
 
@@ -68,32 +68,6 @@ def list_sources(directory: Path, as_json: bool) -> None:
 @json_option
 def kinds(kind: str, as_json: bool) -> None:
     """List the kinds of sources of this installation, or the options that KIND takes in [sources.options]."""
-    from bedside.agent.kinds import options_of
-    from bedside.agent.sources.registry import KINDS, find_kind
+    from bedside.agent.sources.registry import KINDS
 
-    if kind:
-        taken = options_of(find_kind(kind).options)
-        needed = set(find_kind(kind).options.__struct_fields__) - set(_defaulted(find_kind(kind).options))
-        options = [{"option": name, "words": words, "required": name in needed} for name, words in taken.items()]
-        rows = [(name, "yes" if name in needed else "", words) for name, words in taken.items()]
-        emit(options, as_json, table=Table(("OPTION", "REQUIRED", "WHAT"), rows, title=_words(kind)))
-        return
-    found = [{"kind": name, "words": _words(name)} for name in KINDS.names()]
-    emit(found, as_json, table=Table(("KIND", "WHAT"), [(one["kind"], one["words"]) for one in found]))
-
-
-def _words(kind: str) -> str:
-    """What a kind is, in a line; why it cannot be loaded where that is so."""
-    from bedside.agent.sources.registry import find_kind
-
-    try:
-        return (find_kind(kind).options.__doc__ or "").strip().split("\n")[0]
-    except ConfigError as error:
-        return error.sentence
-
-
-def _defaulted(options: type) -> tuple[str, ...]:
-    """Names of the options that may be left out."""
-    import msgspec
-
-    return tuple(field.name for field in msgspec.structs.fields(options) if not field.required)
+    show_kinds(KINDS, kind, as_json)

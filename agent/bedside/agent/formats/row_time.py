@@ -8,12 +8,12 @@ Source: ISO 8601; `datetime.fold` (PEP 495).
 from __future__ import annotations
 
 import re
-import zoneinfo
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final
 
 from bedside.core.errors import ConfigError, MalformedError
+from bedside.service.text import bounded
 
 UNITS_NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """Numbers since 1970, by the name of their format."""
@@ -42,7 +42,7 @@ class RowTime:
         if form not in {"iso", "relative_s", *UNITS_NS} and "%" not in form:
             raise ConfigError(
                 "time-format",
-                f"there is no format of time {form[:40]!r}",
+                f"there is no format of time {bounded(form, 40)!r}",
                 remedy="use iso, s, ms, us, ns, relative_s, or a pattern such as %d.%m.%Y %H:%M:%S",
             )
         self._zone = zone_of(zone)
@@ -114,11 +114,17 @@ def zone_of(name: str) -> tzinfo:
     Raises:
         ConfigError: `time-zone`.
     """
+    if name == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo  # half a megabyte that a device on UTC does not need
+
     try:
-        return UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
-    except (LookupError, OSError, ValueError) as error:
+        return ZoneInfo(name)
+    except (LookupError, OSError, ValueError) as error:  # one that is not installed, and a path that is none
         raise ConfigError(
-            "time-zone", f"there is no time zone {name[:40]!r}", remedy="use an IANA name such as Europe/Berlin"
+            "time-zone",
+            f"there is no time zone {bounded(name, 40)!r} on this machine",
+            remedy="use an IANA name such as Europe/Berlin, and install tzdata",
         ) from error
 
 

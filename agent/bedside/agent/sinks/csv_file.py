@@ -43,7 +43,7 @@ _ID: Final = 1
 
 
 class CsvOptions(SinkOptions, frozen=True, kw_only=True):
-    """Files."""
+    """CSV files of a directory."""
 
     directory: Annotated[str, option("directory of the files, which is made")]
     max_mib: Annotated[float, option("size at which a file is set aside and a new one begun, MiB")] = 64.0

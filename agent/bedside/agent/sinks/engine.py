@@ -69,6 +69,7 @@ class SinkEngine:
         self._buffer = buffer
         context = SinkContext(clock, entropy, directory.absolute(), device)
         options = [typed_sink(sink) for sink in config.sinks]
+        built = [build_sink(sink.kind, its, context) for sink, its in zip(config.sinks, options, strict=True)]
         cursors = take_up_deliveries(buffer.database, [(one.name, what) for one in options for what in one.send])
         buffer.queued.streams = frozenset(stream for one in options if "records" in one.send for stream in one.streams)
         open_reader = partial(OutgoingReader, config.state_dir / BUFFER_NAME, keys)
@@ -76,13 +77,13 @@ class SinkEngine:
             its.name: _SinkThread(
                 sink.kind,
                 its,
-                build_sink(sink.kind, its, context),
+                made,
                 {what: cursors[its.name, what] for what in ORDER if what in its.send},
                 open_reader,
                 context,
                 buffer,
             )
-            for sink, its in zip(config.sinks, options, strict=True)
+            for sink, its, made in zip(config.sinks, options, built, strict=True)
         }
 
     def start(self) -> None:

@@ -80,15 +80,14 @@ class FhirSink:
         return f"Observation?identifier={quote(f'{URN}|{one.id.urn}', safe='')}"
 
     def _bundle(self, batch: Sequence[Outgoing]) -> Json:
-        """A transaction. Of several changes of one alarm it has the last: a resource may be in it once."""
-        newest = {one.id: one for one in batch}
+        """A transaction; a row of the buffer is in a batch once, and so is its resource."""
         entries = [
             {
                 "fullUrl": one.id.urn,
                 "resource": self._resource(one),
                 "request": {"method": "PUT", "url": self._place(one)},
             }
-            for one in newest.values()
+            for one in batch
         ]
         return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
+from bedside.agent.client_tls import HALF, CaFile, CertificateFile, KeyFile, Plaintext, tls_of
 from bedside.agent.formats.hl7_write import APPLICATION, Report, Result, write_report
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.observation import SEVERITY, Coding
 from bedside.agent.sinks.outgoing import Outgoing, SentAlarm, SentPrediction
-from bedside.core.errors import ConfigError
+from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.link.address import Address, parse_address
 from bedside.service.text import bounded
 
@@ -37,10 +38,10 @@ class Hl7Options(SinkOptions, frozen=True, kw_only=True):
 
     address: Annotated[str, option("host:port of the receiver")]
     tls: Annotated[bool, option("MLLP over TLS")] = True
-    ca: Annotated[str, option("file of the certificate authorities to trust; empty: the system's")] = ""
-    client_certificate: Annotated[str, option("file of a client certificate, PEM")] = ""
-    client_key: Annotated[str, option("private file of its key, PEM, mode 0600")] = ""
-    plaintext: Annotated[bool, option("allow tls = false to another machine: everybody on the way can read it")] = False
+    ca: CaFile = ""
+    client_certificate: CertificateFile = ""
+    client_key: KeyFile = ""
+    plaintext: Plaintext = False
     timeout_s: Annotated[float, option("seconds to wait for an acknowledgement")] = 20.0
     facility: Annotated[str, option("MSH-4")] = ""
     receiving_application: Annotated[str, option("MSH-5")] = ""
@@ -67,7 +68,10 @@ class Hl7Sink:
         if self._client is None:
             self._client = self._made()
         for one in batch:
-            ack = await self._client.send(write_report(self._report(one)))
+            try:
+                ack = await self._client.send(write_report(self._report(one)))
+            except MalformedError as error:
+                raise NotTakenError("sink-unsendable", f"a row makes no message: {error.sentence}") from error
             if ack.accepted:
                 continue
             sentence = f"{self._address} answers {ack.code}: {bounded(ack.words, 200)}"
@@ -86,14 +90,10 @@ class Hl7Sink:
         return "\n".join(write_report(self._report(one)).decode().replace("\r", "\n") for one in batch)
 
     def _made(self) -> MllpClient:
-        from bedside.agent.client_tls import ClientTls
         from bedside.agent.sinks.mllp_client import MllpClient
 
-        def path(name: str) -> Path | None:
-            return self._directory / name if name else None
-
         its = self._options
-        tls = ClientTls(path(its.ca), path(its.client_certificate), path(its.client_key)) if its.tls else None
+        tls = tls_of(self._directory, its.ca, its.client_certificate, its.client_key) if its.tls else None
         return MllpClient(self._address, tls, timeout_s=its.timeout_s)
 
     def _report(self, one: Outgoing) -> Report:
@@ -168,11 +168,7 @@ def _build(options: Hl7Options, context: SinkContext) -> Hl7Sink:
             f"results would go to {address} in plaintext",
             "use tls = true, or plaintext = true where the network itself is protected",
         ),
-        (
-            bool(options.client_certificate) == bool(options.client_key),
-            "client_certificate and client_key belong together",
-            "give both or none",
-        ),
+        (bool(options.client_certificate) == bool(options.client_key), HALF, "give both or none"),
         (0 < options.timeout_s <= MAX_TIMEOUT_S, f"timeout_s must be above 0, {MAX_TIMEOUT_S:g} at most", ""),
     )
     for holds, sentence, remedy in rules:

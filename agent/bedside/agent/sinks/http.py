@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
-from bedside.agent.client_tls import ClientTls, client_context
+from bedside.agent.client_tls import HALF, CaFile, CertificateFile, KeyFile, Plaintext, client_context, tls_of
 from bedside.agent.secret import read_secret
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkOptions, option
 from bedside.core.errors import ConfigError
@@ -43,10 +43,10 @@ class HttpOptions(SinkOptions, frozen=True, kw_only=True):
 
     url: Annotated[str, option("of the receiver, https://")]
     token: Annotated[str, option("where the bearer token lies: credential:NAME, or a private file")] = ""
-    ca: Annotated[str, option("file of the certificate authorities to trust; empty: the system's")] = ""
-    client_certificate: Annotated[str, option("file of a client certificate, PEM")] = ""
-    client_key: Annotated[str, option("private file of its key, PEM, mode 0600")] = ""
-    plaintext: Annotated[bool, option("allow http:// to another machine: everybody on the way can read it")] = False
+    ca: CaFile = ""
+    client_certificate: CertificateFile = ""
+    client_key: KeyFile = ""
+    plaintext: Plaintext = False
     timeout_s: Annotated[float, option("seconds to wait for an answer")] = 20.0
 
 
@@ -140,11 +140,13 @@ class HttpClient:
         import urllib3
 
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, self._options.timeout_s), read=self._options.timeout_s)
-        tls = client_context(_tls(self._options, self._directory), "sink-tls") if self._is_tls else None
-        proxy = ""
+        tls, proxy = None, ""
         if self._is_tls:
             from bedside.service.link.pinned_ca import proxy_for
 
+            its = self._options
+            files = tls_of(self._directory, its.ca, its.client_certificate, its.client_key)
+            tls = client_context(files, "sink-tls")
             proxy = proxy_for(self._address)
         if proxy:
             return urllib3.ProxyManager(f"http://{proxy}", ssl_context=tls, timeout=timeout, maxsize=1, num_pools=2)
@@ -165,8 +167,15 @@ _REMEDIES: Final = {
 
 
 def as_json(found: object) -> bytes:
-    """Compact JSON in UTF-8; no NaN."""
-    return json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Compact JSON in UTF-8.
+
+    Raises:
+        NotTakenError: `sink-unsendable`: a number that JSON has not, which no other try will change.
+    """
+    try:
+        return json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        raise NotTakenError("sink-unsendable", "a row holds a number that JSON does not have") from error
 
 
 def _address_of(options: HttpOptions) -> Address:
@@ -193,24 +202,13 @@ def _address_of(options: HttpOptions) -> Address:
             f"{options.url} would send results in plaintext over the network",
             "use https://, or plaintext = true where the network itself is protected",
         ),
-        (
-            bool(options.client_certificate) == bool(options.client_key),
-            "client_certificate and client_key belong together",
-            "give both or none",
-        ),
+        (bool(options.client_certificate) == bool(options.client_key), HALF, "give both or none"),
         (0 < options.timeout_s <= MAX_TIMEOUT_S, f"timeout_s must be above 0, {MAX_TIMEOUT_S:g} at most", ""),
     )
     for holds, sentence, remedy in rules:
         if not holds:
             raise ConfigError("sink-config", f"sink {options.name}: {sentence}", remedy=remedy)
     return address
-
-
-def _tls(options: HttpOptions, directory: Path) -> ClientTls:
-    def path(name: str) -> Path | None:
-        return directory / name if name else None
-
-    return ClientTls(path(options.ca), path(options.client_certificate), path(options.client_key))
 
 
 def _read(answer: BaseHTTPResponse) -> bytes:

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Final
 
+from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext
 from bedside.agent.mqtt.broker import Broker, broker_of
+from bedside.agent.mqtt.topics import MAX_TOPIC_CHARS
 from bedside.agent.sinks.http import as_json
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.outgoing import ADVISORY, Outgoing
@@ -24,8 +26,6 @@ from bedside.service.text import bounded
 
 if TYPE_CHECKING:
     from bedside.agent.mqtt.client import BrokerClient
-
-MAX_TOPIC_CHARS: Final = 1_024
 
 _NAMES: Final = frozenset({"device", "stream", "subject", "kind"})
 _BRACED: Final = re.compile(r"\{([a-z]*)\}")
@@ -41,10 +41,10 @@ class MqttSinkOptions(SinkOptions, frozen=True, kw_only=True):
     client_id: Annotated[str, option("names us there: another one than that of a source")]
     topic: Annotated[str, option("may hold {device}, {stream}, {subject}, {kind}")] = "bedside/{device}/{stream}/{kind}"
     tls: Annotated[bool, option("whether the connection is protected")] = True
-    ca: Annotated[str, option("file of the certificate authorities to trust; empty: the system's")] = ""
-    client_certificate: Annotated[str, option("file of a client certificate, PEM")] = ""
-    client_key: Annotated[str, option("private file of its key, PEM, mode 0600")] = ""
-    plaintext: Annotated[bool, option("allow tls = false to another machine: everybody on the way can read it")] = False
+    ca: CaFile = ""
+    client_certificate: CertificateFile = ""
+    client_key: KeyFile = ""
+    plaintext: Plaintext = False
     user: Annotated[str, option("name of our account")] = ""
     password: Annotated[str, option("where it lies: credential:NAME, or a private file")] = ""
 

@@ -38,6 +38,8 @@ REFUSED_TRIES: Final = 3
 SEND_TIMEOUT_S: Final = 120.0
 """For a sink that never returns; those of this package have shorter ones of their own."""
 CLOSE_TIMEOUT_S: Final = 1.0
+PAUSE_PER_ROW_S: Final = 50e-6
+"""About what a row costs: a backlog takes half of the interpreter at most, and the end of a sink is heard between."""
 _NOTE_S: Final = 0.5
 """Seconds between two words of how far it has come."""
 _LOOK_S: Final = 30.0
@@ -185,7 +187,8 @@ class Runner:
         await self._sleep(min(wait_s, _LOOK_S))
 
     def _done_ns(self) -> int:
-        return max(cursor.done_ns for cursor in self._queue.cursors.values())
+        """When the schedule was last worked off; not in the future, where a wrong clock has left it."""
+        return min(self._clock.now_ns(), max(cursor.done_ns for cursor in self._queue.cursors.values()))
 
     async def _work_off(self) -> None:
         """Deliver all that waits, however often it must be tried."""
@@ -207,6 +210,7 @@ class Runner:
             except NotTakenError as error:
                 self._not_taken(batch, error)
             self._note_all()
+            await self._sleep(PAUSE_PER_ROW_S * len(batch.items))
         self._note_all()
         self._tell("idle", waiting=0)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
+from bedside.agent.formats.row_time import zone_of
 from bedside.core.errors import ConfigError
 from bedside.service.text import bounded
 
@@ -26,7 +27,10 @@ class Schedule:
         """
         self._every_ns = round(every_s * _NS_PER_S)
         self._at = sorted(_time_of(name, text) for text in at[:MAX_TIMES])
-        self._zone = _zone_of(name, time_zone)
+        try:
+            self._zone = zone_of(time_zone)
+        except ConfigError as error:
+            raise ConfigError("sink-config", f"sink {name}: {error.sentence}", remedy=error.remedy) from error
 
     def next_ns(self, after_ns: int) -> int:
         """The first time that is due behind `after_ns`, when the last one was worked off."""
@@ -48,18 +52,3 @@ def _time_of(name: str, text: str) -> time:
             "sink-config", f"sink {name}: {bounded(text, 20)!r} is no time of day", remedy='write for instance "06:00"'
         )
     return time(int(found[1]), int(found[2]))
-
-
-def _zone_of(name: str, text: str) -> tzinfo:
-    if text == "UTC":
-        return UTC
-    from zoneinfo import ZoneInfo  # half a megabyte that a device without times of day does not need
-
-    try:
-        return ZoneInfo(text)
-    except (ValueError, OSError, KeyError) as error:  # of one that is not installed, and of a path that is none
-        raise ConfigError(
-            "sink-config",
-            f"sink {name}: there is no time zone {bounded(text, 40)!r} on this machine",
-            remedy="use a name such as Europe/Berlin, and install tzdata",
-        ) from error

@@ -6,11 +6,12 @@ Source: HL7 MLLP Release 1; IHE PCD-01 and WCM; DESIGN section 4.
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
-from bedside.agent.client_tls import MAX_KEY_BYTES
+from bedside.agent.client_tls import KeyFile, show_certificate
 from bedside.agent.formats.mllp import MAX_MESSAGE_BYTES
 from bedside.agent.formats.row_time import zone_of
 from bedside.agent.sources.beds import Bed, Beds
@@ -20,12 +21,10 @@ from bedside.agent.sources.mllp_listener import Door, Network
 from bedside.agent.sources.mllp_source import MllpSource
 from bedside.core.errors import ConfigError
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
-from bedside.service.files import read_private
 from bedside.service.link.address import Address, parse_address
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from ssl import SSLContext
 
 MAX_CONNECTIONS: Final = 1_000
 
@@ -43,7 +42,7 @@ class MllpOptions(SourceOptions, frozen=True, kw_only=True):
     )
     allow: Annotated[tuple[str, ...], option("networks that may connect, such as 10.0.0.0/24; else all")] = ()
     certificate: Annotated[str, option("PEM file that we show, for TLS")] = ""
-    key: Annotated[str, option("PEM file of its private key, of mode 0600")] = ""
+    key: KeyFile = ""
     client_ca: Annotated[str, option("PEM file of who may issue senders' certificates; they are then needed")] = ""
     connections: Annotated[int, option("at one time")] = 64
     idle_s: Annotated[float, option("seconds after which a silent connection ends")] = 3_600.0
@@ -125,16 +124,13 @@ def _network(name: str, text: str) -> Network:
         raise _wrong(name, f"{text[:60]!r} is no network", "write one such as 10.0.0.0/24") from error
 
 
-def _tls(options: MllpOptions, directory: Path) -> SSLContext | None:
+def _tls(options: MllpOptions, directory: Path) -> ssl.SSLContext | None:
     if not options.certificate:
         return None
-    import ssl  # 3 MB that most devices do not need
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        read_private(directory / options.key, MAX_KEY_BYTES)
-        context.load_cert_chain(directory / options.certificate, directory / options.key, password="")
+        show_certificate(context, directory / options.certificate, directory / options.key)
         if options.client_ca:
             context.load_verify_locations(directory / options.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED

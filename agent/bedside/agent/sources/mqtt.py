@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
+from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext
 from bedside.agent.formats.payload_clinical import ApduPayload, FhirPayload, Hl7Payload
 from bedside.agent.formats.payload_plain import JsonPayload, NumberPayload, SamplesPayload
 from bedside.agent.mqtt.acknowledger import Acknowledger
@@ -61,10 +62,10 @@ class MqttOptions(SourceOptions, frozen=True, kw_only=True):
     client_id: Annotated[str, option("names our session there: one per device")]
     topics: Annotated[dict[str, Topic], option("by topic filter: stream, places, qos, payload")]
     tls: Annotated[bool, option("whether the connection is protected")] = True
-    ca: Annotated[str, option("PEM file of the broker's authority, else those of this system")] = ""
-    client_certificate: Annotated[str, option("PEM file of our certificate")] = ""
-    client_key: Annotated[str, option("PEM file of its key, of mode 0600")] = ""
-    plaintext: Annotated[bool, option("allow tls = false to another machine: all on the way read and forge")] = False
+    ca: CaFile = ""
+    client_certificate: CertificateFile = ""
+    client_key: KeyFile = ""
+    plaintext: Plaintext = False
     user: Annotated[str, option("name of our account")] = ""
     password: Annotated[str, option("credential:NAME, or a file of mode 0600")] = ""
     session_s: Annotated[int, option("seconds for which the broker keeps messages while we are away")] = 7 * 86_400
