@@ -146,7 +146,9 @@ class Agent:
             directory, config, identity, self._models, clock, entropy,
             on_model=self._serving.take, report=self._report, observe=self._facts, detail=self._detail,
         )  # fmt: skip
-        self._sinks = SinkEngine(config, directory, self._buffer, keys, clock, entropy, identity.subject)
+        self._sinks = SinkEngine(
+            config, directory, self._buffer, keys, clock, entropy, identity.subject if config.sinks else ""
+        )
         parts = Parts(
             identity,
             self._buffer,

@@ -109,7 +109,7 @@ def test_what_waits_while_the_disk_refuses_is_bounded_too(monkeypatch) -> None:
 def test_whatever_a_source_says_fits_into_a_row_and_holds_no_words(reason, what, time_ns, count) -> None:
     row = quarantined(Unmapped("ward", reason, what, time_ns, count))
     assert row.reason in set(Reason)
-    assert len(row.what) <= 120
+    assert len(row.what) <= 124
     assert row.what == what or row.what.startswith("(")
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("SELECT ?, ?, ?", (row.count, row.first_ns, row.what))

@@ -23,7 +23,7 @@ from bedside.core.vocabulary.reading import MAX_WHAT_CHARS, Reading, as_code, as
         (Reading("Anna Müller", 1.0, "sent by Dr. Weiß", "born 1970"), None),
         (Reading("hr\n", 1.0), "(text of 3 characters)"),
         (Reading("x" * 57, 1.0), "(text of 57 characters)"),
-        (Reading("x" * 56, 1.0, "y" * 24, "z" * 32), f"{'x' * 56}^{'y' * 24} [{'z' * 32}]"),
+        (Reading("x" * 56, 1.0, "y" * 32, "z" * 32), f"{'x' * 56}^{'y' * 32} [{'z' * 32}]"),
     ],
 )
 def test_a_kind_is_named_by_codes_and_what_is_none_by_its_length(reading, what) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-MAX_WHAT_CHARS: Final = 120
+MAX_WHAT_CHARS: Final = 124
 """Characters that name a kind of reading in the quarantine: a code, its system and a unit."""
 MAX_CODE_CHARS: Final = 56
-MAX_SYSTEM_CHARS: Final = 24
+MAX_SYSTEM_CHARS: Final = 32
 MAX_UNIT_CHARS: Final = 32
 
 _CODE_MARKS: Final = r"A-Za-z0-9_./:%#*+\-"
