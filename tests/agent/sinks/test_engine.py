@@ -321,6 +321,17 @@ async def test_on_demand_says_what_failed(ward, receiver) -> None:
         await engine.send_now("other", None)
 
 
+async def test_on_demand_leaves_out_what_is_refused_and_delivers_the_rest(ward, receiver) -> None:
+    receiver.refuse = lambda body: b"poison" in body
+    engine = ward.begin(hook(receiver, mode="demand"))
+    for label in ("a", "poison", "b"):
+        ward.predict(label)
+    await ward.until(lambda: engine._threads["out"]._runner is not None)
+    again = await engine.send_now("out", BEGAN_NS)
+    assert (again.sent, again.failed, "422" in again.error) == (2, 1, True)
+    assert ward.facts().refused == 0
+
+
 async def test_a_sink_that_is_taken_out_and_put_back_begins_anew(ward, receiver) -> None:
     config = hook(receiver, mode="demand")
     await ward.begin(config).stop()

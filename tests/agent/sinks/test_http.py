@@ -7,11 +7,13 @@ import hmac
 import socket
 import ssl
 import threading
+from contextlib import suppress
 
 import pytest
 
 from bedside.agent.config import SinkConfig
 from bedside.agent.kinds import options_of
+from bedside.agent.sinks.http import HttpClient
 from bedside.agent.sinks.registry import BUILT_IN, KINDS, find_kind, typed_sink
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.platform import SystemClock
@@ -28,7 +30,12 @@ def files(tmp_path_factory: pytest.TempPathFactory):
     for name in ("server", "client"):
         request = create_csr(create_tls_key(folder / f"{name}.key"), name)
         certificate = issue_certificate(
-            authority, request, f"spiffe://x/{name}", now_ns=now_ns, days=9, dns_names=["localhost"]
+            authority,
+            request,
+            f"spiffe://x/{name}",
+            now_ns=now_ns,
+            days=9,
+            dns_names=["localhost", "fhir.ward.example"],
         )
         (folder / f"{name}.pem").write_bytes(certificate)
     (folder / "ca.pem").write_bytes(authority.certificate_pem)
@@ -119,27 +126,64 @@ async def test_a_redirect_is_not_followed(ward, receiver) -> None:
         other.stop()
 
 
-async def test_the_proxy_of_the_environment_is_asked_and_no_proxy_is_honoured(ward, monkeypatch) -> None:
-    asked: list[bytes] = []
-    listener = socket.create_server(("127.0.0.1", 0))
+class Proxy:
+    """An HTTP CONNECT proxy that leads every tunnel to one port of this machine."""
 
-    def refuse() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            asked.append(connection.recv(4096))
-            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    def __init__(self, port: int) -> None:
+        self.asked: list[bytes] = []
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
 
-    thread = threading.Thread(target=refuse)
-    thread.start()
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._tunnel, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _tunnel(self, client: socket.socket) -> None:
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            self.asked.append(client.recv(4096))
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+            back.start()
+            self._copy(client, server)
+            back.join()
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+async def test_the_proxy_of_the_environment_is_asked_and_the_server_behind_it_checked(
+    ward, secure, files, monkeypatch
+) -> None:
+    proxy = Proxy(secure.port)
+    monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
     monkeypatch.delenv("no_proxy", raising=False)
-    ward.begin(sink("webhook", url="https://fhir.hospital.example/in"))
+    ward.begin(sink("webhook", url="https://fhir.ward.example/in", ca=str(files / "ca.pem")))
     ward.predict()
-    await ward.until(lambda: asked)
-    assert asked[0].startswith(b"CONNECT fhir.hospital.example:443 HTTP/1.")
-    await ward.until(lambda: ward.facts().errors)
-    thread.join()
-    listener.close()
+    await ward.until(secure.items)
+    assert proxy.asked[0].startswith(b"CONNECT fhir.ward.example:443 HTTP/1.")
+    await ward.engine.stop()
+    proxy.close()
+
+
+@pytest.mark.parametrize(("excluded", "asks"), [("", True), ("ward.example", False), ("other.example", True)])
+def test_no_proxy_is_honoured(tmp_path, monkeypatch, excluded, asks) -> None:
+    import urllib3
+
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", excluded)
+    options = typed_sink(SinkConfig(kind="webhook", name="out", options={"url": "https://fhir.ward.example/in"}))
+    pool = HttpClient(options, tmp_path)._open()
+    assert isinstance(pool, urllib3.ProxyManager) is asks
 
 
 URL = {"url": "https://a.example/"}

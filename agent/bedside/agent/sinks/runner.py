@@ -128,10 +128,10 @@ class Runner:
 
     async def send_now(self, since_ns: int | None = None) -> Sent:
         """Deliver what waits, or again what is stored from a time on; nothing is tried twice."""
-        before = self._count()
         failure: Exception | None = None
         left = 0
         async with self._turn:
+            before = self._count()
             try:
                 if since_ns is None:
                     await self._drain()
@@ -139,13 +139,14 @@ class Runner:
                     for batch in self._queue.since(since_ns, self._sink.batch_rows):
                         failed, refusal = await self._send_again(batch)
                         left, failure = left + failed, failure or refusal
+                        await self._sleep(PAUSE_PER_ROW_S * len(batch.items))
             except Exception as error:  # noqa: BLE001 - whoever asked is told
                 failure = error
                 self._failed(error)
                 left += self._queue.waiting() if since_ns is None else 1
             self._tell("idle" if failure is None else "waiting", waiting=self._queue.waiting())
             self._note_all(now=True)
-        return Sent(self._count() - before, left, "" if failure is None else describe(failure))
+            return Sent(self._count() - before, left, "" if failure is None else describe(failure))
 
     async def _send_again(self, batch: Batch) -> tuple[int, Exception | None]:
         """Send a batch, or its rows one by one; how many are not taken, and why the first is not."""
