@@ -135,7 +135,10 @@ class IvyFeeder(Feeder):
 
 
 class IioFeeder(Feeder):
-    """An accelerometer of two axes at 10 Hz, for five seconds of every minute; its tree is made up, its node a FIFO."""
+    """An accelerometer of two axes at 10 Hz, read for five seconds of every minute: the rest has overflowed.
+
+    Its tree is made up, and its node is a FIFO.
+    """
 
     kind = "iio"
 
@@ -165,6 +168,7 @@ class IioFeeder(Feeder):
         scans = [struct.pack("<hh4xq", at + number % 100, -at, start_ns + at * 100_000_000) for at in range(IIO_SCANS)]
         os.write(self._writer, b"".join(scans))
         self.sent.good += IIO_SCANS
+        self.sent.lost += 600 - IIO_SCANS if number else 0
 
     async def stop(self) -> None:
         if self._writer >= 0:
