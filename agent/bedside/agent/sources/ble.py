@@ -23,7 +23,7 @@ from bedside.core.ids import StreamId
 from bedside.core.samples import Record, Unmapped
 from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
-from bedside.core.vocabulary.reading import Reading, Reason
+from bedside.core.vocabulary.reading import Reason
 from bedside.service.text import bounded
 
 Profile = Literal["heart_rate", "pulse_oximeter", "thermometer", "blood_pressure"]
@@ -101,17 +101,11 @@ class BleSource:
         time_ns = self._time_ns(report, arrived_ns)
         if time_ns is None:
             return [Unmapped(self.name, Reason.BAD_TIME, what, arrived_ns, _count(report))]
-        events = self._record(self._stream, time_ns, report.readings, report, arrived_ns)
+        events = self._normaliser.events(self._stream, time_ns, report.readings, arrived_ns, report.quality)
         beats_ns = self._beats.of([float(beat.value or 0) for beat in report.intervals], time_ns)
         for beat_ns, beat in zip(beats_ns, report.intervals, strict=True):
-            events += self._record(self._beat_stream, beat_ns, (beat,), report, arrived_ns)
+            events += self._normaliser.events(self._beat_stream, beat_ns, (beat,), arrived_ns, report.quality)
         return events
-
-    def _record(
-        self, stream: StreamId, time_ns: int, readings: tuple[Reading, ...], report: Report, arrived_ns: int
-    ) -> list[Record | Unmapped]:
-        record, left_out = self._normaliser.record(stream, time_ns, readings, arrived_ns, report.quality)
-        return [*([record] if record else []), *left_out]
 
     def _time_ns(self, report: Report, arrived_ns: int) -> int | None:
         """When it was measured; None when nobody can know."""
@@ -131,7 +125,7 @@ class BleSource:
             return None
         # what waited in the device looks delayed: the newest measurement tells the clocks apart
         self._sender.observe(time_ns, arrived_ns)
-        self._gauge.clock_offset_s = -self._sender.offset_ns / 1e9
+        self._gauge.clock_offset_s = self._sender.ahead_s
         return time_ns
 
     def _drop(self, notified: Notification) -> None:

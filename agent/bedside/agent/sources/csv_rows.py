@@ -189,8 +189,8 @@ class CsvRows:
         readings = [
             self._reading(name, rule, row.cells[at]) for (name, rule), at in zip(self._rules, self._at, strict=True)
         ]
-        record, left_out = self._normaliser.record(self._stream, time_ns, readings, arrived_ns, self._quality)
-        return [*([record] if record is not None else []), *left_out], Placed.TAKEN
+        events = self._normaliser.events(self._stream, time_ns, readings, arrived_ns, self._quality)
+        return list[Event](events), Placed.TAKEN
 
     def flush(self) -> list[Block]:
         """What waits for more rows."""

@@ -17,8 +17,7 @@ from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions,
 from bedside.agent.sources.nominal_time import NominalTime
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Quality, Record, Unmapped
+from bedside.core.samples import Block, Quality, Record, Unmapped, samples_per_block
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
 from bedside.core.vocabulary.reading import Reading, Reason
 from bedside.firmware_bridge.port import SerialPort
@@ -120,8 +119,7 @@ class IvySource:
             readings += found
             if not found:
                 events.append(Unmapped(self.name, Reason.UNKNOWN_CODE, line_name(line), arrived_ns))
-        record, left_out = self._normaliser.record(self._stream, start_ns + _SECOND_NS, readings, arrived_ns)
-        return [*events, *([record] if record else []), *left_out]
+        return [*events, *self._normaliser.events(self._stream, start_ns + _SECOND_NS, readings, arrived_ns)]
 
 
 def blocks_of(stream: StreamId, wave: Wave, packet: Packet, start_ns: int, metric: str, *, gap: bool) -> list[Block]:
@@ -132,7 +130,7 @@ def blocks_of(stream: StreamId, wave: Wave, packet: Packet, start_ns: int, metri
         return []
     pressure = wave in _PRESSURES
     values = (sent.astype(np.int16) - (0 if pressure else _MIDDLE))[:, np.newaxis]
-    step = int(len(sent) * MAX_WAVEFORM_BLOCK_S)
+    step = samples_per_block(len(sent))
     blocks = []
     for at in range(0, len(sent), step):
         piece = sent[at : at + step]

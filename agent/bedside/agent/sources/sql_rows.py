@@ -114,8 +114,7 @@ class RowReader:
             if isinstance(readings, Unmapped):
                 yield [readings]
                 continue
-            record, left_out = self._normaliser.record(StreamId(stream), time_ns, readings, arrived_ns)
-            yield [*([record] if record is not None else []), *left_out]
+            yield list[Event](self._normaliser.events(StreamId(stream), time_ns, readings, arrived_ns))
 
     def _place(self, row: TableRow) -> tuple[str, int] | Reason:
         """Stream and time of a row, or why it has none."""
