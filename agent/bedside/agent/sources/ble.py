@@ -15,6 +15,7 @@ import msgspec
 
 from bedside.agent.formats.gatt import Report, decode_report
 from bedside.agent.formats.row_time import RowTime
+from bedside.agent.kinds import require
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble_link import BleLink, Notification, Peer
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
@@ -141,13 +142,10 @@ def _count(report: Report) -> int:
 
 
 def _build(options: BleOptions, context: SourceContext) -> BleSource:
-    from importlib.util import find_spec
-
     def refuse(sentence: str, remedy: str) -> ConfigError:
         return ConfigError("source-config", f"source {options.name}: {sentence}", remedy=remedy)
 
-    if find_spec("bleak") is None:
-        raise refuse("Bluetooth needs the package bleak", "pip install bleak")
+    require("bleak", "bleak")
     if bool(options.address) == bool(options.device):
         raise refuse("a device has an address or a name", "give one of `address` and `device`")
     if not options.profiles:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, cast
@@ -17,6 +16,7 @@ from typing import Annotated, Final, Literal, cast
 import msgspec
 
 from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.kinds import require
 from bedside.agent.secret import read_secret
 from bedside.agent.sources.catch_up import CatchUp
 from bedside.agent.sources.kind import SourceContext, SourceKind, option
@@ -234,8 +234,7 @@ def _digest(values: tuple[object, ...]) -> str:
 
 
 def _build(options: SqlOptions, context: SourceContext) -> SqlSource:
-    if importlib.util.find_spec("sqlalchemy") is None:
-        raise ConfigError("extra-missing", "a source of kind sql needs sqlalchemy", remedy="pip install 'bedside[sql]'")
+    require("sqlalchemy", "bedside[sql]")
     options.check_rows()
     timed, counted = options.watermark_type in {"time", "number"}, options.watermark_type == "integer"
     rules = (
