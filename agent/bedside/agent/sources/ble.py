@@ -19,11 +19,12 @@ from bedside.agent.kinds import require
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble_link import BleLink, Notification, Peer
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
+from bedside.agent.sources.options import Fields, TimeZone, WhoseClock
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Record, Unmapped
 from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
-from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
+from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.core.vocabulary.reading import Reason
 from bedside.service.text import bounded
 
@@ -50,11 +51,9 @@ class BleOptions(SourceOptions, frozen=True, kw_only=True):
     adapter: Annotated[str, option("hci0 or another, else the first")] = ""
     beat_stream: Annotated[str, option("id of the stream of beat intervals, else <stream>-rr")] = ""
     user: Annotated[int | None, option("of a cuff for several users, else all")] = None
-    fields: Annotated[dict[str, FieldRule], option("by name: code, unit, low, high and others")] = msgspec.field(
-        default_factory=dict
-    )
-    time_zone: Annotated[str, option("IANA name, of the device's clock")] = "UTC"
-    clock: Annotated[Literal["sender", "arrival"], option("whose time counts")] = "sender"
+    fields: Fields = msgspec.field(default_factory=dict)
+    time_zone: TimeZone = "UTC"
+    clock: WhoseClock = "sender"
 
     def streams(self) -> tuple[str, ...]:
         """The stream, and for a belt the one of its beat intervals."""

@@ -26,6 +26,7 @@ from bedside.agent.formats.hl7_waves import Wave, waves
 from bedside.agent.sources.bed_sessions import BedSessions
 from bedside.agent.sources.beds import Bed, Beds
 from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.options import WhoseClock
 from bedside.core.errors import MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Event, Quality, Unmapped, samples_per_block
@@ -55,7 +56,7 @@ class Rules:
 
     codes: frozenset[str] = frozenset()
     zone: tzinfo = UTC
-    clock: Literal["sender", "arrival"] = "sender"
+    clock: WhoseClock = "sender"
     tests: Tests = "leave-out"
 
 

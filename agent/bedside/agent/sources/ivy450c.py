@@ -15,6 +15,7 @@ import numpy as np
 from bedside.agent.formats.ivy450c import HIGHEST, NO_WAVE, WAVES, IvyDecoder, Packet, line_name, read_line
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.nominal_time import NominalTime
+from bedside.agent.sources.options import Fields
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Quality, Record, Unmapped, samples_per_block
@@ -54,9 +55,7 @@ class IvyOptions(SourceOptions, frozen=True, kw_only=True):
         *("ecg", "resp", "pleth"),
         *("p1", "p2"),
     )
-    fields: Annotated[dict[str, FieldRule], option("by name: code, unit, low, high and others")] = msgspec.field(
-        default_factory=dict
-    )
+    fields: Fields = msgspec.field(default_factory=dict)
 
     def streams(self) -> tuple[str, ...]:
         """The numbers, and a stream a wave."""

@@ -17,7 +17,7 @@ import msgspec
 
 from bedside.agent.config import MAX_WAIT_S
 from bedside.agent.kinds import require
-from bedside.agent.secret import read_secret
+from bedside.agent.secret import SecretPlace, read_secret
 from bedside.agent.sources.catch_up import CatchUp
 from bedside.agent.sources.kind import SourceContext, SourceKind, option
 from bedside.agent.sources.position import KEEP_INTERVAL_S, Position
@@ -47,7 +47,7 @@ class SqlOptions(RowOptions, frozen=True, kw_only=True):
     query: Annotated[str, option("one SELECT with :since, ascending by the watermark")]
     watermark: Annotated[str, option("column that only grows: rows behind its last value are asked for")]
     watermark_type: Annotated[Literal["time", "integer", "number", "text"], option("of that column")] = "time"
-    password: Annotated[str, option("where it lies: credential:NAME or a file of mode 0600")] = ""
+    password: SecretPlace = ""
     begin: Annotated[str, option("the first :since; empty: everything")] = ""
     every_s: Annotated[float, option("seconds between two polls")] = 10.0
     overlap_s: Annotated[float, option("time or number: seconds that every poll reads again, for late rows")] = 0.0
