@@ -6,6 +6,7 @@ A built-in kind is a module with a `KIND`, imported when a configuration names i
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -139,6 +140,20 @@ def options_of(kind: type[msgspec.Struct]) -> dict[str, str]:
     """What a kind takes in its `options`: each option in a few words."""
     hints = get_type_hints(kind, include_extras=True)
     return {name: get_args(hint)[1].description for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def require(module: str, package: str) -> None:
+    """Refuse a kind whose library is not installed; nothing is imported.
+
+    Args:
+        module: of the library.
+        package: what brings it, as pip knows it.
+
+    Raises:
+        ConfigError: `extra-missing`.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError("extra-missing", f"this kind needs {module}", remedy=f"pip install '{package}'")
 
 
 def _guess(name: str, known: list[str]) -> str:

@@ -12,14 +12,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+from bedside.agent.kinds import option
 from bedside.core.errors import ConfigError
 from bedside.service.files import read_private, read_regular
 from bedside.service.text import bounded
 
 MAX_SECRET_BYTES: Final = 4096
 """Bytes of a password or a bearer token: beyond it, a path names the wrong file."""
+
+SecretPlace = Annotated[str, option("where it lies: credential:NAME, or a file of mode 0600")]
+"""The option `password` of every kind that has one."""
 
 CREDENTIAL_PREFIX: Final = "credential:"
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_CHANNELS, MAX_RATE_HZ, MAX_SIGNAL_TEXT_CHARS
+from bedside.core.limits import MAX_CHANNELS, MAX_RATE_HZ, MAX_SIGNAL_TEXT_CHARS, MAX_WAVEFORM_BLOCK_S
 
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
@@ -120,6 +120,11 @@ class Unmapped:
 
 Event = Block | Record | Mark | Unmapped
 """What a source yields."""
+
+
+def samples_per_block(rate_hz: float) -> int:
+    """How many samples per channel a block of a waveform holds at most: one, where even that is above 40 ms."""
+    return max(1, int(rate_hz * MAX_WAVEFORM_BLOCK_S))
 
 
 def form_fault(values: Samples, rate_hz: float, unit: str, metric: str, scale: float) -> str:

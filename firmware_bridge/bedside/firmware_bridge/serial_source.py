@@ -14,8 +14,7 @@ import numpy as np
 from bedside.core.clock import Clock
 from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Quality
+from bedside.core.samples import Block, Quality, samples_per_block
 from bedside.firmware_bridge.board_clock import BoardClock
 from bedside.firmware_bridge.frames import Event, FrameCounts, FrameParser, Gap, write_frame
 from bedside.firmware_bridge.messages import Hello, HelloRequest, Samples, StreamInfo
@@ -127,7 +126,7 @@ class SerialSource:
     def _blocks(self, samples: Samples, info: StreamInfo, start_ns: int, *, gap: bool) -> list[Block]:
         values = samples.values[:, self._channels] if self._channels else samples.values
         values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
-        step = max(1, int(info.rate_hz * MAX_WAVEFORM_BLOCK_S))
+        step = samples_per_block(info.rate_hz)
         return [
             Block(
                 stream=self._stream,

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bedside.core.errors import BedsideError, ConfigError
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
+from bedside.core.samples import samples_per_block
 from bedside.firmware_bridge.frames import FrameParser, write_frame
 from bedside.firmware_bridge.messages import Hello, HelloRequest, RawSamples, Samples, SampleType, StreamInfo
 from bedside.firmware_bridge.recording import Recording, read_recording
@@ -55,7 +55,7 @@ class VirtualBoard:
         kind = SampleType.INT16 if values.dtype == np.int16 else SampleType.INT32
         info = StreamInfo(name, values.shape[1], self.rate_milli_hz, kind, recording.unit, recording.metric, scale)
         self.hello = Hello(boot_id, f"virtual-{boot_id:08x}", _FIRMWARE_VERSION, (info,))
-        self._pieces = recording.pieces(min(info.max_samples, max(1, int(recording.rate_hz * MAX_WAVEFORM_BLOCK_S))))
+        self._pieces = recording.pieces(min(info.max_samples, samples_per_block(recording.rate_hz)))
 
     def frames(self, *, loop: bool = False) -> Iterator[Timed]:
         """Yield every frame of samples in order; for ever when `loop`."""

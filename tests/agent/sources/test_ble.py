@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bleak import BleakClient
+from bleak.exc import BleakError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from bedside.agent.formats.gatt import DECODERS, decode_report
 from bedside.agent.sources import ble_adapter, ble_link
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble import BleSource
+from bedside.agent.sources.ble_link import BleLink
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.agent.sources.supervisor import SourceHealth, Supervisor
@@ -100,6 +103,22 @@ async def test_nothing_is_lost_through_a_malformed_notification_a_lost_device_an
     ]
     assert (gauge.connected, gauge.dropped) == (False, 0)
     assert health["belt"].last_error.startswith("ble-lost")
+
+
+async def test_what_a_device_tells_before_it_is_set_up_is_kept_though_it_hangs_up(bluez, monkeypatch) -> None:
+    async def hang(_link: BleLink, client: BleakClient) -> None:
+        await until(lambda: not client.is_connected)
+        raise BleakError("not connected")
+
+    monkeypatch.setattr(BleLink, "_watch_battery", hang)
+    belt, _ = source(address=BELT)
+    async with running(belt) as (events, health):
+        await until(lambda: bluez.notifies(BELT, HEART_RATE))
+        bluez.notify(BELT, HEART_RATE, bytes([0, 60]))
+        bluez.drop(BELT)
+        await until(lambda: health["belt"].errors > 0)
+        assert health["belt"].last_error.startswith("ble-refused")
+        assert rates(events) == [60]
 
 
 async def test_health_tells_of_pairing_and_battery(bluez) -> None:

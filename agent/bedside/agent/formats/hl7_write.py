@@ -17,15 +17,12 @@ from typing import Final, Literal
 from bedside.agent.formats.hl7 import Delimiters, Message
 
 APPLICATION: Final = "BEDSIDE"
+MONITORING: Final = ("182777000", "Monitoring of patient", "SCT")
+"""OBR-4 of what monitors measure, as IHE PCD-01 has it."""
 _USUAL: Final = Delimiters()
 _NS_PER_S: Final = 1_000_000_000
 _PROFILE: Final = "IHE_PCD_001^IHE PCD^1.3.6.1.4.1.19376.1.6.1.1.1^ISO"
-_ERRORS: Final = {
-    "100": "Segment sequence error",
-    "102": "Data type error",
-    "200": "Unsupported message type",
-    "207": "Application internal error",
-}
+_ERRORS: Final = {"100": "Segment sequence error", "207": "Application internal error"}
 
 Status = Literal["F", "P", "C", "X", "R"]
 """HL7 table 0085: final, preliminary, correction, no result can be obtained, not verified."""
@@ -89,7 +86,7 @@ class Report:
     device: str
     place: str
     results: Sequence[Result]
-    service: tuple[str, str, str] = ("182777000", "Monitoring of patient", "SCT")
+    service: tuple[str, str, str] = MONITORING
     sender: tuple[str, str] = (APPLICATION, "")
     receiver: tuple[str, str] = ("", "")
     processing: Literal["P", "T", "D"] = "P"

@@ -24,7 +24,6 @@ class _Details(msgspec.Struct):
 
 
 class _Issue(msgspec.Struct):
-    severity: str = ""
     code: str = ""
     diagnostics: str = ""
     details: _Details = msgspec.field(default_factory=_Details)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 
 from bedside.agent.client_tls import HALF, CaFile, CertificateFile, KeyFile, Plaintext, tls_of
-from bedside.agent.formats.hl7_write import APPLICATION, Report, Result, write_report
+from bedside.agent.formats.hl7_write import APPLICATION, MONITORING, Report, Result, write_report
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.observation import SEVERITY, Coding
 from bedside.agent.sinks.outgoing import Outgoing, SentAlarm, SentPrediction
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "99BEDSIDE"
 """Coding system of our own names (HL7 table 0396)."""
-MONITORING: Final = ("182777000", "Monitoring of patient", "SCT")
-"""OBR-4 of records, as IHE PCD-01 has it."""
 MAX_TIMEOUT_S: Final = 100.0
 
 

@@ -42,7 +42,7 @@ class HttpOptions(SinkOptions, frozen=True, kw_only=True):
     """What every sink on HTTP takes beside the common options."""
 
     url: Annotated[str, option("of the receiver, https://")]
-    token: Annotated[str, option("where the bearer token lies: credential:NAME, or a private file")] = ""
+    token: Annotated[str, option("where the bearer token lies: credential:NAME, or a file of mode 0600")] = ""
     ca: CaFile = ""
     client_certificate: CertificateFile = ""
     client_key: KeyFile = ""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext
 from bedside.agent.mqtt.broker import Broker, broker_of
 from bedside.agent.mqtt.topics import MAX_TOPIC_CHARS
+from bedside.agent.secret import SecretPlace
 from bedside.agent.sinks.http import as_json
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.outgoing import ADVISORY, Outgoing
@@ -46,7 +47,7 @@ class MqttSinkOptions(SinkOptions, frozen=True, kw_only=True):
     client_key: KeyFile = ""
     plaintext: Plaintext = False
     user: Annotated[str, option("name of our account")] = ""
-    password: Annotated[str, option("where it lies: credential:NAME, or a private file")] = ""
+    password: SecretPlace = ""
 
 
 class MqttSink:

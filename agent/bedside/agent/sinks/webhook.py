@@ -32,7 +32,7 @@ _NS_PER_S: Final = 1_000_000_000
 class WebhookOptions(HttpOptions, frozen=True, kw_only=True):
     """A program of the hospital's own."""
 
-    secret: Annotated[str, option("where the secret of signatures lies: credential:NAME, or a private file")] = ""
+    secret: Annotated[str, option("where the secret of signatures lies: credential:NAME, or a file of mode 0600")] = ""
     batch_rows: Annotated[int, option("items of one request")] = 100
 
 

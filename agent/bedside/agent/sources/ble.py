@@ -15,15 +15,17 @@ import msgspec
 
 from bedside.agent.formats.gatt import Report, decode_report
 from bedside.agent.formats.row_time import RowTime
+from bedside.agent.kinds import require
 from bedside.agent.sources.beat_times import BeatTimes
 from bedside.agent.sources.ble_link import BleLink, Notification, Peer
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
+from bedside.agent.sources.options import Fields, TimeZone, WhoseClock
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Record, Unmapped
 from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
-from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
-from bedside.core.vocabulary.reading import Reading, Reason
+from bedside.core.vocabulary.normaliser import Normaliser
+from bedside.core.vocabulary.reading import Reason
 from bedside.service.text import bounded
 
 Profile = Literal["heart_rate", "pulse_oximeter", "thermometer", "blood_pressure"]
@@ -49,11 +51,9 @@ class BleOptions(SourceOptions, frozen=True, kw_only=True):
     adapter: Annotated[str, option("hci0 or another, else the first")] = ""
     beat_stream: Annotated[str, option("id of the stream of beat intervals, else <stream>-rr")] = ""
     user: Annotated[int | None, option("of a cuff for several users, else all")] = None
-    fields: Annotated[dict[str, FieldRule], option("by name: code, unit, low, high and others")] = msgspec.field(
-        default_factory=dict
-    )
-    time_zone: Annotated[str, option("IANA name, of the device's clock")] = "UTC"
-    clock: Annotated[Literal["sender", "arrival"], option("whose time counts")] = "sender"
+    fields: Fields = msgspec.field(default_factory=dict)
+    time_zone: TimeZone = "UTC"
+    clock: WhoseClock = "sender"
 
     def streams(self) -> tuple[str, ...]:
         """The stream, and for a belt the one of its beat intervals."""
@@ -101,17 +101,11 @@ class BleSource:
         time_ns = self._time_ns(report, arrived_ns)
         if time_ns is None:
             return [Unmapped(self.name, Reason.BAD_TIME, what, arrived_ns, _count(report))]
-        events = self._record(self._stream, time_ns, report.readings, report, arrived_ns)
+        events = self._normaliser.events(self._stream, time_ns, report.readings, arrived_ns, report.quality)
         beats_ns = self._beats.of([float(beat.value or 0) for beat in report.intervals], time_ns)
         for beat_ns, beat in zip(beats_ns, report.intervals, strict=True):
-            events += self._record(self._beat_stream, beat_ns, (beat,), report, arrived_ns)
+            events += self._normaliser.events(self._beat_stream, beat_ns, (beat,), arrived_ns, report.quality)
         return events
-
-    def _record(
-        self, stream: StreamId, time_ns: int, readings: tuple[Reading, ...], report: Report, arrived_ns: int
-    ) -> list[Record | Unmapped]:
-        record, left_out = self._normaliser.record(stream, time_ns, readings, arrived_ns, report.quality)
-        return [*([record] if record else []), *left_out]
 
     def _time_ns(self, report: Report, arrived_ns: int) -> int | None:
         """When it was measured; None when nobody can know."""
@@ -131,7 +125,7 @@ class BleSource:
             return None
         # what waited in the device looks delayed: the newest measurement tells the clocks apart
         self._sender.observe(time_ns, arrived_ns)
-        self._gauge.clock_offset_s = -self._sender.offset_ns / 1e9
+        self._gauge.clock_offset_s = self._sender.ahead_s
         return time_ns
 
     def _drop(self, notified: Notification) -> None:
@@ -147,13 +141,10 @@ def _count(report: Report) -> int:
 
 
 def _build(options: BleOptions, context: SourceContext) -> BleSource:
-    from importlib.util import find_spec
-
     def refuse(sentence: str, remedy: str) -> ConfigError:
         return ConfigError("source-config", f"source {options.name}: {sentence}", remedy=remedy)
 
-    if find_spec("bleak") is None:
-        raise refuse("Bluetooth needs the package bleak", "pip install bleak")
+    require("bleak", "bleak")
     if bool(options.address) == bool(options.device):
         raise refuse("a device has an address or a name", "give one of `address` and `device`")
     if not options.profiles:

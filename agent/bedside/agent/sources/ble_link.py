@@ -111,6 +111,9 @@ class BleLink:
                     await self._watch_battery(client)
             except failures as error:
                 self._scan_first = True
+                while not waiting.empty():  # a cuff tells all it has at once, and hangs up
+                    if (notification := waiting.get_nowait()) is not None:
+                        yield notification
                 raise self._refused(error) from error
             self._scan_first = False
             self._gauge.connected = True

@@ -11,6 +11,7 @@ from bedside.agent.buffer.part import offset_ns
 from bedside.agent.formats.delimited import Dialect, number_in, split_row
 from bedside.agent.formats.row_time import RowTime
 from bedside.agent.sources.kind import option
+from bedside.agent.sources.options import TimeZone, codes_of
 from bedside.agent.sources.replay import PlayOptions
 from bedside.agent.sources.wave_rows import Placed, WaveRows
 from bedside.core.errors import ConfigError, MalformedError
@@ -35,7 +36,7 @@ class CsvOptions(PlayOptions, frozen=True, kw_only=True):
     time_format: Annotated[str, option("iso, s, ms, us, ns, relative_s, or a pattern such as %d.%m.%Y %H:%M:%S")] = (
         "iso"
     )
-    time_zone: Annotated[str, option("IANA name, for times without an offset")] = "UTC"
+    time_zone: TimeZone = "UTC"
     fields: Annotated[dict[str, FieldRule], option("of records: their fields; code names the column")] = msgspec.field(
         default_factory=dict
     )
@@ -114,7 +115,7 @@ class CsvRows:
             )
         self.period_ns = offset_ns(1, options.rate_hz) if options.rate_hz else 0
         self._normaliser = Normaliser(options.name, options.fields)
-        names = options.columns if self._wave is not None else [rule.code or name for name, rule in self._rules]
+        names = options.columns if self._wave is not None else codes_of(options.fields)
         self._names = list(names)
         self.per_row = len(self._names)
         self._width = 0
@@ -189,8 +190,8 @@ class CsvRows:
         readings = [
             self._reading(name, rule, row.cells[at]) for (name, rule), at in zip(self._rules, self._at, strict=True)
         ]
-        record, left_out = self._normaliser.record(self._stream, time_ns, readings, arrived_ns, self._quality)
-        return [*([record] if record is not None else []), *left_out], Placed.TAKEN
+        events = self._normaliser.events(self._stream, time_ns, readings, arrived_ns, self._quality)
+        return list[Event](events), Placed.TAKEN
 
     def flush(self) -> list[Block]:
         """What waits for more rows."""

@@ -9,6 +9,7 @@ from bedside.agent.sources.csv_replay import CsvReplay
 from bedside.agent.sources.csv_rows import CsvOptions
 from bedside.agent.sources.csv_tail import CsvTail
 from bedside.agent.sources.kind import SourceContext, SourceKind
+from bedside.agent.sources.options import codes_of
 from bedside.core.errors import ConfigError
 from bedside.core.limits import MAX_RATE_HZ
 from bedside.core.samples import Source
@@ -20,7 +21,7 @@ def _build(options: CsvOptions, context: SourceContext) -> Source:
     options.check()
     options.dialect.check(options.name)
     wave, tail = options.rate_hz != 0, options.mode == "tail"
-    columns = [options.time_column, *options.columns, *(rule.code or name for name, rule in options.fields.items())]
+    columns = [options.time_column, *options.columns, *codes_of(options.fields)]
     numbered = all(name.isascii() and name.isdecimal() and 1 <= int(name[:5]) <= 4096 for name in columns if name)
     rules = (
         (0 <= options.rate_hz <= MAX_RATE_HZ, f"rate_hz must be above 0, and {MAX_RATE_HZ:g} at most"),

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.agent.formats.edf_annotations import Tal, read_tals
-from bedside.agent.sources.file_player import FilePlayer, require
+from bedside.agent.kinds import require
+from bedside.agent.sources.file_player import FilePlayer
 from bedside.agent.sources.kind import SourceContext, SourceKind, option
 from bedside.agent.sources.signal_file import (
     FileJob,
@@ -140,7 +141,7 @@ def _spread(values: Physical, begins: Sequence[int]) -> Physical:
 
 def _build(options: EdfOptions, context: SourceContext) -> FilePlayer:
     options.check()
-    require("pyedflib", "edf")
+    require("pyedflib", "bedside[edf]")
     path = context.directory / options.path
     job = FileJob("edf", str(path), "", options.channels, options.labels, options.unit, options.metric)
     return FilePlayer(options, context, job, path)

@@ -6,7 +6,6 @@ The child hands over a recording in the state directory, which only its owner ca
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -81,18 +80,6 @@ class FilePlayer:
         finally:
             for left in (out, Path(f"{out}.edf")):  # the child may have died
                 left.unlink(missing_ok=True)
-
-
-def require(module: str, extra: str) -> None:
-    """Refuse a kind whose library is not installed.
-
-    Raises:
-        ConfigError: `extra-missing`.
-    """
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(
-            "extra-missing", f"this kind of source needs {module}", remedy=f"pip install 'bedside[{extra}]'"
-        )
 
 
 def main() -> None:

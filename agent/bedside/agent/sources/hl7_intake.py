@@ -26,10 +26,10 @@ from bedside.agent.formats.hl7_waves import Wave, waves
 from bedside.agent.sources.bed_sessions import BedSessions
 from bedside.agent.sources.beds import Bed, Beds
 from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.options import WhoseClock
 from bedside.core.errors import MalformedError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Event, Quality, Unmapped
+from bedside.core.samples import Block, Event, Quality, Unmapped, samples_per_block
 from bedside.core.vocabulary.clock_offset import FIRST_NS, ClockOffset, plausible_time
 from bedside.core.vocabulary.mdc import unit_term
 from bedside.core.vocabulary.normaliser import Normaliser
@@ -56,7 +56,7 @@ class Rules:
 
     codes: frozenset[str] = frozenset()
     zone: tzinfo = UTC
-    clock: Literal["sender", "arrival"] = "sender"
+    clock: WhoseClock = "sender"
     tests: Tests = "leave-out"
 
 
@@ -162,10 +162,7 @@ class Intake:
         told.left.update(left)
         for moment in at_once:
             quality = told.quality | (Quality.SIMULATED if moment.simulated else Quality.GOOD)
-            record, unmapped = self._normaliser.record(
-                stream, moment.time_ns, moment.readings, told.arrived_ns, quality
-            )
-            told.events += unmapped if record is None else [record, *unmapped]
+            told.events += self._normaliser.events(stream, moment.time_ns, moment.readings, told.arrived_ns, quality)
 
     def _take_wave(self, told: _Told, bed: Bed, wave: Wave) -> None:
         code = wave.observation.code(bed.waves)
@@ -196,7 +193,7 @@ class Intake:
             return
         start_ns = max(block.start_ns, end_ns)
         self._ends[block.stream] = start_ns + offset_ns(len(block.values), block.rate_hz)
-        step = max(1, int(block.rate_hz * MAX_WAVEFORM_BLOCK_S))
+        step = samples_per_block(block.rate_hz)
         for first in range(0, len(block.values), step):
             at_ns = start_ns + offset_ns(first, block.rate_hz)
             yield replace(block, start_ns=at_ns, values=block.values[first : first + step])
@@ -220,7 +217,7 @@ class Intake:
             offset.observe(time_ns(message.header.time, self._rules.zone, arrived_ns), arrived_ns)
         except MalformedError:
             return  # a message without a time says nothing of its sender's clock
-        self._context.gauge.clock_offset_s = -offset.offset_ns / 1e9
+        self._context.gauge.clock_offset_s = offset.ahead_s
 
 
 def _kinds(observations: Iterable[Observation]) -> Iterator[str]:

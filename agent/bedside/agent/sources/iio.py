@@ -74,11 +74,8 @@ class IioPolls:
                 time_ns = clock.now_ns()
                 readings = await asyncio.to_thread(self._ask, device)  # a slow bus holds up nobody
                 gauge.connected = True
-                record, left_out = self._normaliser.record(self._stream, time_ns, readings, time_ns)
-                if record is not None:
-                    yield record
-                for unmapped in left_out:
-                    yield unmapped
+                for event in self._normaliser.events(self._stream, time_ns, readings, time_ns):
+                    yield event
                 due_s = max(due_s + self._options.period_s, clock.monotonic_s())
                 await self._sleep(due_s - clock.monotonic_s())
         finally:

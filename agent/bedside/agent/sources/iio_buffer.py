@@ -18,8 +18,7 @@ from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.nominal_time import MeasuredRate, NominalTime
 from bedside.core.errors import UnavailableError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Quality
+from bedside.core.samples import Block, Quality, samples_per_block
 from bedside.firmware_bridge.port import readable
 
 _SILENT_S: Final = 5.0
@@ -180,7 +179,7 @@ class IioBuffer:
             yield raw[first:last], missing, end_ns
 
     def _blocks(self, raw: npt.NDArray[np.int64], made: ScanSetUp, start_ns: int, gap: bool) -> Iterator[Block]:
-        step = max(1, int(made.rate_hz * MAX_WAVEFORM_BLOCK_S))
+        step = samples_per_block(made.rate_hz)
         for first in range(0, len(raw), step):
             piece = raw[first : first + step]
             quality = Quality.GAP_BEFORE if gap and first == 0 else Quality.GOOD

@@ -15,10 +15,10 @@ import numpy as np
 from bedside.agent.formats.ivy450c import HIGHEST, NO_WAVE, WAVES, IvyDecoder, Packet, line_name, read_line
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.nominal_time import NominalTime
+from bedside.agent.sources.options import Fields
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Quality, Record, Unmapped
+from bedside.core.samples import Block, Quality, Record, Unmapped, samples_per_block
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
 from bedside.core.vocabulary.reading import Reading, Reason
 from bedside.firmware_bridge.port import SerialPort
@@ -55,9 +55,7 @@ class IvyOptions(SourceOptions, frozen=True, kw_only=True):
         *("ecg", "resp", "pleth"),
         *("p1", "p2"),
     )
-    fields: Annotated[dict[str, FieldRule], option("by name: code, unit, low, high and others")] = msgspec.field(
-        default_factory=dict
-    )
+    fields: Fields = msgspec.field(default_factory=dict)
 
     def streams(self) -> tuple[str, ...]:
         """The numbers, and a stream a wave."""
@@ -120,8 +118,7 @@ class IvySource:
             readings += found
             if not found:
                 events.append(Unmapped(self.name, Reason.UNKNOWN_CODE, line_name(line), arrived_ns))
-        record, left_out = self._normaliser.record(self._stream, start_ns + _SECOND_NS, readings, arrived_ns)
-        return [*events, *([record] if record else []), *left_out]
+        return [*events, *self._normaliser.events(self._stream, start_ns + _SECOND_NS, readings, arrived_ns)]
 
 
 def blocks_of(stream: StreamId, wave: Wave, packet: Packet, start_ns: int, metric: str, *, gap: bool) -> list[Block]:
@@ -132,7 +129,7 @@ def blocks_of(stream: StreamId, wave: Wave, packet: Packet, start_ns: int, metri
         return []
     pressure = wave in _PRESSURES
     values = (sent.astype(np.int16) - (0 if pressure else _MIDDLE))[:, np.newaxis]
-    step = int(len(sent) * MAX_WAVEFORM_BLOCK_S)
+    step = samples_per_block(len(sent))
     blocks = []
     for at in range(0, len(sent), step):
         piece = sent[at : at + step]

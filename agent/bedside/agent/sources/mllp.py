@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -19,8 +19,9 @@ from bedside.agent.sources.hl7_intake import Intake, Rules, Tests
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.mllp_listener import Door, Network
 from bedside.agent.sources.mllp_source import MllpSource
+from bedside.agent.sources.options import Fields, TimeZone, WhoseClock, codes_of
 from bedside.core.errors import ConfigError
-from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
+from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.service.link.address import Address, parse_address
 
 if TYPE_CHECKING:
@@ -47,13 +48,9 @@ class MllpOptions(SourceOptions, frozen=True, kw_only=True):
     connections: Annotated[int, option("at one time")] = 64
     idle_s: Annotated[float, option("seconds after which a silent connection ends")] = 3_600.0
     message_kib: Annotated[int, option("largest message, KiB")] = 256
-    fields: Annotated[dict[str, FieldRule], option("fields of the records, beside the known codes")] = msgspec.field(
-        default_factory=dict
-    )
-    time_zone: Annotated[str, option("of times without an offset, an IANA name")] = "UTC"
-    clock: Annotated[Literal["sender", "arrival"], option("sender, or arrival where senders' clocks are wrong")] = (
-        "sender"
-    )
+    fields: Fields = msgspec.field(default_factory=dict)
+    time_zone: TimeZone = "UTC"
+    clock: WhoseClock = "sender"
     charset: Annotated[str, option("character set of messages that name none")] = "utf-8"
     test_messages: Annotated[Tests, option("MSH-11 T or D: leave-out, simulated, or take as if in use")] = "leave-out"
 
@@ -67,8 +64,7 @@ class MllpOptions(SourceOptions, frozen=True, kw_only=True):
 def _build(options: MllpOptions, context: SourceContext) -> MllpSource:
     everywhere = Bed(stream=options.stream, waves=options.waves) if options.stream else None
     beds = Beds(options.name, options.beds, everywhere)
-    codes = frozenset(rule.code or field for field, rule in options.fields.items())
-    rules = Rules(codes, zone_of(options.time_zone), options.clock, options.test_messages)
+    rules = Rules(frozenset(codes_of(options.fields)), zone_of(options.time_zone), options.clock, options.test_messages)
     normaliser = Normaliser(options.name, options.fields)
     _check(options)
     door = Door(

@@ -21,12 +21,14 @@ from bedside.agent.formats.payload_plain import JsonPayload, NumberPayload, Samp
 from bedside.agent.mqtt.acknowledger import Acknowledger
 from bedside.agent.mqtt.broker import Broker, broker_of
 from bedside.agent.mqtt.topics import TopicFilter, check_filters, fill_all, numbers_in
+from bedside.agent.secret import SecretPlace
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.mqtt_intake import Intake, Route, Taken
+from bedside.agent.sources.options import Fields, TimeZone, WhoseClock, codes_of
 from bedside.core.errors import BedsideError, ConfigError, StoreError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Unmapped
-from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
+from bedside.core.vocabulary.normaliser import Normaliser
 
 if TYPE_CHECKING:
     from bedside.agent.mqtt.client import BrokerClient
@@ -67,13 +69,11 @@ class MqttOptions(SourceOptions, frozen=True, kw_only=True):
     client_key: KeyFile = ""
     plaintext: Plaintext = False
     user: Annotated[str, option("name of our account")] = ""
-    password: Annotated[str, option("credential:NAME, or a file of mode 0600")] = ""
+    password: SecretPlace = ""
     session_s: Annotated[int, option("seconds for which the broker keeps messages while we are away")] = 7 * 86_400
-    fields: Annotated[dict[str, FieldRule], option("by name: code, unit, low, high and others")] = msgspec.field(
-        default_factory=dict
-    )
-    time_zone: Annotated[str, option("IANA name, of times without an offset")] = "UTC"
-    clock: Annotated[Literal["sender", "arrival"], option("whose time counts")] = "sender"
+    fields: Fields = msgspec.field(default_factory=dict)
+    time_zone: TimeZone = "UTC"
+    clock: WhoseClock = "sender"
 
     def streams(self) -> tuple[str, ...]:
         """Every stream that a topic may lead to."""
@@ -222,8 +222,7 @@ def _route(options: MqttOptions, text: str, topic: Topic) -> Route:
         raise ConfigError("mqtt-options", fault, remedy="see `topics` in docs/sources.md")
     streams = {place: StreamId(fill_all(topic.stream, place)) for place in topic.places or ("",)}
     kind = type(topic.payload).__struct_config__.tag
-    codes = [rule.code or name for name, rule in options.fields.items()]
-    reader = topic.payload.reader(options.time_zone, codes)
+    reader = topic.payload.reader(options.time_zone, codes_of(options.fields))
     return Route(
         filter_, reader, str(kind), code, streams, wildcard=max(numbers, default=0), timed=options.is_timed(topic)
     )

@@ -24,8 +24,7 @@ from bedside.agent.sources.nominal_time import NominalTime
 from bedside.agent.sources.wave_clock import Placed, WaveClock
 from bedside.core.errors import MalformedError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Quality, Record, Unmapped
+from bedside.core.samples import Block, Quality, Record, Unmapped, samples_per_block
 from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
 from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.core.vocabulary.reading import Reason
@@ -143,7 +142,7 @@ class Intake:
         sent_ns = said.time_ns
         if sent_ns is not None and plausible_time(sent_ns, message.arrived_ns):
             self._offset.observe(sent_ns, message.arrived_ns)
-            self._gauge.clock_offset_s = -self._offset.offset_ns / 1e9
+            self._gauge.clock_offset_s = self._offset.ahead_s
         if not route.timed:
             sent_ns = None
         elif sent_ns is None:
@@ -151,8 +150,7 @@ class Intake:
         if isinstance(said, Wave):
             return self._blocks(message, stream, said, sent_ns)
         time_ns = message.arrived_ns if sent_ns is None else sent_ns
-        record, left_out = self._normaliser.record(stream, time_ns, said.readings, message.arrived_ns, said.quality)
-        return [*([record] if record is not None else []), *left_out]
+        return self._normaliser.events(stream, time_ns, said.readings, message.arrived_ns, said.quality)
 
     def _blocks(self, message: Arrived, stream: StreamId, wave: Wave, sent_ns: int | None) -> Sequence[Taken]:
         samples = len(wave.values)
@@ -163,7 +161,7 @@ class Intake:
             self._gauge.duplicates += 1
         else:
             self._gauge.dropped += placed.skip
-        step = max(1, int(wave.rate_hz * MAX_WAVEFORM_BLOCK_S))
+        step = samples_per_block(wave.rate_hz)
         return [
             Block(
                 stream,

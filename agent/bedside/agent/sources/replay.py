@@ -15,8 +15,7 @@ from bedside.agent.sources.marks import Annotator, track_of
 from bedside.core.clock import Clock
 from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Mark, Quality
+from bedside.core.samples import Block, Mark, Quality, samples_per_block
 from bedside.firmware_bridge.recording import Recording, read_recording
 
 _EARLY_S: Final = 0.001
@@ -150,7 +149,7 @@ class ReplaySource:
 
     def _blocks(self, zero_ns: int) -> Iterator[Block]:
         recording = self._recording
-        pieces = recording.pieces(max(1, int(recording.rate_hz * MAX_WAVEFORM_BLOCK_S)))
+        pieces = recording.pieces(samples_per_block(recording.rate_hz))
         behind_gap = {end for _, end in recording.gaps}
         for lap in count() if self._loop else (0,):
             for first, end in pieces:

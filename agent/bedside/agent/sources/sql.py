@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, cast
@@ -17,7 +16,8 @@ from typing import Annotated, Final, Literal, cast
 import msgspec
 
 from bedside.agent.config import MAX_WAIT_S
-from bedside.agent.secret import read_secret
+from bedside.agent.kinds import require
+from bedside.agent.secret import SecretPlace, read_secret
 from bedside.agent.sources.catch_up import CatchUp
 from bedside.agent.sources.kind import SourceContext, SourceKind, option
 from bedside.agent.sources.position import KEEP_INTERVAL_S, Position
@@ -47,7 +47,7 @@ class SqlOptions(RowOptions, frozen=True, kw_only=True):
     query: Annotated[str, option("one SELECT with :since, ascending by the watermark")]
     watermark: Annotated[str, option("column that only grows: rows behind its last value are asked for")]
     watermark_type: Annotated[Literal["time", "integer", "number", "text"], option("of that column")] = "time"
-    password: Annotated[str, option("where it lies: credential:NAME or a file of mode 0600")] = ""
+    password: SecretPlace = ""
     begin: Annotated[str, option("the first :since; empty: everything")] = ""
     every_s: Annotated[float, option("seconds between two polls")] = 10.0
     overlap_s: Annotated[float, option("time or number: seconds that every poll reads again, for late rows")] = 0.0
@@ -234,8 +234,7 @@ def _digest(values: tuple[object, ...]) -> str:
 
 
 def _build(options: SqlOptions, context: SourceContext) -> SqlSource:
-    if importlib.util.find_spec("sqlalchemy") is None:
-        raise ConfigError("extra-missing", "a source of kind sql needs sqlalchemy", remedy="pip install 'bedside[sql]'")
+    require("sqlalchemy", "bedside[sql]")
     options.check_rows()
     timed, counted = options.watermark_type in {"time", "number"}, options.watermark_type == "integer"
     rules = (

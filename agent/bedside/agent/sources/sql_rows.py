@@ -10,6 +10,7 @@ import msgspec
 
 from bedside.agent.formats.row_time import RowTime
 from bedside.agent.sources.kind import SourceOptions, option
+from bedside.agent.sources.options import TimeZone, codes_of
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Event, Unmapped
@@ -30,7 +31,7 @@ class RowOptions(SourceOptions, frozen=True, kw_only=True):
     )
     time_column: Annotated[str, option("column of the time")] = "time"
     time_format: Annotated[str, option("iso, s, ms, us, ns, or a pattern such as %d.%m.%Y %H:%M:%S")] = "iso"
-    time_zone: Annotated[str, option("IANA name, for times without an offset")] = "UTC"
+    time_zone: TimeZone = "UTC"
     fields: Annotated[dict[str, FieldRule], option("of the records; in the wide form code names the column")] = (
         msgspec.field(default_factory=dict)
     )
@@ -72,7 +73,7 @@ class RowReader:
         self._options = options
         self._time = RowTime(options.time_format, options.time_zone)
         self._normaliser = Normaliser(options.name, options.fields)
-        self._columns = [(rule.code or name, rule) for name, rule in options.fields.items()]
+        self._columns = list(zip(codes_of(options.fields), options.fields.values(), strict=True))
         self._per_row = 1 if options.code_column else len(self._columns)
 
     def check_columns(self, columns: Sequence[str]) -> None:
@@ -114,8 +115,7 @@ class RowReader:
             if isinstance(readings, Unmapped):
                 yield [readings]
                 continue
-            record, left_out = self._normaliser.record(StreamId(stream), time_ns, readings, arrived_ns)
-            yield [*([record] if record is not None else []), *left_out]
+            yield list[Event](self._normaliser.events(StreamId(stream), time_ns, readings, arrived_ns))
 
     def _place(self, row: TableRow) -> tuple[str, int] | Reason:
         """Stream and time of a row, or why it has none."""

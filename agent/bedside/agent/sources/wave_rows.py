@@ -13,8 +13,7 @@ import numpy as np
 
 from bedside.agent.buffer.part import offset_ns
 from bedside.core.ids import StreamId
-from bedside.core.limits import MAX_WAVEFORM_BLOCK_S
-from bedside.core.samples import Block, Quality
+from bedside.core.samples import Block, Quality, samples_per_block
 
 
 class Placed(Enum):
@@ -56,7 +55,7 @@ class WaveRows:
         self._form = (unit, metric, scale)
         self._quality = quality
         self._period_ns: Final = offset_ns(1, rate_hz)
-        self._step: Final = max(1, int(rate_hz * MAX_WAVEFORM_BLOCK_S))
+        self._step: Final = samples_per_block(rate_hz)
         self._begin_ns = known_until_ns
         self._samples = 0
         self._caught_up = not known_until_ns

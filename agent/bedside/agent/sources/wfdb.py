@@ -12,7 +12,8 @@ from typing import Annotated, Final
 
 import numpy as np
 
-from bedside.agent.sources.file_player import FilePlayer, require
+from bedside.agent.kinds import require
+from bedside.agent.sources.file_player import FilePlayer
 from bedside.agent.sources.kind import SourceContext, SourceKind, option
 from bedside.agent.sources.signal_file import (
     FileJob,
@@ -73,7 +74,7 @@ def _labels(record: str, job: FileJob, per_frame: int) -> list[Label]:
 
 def _build(options: WfdbOptions, context: SourceContext) -> FilePlayer:
     options.check()
-    require("wfdb", "wfdb")
+    require("wfdb", "bedside[wfdb]")
     path = context.directory / options.record
     job = FileJob(
         "wfdb", str(path), "", options.channels, options.labels, options.unit, options.metric, options.annotator

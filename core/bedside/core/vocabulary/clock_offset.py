@@ -44,6 +44,11 @@ class ClockOffset:
         """What to add to a time of the sender; 0 before the first pair."""
         return min(self._delays_ns, default=0)
 
+    @property
+    def ahead_s(self) -> float:
+        """How far the sender's clock is ahead of this machine's, seconds; what a source's gauge tells."""
+        return -self.offset_ns / 1e9
+
     def here_ns(self, sent_ns: int) -> int:
         """A time of the sender on this machine's clock."""
         return sent_ns + self.offset_ns

@@ -204,6 +204,18 @@ class Normaliser:
             quality |= Quality.SENSOR_OFF
         return Record(stream, time_ns, values, units, quality), unmapped
 
+    def events(
+        self,
+        stream: StreamId,
+        time_ns: int,
+        readings: Sequence[Reading],
+        arrived_ns: int,
+        quality: Quality = Quality.GOOD,
+    ) -> list[Record | Unmapped]:
+        """The same as what a source yields: the record, if there is one, and behind it what is left out."""
+        record, left_out = self.record(stream, time_ns, readings, arrived_ns, quality)
+        return [*([record] if record is not None else ()), *left_out]
+
     def _targets(self, reading: Reading) -> tuple[_Target, ...] | Reason:
         """The fields that a code can mean, told apart by the unit; one at least."""
         rules = self._rules.get(reading.code, ())
