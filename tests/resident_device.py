@@ -116,6 +116,6 @@ def dropped_of(reader: BufferReader, stream: str) -> int:
 def quarantine_of(reader: BufferReader) -> dict[str, Counter[str]]:
     """What the quarantine has counted: reasons by source."""
     found: dict[str, Counter[str]] = {}
-    for row in reader._rows("SELECT source, reason, sum(count) AS n FROM quarantine GROUP BY source, reason"):
-        found.setdefault(str(row["source"]), Counter())[str(row["reason"])] += int(row["n"])
+    for row in reader.quarantine():
+        found.setdefault(row.source, Counter())[row.reason] += row.count
     return found
