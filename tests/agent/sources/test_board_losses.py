@@ -11,6 +11,7 @@ from bedside.agent.sources.kind import SourceGauge
 from bedside.agent.sources.serial_port import LabelledSerialSource
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block
+from bedside.firmware_bridge.frames import FrameCounts
 
 T0_NS = 1_790_000_000_000_000_000
 SAMPLE_NS = 4_000_000
@@ -20,6 +21,8 @@ class Board:
     """Delivers ten samples at each of these places; a new boot has another zero."""
 
     name = "board"
+    hello = None
+    counts = FrameCounts()
 
     def __init__(self, *places: int, boots: tuple[int, ...] = ()) -> None:
         self.zero_ns: int | None = None
