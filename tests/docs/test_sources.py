@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -13,7 +18,8 @@ import pytest
 
 from bedside.agent.config import SourceConfig
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.registry import BUILT_IN, KINDS, typed_source
+from bedside.agent.sources.registry import BUILT_IN, typed_source
+from bedside.core.errors import StoreError
 from resident_device import buffer_of, make_directory, records_of, resident
 from third_party import install
 
@@ -61,33 +67,69 @@ def test_what_the_page_says_of_a_context_is_there() -> None:
         assert name in SourceContext.__dataclass_fields__
 
 
-async def test_the_source_of_ones_own_runs_as_it_stands(tmp_path, monkeypatch) -> None:
-    project, (module, *others) = tomllib.loads(blocks(TUTORIAL, "toml")[0]), blocks(TUTORIAL, "python")
-    assert not others
+@pytest.fixture
+def tutorial(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """What the page tells to write: a folder of packages, the file of a sensor, and a device that reads it."""
+    project, (module,) = tomllib.loads(blocks(TUTORIAL, "toml")[0]), blocks(TUTORIAL, "python")
     assert len([line for line in module.splitlines() if line.strip()]) <= MAX_LINES
     points = project["project"]["entry-points"]["bedside.sources"]
-    package = next(iter(points.values())).partition(":")[0]
-    monkeypatch.syspath_prepend(str(install(tmp_path / "site-packages", package, module, points)))
-    monkeypatch.delitem(sys.modules, package, raising=False)
-    assert set(points) <= set(KINDS.names())
-
+    assert set(points) == {"thermal"}
+    packages = install(tmp_path / "site-packages", "bedside_thermal", module, points)
     sensor = tmp_path / "temp"
     sensor.write_text("41500\n")
     (source,) = [one for one in sources_in(TUTORIAL) if one.kind in points]
-    options = {**source.options, "path": str(sensor), "every_s": 0.02}
-    told = "".join(f"{key} = {json.dumps(value)}\n" for key, value in options.items())
-    config = f'[[sources]]\nkind = "{source.kind}"\nname = "{source.name}"\n[sources.options]\n{told}'
-    device = make_directory(tmp_path / "device", config)
+    told = json.dumps({**source.options, "path": str(sensor), "every_s": 0.02})
+    options = re.sub(r'"(\w+)": ', r"\1 = ", told)
+    config = f'[[sources]]\nkind = "{source.kind}"\nname = "{source.name}"\noptions = {options}\n'
+    return packages, sensor, make_directory(tmp_path / "device", config)
+
+
+async def test_the_source_of_ones_own_fails_and_comes_back(tutorial, monkeypatch) -> None:
+    packages, sensor, device = tutorial
+    monkeypatch.syspath_prepend(str(packages))
+    monkeypatch.delitem(sys.modules, "bedside_thermal", raising=False)
     async with resident(device) as agent:
-        await agent.until(lambda: agent.health[source.name].records >= 3)
+        health = agent.health["board"]
+        await agent.until(lambda: health.records >= 3)
         sensor.write_text("hot\n")
-        await agent.until(lambda: agent.health[source.name].errors)
-        assert agent.health[source.name].last_error.startswith("thermal-away")
+        await agent.until(lambda: health.errors)
+        assert health.last_error.startswith("thermal-away")
         sensor.write_text("42500\n")
-        before = agent.health[source.name].records
-        await agent.until(lambda: agent.health[source.name].records > before)
+        before = health.records
+        await agent.until(lambda: health.records > before)
     with buffer_of(device) as reader:
-        found = records_of(reader, str(source.options["stream"]))
-        assert [one.values["celsius"] for one in found][:3] == [41.5] * 3
-        assert found[-1].values == {"celsius": 42.5}
-        assert found[-1].units == {"celsius": "Cel"}
+        found = records_of(reader, "board")
+    assert [one.values["celsius"] for one in found][:3] == [41.5] * 3
+    assert found[-1].values == {"celsius": 42.5}
+    assert found[-1].units == {"celsius": "Cel"}
+
+
+@pytest.mark.system
+def test_the_source_of_ones_own_runs_under_a_real_agent_as_it_stands(tutorial) -> None:
+    packages, _, device = tutorial
+    environment = os.environ | {"PYTHONPATH": str(packages)}
+
+    def bedside(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bedside.service", "agent", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+    assert "thermal" in bedside("sources", "kinds").stdout
+    checked = bedside("check", str(device))
+    assert checked.returncode == 0, checked.stderr
+    with (device / "log.txt").open("w") as log:
+        run = [sys.executable, "-m", "bedside.service", "agent", "run", str(device)]
+        agent = subprocess.Popen(run, env=environment, stdout=log, stderr=log)
+    try:
+        deadline_s = time.monotonic() + 30
+        stored = 0
+        while stored < 3:
+            assert agent.poll() is None, (device / "log.txt").read_text()
+            assert time.monotonic() < deadline_s, (device / "log.txt").read_text()
+            time.sleep(0.1)
+            with suppress(StoreError), buffer_of(device) as reader:  # its tables come with its first moments
+                stored = len(records_of(reader, "board"))
+        agent.send_signal(signal.SIGTERM)
+        assert agent.wait(20) == 0
+    finally:
+        agent.kill()
+        agent.wait(10)
