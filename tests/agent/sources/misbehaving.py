@@ -14,8 +14,8 @@ from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions,
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, Record, Unmapped
 
-GOOD_RECORDS = 300
-AT_ONCE = 30_000
+GOOD_RECORDS = 150
+AT_ONCE = 10_000
 T0_NS = 1_790_000_000_000_000_000
 
 
