@@ -43,7 +43,8 @@ from device.senders import (  # noqa: E402 - they need what lies beside the test
     paced,
 )
 
-from mosquitto_broker import MOSQUITTO, free_port, mosquitto  # noqa: E402
+from mosquitto_broker import MOSQUITTO, mosquitto  # noqa: E402
+from ports import free_port  # noqa: E402
 from resident_device import buffer_of, samples_of, values_of  # noqa: E402
 from traffic.boards import Pty  # noqa: E402
 

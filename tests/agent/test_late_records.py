@@ -17,21 +17,11 @@ from bedside.agent.pipeline import Pipeline
 from bedside.core.ids import StreamId
 from bedside.core.samples import Mark, MarkKind, Record
 from bedside.service.platform import SystemEntropy
+from hand_clock import T0, HandClock
 
 KEY = bytes(range(32))
 BED = StreamId("bed")
-T0 = 1_700_000_000_000_000_000
 RULE = AlarmRule(name="low", field="spo2", below=88.0, clear=92.0)
-
-
-class HandClock:
-    at_s = 0.0
-
-    def now_ns(self) -> int:
-        return T0 + round(self.at_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
 
 
 class Device:

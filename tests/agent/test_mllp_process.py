@@ -11,6 +11,7 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.core.ids import StreamId
 from mllp_peers import certificates, framed, sender
+from ports import free_port
 
 CONFIG = """\
 [link]
@@ -38,8 +39,7 @@ TLS = 'certificate = "own/own.pem"\nkey = "own/own.key"'
 
 class Ward:
     def __init__(self, device, options: str = "") -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.device = device
         (device.path / "agent.toml").write_text(CONFIG.format(port=self.port, options=options))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from walkthrough import File, Shell, section_of, shell, steps_of
 
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.demo.runtime import find_memory_base
+from ports import free_ports
 
 pytestmark = pytest.mark.system
 
@@ -38,14 +38,6 @@ def runtime() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="bedside-test-", dir=SHARED_MEMORY))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def is_up(output: str) -> bool:

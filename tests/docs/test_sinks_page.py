@@ -22,6 +22,7 @@ from bedside.agent.sinks.registry import BUILT_IN, build_sink, find_kind, typed_
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import create_identity
 from bedside.service.platform import SystemClock, SystemEntropy
+from ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "sinks.md"
 TEXT = PAGE.read_text()
@@ -89,13 +90,6 @@ def output_of(folder: Path) -> str:
         assert time.monotonic() < end_s
         time.sleep(0.05)
     return text
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

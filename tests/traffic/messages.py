@@ -13,7 +13,8 @@ import numpy as np
 from hl7.mllp import HL7StreamReader, HL7StreamWriter, open_hl7_connection
 
 from bedside.agent.sources.supervisor import SourceHealth
-from mosquitto_broker import Mosquitto, free_port, publish
+from mosquitto_broker import Mosquitto, publish
+from ports import free_port
 from traffic.feeder import Feeder
 
 PLETH_HZ = 25

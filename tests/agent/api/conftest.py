@@ -32,22 +32,11 @@ from bedside.core.samples import Block
 from bedside.proto.v1 import local_pb2
 from bedside.service.health import Health
 from bedside.service.platform import SystemEntropy
+from hand_clock import T0, HandClock
 
 KEY = bytes(range(32))
 ECG = StreamId("ecg")
 GAP_S = 60.0
-T0 = 1_700_000_000_000_000_000
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.at_s = 0.0
-
-    def now_ns(self) -> int:
-        return T0 + round(self.at_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
 
 
 class Book:

@@ -19,22 +19,11 @@ from bedside.agent.buffer.turn import Turn
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Record
 from bedside.service.platform import SystemEntropy
+from hand_clock import T0, HandClock
 
 KEY = bytes(range(32))
-T0 = 1_700_000_000_000_000_000
 ECG, BED = StreamId("ecg"), StreamId("bed")
 DEADLINE_S = 20.0
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.at_s = 0.0
-
-    def now_ns(self) -> int:
-        return T0 + round(self.at_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
 
 
 class Gate:

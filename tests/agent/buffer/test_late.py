@@ -21,21 +21,11 @@ from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Mark, MarkKind, Record
 from bedside.service.platform import SystemEntropy
+from hand_clock import T0, HandClock
 
 KEY = bytes(range(32))
 BED = StreamId("bed-4")
-T0 = 1_700_000_000_000_000_000
 GAP_S = 60.0
-
-
-class HandClock:
-    at_s = 0.0
-
-    def now_ns(self) -> int:
-        return at(self.at_s)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
 
 
 def at(second: float) -> int:

@@ -20,21 +20,10 @@ from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
 from bedside.service.platform import SystemClock, SystemEntropy
+from hand_clock import T0, HandClock
 
 KEY = bytes(range(32))
 ECG = StreamId("ecg")
-T0 = 1_700_000_000_000_000_000
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.at_s = 0.0
-
-    def now_ns(self) -> int:
-        return T0 + round(self.at_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
 
 
 def open_store(path: Path, clock: HandClock | None = None, **options) -> BufferStore:

@@ -37,7 +37,7 @@ def test_records_that_name_their_codes_and_share_a_time_of_the_document() -> Non
     assert read(payload, data) == [
         Row(t_ns, (Reading("147842", 72.0, unit="/min"),)),
         Row(t_ns, (Reading("8", "(bool)"),)),
-        Refused(Reason.BAD_MESSAGE, "json without its values"),
+        Refused(Reason.BAD_MESSAGE, "no-values^json"),
     ]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from bleak import BleakClient
 from bleak.exc import BleakError
 from hypothesis import given
 from hypothesis import strategies as st
+from supervised import running, until
 
 from bedside.agent.config import SourceConfig
 from bedside.agent.formats.gatt import DECODERS, decode_report
@@ -25,7 +25,6 @@ from bedside.agent.sources.ble import BleSource
 from bedside.agent.sources.ble_link import BleLink
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
-from bedside.agent.sources.supervisor import SourceHealth, Supervisor
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Event, Quality, Record, Unmapped
 from bedside.service.platform import SystemClock
@@ -59,25 +58,6 @@ def source(now: Any = None, **options: Any) -> tuple[BleSource, SourceGauge]:
     built = build_source("ble", typed_source(config), context)
     assert isinstance(built, BleSource)
     return built, gauge
-
-
-@asynccontextmanager
-async def running(*built: BleSource) -> AsyncIterator[tuple[list[Event], dict[str, SourceHealth]]]:
-    events: list[Event] = []
-    supervisor = Supervisor(built, events.append, SystemClock(), sleep=lambda _s: asyncio.sleep(0.01))
-    task = asyncio.create_task(supervisor.run())
-    try:
-        yield events, supervisor.health
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def rates(events: list[Event]) -> list[float]:

@@ -21,22 +21,11 @@ from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Block, Event, Mark, Quality, Record, Unmapped
+from hand_clock import T0, HandClock
 
 DATA = Path(os.environ.get("BEDSIDE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 BIDMC = DATA / "icu_waveforms" / "bidmc_01_Signals.csv"
-T0 = 1_700_000_000_000_000_000
 FIELDS = {"heart_rate": {"code": "HR", "sent_unit": "/min"}, "spo2": {"code": "SpO2", "sent_unit": "%"}}
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.at_s = 0.0
-
-    def now_ns(self) -> int:
-        return T0 + round(self.at_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
 
 
 def options_of(**options: object) -> CsvOptions:

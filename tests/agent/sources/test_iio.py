@@ -6,23 +6,20 @@ import asyncio
 import math
 import os
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from supervised import running, until
 
 from bedside.agent.config import SourceConfig
 from bedside.agent.sources import iio_buffer
 from bedside.agent.sources.iio import IioPolls
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
-from bedside.agent.sources.supervisor import SourceHealth, Supervisor
 from bedside.core.errors import ConfigError
-from bedside.core.samples import Block, Event, Quality, Record, Source, Unmapped
-from bedside.service.platform import SystemClock
+from bedside.core.samples import Block, Event, Quality, Record, Unmapped
 
 S = 1_000_000_000
 PERIOD = S // 100
@@ -97,25 +94,6 @@ def source(root: Path, clock: Any = None, **options: Any) -> tuple[Any, SourceGa
     return build_source("iio", typed_source(config), context), gauge
 
 
-@asynccontextmanager
-async def running(built: Source) -> AsyncIterator[tuple[list[Event], SourceHealth]]:
-    events: list[Event] = []
-    supervisor = Supervisor([built], events.append, SystemClock(), sleep=lambda _s: asyncio.sleep(0.01))
-    task = asyncio.create_task(supervisor.run())
-    try:
-        yield events, supervisor.health["imu"]
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 def scan(at: int, stamp_ns: int) -> bytes:
     return struct.pack("<hhH", at, -at, at << 4 & 0xFFFF) + b"??" + struct.pack("<q", stamp_ns)
 
@@ -166,8 +144,8 @@ async def test_a_lost_device_is_opened_again_and_nothing_that_it_sent_is_lost(tr
             node = os.open(tree / "dev/iio:device0", os.O_WRONLY)
             os.write(node, b"".join(scan(at, T0 + lap * S + at * PERIOD) for at in range(10)))
             os.close(node)
-            await until(lambda lap=lap: len(samples(events)) == 10 * (lap + 1) and health.errors == lap + 1)
-        assert health.last_error.startswith("iio-lost")
+            await until(lambda lap=lap: len(samples(events)) == 10 * (lap + 1) and health["imu"].errors == lap + 1)
+        assert health["imu"].last_error.startswith("iio-lost")
     assert samples(events) == [[at, -at, at] for at in range(10)] * 2
     assert [at for at, b in enumerate(blocks(events)) if b.quality & Quality.GAP_BEFORE] == [0, 3]
 
@@ -202,8 +180,8 @@ async def test_a_buffer_that_delivers_nothing_is_set_up_again(tree, monkeypatch)
     monkeypatch.setattr(iio_buffer, "_SILENT_SCANS", 1)
     built, _gauge = source(tree)
     async with running(built) as (_events, health):
-        await until(lambda: health.errors >= 2)
-        assert health.last_error.startswith("iio-silent")
+        await until(lambda: health["imu"].errors >= 2)
+        assert health["imu"].last_error.startswith("iio-silent")
 
 
 async def test_a_clock_that_is_set_is_a_gap_of_which_nothing_is_counted(tree) -> None:
@@ -284,8 +262,8 @@ async def test_a_buffer_that_another_program_set_up_is_left_as_it_is(tree) -> No
 async def test_what_the_device_does_not_have_is_named(tree, options: dict[str, Any], says: str) -> None:
     built, _gauge = source(tree, **options)
     async with running(built) as (_events, health):
-        await until(lambda: health.errors >= 1)
-        assert health.last_error.startswith(says)
+        await until(lambda: health["imu"].errors >= 1)
+        assert health["imu"].last_error.startswith(says)
     assert (tree / "sys/bus/iio/devices/iio:device0/buffer/enable").read_text().strip() == "0"
 
 
@@ -293,8 +271,8 @@ async def test_a_device_that_does_not_say_its_rate_needs_it_said(tree) -> None:
     (tree / "sys/bus/iio/devices/iio:device0/sampling_frequency").unlink()
     built, _gauge = source(tree)
     async with running(built) as (_events, health):
-        await until(lambda: health.errors >= 1)
-        assert health.last_error.startswith("iio-rate")
+        await until(lambda: health["imu"].errors >= 1)
+        assert health["imu"].last_error.startswith("iio-rate")
     built, gauge = source(tree, rate_hz=50.0)
     async with running(built):
         await until(lambda: gauge.connected is True)
@@ -371,8 +349,8 @@ async def test_a_device_that_is_gone_is_missing(tmp_path) -> None:
     async with running(built) as (events, health):
         await until(lambda: bool(events))
         (made / "in_temp_input").unlink()
-        await until(lambda: health.errors >= 1)
-        assert health.last_error.startswith("iio-missing")
+        await until(lambda: health["imu"].errors >= 1)
+        assert health["imu"].last_error.startswith("iio-missing")
         assert gauge.connected is False
 
 

@@ -18,6 +18,7 @@ from bedside.core.samples import Record, Unmapped
 from bedside.service.link.address import Address
 from bedside.service.platform import SystemClock
 from mllp_peers import certificates, framed, sender
+from ports import free_port
 
 DEADLINE_S = 20.0
 
@@ -32,8 +33,7 @@ class Ward:
     """A listener with its consumer, and a disk that does as told."""
 
     def __init__(self, folder, **options) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.events = []
         self.asked = []
         self.disk = asyncio.Event()

@@ -23,24 +23,9 @@ from bedside.core.samples import Block, Mark, MarkKind, Quality
 from bedside.firmware_bridge.recording import MAX_LABELS, Label, Recording, write_recording
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.text import bounded
+from hand_clock import T0, HandClock
 
 S = StreamId("wrist")
-T0 = 1_700_000_000_000_000_000
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.at_s = 0.0
-
-    def now_ns(self) -> int:
-        return T0 + round(self.at_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
-
-    async def sleep(self, delay_s: float) -> None:
-        self.at_s += delay_s
-        await asyncio.sleep(0)
 
 
 def made(samples: int = 500) -> Recording:

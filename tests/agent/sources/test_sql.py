@@ -14,6 +14,7 @@ from bedside.agent.sources.registry import build_source, typed_source
 from bedside.agent.sources.sql import SqlSource
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.samples import Event, Record, Unmapped
+from hand_clock import HandClock
 from postgres_server import PASSWORD, Postgres, running_postgres
 
 T0_S = 1_700_000_000
@@ -25,16 +26,6 @@ WIDE = {
     "watermark_type": "integer",
     "fields": FIELDS,
 }
-
-
-class HandClock:
-    at_s = 1e5
-
-    def now_ns(self) -> int:
-        return T0_S * 10**9 + round(self.at_s * 1e9)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
 
 
 class IdleError(Exception):
@@ -65,7 +56,7 @@ def tables(postgres: Postgres, tmp_path: Path) -> Postgres:
 
 def source_of(folder: Path, polls: int = 1, last_end_ns: int = 0, **options: object) -> tuple[SqlSource, SourceGauge]:
     left = polls
-    clock = HandClock()
+    clock = HandClock(1e5)
 
     async def sleep(delay_s: float) -> None:
         nonlocal left

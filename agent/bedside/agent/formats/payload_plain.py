@@ -143,7 +143,7 @@ class _JsonReader(PayloadReader):
     def _record(self, top: object, here: object) -> Iterator[Found]:
         readings = tuple(self._readings(top, here))
         if not readings:
-            yield Refused(Reason.BAD_MESSAGE, "json without its values")
+            yield Refused(Reason.BAD_MESSAGE, "no-values^json")
             return
         time_ns = None
         if self._time_at is not None:

@@ -20,12 +20,13 @@ from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.outgoing import OutgoingReader
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME, AgentConfig
+from bedside.agent.failure import describe
 from bedside.agent.health.facts import SinkFacts
 from bedside.agent.sinks.kind import Sink, SinkContext, SinkOptions
 from bedside.agent.sinks.outgoing import What
 from bedside.agent.sinks.queue import ORDER, Queue
 from bedside.agent.sinks.registry import build_sink, typed_sink
-from bedside.agent.sinks.runner import Runner, Sent, describe
+from bedside.agent.sinks.runner import Runner, Sent
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ProtocolError, UnavailableError
 from bedside.service.logs import event

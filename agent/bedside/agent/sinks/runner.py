@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside.agent.buffer.deliveries import Delivery
+from bedside.agent.failure import describe
 from bedside.agent.health.facts import SinkFacts
 from bedside.agent.sinks.kind import AwayError, NotTakenError, Sink, SinkOptions
 from bedside.agent.sinks.queue import Batch, Queue
@@ -26,7 +27,6 @@ from bedside.agent.sinks.schedule import Schedule
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError
 from bedside.service.logs import event
-from bedside.service.text import bounded
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -282,8 +282,3 @@ class Runner:
             errors=before.errors + bool(error),
             last_error=error or before.last_error,
         )
-
-
-def describe(error: Exception) -> str:
-    """A failure for the device's own users."""
-    return bounded(error.diagnostics() if isinstance(error, BedsideError) else f"{type(error).__name__}: {error}")

@@ -104,12 +104,12 @@ class Intake:
             self._gauge.duplicates += 1
             return []
         if message.retained:
-            return [self._unmapped(Reason.NOT_WANTED, "a retained message", message)]
+            return [self._unmapped(Reason.NOT_WANTED, "message^retained", message)]
         for route in self._routes:
             found = route.filter.match(message.topic)
             if found is not None:
                 return self._routed(message, route, found)
-        return [self._unmapped(Reason.UNKNOWN_PLACE, "a topic that is not subscribed any more", message)]
+        return [self._unmapped(Reason.UNKNOWN_PLACE, "topic^unsubscribed", message)]
 
     def forget(self) -> None:
         """Take again what comes again; what is stored is known by its time."""
@@ -130,7 +130,7 @@ class Intake:
             envelope = Envelope(message.arrived_ns, fill(route.code, found), message.topic)
             said = route.reader.read(message.payload, envelope)
         except MalformedError as error:
-            return [self._unmapped(Reason.BAD_MESSAGE, f"{route.kind}: {error.code}", message)]
+            return [self._unmapped(Reason.BAD_MESSAGE, f"{error.code}^{route.kind}", message)]
         stream = route.stream(found)
         if stream is None:
             return [self._unmapped(Reason.UNKNOWN_PLACE, route.filter.text, message, sum(map(_count, said)))]

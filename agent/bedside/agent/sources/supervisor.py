@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from bedside.agent.failure import describe
 from bedside.agent.sources.checked import EventCheck
 from bedside.agent.sources.kind import SourceGauge
 from bedside.core.clock import Clock
-from bedside.core.errors import BedsideError
 from bedside.core.samples import Block, Event, Record, Source, Unmapped
 from bedside.service.logs import event
-from bedside.service.text import bounded
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -117,7 +116,7 @@ class Supervisor:
                 return
             health.state = SourceState.WAITING
             health.errors += 1
-            health.last_error = _describe(failure)
+            health.last_error = describe(failure)
             if self._clock.monotonic_s() - started_s >= STABLE_S:
                 backoff_s = FIRST_BACKOFF_S
             await self._sleep(backoff_s)
@@ -183,11 +182,3 @@ async def _end(events: object) -> None:
         await close()
     except Exception as error:  # noqa: BLE001 - it is the source's, and nobody else's
         event(_LOGGER, "source-end-failed", level=logging.WARNING, reason=type(error).__name__)
-
-
-def _describe(error: BaseException) -> str:
-    try:
-        text = error.diagnostics() if isinstance(error, BedsideError) else f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an error of another package that cannot even be shown
-        text = type(error).__name__
-    return bounded(text)
