@@ -15,7 +15,6 @@ from bleak import BleakClient
 from bleak.exc import BleakError
 from hypothesis import given
 from hypothesis import strategies as st
-from supervised import running, until
 
 from bedside.agent.config import SourceConfig
 from bedside.agent.formats.gatt import DECODERS, decode_report
@@ -29,6 +28,7 @@ from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Event, Quality, Record, Unmapped
 from bedside.service.platform import SystemClock
 from fake_bluez import FakeBluez, fake_bluez
+from supervised import running, until
 
 BELT = "AA:BB:CC:DD:EE:01"
 OXIMETER = "AA:BB:CC:DD:EE:02"

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from supervised import running, until
 
 from bedside.agent.config import SourceConfig
 from bedside.agent.sources import iio_buffer
@@ -20,6 +19,7 @@ from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError
 from bedside.core.samples import Block, Event, Quality, Record, Unmapped
+from supervised import running, until
 
 S = 1_000_000_000
 PERIOD = S // 100
