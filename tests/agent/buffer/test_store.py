@@ -45,11 +45,6 @@ def noise(samples: int, channels: int = 8, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-3000, 3000, (samples, channels), np.int16)
 
 
-def seal_of(path: Path, blob_id: int) -> bytes:
-    with sqlite3.connect(path) as db:
-        return db.execute("SELECT sealed FROM blobs WHERE id = ?", (blob_id,)).fetchone()[0]
-
-
 @settings(deadline=None, database=None, max_examples=25)
 @given(st.integers(1, 700), st.integers(1, 37), st.integers(0, 10**9), st.sampled_from([50.0, 250.0, 360.0]))
 def test_a_stream_comes_back_sample_exact(tmp_path_factory, samples, step, phase_ns, rate_hz) -> None:

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, Protocol, get_args
+from typing import BinaryIO, Final, Literal, Protocol
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from bedside.service.files import durable_file
 from bedside.service.text import bounded, for_spreadsheet
 
 What = Literal["signal", "records", "labels", "predictions", "summaries"]
-WHATS: Final[tuple[str, ...]] = get_args(What)
 SUFFIXES: Final = (".csv", ".parquet")
 
 _PAGE_ROWS: Final = 4_096

@@ -19,6 +19,7 @@ from bedside.agent.formats.hl7_write import APPLICATION, MONITORING, Report, Res
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.observation import SEVERITY, Coding
 from bedside.agent.sinks.outgoing import Outgoing, SentAlarm, SentPrediction
+from bedside.agent.sinks.rules import MAX_TIMEOUT_S
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.link.address import Address, parse_address
 from bedside.service.text import bounded
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "99BEDSIDE"
 """Coding system of our own names (HL7 table 0396)."""
-MAX_TIMEOUT_S: Final = 100.0
 
 
 class Hl7Options(SinkOptions, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from bedside.agent.client_tls import HALF, CaFile, CertificateFile, KeyFile, Plaintext, client_context, tls_of
 from bedside.agent.secret import read_secret
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkOptions, option
+from bedside.agent.sinks.rules import MAX_TIMEOUT_S
 from bedside.core.errors import ConfigError
 from bedside.service.link.address import Address
 from bedside.service.text import bounded
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
 MAX_ANSWER_BYTES: Final = 64 << 10
-MAX_TIMEOUT_S: Final = 100.0
 MAX_URL_CHARS: Final = 2_000
 _CONNECT_S: Final = 10.0
 _PORTS: Final = {"http": 80, "https": 443}
@@ -48,14 +47,6 @@ class HttpOptions(SinkOptions, frozen=True, kw_only=True):
     client_key: KeyFile = ""
     plaintext: Plaintext = False
     timeout_s: Annotated[float, option("seconds to wait for an answer")] = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the server said: its status, and the beginning of what it sent."""
-
-    status: int
-    body: bytes
 
 
 class HttpClient:
@@ -80,8 +71,8 @@ class HttpClient:
         self._address = _address_of(options)
         self._pool: PoolManager | None = None
 
-    def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Make one request; returns what a 2xx says.
+    def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Make one request; returns when the answer is a 2xx.
 
         Raises:
             AwayError: `sink-unreachable`, `sink-status`: to be tried again.
@@ -102,7 +93,7 @@ class HttpClient:
             )
             try:
                 status, retry_after = answer.status, answer.headers.get("Retry-After", "")
-                found = Answer(status, _read(answer))
+                said = _read(answer)
             finally:
                 answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -112,8 +103,7 @@ class HttpClient:
                 f"{self._address} does not answer: {bounded(_reason(error), 200)}",
                 remedy="check the url, the firewall, the proxy and the certificate",
             ) from error
-        self._judge(found, retry_after)
-        return found
+        self._judge(status, said, retry_after)
 
     def close(self) -> None:
         """Close the connections."""
@@ -121,16 +111,16 @@ class HttpClient:
             self._pool.clear()
             self._pool = None
 
-    def _judge(self, answer: Answer, retry_after: str) -> None:
+    def _judge(self, status: int, said: bytes, retry_after: str) -> None:
         """Raise what a status means, unless it is a success."""
-        if 200 <= answer.status < 300:
+        if 200 <= status < 300:
             return
-        says = self._explain(answer.body)
-        sentence = f"{self._address} answers {answer.status}" + (f": {bounded(says, 300)}" if says else "")
-        if answer.status in ROWS_FAULT:
+        says = self._explain(said)
+        sentence = f"{self._address} answers {status}" + (f": {bounded(says, 300)}" if says else "")
+        if status in ROWS_FAULT:
             raise NotTakenError("sink-refused", sentence, remedy="look at what is sent: bedside agent sinks preview")
-        remedy = _REMEDIES.get(answer.status, "")
-        if 300 <= answer.status < 400:
+        remedy = _REMEDIES.get(status, "")
+        if 300 <= status < 400:
             remedy = "redirects are not followed: write the address that it names into url"
         wait = retry_after.strip()
         wait_s = float(wait) if len(wait) <= 9 and wait.isascii() and wait.isdecimal() else 0.0

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_WAITING: Final = 10_000_000
 MAX_SUBJECT_CHARS: Final = 200
+MAX_TIMEOUT_S: Final = 100.0
+"""Of an option `timeout_s`, seconds: below the patience of the runner, which ends a sink that never returns."""
 
 
 def check_options(options: SinkOptions, sorts: Collection[str]) -> None:
