@@ -17,9 +17,6 @@ KeyFile = Annotated[str, option("PEM file of its private key, of mode 0600")]
 Plaintext = Annotated[bool, option("allow a connection to another machine without TLS: all on the way read and forge")]
 """Options `ca`, `client_certificate`, `client_key` and `plaintext` of every kind that connects to somebody."""
 
-HALF: Final = "client_certificate and client_key belong together"
-"""What is wrong where one of the two is missing."""
-
 MAX_KEY_BYTES: Final = 64 << 10
 
 
@@ -36,6 +33,20 @@ class ClientTls:
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+
+
+def tls_fault(*, tls: bool, ca: str, certificate: str, key: str) -> str:
+    """What contradicts itself in these options, in a sentence; empty for nothing.
+
+    Args:
+        tls: whether the connection is protected.
+        ca: the option, empty = none; as the others.
+        certificate: `client_certificate`.
+        key: `client_key`.
+    """
+    if bool(certificate) != bool(key):
+        return "client_certificate and client_key belong together"
+    return "" if tls or not (ca or certificate) else "files of TLS mean nothing on a connection without TLS"
 
 
 def tls_of(directory: Path, ca: str, certificate: str, key: str) -> ClientTls:

@@ -194,6 +194,8 @@ REFUSED = {
     "scheme": ("fhir", {"url": "ftp://a.example/"}, "https://"),
     "port": ("fhir", {"url": "https://a.example:99999/"}, "https://"),
     "half a certificate": ("fhir", {**URL, "client_key": "k"}, "belong together"),
+    "files of nothing": ("webhook", {"url": "http://127.0.0.1/", "ca": "ca.pem"}, "without TLS"),
+    "files of no HL7": ("hl7", {"address": "127.0.0.1:2575", "tls": False, "ca": "ca.pem"}, "without TLS"),
     "timeout": ("fhir", {**URL, "timeout_s": 0}, "timeout_s"),
     "rows": ("fhir", {**URL, "bundle_rows": 0}, "bundle_rows"),
     "batch": ("webhook", {**URL, "batch_rows": 0}, "batch_rows"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.client_tls import HALF, ClientTls, tls_of
+from bedside.agent.client_tls import ClientTls, tls_fault, tls_of
 from bedside.core.errors import ConfigError, UnavailableError
 from bedside.service.link.address import Address, parse_address
 from bedside.service.text import bounded
@@ -107,15 +107,15 @@ def broker_of(
         ConfigError: `bad-address`, `mqtt-options`.
     """
     where = parse_address(address)
+    fault = tls_fault(tls=tls, ca=ca, certificate=client_certificate, key=client_key)
     faults = {
         "a broker is reached at host:port": bool(where.path) or not where.port,
         "client_id is 1 to 64 visible ASCII characters": not _CLIENT_ID.fullmatch(client_id),
         f"messages would cross the network to {where} in plaintext": not (tls or plaintext or where.is_loopback),
-        "files of TLS mean nothing with tls = false": not tls and any((ca, client_certificate, client_key)),
-        HALF: bool(client_certificate) != bool(client_key),
+        fault: bool(fault),
         "a password needs a user": bool(password) and not user,
     }
-    for fault in (fault for fault, there in faults.items() if there):
-        raise ConfigError("mqtt-options", fault, remedy=_OPTIONS)
+    for wrong in (wrong for wrong, there in faults.items() if there):
+        raise ConfigError("mqtt-options", wrong, remedy=_OPTIONS)
     protected = tls_of(directory, ca, client_certificate, client_key) if tls else None
     return Broker(where, client_id, protected, user, password, directory)

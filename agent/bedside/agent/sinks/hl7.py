@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
-from bedside.agent.client_tls import HALF, CaFile, CertificateFile, KeyFile, Plaintext, tls_of
+from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext, tls_fault, tls_of
 from bedside.agent.formats.hl7_write import APPLICATION, MONITORING, Report, Result, write_report
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.observation import SEVERITY, Coding
@@ -159,6 +159,7 @@ def _named(name: str, codes: dict[str, Coding]) -> tuple[str, str, str]:
 
 def _build(options: Hl7Options, context: SinkContext) -> Hl7Sink:
     address = parse_address(options.address)
+    fault = tls_fault(tls=options.tls, ca=options.ca, certificate=options.client_certificate, key=options.client_key)
     rules = (
         (bool(address.host) and address.port > 0, "its address is no host:port", "write for instance 10.0.0.9:2575"),
         (
@@ -166,7 +167,7 @@ def _build(options: Hl7Options, context: SinkContext) -> Hl7Sink:
             f"results would go to {address} in plaintext",
             "use tls = true, or plaintext = true where the network itself is protected",
         ),
-        (bool(options.client_certificate) == bool(options.client_key), HALF, "give both or none"),
+        (not fault, fault, "correct them, or use tls = true"),
         (0 < options.timeout_s <= MAX_TIMEOUT_S, f"timeout_s must be above 0, {MAX_TIMEOUT_S:g} at most", ""),
     )
     for holds, sentence, remedy in rules:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
-from bedside.agent.client_tls import HALF, CaFile, CertificateFile, KeyFile, Plaintext, client_context, tls_of
+from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext, client_context, tls_fault, tls_of
 from bedside.agent.secret import read_secret
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkOptions, option
 from bedside.agent.sinks.rules import MAX_TIMEOUT_S
@@ -174,6 +174,8 @@ def _address_of(options: HttpOptions) -> Address:
         address = Address(parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
     except ValueError:
         parts, address = urlsplit(""), Address("", 0)
+    tls = parts.scheme == "https"
+    fault = tls_fault(tls=tls, ca=options.ca, certificate=options.client_certificate, key=options.client_key)
     rules = (
         (
             parts.scheme in _PORTS
@@ -188,11 +190,11 @@ def _address_of(options: HttpOptions) -> Address:
         (not (parts.username or parts.password), "its url holds a password", "use token, or a client certificate"),
         (not (parts.query or parts.fragment), "its url has a query or a fragment", "give the path alone"),
         (
-            parts.scheme == "https" or address.is_loopback or options.plaintext,
+            tls or address.is_loopback or options.plaintext,
             f"{options.url} would send results in plaintext over the network",
             "use https://, or plaintext = true where the network itself is protected",
         ),
-        (bool(options.client_certificate) == bool(options.client_key), HALF, "give both or none"),
+        (not fault, fault, "correct them, or use https://"),
         (0 < options.timeout_s <= MAX_TIMEOUT_S, f"timeout_s must be above 0, {MAX_TIMEOUT_S:g} at most", ""),
     )
     for holds, sentence, remedy in rules:
