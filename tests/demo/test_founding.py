@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bedside.agent.config import load_agent_config
+from bedside.agent.sources.recordings.replay import ReplayOptions
 from bedside.agent.sources.registry import typed_source
-from bedside.agent.sources.replay import ReplayOptions
 from bedside.agent.sources.serial_port import SerialOptions
 from bedside.core.errors import ConfigError
 from bedside.core.policy.site_policy import SitePolicy

@@ -11,7 +11,7 @@ import msgspec
 from bedside.agent.config import SourceConfig
 from bedside.agent.kinds import options_of
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.mqtt import AnyPayload, MqttOptions, MqttSource
+from bedside.agent.sources.mqtt.source import AnyPayload, MqttOptions, MqttSource
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.service.platform import SystemClock
 

@@ -8,8 +8,8 @@ import msgspec
 from forms import json
 from registry import NOW_S, add
 
-from bedside.agent.formats.apdu import ApduReader
-from bedside.agent.formats.fhir import read_fhir
+from bedside.agent.formats.fhir.observations import read_fhir
+from bedside.agent.formats.ieee11073.apdu import ApduReader
 from bedside.core.ids import StreamId
 from bedside.core.unreadable import UNREADABLE
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
@@ -83,8 +83,8 @@ VARIABLE: Final = bytes.fromhex(
     "e700003a 0038 0004 01010032 0000ffffffff0d1e0028 f0000000 00010020"
     "00010003001a 0a560004ff000170 099000082026030112000000 0996000217a0"
 )
-add("apdu", "agent.formats.apdu.ApduReader.read agent.formats.apdu_objects.read_configuration"
-    " agent.formats.mder.MderCursor", _apdus,
+add("apdu", "agent.formats.ieee11073.apdu.ApduReader.read agent.formats.ieee11073.objects.read_configuration"
+    " agent.formats.ieee11073.mder.MderCursor", _apdus,
     [b"s" + ASSOCIATION, b"s" + CONFIGURATION, b"s" + OXIMETER, b"x" + THERMOMETER, b"x" + VARIABLE])  # fmt: skip
 
 OBSERVED: Final = (
@@ -104,5 +104,5 @@ IN_XML: Final = (
     b'</code><effectiveInstant value="2026-03-01T12:00:00Z"/><component><code/><valueQuantity><value value="72"/>'
     b"</valueQuantity></component></Observation></resource></entry><entry><resource><Device/></resource></entry></Bundle>"
 )
-add("fhir-json", "agent.formats.fhir.read_fhir", read_fhir, [OBSERVED, BUNDLED], json)
-add("fhir-xml", "agent.formats.fhir.read_fhir agent.formats.fhir_xml.xml_tree", read_fhir, [IN_XML])
+add("fhir-json", "agent.formats.fhir.observations.read_fhir", read_fhir, [OBSERVED, BUNDLED], json)
+add("fhir-xml", "agent.formats.fhir.observations.read_fhir agent.formats.fhir.xml.xml_tree", read_fhir, [IN_XML])

@@ -34,19 +34,19 @@ def _made_sink(config) -> None:
 
 
 def _sinks() -> None:
-    from bedside.agent.formats.operation_outcome import outcome_sentence
-    from bedside.agent.sinks.csv_tail import sound_bytes
+    from bedside.agent.formats.fhir.operation_outcome import outcome_sentence
+    from bedside.agent.sinks.csv.tail import sound_bytes
 
     outcomes = [
         b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid","diagnostics":"no bed"}]}',
         b'{"resourceType":"OperationOutcome","issue":[{"code":"x","details":{"text":"y"}}],"text":{"div":"z"}}',
     ]
-    add("fhir-outcome", "agent.formats.operation_outcome.outcome_sentence", outcome_sentence, outcomes, json)
+    add("fhir-outcome", "agent.formats.fhir.operation_outcome.outcome_sentence", outcome_sentence, outcomes, json)
     tails = [
         b"number,id,line,lines\n1,a,1,2\n1,a,2,2\n2,b,1,2\n",
         b'7,"a ""b""",1,1\n8,c,1,1\n9,half',
     ]
-    add("csv-tail", "agent.sinks.csv_tail.sound_bytes", lambda data: sound_bytes(data, 4, (2, 3)), tails, plain)
+    add("csv-tail", "agent.sinks.csv.tail.sound_bytes", lambda data: sound_bytes(data, 4, (2, 3)), tails, plain)
 
 
 def _config() -> None:
@@ -142,7 +142,7 @@ def _agent() -> None:
     from bedside.agent.inference.confinement import decode_job
     from bedside.agent.rounds.contribution import ContributionJob
     from bedside.agent.rounds.slots import ActiveModel, Origin, Slot, SlotNote
-    from bedside.agent.sources.marks import read_track
+    from bedside.agent.sources.recordings.marks import read_track
     from bedside.agent.training.job import Job
     from bedside.agent.training.train import Schedule
     from bedside.core.ids import SessionId, StreamId
@@ -186,7 +186,7 @@ def _agent() -> None:
     measured = (Measured("litert", 7.5, 9.0), Measured("onnx", 22.0, 30.5))
     add("runtime-choice", "agent.inference.choice.read_choice", on_file("choice.json", read_choice),
         [msgspec.json.encode(Choice("litert", "auto 1 2", measured))], json)  # fmt: skip
-    add("labels-csv", "agent.sources.marks.read_track",
+    add("labels-csv", "agent.sources.recordings.marks.read_track",
         on_file("labels.csv", lambda path: list(islice(read_track(path, loop=False).timeline(), 99))),
         [b"start_s,end_s,label\n0.5,2,rest\n2,3.25,walk\n", b'label,start_s,end_s\n"a, b",1e3,2e3\n'], plain,
         ConfigError)  # fmt: skip

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from registry import add
 
-from bedside.agent.formats.hl7 import Message, read_message
-from bedside.agent.formats.hl7_ack import read_ack
-from bedside.agent.formats.hl7_write import Verdict, write_ack
-from bedside.agent.formats.mllp import MllpDecoder, frame
-from bedside.agent.sources.beds import Bed, Beds
-from bedside.agent.sources.hl7_intake import Intake, Rules
+from bedside.agent.formats.hl7.acknowledgement import read_ack
+from bedside.agent.formats.hl7.message import Message, read_message
+from bedside.agent.formats.hl7.mllp import MllpDecoder, frame
+from bedside.agent.formats.hl7.writing import Verdict, write_ack
 from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.mllp.beds import Bed, Beds
+from bedside.agent.sources.mllp.intake import Intake, Rules
 from bedside.core.samples import Event
 from bedside.core.vocabulary.clock_offset import ClockOffset
 from bedside.core.vocabulary.normaliser import Normaliser
@@ -63,13 +63,13 @@ def _every_field(message: Message) -> None:
         write_ack(message, verdict, control_id="1", now_ns=0, error="207", words="a|b")
 
 
-add("mllp", "agent.formats.mllp.MllpDecoder.feed", _in_pieces,
+add("mllp", "agent.formats.hl7.mllp.MllpDecoder.feed", _in_pieces,
     [frame(VITALS) + frame(HEAD), VITALS + b"\x1c\n" + frame(HEAD)])  # fmt: skip
 OWN = VITALS.replace(b"|", b"$").replace(b"8859/1", b"UNICODE UTF-8")
-add("hl7", "agent.formats.hl7.read_message agent.formats.hl7_write.write_ack",
+add("hl7", "agent.formats.hl7.message.read_message agent.formats.hl7.writing.write_ack",
     lambda data: _every_field(read_message(data)), [VITALS, OWN, VITALS.replace(b"\r", b"\n")])  # fmt: skip
-add("hl7-ack", "agent.formats.hl7_ack.read_ack", read_ack,
+add("hl7-ack", "agent.formats.hl7.acknowledgement.read_ack", read_ack,
     [b"MSH|^~\\&|A|B|C|D|20260301||ACK^R01^ACK|7|P|2.6\rMSA|AE|77|\rERR|||207^x^HL70357|E||||later\r"])  # fmt: skip
 add("hl7-intake",
-    "agent.sources.hl7_intake.Intake.take agent.formats.hl7_observations.visits agent.formats.hl7_waves.waves"
-    " agent.formats.hl7_adt.moves agent.formats.hl7_time.time_ns", _taken, [VITALS, WAVES, *MOVES])  # fmt: skip
+    "agent.sources.mllp.intake.Intake.take agent.formats.hl7.observations.visits agent.formats.hl7.waves.waves"
+    " agent.formats.hl7.adt.moves agent.formats.hl7.times.time_ns", _taken, [VITALS, WAVES, *MOVES])  # fmt: skip

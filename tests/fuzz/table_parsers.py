@@ -13,10 +13,10 @@ from bedside.core.samples import Quality
 
 
 def _tables() -> None:
-    from bedside.agent.formats.delimited import Dialect, split_row
-    from bedside.agent.formats.lines import Lines
-    from bedside.agent.formats.row_time import RowTime
-    from bedside.agent.sources.csv_rows import CsvOptions, CsvRows, lines_of
+    from bedside.agent.formats.tables.delimited import Dialect, split_row
+    from bedside.agent.formats.tables.lines import Lines
+    from bedside.agent.formats.tables.row_time import RowTime
+    from bedside.agent.sources.csv.rows import CsvOptions, CsvRows, lines_of
     from bedside.core.vocabulary.normaliser import FieldRule
 
     fields = {"heart_rate": FieldRule(code="hr", sent_unit="/min"), "spo2": FieldRule(sent_unit="%")}
@@ -41,11 +41,12 @@ def _tables() -> None:
 
         return parse
 
-    add("csv-records", "agent.sources.csv_rows.CsvRows.read agent.formats.lines.Lines.feed", read(records),
+    add("csv-records", "agent.sources.csv.rows.CsvRows.read agent.formats.tables.lines.Lines.feed", read(records),
         [b"2026-01-02T03:04:05.5Z;60,5;97\r\n2026-01-02T03:04:06+01:00;;-999\n\"2026-01-02 03:04\";x;1\n"])  # fmt: skip
-    add("csv-waveform", "agent.sources.csv_rows.CsvRows.events", read(wave),
+    add("csv-waveform", "agent.sources.csv.rows.CsvRows.events", read(wave),
         [b"1767000000000,1,-2.5\n1767000000004,nan,\n1767000000900,3,4\n1767000000000,5,6"])  # fmt: skip
-    add("csv-row", "agent.formats.delimited.split_row", lambda data: split_row(data, Dialect(";", ",", "cp1252")),
+    add("csv-row", "agent.formats.tables.delimited.split_row",
+        lambda data: split_row(data, Dialect(";", ",", "cp1252")),
         [b'1;"a ""b"";c";', b"a;b;\xfc"])  # fmt: skip
     times = [RowTime(*form) for form in (("iso", "Europe/Berlin"), ("s", "UTC"), ("%d.%m.%Y %H:%M:%S", "UTC"))]
 
@@ -58,12 +59,12 @@ def _tables() -> None:
                 continue
         return found
 
-    add("row-time", "agent.formats.row_time.RowTime.ns", time,
+    add("row-time", "agent.formats.tables.row_time.RowTime.ns", time,
         [b"2026-03-29T02:30:00.123456789", b"1767000000.25", b"01.02.2026 03:04:05", b"20260102T030405Z"])  # fmt: skip
 
 
 def _positions() -> None:
-    from bedside.agent.sources.csv_tail import TailPlace
+    from bedside.agent.sources.csv.tail import TailPlace
     from bedside.agent.sources.position import decode_position
 
     add("source-position", "agent.sources.position.decode_position", lambda data: decode_position(data, TailPlace),

@@ -152,10 +152,8 @@ def loaded_by(statement):
         ("import bedside.service.cli", {"rich", "grpc", "numpy", "onnxruntime", "cryptography", "msgspec", "nacl"}),
         ("import bedside.service.output", {"rich", "grpc", "numpy", "onnxruntime", "msgspec"}),
         ("import bedside.service.config, bedside.service.logs, bedside.service.health", {"rich", "grpc", "numpy"}),
-        (
-            "from bedside.agent.sources import csv_table, edf, sql, wfdb",
-            {"wfdb", "pandas", "pyedflib", "sqlalchemy", "psycopg"},
-        ),
+        ("import bedside.agent.sources.csv.source, bedside.agent.sources.sql.source", {"sqlalchemy", "psycopg"}),
+        ("from bedside.agent.sources.recordings import edf, wfdb", {"wfdb", "pandas", "pyedflib"}),
         ("import bedside.service.link.server, bedside.service.link.connection", {"rich", "numpy", "cryptography"}),
     ],
 )

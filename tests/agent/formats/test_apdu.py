@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bedside.agent.formats.apdu import MAX_APDU_BYTES, MAX_CONFIGURATIONS, ApduReader
 from bedside.agent.formats.delivery import Delivery, Moment
+from bedside.agent.formats.ieee11073.apdu import MAX_APDU_BYTES, MAX_CONFIGURATIONS, ApduReader
 from bedside.core.errors import MalformedError
 from bedside.core.samples import Quality
 from bedside.core.vocabulary.reading import Reading, Reason, Unusable

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bedside.agent.formats.delivery import Delivery, Moment
-from bedside.agent.formats.fhir import MAX_ENTRIES, MAX_FHIR_BYTES, read_fhir
-from bedside.agent.formats.fhir_xml import MAX_DEPTH, MAX_ELEMENTS, xml_tree
+from bedside.agent.formats.fhir.observations import MAX_ENTRIES, MAX_FHIR_BYTES, read_fhir
+from bedside.agent.formats.fhir.xml import MAX_DEPTH, MAX_ELEMENTS, xml_tree
 from bedside.core.errors import MalformedError
 from bedside.core.vocabulary.reading import Reading, Reason, Unusable
 

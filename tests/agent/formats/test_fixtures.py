@@ -13,13 +13,13 @@ from typing import Final
 
 import pytest
 
-from bedside.agent.formats.apdu import ApduReader
 from bedside.agent.formats.delivery import Delivery
-from bedside.agent.formats.fhir import read_fhir
+from bedside.agent.formats.fhir.observations import read_fhir
 from bedside.agent.formats.gatt import decode_report
-from bedside.agent.formats.hl7 import read_message
-from bedside.agent.formats.hl7_observations import moments, visits
-from bedside.agent.formats.hl7_time import time_ns
+from bedside.agent.formats.hl7.message import read_message
+from bedside.agent.formats.hl7.observations import moments, visits
+from bedside.agent.formats.hl7.times import time_ns
+from bedside.agent.formats.ieee11073.apdu import ApduReader
 from bedside.agent.formats.ivy450c import IvyDecoder, line_name, read_line
 from bedside.core.errors import MalformedError
 from bedside.core.ids import StreamId

@@ -3,9 +3,9 @@
 import hl7
 import pytest
 
-from bedside.agent.formats.hl7 import MAX_FIELDS, MAX_PARTS, read_message
-from bedside.agent.formats.hl7_ack import read_ack
-from bedside.agent.formats.hl7_write import Report, Result, Verdict, write_ack, write_reject, write_report
+from bedside.agent.formats.hl7.acknowledgement import read_ack
+from bedside.agent.formats.hl7.message import MAX_FIELDS, MAX_PARTS, read_message
+from bedside.agent.formats.hl7.writing import Report, Result, Verdict, write_ack, write_reject, write_report
 from bedside.core.errors import MalformedError
 
 MSH = "MSH|^~\\&|MON^1^ISO|WARD|BED|HOSP|20260301080000+0100||ORU^R01^ORU_R01|77|P|2.6"

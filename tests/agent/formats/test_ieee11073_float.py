@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedside.agent.formats.ieee11073_float import decode_float, decode_sfloat
+from bedside.agent.formats.ieee11073.floats import decode_float, decode_sfloat
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bedside.agent.formats.mllp import MllpDecoder, frame
+from bedside.agent.formats.hl7.mllp import MllpDecoder, frame
 from bedside.core.errors import MalformedError
 
 A, B = b"MSH|^~\\&|A\rPV1|1\r", b"MSH|^~\\&|B\r"

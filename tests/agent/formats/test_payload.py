@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bedside.agent.formats.json_values import MAX_DEPTH, MAX_JSON_BYTES, MAX_VALUES, parse_path, read_json, value_at
-from bedside.agent.formats.packed import MAX_PACKED_BYTES
-from bedside.agent.formats.payload import Envelope, Found, Payload, Refused, Row, Wave
-from bedside.agent.formats.payload_clinical import MAX_DEVICES, ApduPayload, FhirPayload, Hl7Payload
-from bedside.agent.formats.payload_plain import MAX_ROWS, JsonPayload, NumberPayload, SamplesPayload
+from bedside.agent.formats.payload.clinical import MAX_DEVICES, ApduPayload, FhirPayload, Hl7Payload
+from bedside.agent.formats.payload.json_values import (
+    MAX_DEPTH,
+    MAX_JSON_BYTES,
+    MAX_VALUES,
+    parse_path,
+    read_json,
+    value_at,
+)
+from bedside.agent.formats.payload.mapping import Envelope, Found, Payload, Refused, Row, Wave
+from bedside.agent.formats.payload.packed import MAX_PACKED_BYTES
+from bedside.agent.formats.payload.plain import MAX_ROWS, JsonPayload, NumberPayload, SamplesPayload
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Quality
 from bedside.core.vocabulary.reading import Reading, Reason

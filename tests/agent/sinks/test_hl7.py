@@ -8,8 +8,8 @@ import hl7
 import pytest
 
 from bedside.agent.alarms.machine import Happens
-from bedside.agent.formats.hl7_write import Report, write_report
-from bedside.agent.sinks.hl7 import results_of
+from bedside.agent.formats.hl7.writing import Report, write_report
+from bedside.agent.sinks.hl7.sink import results_of
 from bedside.agent.sinks.observation import Coding
 from bedside.agent.sinks.outgoing import Outgoing, SentRecord, derive_id
 from mllp_peers import certificates, framed, receiver

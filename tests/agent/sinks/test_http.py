@@ -13,7 +13,7 @@ import pytest
 
 from bedside.agent.config import SinkConfig
 from bedside.agent.kinds import options_of
-from bedside.agent.sinks.http import HttpClient
+from bedside.agent.sinks.http.client import HttpClient
 from bedside.agent.sinks.registry import BUILT_IN, KINDS, find_kind, typed_sink
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.platform import SystemClock

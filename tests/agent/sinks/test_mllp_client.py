@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bedside.agent.client_tls import ClientTls
-from bedside.agent.sinks.mllp_client import MllpClient
+from bedside.agent.sinks.hl7.mllp_client import MllpClient
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.service.link.address import Address
 from mllp_peers import accepted, certificates, framed, receiver

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from bedside.agent.config import SourceConfig
 from bedside.agent.formats.gatt import DECODERS, decode_report
-from bedside.agent.sources import ble_adapter, ble_link
-from bedside.agent.sources.beat_times import BeatTimes
-from bedside.agent.sources.ble import BleSource
-from bedside.agent.sources.ble_link import BleLink
+from bedside.agent.sources.ble import adapter, link
+from bedside.agent.sources.ble.beat_times import BeatTimes
+from bedside.agent.sources.ble.link import BleLink
+from bedside.agent.sources.ble.source import BleSource
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, MalformedError
@@ -150,7 +150,7 @@ async def test_sources_share_one_scan_and_a_device_that_is_away_holds_up_nobody(
 
 
 async def test_a_device_that_does_not_show_itself_is_away(bluez, monkeypatch) -> None:
-    monkeypatch.setattr(ble_link, "_FIND_S", 0.05)
+    monkeypatch.setattr(link, "_FIND_S", 0.05)
     bluez.hide(BELT)
     belt, _gauge = source(address=BELT)
     async with running(belt) as (_events, health):
@@ -171,7 +171,7 @@ async def test_a_device_that_refuses_is_tried_again(bluez) -> None:
 
 
 async def test_a_bluez_that_dies_is_noticed_and_its_successor_used(bluez, monkeypatch) -> None:
-    monkeypatch.setattr(ble_link, "_FIND_S", 0.2)
+    monkeypatch.setattr(link, "_FIND_S", 0.2)
     belt, gauge = source(address=BELT)
     async with running(belt) as (events, health):
         await until(lambda: gauge.connected is True)
@@ -206,7 +206,7 @@ async def test_a_device_that_was_left_connected_is_used_without_a_scan(bluez) ->
 
 
 async def test_a_scan_is_begun_anew_now_and_then_for_bluez_may_have_forgotten_it(bluez, monkeypatch) -> None:
-    monkeypatch.setattr(ble_adapter, "_RENEW_S", -1.0)
+    monkeypatch.setattr(adapter, "_RENEW_S", -1.0)
     bluez.hide(BELT)
     bluez.hide(OXIMETER)
     belt, _gauge = source(address=BELT)
@@ -218,7 +218,7 @@ async def test_a_scan_is_begun_anew_now_and_then_for_bluez_may_have_forgotten_it
 
 @pytest.mark.parametrize("method", ["Disconnect", "StopDiscovery"])
 async def test_a_bluez_that_hangs_holds_up_no_end(bluez, monkeypatch, method: str) -> None:
-    for module in (ble_link, ble_adapter):
+    for module in (link, adapter):
         monkeypatch.setattr(module, "PART_S", 0.05)
     bluez.hanging.add(method)
     bluez.hide(BELT, hidden=method == "StopDiscovery")
@@ -228,7 +228,7 @@ async def test_a_bluez_that_hangs_holds_up_no_end(bluez, monkeypatch, method: st
 
 
 async def test_a_bluez_that_hangs_is_given_up(bluez, monkeypatch) -> None:
-    monkeypatch.setattr(ble_link, "_SET_UP_S", 0.2)
+    monkeypatch.setattr(link, "_SET_UP_S", 0.2)
     bluez.hanging.add("StartNotify")
     belt, _gauge = source(address=BELT)
     async with running(belt) as (_events, health):
@@ -271,7 +271,7 @@ ARRIVED = datetime(2026, 3, 26, 13, 30, 5, tzinfo=UTC)
 def cuff_reads() -> Iterator[Callable[..., tuple[list[Event], SourceGauge]]]:
     def read(text: str, **options: Any) -> tuple[list[Event], SourceGauge]:
         cuff, gauge = source(At(ARRIVED), address=CUFF, profiles=["blood_pressure"], **options)
-        return list(cuff._read(ble_link.Notification(PRESSURE, bytes.fromhex(text), cuff_time))), gauge
+        return list(cuff._read(link.Notification(PRESSURE, bytes.fromhex(text), cuff_time))), gauge
 
     cuff_time = int(ARRIVED.timestamp()) * 10**9
     return read
@@ -306,7 +306,7 @@ def test_readings_of_another_user_are_left_out(cuff_reads) -> None:
 @given(st.sampled_from(sorted(DECODERS)), st.binary(max_size=24), st.sampled_from(["sender", "arrival"]))
 def test_every_reading_becomes_a_value_or_is_counted(characteristic: int, value: bytes, clock: str) -> None:
     belt, _gauge = source(At(ARRIVED), address=BELT, clock=clock, user=1)
-    events = belt._read(ble_link.Notification(characteristic, value, int(ARRIVED.timestamp()) * 10**9))
+    events = belt._read(link.Notification(characteristic, value, int(ARRIVED.timestamp()) * 10**9))
     try:
         report = decode_report(characteristic, value)
         sent = len(report.readings) + len(report.intervals)
@@ -317,8 +317,8 @@ def test_every_reading_becomes_a_value_or_is_counted(characteristic: int, value:
 
 def test_what_nobody_takes_in_time_is_counted_by_its_readings() -> None:
     belt, gauge = source(address=BELT)
-    belt._drop(ble_link.Notification(HEART_RATE, bytes.fromhex("10 48 0004 0003"), 1))
-    belt._drop(ble_link.Notification(HEART_RATE, b"", 1))
+    belt._drop(link.Notification(HEART_RATE, bytes.fromhex("10 48 0004 0003"), 1))
+    belt._drop(link.Notification(HEART_RATE, b"", 1))
     assert gauge.dropped == 4
 
 

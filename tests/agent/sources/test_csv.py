@@ -13,10 +13,10 @@ import pytest
 
 from bedside.agent.buffer.part import end_ns
 from bedside.agent.config import SourceConfig
-from bedside.agent.formats.delimited import Dialect, number_in, split_row
-from bedside.agent.formats.row_time import RowTime
-from bedside.agent.sources.csv_rows import CsvOptions
-from bedside.agent.sources.csv_tail import CsvTail
+from bedside.agent.formats.tables.delimited import Dialect, number_in, split_row
+from bedside.agent.formats.tables.row_time import RowTime
+from bedside.agent.sources.csv.rows import CsvOptions
+from bedside.agent.sources.csv.tail import CsvTail
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, MalformedError

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from bedside.agent.formats.lines import MAX_LINE_BYTES, Lines
-from bedside.agent.sources.follow import FilePlace, Follower, What
+from bedside.agent.formats.tables.lines import MAX_LINE_BYTES, Lines
+from bedside.agent.sources.csv.follow import FilePlace, Follower, What
 
 
 class Reader:

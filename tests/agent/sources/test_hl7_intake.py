@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from bedside.agent.formats.hl7 import read_message
-from bedside.agent.formats.hl7_time import time_ns
-from bedside.agent.sources.beds import Bed, Beds
-from bedside.agent.sources.hl7_intake import Intake, Rules
+from bedside.agent.formats.hl7.message import read_message
+from bedside.agent.formats.hl7.times import time_ns
 from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.mllp.beds import Bed, Beds
+from bedside.agent.sources.mllp.intake import Intake, Rules
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Quality, Record, Unmapped

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from bedside.agent.config import SourceConfig
-from bedside.agent.sources import iio_buffer
-from bedside.agent.sources.iio import IioPolls
+from bedside.agent.sources.iio import buffer as iio_buffer
+from bedside.agent.sources.iio.source import IioPolls
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from bedside.agent.config import SourceConfig
-from bedside.agent.sinks.mllp_client import ClientTls, MllpClient
-from bedside.agent.sources import mllp_listener, mllp_source
+from bedside.agent.sinks.hl7.mllp_client import ClientTls, MllpClient
 from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.mllp import listener as mllp_listener
+from bedside.agent.sources.mllp import source as mllp_source
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.core.samples import Record, Unmapped
@@ -158,8 +159,8 @@ async def test_the_same_bytes_are_taken_once_from_one_peer_and_only_the_same(tmp
 
 
 async def test_the_window_of_known_messages_is_bounded(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("bedside.agent.sources.mllp_window.MESSAGES_OF_ONE_PEER", 2)
-    monkeypatch.setattr("bedside.agent.sources.mllp_window.PEERS", 2)
+    monkeypatch.setattr("bedside.agent.sources.mllp.window.MESSAGES_OF_ONE_PEER", 2)
+    monkeypatch.setattr("bedside.agent.sources.mllp.window.PEERS", 2)
     async with running(tmp_path) as ward:
         async with sender(ward.port) as send:
             for number in (1, 2, 3, 2, 1):

@@ -14,8 +14,8 @@ import pytest
 from bedside.agent.config import SourceConfig
 from bedside.agent.mqtt.client import Arrived
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.mqtt import MqttSource
-from bedside.agent.sources.mqtt_intake import Taken
+from bedside.agent.sources.mqtt.intake import Taken
+from bedside.agent.sources.mqtt.source import MqttSource
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.ids import StreamId

@@ -1,6 +1,6 @@
 import numpy as np
 
-from bedside.agent.sources.replay import ReplaySource
+from bedside.agent.sources.recordings.replay import ReplaySource
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording

@@ -13,9 +13,9 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import SourceConfig
 from bedside.agent.kinds import options_of
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.marks import Annotator, Track, read_track
+from bedside.agent.sources.recordings.marks import Annotator, Track, read_track
+from bedside.agent.sources.recordings.replay import ReplaySource
 from bedside.agent.sources.registry import BUILT_IN, build_source, find_kind, typed_source
-from bedside.agent.sources.replay import ReplaySource
 from bedside.agent.sources.supervisor import SourceState, Supervisor
 from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.ids import StreamId

@@ -11,7 +11,7 @@ import pytest
 from bedside.agent.config import SourceConfig
 from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
-from bedside.agent.sources.sql import SqlSource
+from bedside.agent.sources.sql.source import SqlSource
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.samples import Event, Record, Unmapped
 from hand_clock import HandClock

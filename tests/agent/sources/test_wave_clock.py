@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedside.agent.buffer.part import offset_ns
-from bedside.agent.sources.wave_clock import Placed, WaveClock
+from bedside.agent.sources.mqtt.wave_clock import Placed, WaveClock
 
 T0, MS = 1_790_000_000_000_000_000, 1_000_000
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bedside.agent.buffer.committer import Committer
 from bedside.agent.buffer.group import Batch
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.sources.replay import ReplaySource
+from bedside.agent.sources.recordings.replay import ReplaySource
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording, read_recording

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from bedside.agent.formats.ieee11073_float import decode_float, decode_sfloat
+from bedside.agent.formats.ieee11073.floats import decode_float, decode_sfloat
 from bedside.core.errors import MalformedError
 from bedside.core.samples import Quality
 from bedside.core.vocabulary.reading import Reading

@@ -18,7 +18,7 @@ from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext
 from bedside.agent.mqtt.broker import Broker, broker_of
 from bedside.agent.mqtt.topics import MAX_TOPIC_CHARS
 from bedside.agent.secret import SecretPlace
-from bedside.agent.sinks.http import as_json
+from bedside.agent.sinks.http.client import as_json
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.outgoing import ADVISORY, Outgoing
 from bedside.agent.sinks.rows import fields_of

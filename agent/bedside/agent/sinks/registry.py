@@ -16,11 +16,11 @@ from bedside.agent.sinks.rules import check_options
 ENTRY_POINTS: Final = "bedside.sinks"
 
 BUILT_IN: Final = {
-    "csv": "bedside.agent.sinks.csv_file",
-    "fhir": "bedside.agent.sinks.fhir",
-    "hl7": "bedside.agent.sinks.hl7",
+    "csv": "bedside.agent.sinks.csv.sink",
+    "fhir": "bedside.agent.sinks.http.fhir",
+    "hl7": "bedside.agent.sinks.hl7.sink",
     "mqtt": "bedside.agent.sinks.mqtt",
-    "webhook": "bedside.agent.sinks.webhook",
+    "webhook": "bedside.agent.sinks.http.webhook",
 }
 """Modules by kind, as `agent.toml` names them."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
-from bedside.agent.formats.row_time import zone_of
+from bedside.agent.formats.tables.row_time import zone_of
 from bedside.core.errors import ConfigError
 from bedside.service.text import bounded
 

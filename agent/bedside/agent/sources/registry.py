@@ -18,17 +18,17 @@ from bedside.core.samples import Source
 ENTRY_POINTS: Final = "bedside.sources"
 
 BUILT_IN: Final = {
-    "ble": "bedside.agent.sources.ble",
-    "csv": "bedside.agent.sources.csv_table",
-    "edf": "bedside.agent.sources.edf",
-    "iio": "bedside.agent.sources.iio",
+    "ble": "bedside.agent.sources.ble.source",
+    "csv": "bedside.agent.sources.csv.source",
+    "edf": "bedside.agent.sources.recordings.edf",
+    "iio": "bedside.agent.sources.iio.source",
     "ivy450c": "bedside.agent.sources.ivy450c",
-    "mllp": "bedside.agent.sources.mllp",
-    "mqtt": "bedside.agent.sources.mqtt",
-    "replay": "bedside.agent.sources.replay",
+    "mllp": "bedside.agent.sources.mllp.options",
+    "mqtt": "bedside.agent.sources.mqtt.source",
+    "replay": "bedside.agent.sources.recordings.replay",
     "serial": "bedside.agent.sources.serial_port",
-    "sql": "bedside.agent.sources.sql",
-    "wfdb": "bedside.agent.sources.wfdb",
+    "sql": "bedside.agent.sources.sql.source",
+    "wfdb": "bedside.agent.sources.recordings.wfdb",
 }
 """Modules by kind, as `agent.toml` names them."""
 

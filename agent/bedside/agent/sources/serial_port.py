@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from bedside.agent.buffer.part import end_ns
 from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceKind, SourceOptions, option
-from bedside.agent.sources.marks import Annotator, Track, read_track
+from bedside.agent.sources.recordings.marks import Annotator, Track, read_track
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark
 from bedside.firmware_bridge.messages import Hello

@@ -1,0 +1,1 @@
+"""HL7 v2 messages and their framing by MLLP, read and written."""

@@ -1,0 +1,1 @@
+"""What one message of a broker says, by a description in the configuration."""

@@ -1,0 +1,1 @@
+"""Text in lines and columns, and the times in it."""

@@ -1,0 +1,1 @@
+"""Results appended to CSV files."""

@@ -1,0 +1,1 @@
+"""Results as HL7 v2 over MLLP."""

@@ -1,0 +1,1 @@
+"""Results put or posted to servers: FHIR and webhooks."""

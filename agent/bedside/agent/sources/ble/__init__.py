@@ -1,0 +1,1 @@
+"""Bluetooth sensors by GATT, through BlueZ."""

@@ -1,0 +1,1 @@
+"""CSV files, played or followed while another program appends to them."""

@@ -1,0 +1,1 @@
+"""Recordings, played as if their sensors were here."""

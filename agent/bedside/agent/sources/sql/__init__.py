@@ -1,0 +1,1 @@
+"""A query of a hospital's database, read-only."""
