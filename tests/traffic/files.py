@@ -27,7 +27,7 @@ class CsvFeeder(Feeder):
             "spo2": {"code": "spo2", "sent_unit": "%"},
             "temperature": {"code": "temp", "unit": "Cel", "sent_unit": "[degF]"},
         }
-        return {"stream": self.name, "path": str(self._path), "mode": "tail", "poll_s": 0.02, "fields": fields}
+        return {"stream": self.name, "path": str(self._path), "mode": "tail", "every_s": 0.02, "fields": fields}
 
     async def minute(self, number: int, start_ns: int) -> None:
         with self._path.open("a") as file:

@@ -47,7 +47,7 @@ name = "room"
 stream = "room"
 device = "hts221"
 channels = ["temp"]
-period_s = 0.05
+every_s = 0.05
 root = "tree"
 [sources.options.fields.temp]
 code = "temp"

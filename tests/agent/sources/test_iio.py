@@ -298,7 +298,7 @@ async def test_a_slow_sensor_is_asked_every_period(tmp_path) -> None:
     }.items():  # fmt: skip
         (made / name).write_text(text)
     fields = {"temp_skin": {"code": "temp"}, "humidity": {"code": "humidityrelative", "unit": "%"}}
-    events = await polled(tmp_path, 3, channels=["temp", "humidityrelative"], period_s=2.0, fields=fields)
+    events = await polled(tmp_path, 3, channels=["temp", "humidityrelative"], every_s=2.0, fields=fields)
     assert [e.time_ns for e in events if isinstance(e, Record)] == [T0, T0 + 2 * S, T0 + 4 * S]
     assert isinstance(events[0], Record)
     assert events[0].values == {"temp_skin": pytest.approx(36.76), "humidity": pytest.approx(41.25)}
@@ -344,7 +344,7 @@ async def test_a_device_that_is_gone_is_missing(tmp_path) -> None:
     made = folder(tmp_path)
     (made / "in_temp_input").write_text("36500")
     built, gauge = source(
-        tmp_path, buffered=False, channels=["temp"], fields={"temp_skin": {"code": "temp"}}, period_s=0.01
+        tmp_path, buffered=False, channels=["temp"], fields={"temp_skin": {"code": "temp"}}, every_s=0.01
     )
     async with running(built) as (events, health):
         await until(lambda: bool(events))
@@ -360,8 +360,8 @@ async def test_a_device_that_is_gone_is_missing(tmp_path) -> None:
         {"channels": []},
         {"channels": ["../x"]},
         {"channels": ["temp", "temp"]},
-        {"period_s": 0.0},
-        {"period_s": math.nan},
+        {"every_s": 0.0},
+        {"every_s": math.nan},
         {"rate_hz": -1.0},
         {"rate_hz": math.inf},
     ],

@@ -26,7 +26,7 @@ stream = "vitals"
 mode = "tail"
 path = "vitals.csv"
 time_format = "ns"
-poll_s = 0.02
+every_s = 0.02
 [sources.options.fields.heart_rate]
 code = "hr"
 sent_unit = "/min"
@@ -42,7 +42,7 @@ path = "wave.csv"
 time_format = "ns"
 rate_hz = 250.0
 columns = ["ii"]
-poll_s = 0.02
+every_s = 0.02
 [[sources]]
 kind = "sql"
 name = "his"

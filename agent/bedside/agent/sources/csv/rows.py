@@ -52,7 +52,7 @@ class CsvOptions(PlayOptions, frozen=True, kw_only=True):
     encoding: Annotated[str, option("of the text")] = "utf-8"
     header: Annotated[bool, option("the first row names the columns; false: they are 1, 2, 3 ...")] = True
     skip_lines: Annotated[int, option("lines before the header")] = 0
-    poll_s: Annotated[float, option("tail: seconds between two looks")] = 0.5
+    every_s: Annotated[float, option("tail: seconds between two looks")] = 0.5
 
     @property
     def head_lines(self) -> int:

@@ -33,7 +33,7 @@ def _build(options: CsvOptions, context: SourceContext) -> Source:
         (not (options.labels and not wave), "labels go with a waveform"),
         (options.header or numbered, "without a header, columns have numbers from 1"),
         (0 <= options.skip_lines <= _MAX_SKIPPED_LINES, f"skip_lines must be 0 to {_MAX_SKIPPED_LINES}"),
-        (0.01 <= options.poll_s <= MAX_WAIT_S, f"poll_s must be 0.01 to {MAX_WAIT_S}"),
+        (0.01 <= options.every_s <= MAX_WAIT_S, f"every_s must be 0.01 to {MAX_WAIT_S}"),
     )
     for holds, sentence in rules:
         if not holds:

@@ -78,7 +78,7 @@ class CsvTail:
                 if file is not None:
                     await self._position.keep(TailPlace(str(self._path), file), [self._stream], events)
                 if piece.what in {What.QUIET, What.ABSENT}:
-                    await self._sleep(self._options.poll_s)
+                    await self._sleep(self._options.every_s)
         finally:
             follower.close()
 

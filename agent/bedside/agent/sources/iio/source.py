@@ -32,7 +32,7 @@ class IioOptions(SourceOptions, frozen=True, kw_only=True):
     device: Annotated[str, option("iio:device0, or the name of its chip")]
     channels: Annotated[tuple[str, ...], option("such as temp or accel_x: its files without in_ and _raw")]
     buffered: Annotated[bool, option("true: a waveform from its buffer, else records by asking")] = False
-    period_s: Annotated[float, option("seconds between two questions")] = 1.0
+    every_s: Annotated[float, option("seconds between two questions")] = 1.0
     rate_hz: Annotated[float, option("of the buffer, else what the device says")] = 0.0
     metric: Annotated[str, option("MDC reference id of the waveform")] = ""
     root: Annotated[str, option("where sys and dev are")] = "/"
@@ -76,7 +76,7 @@ class IioPolls:
                 gauge.connected = True
                 for event in self._normaliser.events(self._stream, time_ns, readings, time_ns):
                     yield event
-                due_s = max(due_s + self._options.period_s, clock.monotonic_s())
+                due_s = max(due_s + self._options.every_s, clock.monotonic_s())
                 await self._sleep(due_s - clock.monotonic_s())
         finally:
             gauge.connected = False
@@ -101,8 +101,8 @@ def _build(options: IioOptions, context: SourceContext) -> Source:
         raise refuse("`channels` names no channel", "name them as their files do, such as temp of in_temp_raw")
     if len(set(options.channels)) < len(options.channels):
         raise refuse("a channel is named twice", "name every channel once")
-    if not _FASTEST_S <= options.period_s <= MAX_WAIT_S:
-        raise refuse(f"a period of {options.period_s} s is impossible", f"{_FASTEST_S} to {MAX_WAIT_S}; or `buffered`")
+    if not _FASTEST_S <= options.every_s <= MAX_WAIT_S:
+        raise refuse(f"a period of {options.every_s} s is impossible", f"{_FASTEST_S} to {MAX_WAIT_S}; or `buffered`")
     if not 0 <= options.rate_hz <= MAX_RATE_HZ:
         raise refuse(f"a rate of {options.rate_hz} Hz is impossible", f"above 0, and {MAX_RATE_HZ} at most")
     if not options.buffered:
