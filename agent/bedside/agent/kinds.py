@@ -142,6 +142,13 @@ def options_of(kind: type[msgspec.Struct]) -> dict[str, str]:
     return {name: get_args(hint)[1].description for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
+def named(error: ConfigError, who: str) -> ConfigError:
+    """An error whose sentence says whose it is, `source ward` or `sink out`: several of a kind may be configured."""
+    if error.sentence.startswith(f"{who}: "):
+        return error
+    return ConfigError(error.code, f"{who}: {error.sentence}", remedy=error.remedy)
+
+
 def require(module: str, package: str) -> None:
     """Refuse a kind whose library is not installed; nothing is imported.
 

@@ -288,6 +288,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_listens(options, tmp_pa
     with pytest.raises(ConfigError) as caught:
         asyncio.run(_made(tmp_path, options))
     assert caught.value.remedy
+    assert caught.value.sentence.startswith("source ")
 
 
 async def _made(folder, options) -> Ward:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from bedside.agent.config import SinkConfig
-from bedside.agent.kinds import Kinds
+from bedside.agent.kinds import Kinds, named
 from bedside.agent.sinks.kind import AnyKind, Sink, SinkContext, SinkKind, SinkOptions
 from bedside.agent.sinks.rules import check_options
+from bedside.core.errors import ConfigError
 
 ENTRY_POINTS: Final = "bedside.sinks"
 
@@ -47,4 +48,7 @@ def build_sink(kind: str, options: SinkOptions, context: SinkContext) -> Sink:
     Raises:
         ConfigError: from the kind; see its `build`.
     """
-    return find_kind(kind).build(options, context)
+    try:
+        return find_kind(kind).build(options, context)
+    except ConfigError as error:
+        raise named(error, f"sink {options.name}") from error

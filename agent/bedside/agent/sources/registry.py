@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from bedside.agent.config import SourceConfig
-from bedside.agent.kinds import Kinds
+from bedside.agent.kinds import Kinds, named
 from bedside.agent.sources.kind import AnyKind, SourceContext, SourceKind, SourceOptions
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.ids import check_id
@@ -58,6 +58,8 @@ def build_source(kind: str, options: SourceOptions, context: SourceContext) -> S
     """
     try:
         return find_kind(kind).build(options, context)
+    except ConfigError as error:
+        raise named(error, f"source {options.name}") from error
     except BedsideError:
         raise
     except Exception as error:

@@ -25,7 +25,7 @@ from bedside.agent.secret import SecretPlace
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.mqtt.intake import Intake, Route, Taken
 from bedside.agent.sources.options import Fields, TimeZone, WhoseClock, codes_of
-from bedside.core.errors import BedsideError, ConfigError, StoreError, UnavailableError
+from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Unmapped
 from bedside.core.vocabulary.normaliser import Normaliser
@@ -177,20 +177,17 @@ class MqttSource:
 
 
 def _build(options: MqttOptions, context: SourceContext) -> MqttSource:
-    try:
-        broker = broker_of(
-            options.broker, options.client_id, context.directory, tls=options.tls, plaintext=options.plaintext,
-            ca=options.ca, client_certificate=options.client_certificate, client_key=options.client_key,
-            user=options.user, password=options.password,
-        )  # fmt: skip
-        routes = [_route(options, text, topic) for text, topic in options.topics.items()]
-        check_filters(route.filter for route in routes)
-        if not routes or not 0 < options.session_s <= MAX_SESSION_S:
-            raise ConfigError(
-                "mqtt-options", "there are no topics, or no such session", remedy="session_s is 1 s to 30 days"
-            )
-    except BedsideError as error:
-        raise ConfigError(error.code, f"source {options.name}: {error.sentence}", remedy=error.remedy) from error
+    broker = broker_of(
+        options.broker, options.client_id, context.directory, tls=options.tls, plaintext=options.plaintext,
+        ca=options.ca, client_certificate=options.client_certificate, client_key=options.client_key,
+        user=options.user, password=options.password,
+    )  # fmt: skip
+    routes = [_route(options, text, topic) for text, topic in options.topics.items()]
+    check_filters(route.filter for route in routes)
+    if not routes or not 0 < options.session_s <= MAX_SESSION_S:
+        raise ConfigError(
+            "mqtt-options", "there are no topics, or no such session", remedy="session_s is 1 s to 30 days"
+        )
     intake = Intake(
         options.name,
         routes,
