@@ -67,7 +67,7 @@ def rates(events: list[Event]) -> list[float]:
 async def test_nothing_is_lost_through_a_malformed_notification_a_lost_device_and_its_return(bluez) -> None:
     belt, gauge = source(address=BELT.lower())
     async with running(belt) as (events, health):
-        await until(lambda: bluez.notifies(BELT, HEART_RATE))
+        await until(lambda: bluez.notifies(BELT, HEART_RATE) and gauge.connected is True)
         for bpm in range(60, 100):
             bluez.notify(BELT, HEART_RATE, bytes([0, bpm]))
         bluez.notify(BELT, HEART_RATE, b"\x01\x48")
