@@ -86,7 +86,7 @@ def test_what_listens_is_told_by_its_options() -> None:
         assert f"`{option}`" in PAGE
     sources = (ROOT / "agent" / "bedside").rglob("*.py")
     listening = [path for path in sources if re.search(r"\.listen\(|start_server\(|create_server\(", path.read_text())]
-    assert [path.name for path in listening] == ["mllp_listener.py"]
+    assert [path.parts[-2:] for path in listening] == [("mllp", "listener.py")]
 
 
 def test_every_field_of_a_heartbeat_is_told() -> None:
