@@ -38,7 +38,8 @@ def test_a_message_may_have_delimiters_of_its_own_and_leave_some_out() -> None:
     obx = message.segments[1]
     assert obx.components(3) == ["a%b", "c$d"]
     assert obx.repetitions(5) == ["x", "y!X41!"]
-    assert obx.components_of("y!X41!!.br!z") == ["yAz"]
+    assert obx.components_of("y!X41!!.br!z") == ["yA!.br!z"], "what is not understood stays: 7 and 2 are not 72"
+    assert (obx.components_of("1&2%3"), obx.numbers_of("1&2%3")) == (["1", "3"], ["1&2", "3"])
     assert read_message(b"MSH|^~|A||||||ORU|1\rOBX|1|ST|a\\T\\b\r").segments[1].text(3) == "a&b"
 
 

@@ -46,7 +46,7 @@ class Delimiters(NamedTuple):
     subcomponent: str = "&"
 
     def unescape(self, text: str) -> str:
-        """Text as it was meant; formatting commands are left out."""
+        """Text as it was meant; commands that are not known stay as they were sent: without one, 7 and 2 were 72."""
         if self.escape not in text:
             return text
         mark = re.escape(self.escape)
@@ -56,7 +56,7 @@ class Delimiters(NamedTuple):
             command = found[1]
             if command[:1] == "X" and re.fullmatch("(?:[0-9A-Fa-f]{2})+", command[1:]):
                 return bytes.fromhex(command[1:]).decode("ascii", "replace")
-            return meant.get(command, "")
+            return meant.get(command, found[0])
 
         return re.sub(f"{mark}([^{mark}]{{0,{MAX_ESCAPE_CHARS}}}){mark}", plain, text)
 
@@ -101,13 +101,19 @@ class Segment:
 
     def components_of(self, repetition: str) -> list[str]:
         """The components of a repetition, unescaped; a component is cut at its first subcomponent."""
-        marks = self.delimiters
-        parts = self._split(repetition, marks.component)
-        return ["" if part == NULL else marks.unescape(part.split(marks.subcomponent, 1)[0]) for part in parts]
+        parts = self._split(repetition, self.delimiters.component)
+        return [self._meant(part.split(self.delimiters.subcomponent, 1)[0]) for part in parts]
+
+    def numbers_of(self, repetition: str) -> list[str]:
+        """As `components_of`, whole: what has subcomponents is no number."""
+        return [self._meant(part) for part in self._split(repetition, self.delimiters.component)]
 
     def text(self, number: int) -> str:
         """The first component of a field, unescaped."""
         return next(iter(self.components(number)), "")
+
+    def _meant(self, part: str) -> str:
+        return "" if part == NULL else self.delimiters.unescape(part)
 
     def _split(self, value: str, mark: str) -> list[str]:
         if value.count(mark) >= MAX_PARTS:

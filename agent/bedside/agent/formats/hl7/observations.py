@@ -183,7 +183,7 @@ def readings_of(observation: Observation, wanted: Collection[str] = ()) -> Itera
 def _value(observation: Observation, sent: str) -> str | None:
     """The whole of it: a number beside which something else stands is no number."""
     if observation.kind == "SN":  # structured numeric: comparator, number, separator, number
-        parts = observation.segment.components_of(sent)
+        parts = observation.segment.numbers_of(sent)
         if len(parts) > 1 and parts[0] in ("", "=") and not any(parts[2:]):
             return parts[1] or None
     value = observation.segment.delimiters.unescape(sent).strip()

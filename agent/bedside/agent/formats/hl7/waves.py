@@ -139,7 +139,7 @@ def _values(array: Observation) -> Samples | None:
     if array.kind != "NA" or len(array.values) != 1 or "_" in array.values[0]:
         return None
     try:
-        numbers = np.array([float(part) for part in array.segment.components_of(array.values[0])])
+        numbers = np.array([float(part) for part in array.segment.numbers_of(array.values[0])])
     except ValueError:
         return None
     least, most = float(numbers.min()), float(numbers.max())
