@@ -158,6 +158,12 @@ def test_a_structured_number_that_is_exact_is_a_number() -> None:
     assert records(events) == [("bed", 0, {"heart_rate": 61.0})]
 
 
+def test_who_is_named_behind_observations_is_another_person_and_has_no_place_of_theirs() -> None:
+    events = Ward({"ICU^3": "bed-3"}).take("PV1||I|ICU^3", hr("61"), "PID|2", hr("99"))
+    assert records(events) == [("bed-3", 0, {"heart_rate": 61.0})]
+    assert sum(count for (reason, _), count in left(events).items() if reason == "unknown-place") == 1
+
+
 def test_a_place_holds_for_its_own_person_alone() -> None:
     ward = Ward({"ICU^3": "bed-3", "ICU^4": "bed-4"})
     events = ward.take(

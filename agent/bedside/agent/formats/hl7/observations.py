@@ -118,6 +118,9 @@ class Visit:
 def visits(message: Message) -> list[Visit]:
     """The observations of every person in a message; a place holds for its own person alone.
 
+    A PID or PV1 that comes again begins another person, and so does a PID behind observations: who has none of their
+    own PV1 has no place.
+
     Raises:
         MalformedError: `hl7-size`.
     """
@@ -126,11 +129,11 @@ def visits(message: Message) -> list[Visit]:
     people: list[list[Segment]] = [[]]
     told: set[str] = set()
     for segment in message.segments:
-        if segment.name in (PERSON, "PV1"):
-            if segment.name in told:  # again: another person
-                people.append([])
-                told.clear()
-            told.add(segment.name)
+        again = segment.name in (PERSON, "PV1") and segment.name in told
+        if again or (segment.name == PERSON and "OBX" in told):
+            people.append([])
+            told.clear()
+        told.add(segment.name)
         people[-1].append(segment)
     found = [_visit(person, message.header.time) for person in people]
     if sum(max(1, len(one.values)) for visit in found for one in visit.observations) > MAX_READINGS:
