@@ -330,6 +330,34 @@ def test_an_array_that_does_not_say_all_that_a_signal_needs_is_left_out(lines) -
     assert sum(left(events).values()) == 1
 
 
+@pytest.mark.parametrize("said", ["|||||D", "|||||W", "|||||X", "|||||P", "||INV|||F", "||L~OFF|||F"])
+def test_an_array_that_is_not_as_measured_is_none(said) -> None:
+    lines = wave()
+    lines[2] = lines[2].replace("|||||F", said)
+    assert dict(left(Ward(LEADS).take(*lines, kind="ORU^W01"))) == {("bad-status", "131330^MDC [266418]"): 1}
+
+
+@pytest.mark.parametrize("which", [3, 4])
+@pytest.mark.parametrize("said", ["|||||D", "||INV|||F"])
+def test_an_array_whose_rate_or_scale_is_not_as_measured_is_none(which, said) -> None:
+    lines = wave()
+    lines[which] = lines[which].replace("|||||F", said)
+    assert [reason for reason, _ in left(Ward(LEADS).take(*lines, kind="ORU^W01"))] == ["not-wanted"]
+
+
+def test_an_array_with_two_rates_or_a_rate_that_is_no_number_is_none() -> None:
+    twice = [*wave(), wave(rate="500")[3].replace("131330.1|", "131330.3|")]
+    for lines in (twice, wave(rate="2_50")):
+        assert not any(isinstance(one, Block) for one in Ward(LEADS).take(*lines, kind="ORU^W01"))
+
+
+def test_an_array_of_a_demonstration_says_so() -> None:
+    lines = wave()
+    lines[2] = lines[2].replace("|||||F", "||TEST|||F")
+    (block,) = Ward(LEADS).take(*lines, kind="ORU^W01")
+    assert block.quality == Quality.SIMULATED
+
+
 def test_an_attribute_without_its_array_is_left_out() -> None:
     events = Ward(LEADS).take(*wave(without=1), kind="ORU^W01")
     assert {reason for reason, _ in left(events)} <= {"unknown-code", "not-wanted"}

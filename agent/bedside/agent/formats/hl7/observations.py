@@ -24,6 +24,8 @@ ARRAYS: Final = frozenset({"NA", "MA"})
 _TEXTS: Final = frozenset({"", "ST", "TX", "FT", "CE", "CWE", "CF", "CNE", "IS", "ID"})
 _FIRST_SYSTEMS: Final = ("MDC", "LN")
 _INVALID: Final = frozenset({"INV", "NAV", "OFF", "CALIB"})
+_MEASURED: Final = frozenset({"", "F", "R"})
+"""OBX-11 of a waveform that is one: final, or as the device sent it; of numbers, the vocabulary says it."""
 _SIMULATED: Final = frozenset({"DEMO", "TEST"})
 
 
@@ -80,6 +82,16 @@ class Observation:
     def unit(self) -> str:
         """The unit as it was sent: of the MDC or UCUM triplet, where there are two."""
         return _preferred(self.units, ("UCUM", "MDC")).name
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is what a sensor measured: no correction or deletion, and not called invalid by its device."""
+        return self.status in _MEASURED and _INVALID.isdisjoint(self.flags)
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its device says that it shows a demonstration."""
+        return not _SIMULATED.isdisjoint(self.flags)
 
     @property
     def is_description(self) -> bool:
@@ -162,7 +174,7 @@ def moments(
         except MalformedError:
             left += [(Reason.BAD_TIME, one.what) for one in readings_of(observation, wanted)]
             continue
-        simulated = not _SIMULATED.isdisjoint(observation.flags)
+        simulated = observation.is_simulated
         moment = by_time.setdefault((at_ns, simulated), Moment(at_ns, simulated=simulated))
         moment.readings.extend(readings_of(observation, wanted))
     return sorted(by_time.values(), key=lambda one: one.time_ns), left

@@ -154,7 +154,8 @@ class Intake:
     def _observe(self, told: _Told, bed: Bed, observations: tuple[Observation, ...]) -> None:
         found, broken, rest = waves(observations)
         for array in broken:
-            told.left[Reason.NOT_WANTED, next(readings_of(array)).what] += 1
+            reason = Reason.NOT_WANTED if array.is_measured else Reason.BAD_STATUS
+            told.left[reason, next(readings_of(array)).what] += 1
         for wave in found:
             self._take_wave(told, bed, wave)
         stream = StreamId(bed.stream)
@@ -182,7 +183,8 @@ class Intake:
             told.left[Reason.BAD_TIME, what] += 1
             return
         metric = code.text if code.text.startswith("MDC_") else ""
-        block = Block(name, start_ns, wave.rate_hz, wave.values, unit.code, metric, wave.scale, told.quality)
+        quality = told.quality | (Quality.SIMULATED if wave.observation.is_simulated else Quality.GOOD)
+        block = Block(name, start_ns, wave.rate_hz, wave.values, unit.code, metric, wave.scale, quality)
         told.events += self._following(block)
 
     def _following(self, block: Block) -> Iterator[Block]:
