@@ -198,6 +198,10 @@ def test_the_longest_known_beginning_of_a_place_says_which_bed_it_is() -> None:
         ({"^": "x"}, None),
         ({"A": Bed(stream="x", session_streams=("x-ecg",)), "B": "x-ecg"}, None),
         ({"A": "not an id"}, None),
+        ({"A": Bed(stream="x", waves={"II": "w1", "V1": "w1"})}, None),
+        ({"A": Bed(stream="x", waves={"II": "x"})}, None),
+        ({}, Bed(stream="x", waves={"II": "w1", "V1": "w1"})),
+        ({}, Bed(stream="x", waves={"II": "x"})),
     ],
 )
 def test_beds_that_contradict_themselves_are_refused(beds, everywhere) -> None:

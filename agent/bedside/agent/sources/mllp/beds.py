@@ -49,17 +49,21 @@ class Beds:
             everywhere: the bed of every place, for a listener that has only one.
 
         Raises:
-            ConfigError: `source-config`: neither, or both; two beds that share a stream; a place without a name.
+            ConfigError: `source-config`: neither, or both; two beds or waveforms that share a stream; a place without a
+                name.
         """
         self._everywhere = everywhere
         self._beds = {_trimmed(place): Bed(stream=bed) if isinstance(bed, str) else bed for place, bed in beds.items()}
-        streams = [stream for bed in self._beds.values() for stream in bed.all_streams]
+        every = [*self._beds.values(), *([] if everywhere is None else [everywhere])]
+        streams = [stream for bed in every for stream in bed.all_streams]
         for stream in streams:
             check_id(stream, "stream")
         for holds, sentence in (
             (bool(self._beds) != (everywhere is not None), "it needs either `stream` or `beds`"),
             (len(self._beds) == len(beds) and "" not in self._beds, "two of its beds have one place, or one has none"),
             (len(set(streams)) == len(streams), "two of its beds share a stream"),
+            (all(len(bed.delivered) == 1 + len(bed.waves) for bed in every), "two waveforms share a stream"),
+            (all(bed.stream not in bed.waves.values() for bed in every), "records and a waveform share a stream"),
         ):
             if not holds:
                 raise ConfigError(
