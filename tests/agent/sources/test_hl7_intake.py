@@ -178,8 +178,10 @@ def test_a_place_holds_for_its_own_person_alone() -> None:
     events = ward.take("PV1||I|ICU^3", hr("63"), "PV1||I|ER^1", hr("99"))
     assert (records(events), left(events)) == (
         [("bed-3", 0, {"heart_rate": 63.0})],
-        {("unknown-place", "ER:1^PV1-3"): 1},
+        {("unknown-place", "*:1^PV1-3"): 1},
     )
+    for place, shown in (("ICU^9^B", "ICU:9:B"), ("SMITH^JOHN", "*:*"), ("ICUX^12345678", "*:*"), ("^ER12", ":ER12")):
+        assert left(ward.take(f"PV1||I|{place}", hr())) == {("unknown-place", f"{shown}^PV1-3"): 1}
 
 
 def test_the_longest_known_beginning_of_a_place_says_which_bed_it_is() -> None:
@@ -251,7 +253,26 @@ def test_a_wrong_clock_of_a_sender_is_measured_and_put_right_where_that_is_wante
 )
 def test_times_with_and_without_an_offset(text, zone, iso) -> None:
     expected = datetime.fromisoformat(iso).replace(tzinfo=UTC).timestamp()
-    assert time_ns(text, ZoneInfo(zone), 0) // 1000 == round(expected * 1e6)
+    assert time_ns(text, ZoneInfo(zone)) // 1000 == round(expected * 1e6)
+
+
+@pytest.mark.parametrize("text", ["20260301080000+0060", "20260301080000+2400", "19691231235959+0000"])
+def test_an_offset_that_is_none_and_a_time_before_all_times(text) -> None:
+    with pytest.raises(MalformedError):
+        time_ns(text, UTC)
+
+
+def test_an_hour_that_comes_twice_counts_where_the_clock_of_the_arrival_does_and_for_who_comes() -> None:
+    second, zone = 1_792_891_800 * NS, ZoneInfo("Europe/Berlin")
+    for text in ("20261025023000", "20260329023000"):
+        with pytest.raises(MalformedError):
+            time_ns(text, zone)
+    bare = "MSH|^~\\&|||||20261025023000||{kind}|{id}|P|2.3"
+    told = {"arrived_ns": second + NS, "head": bare}
+    assert left(Ward(BED_3, zone=zone).take("PV1||I|ICU^4", hr(), **told)) == {("bad-time", "147842^MDC [264864]"): 1}
+    assert records(Ward(zone=zone, clock="arrival").take(hr(), **told))[0][1] == (second + NS - T0) // NS
+    (mark,) = Ward(BED_3, zone=zone).take("PV1||I|ICU^4", kind="ADT^A01", **told)
+    assert mark.start_ns == second
 
 
 def test_an_hour_that_comes_twice_is_the_one_near_its_arrival_or_none() -> None:
