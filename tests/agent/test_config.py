@@ -43,3 +43,14 @@ def test_the_largest_numbers_that_are_allowed_can_be_counted_with(tmp_path) -> N
     config = load_agent_config(tmp_path)
     assert config.buffer.cap_mib << 20 < 1 << 63
     assert RetentionRules.of(config.buffer).raw_ns < 1 << 63
+
+
+def test_two_sources_do_not_listen_on_one_address_and_port(tmp_path) -> None:
+    source = "[[sources]]\nkind = 'mllp'\nname = '{0}'\noptions = {{ listen = '{1}', stream = '{0}' }}\n"
+    config, first = tmp_path / CONFIG_NAME, source.format("a", "127.0.0.1:2575")
+    config.write_text(first + source.format("b", "127.0.0.1:2576"))
+    load_agent_config(tmp_path)
+    for other in ("localhost:2575", "127.0.0.1:2575"):
+        config.write_text(first + source.format("b", other))
+        with pytest.raises(ConfigError, match="listen on one address"):
+            load_agent_config(tmp_path)

@@ -252,6 +252,8 @@ def load_agent_config(directory: Path) -> AgentConfig:
 def _check(config: AgentConfig) -> None:
     names = [source.name for source in config.sources]
     sinks = [sink.name for sink in config.sinks]
+    listens = [source.options["listen"] for source in config.sources if "listen" in source.options]
+    doors = [str(listen).replace("localhost", "127.0.0.1") for listen in listens]
     for name in names:
         check_id(name, "source name")
     for name in sinks:
@@ -260,6 +262,7 @@ def _check(config: AgentConfig) -> None:
     rules = (
         (len(set(names)) == len(names), "two sources have the same name"),
         (len(set(sinks)) == len(sinks), "two sinks have the same name"),
+        (len(set(doors)) == len(doors), "two sources listen on one address and port"),
         (0 <= config.training.nice <= 19, "training.nice must be 0 to 19"),
         (64 <= config.training.memory_mib <= MAX_MIB, f"training.memory_mib must be 64 to {MAX_MIB}"),
         _positive("training.timeout_s", config.training.timeout_s, MAX_WAIT_S),

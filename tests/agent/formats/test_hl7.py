@@ -4,7 +4,7 @@ import hl7
 import pytest
 
 from bedside.agent.formats.hl7.acknowledgement import read_ack
-from bedside.agent.formats.hl7.message import MAX_FIELDS, MAX_PARTS, read_message
+from bedside.agent.formats.hl7.message import MAX_FIELDS, MAX_PARTS, read_head, read_message
 from bedside.agent.formats.hl7.writing import Report, Result, Verdict, write_ack, write_reject, write_report
 from bedside.core.errors import MalformedError
 
@@ -38,7 +38,8 @@ def test_a_message_may_have_delimiters_of_its_own_and_leave_some_out() -> None:
     obx = message.segments[1]
     assert obx.components(3) == ["a%b", "c$d"]
     assert obx.repetitions(5) == ["x", "y!X41!"]
-    assert obx.components_of("y!X41!!.br!z") == ["yAz"]
+    assert obx.components_of("y!X41!!.br!z") == ["yA!.br!z"], "what is not understood stays: 7 and 2 are not 72"
+    assert (obx.components_of("1&2%3"), obx.numbers_of("1&2%3")) == (["1", "3"], ["1&2", "3"])
     assert read_message(b"MSH|^~|A||||||ORU|1\rOBX|1|ST|a\\T\\b\r").segments[1].text(3) == "a&b"
 
 
@@ -55,12 +56,30 @@ def test_the_null_value_is_no_value() -> None:
         ("8859/15", "iso8859-15", "ascii"),
         ("", "utf-8", "utf-8"),
         ("ASCII", "latin-1", "latin-1"),
+        ("8859/1~8859/15", "latin-1", "ascii"),
+        ("windows-1252", "cp1252", "ascii"),
     ],
 )
 def test_text_is_read_in_the_character_set_of_msh_18(told, charset, default) -> None:
     head = f"{MSH}||||||{told}"
     message = read_message(made("OBX|1|NM|x|||\u00b5V", head=head, charset=charset), default)
     assert (message.segments[1].text(6), message.replaced) == ("\u00b5V", 0)
+
+
+@pytest.mark.parametrize("told", ["GB 18030-2000", "ISO IR87", "8859/1~ISO IR87", "UNICODE UTF-16", "BIG-5", "unheard"])
+def test_a_set_in_which_a_delimiter_may_be_half_a_letter_is_refused_and_its_header_read(told) -> None:
+    shifting = b"OBX|1|NM|hr^" + "\u3cc8".encode("gb18030") + b"^99LOC||72|/min"
+    data = made(head=f"{MSH}||||||{told}") + shifting
+    with pytest.raises(MalformedError, match="hl7-charset"):
+        read_message(data)
+    assert read_head(data).header.control_id == "77", "its sender is told which message it was"
+
+
+@pytest.mark.parametrize("line", [" PID|||B", "pid|||B", "\t PV1||I|ICU^4", "pv1||I|ICU^4", "Pid^B", "\x00OBX|1|NM"])
+def test_a_segment_that_is_almost_one_would_be_the_person_before(line) -> None:
+    with pytest.raises(MalformedError, match="hl7-form"):
+        read_message(made("PID|||A", "PV1||I|ICU^3", "OBX|1|NM|x||61", line, "OBX|2|NM|x||99"))
+    assert read_message(made("PIDX|||A", "ZPI|PID|x")).first("PV1") is None
 
 
 def test_bytes_that_are_not_of_the_character_set_are_replaced_and_counted() -> None:

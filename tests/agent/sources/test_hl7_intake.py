@@ -112,6 +112,9 @@ def test_a_value_that_its_device_calls_invalid_is_none(flag) -> None:
         (hr("61 bpm"), "not-a-number"),
         (hr("61^62"), "not-a-number"),
         (hr("61&62"), "not-a-number"),
+        (hr("7\\.br\\2"), "not-a-number"),
+        (hr("7\\Z1\\2"), "not-a-number"),
+        (hr("1\\C2842\\2\\M24\\0"), "not-a-number"),
         (hr("61", "C"), "bad-status"),
         (hr("61", "P"), "bad-status"),
         (hr("9000"), "out-of-range"),
@@ -120,6 +123,7 @@ def test_a_value_that_its_device_calls_invalid_is_none(flag) -> None:
         (hr(time="19700101000000"), "bad-time"),
         ("OBX|1|NM|MOOD^Mood^L||fine", "unknown-code"),
         ("OBX|1|SN|8867-4^^LN||>^300|/min", "not-a-number"),
+        ("OBX|1|SN|8867-4^^LN||=^72&5|/min", "not-a-number"),
         ("OBX|1|ED|8867-4^^LN||^AP^PDF^Base64^aGk=", "not-wanted"),
         ("OBX|1|RP|8867-4^heartrate^LN||https://host^^SD^PICT", "not-wanted"),
         ("OBX|1|NM|8867-4^^LN||61|furlong", "unknown-unit"),
@@ -154,6 +158,12 @@ def test_a_structured_number_that_is_exact_is_a_number() -> None:
     assert records(events) == [("bed", 0, {"heart_rate": 61.0})]
 
 
+def test_who_is_named_behind_observations_is_another_person_and_has_no_place_of_theirs() -> None:
+    events = Ward({"ICU^3": "bed-3"}).take("PV1||I|ICU^3", hr("61"), "PID|2", hr("99"))
+    assert records(events) == [("bed-3", 0, {"heart_rate": 61.0})]
+    assert sum(count for (reason, _), count in left(events).items() if reason == "unknown-place") == 1
+
+
 def test_a_place_holds_for_its_own_person_alone() -> None:
     ward = Ward({"ICU^3": "bed-3", "ICU^4": "bed-4"})
     events = ward.take(
@@ -168,8 +178,10 @@ def test_a_place_holds_for_its_own_person_alone() -> None:
     events = ward.take("PV1||I|ICU^3", hr("63"), "PV1||I|ER^1", hr("99"))
     assert (records(events), left(events)) == (
         [("bed-3", 0, {"heart_rate": 63.0})],
-        {("unknown-place", "ER:1^PV1-3"): 1},
+        {("unknown-place", "*:1^PV1-3"): 1},
     )
+    for place, shown in (("ICU^9^B", "ICU:9:B"), ("SMITH^JOHN", "*:*"), ("ICUX^12345678", "*:*"), ("^ER12", ":ER12")):
+        assert left(ward.take(f"PV1||I|{place}", hr())) == {("unknown-place", f"{shown}^PV1-3"): 1}
 
 
 def test_the_longest_known_beginning_of_a_place_says_which_bed_it_is() -> None:
@@ -188,6 +200,10 @@ def test_the_longest_known_beginning_of_a_place_says_which_bed_it_is() -> None:
         ({"^": "x"}, None),
         ({"A": Bed(stream="x", session_streams=("x-ecg",)), "B": "x-ecg"}, None),
         ({"A": "not an id"}, None),
+        ({"A": Bed(stream="x", waves={"II": "w1", "V1": "w1"})}, None),
+        ({"A": Bed(stream="x", waves={"II": "x"})}, None),
+        ({}, Bed(stream="x", waves={"II": "w1", "V1": "w1"})),
+        ({}, Bed(stream="x", waves={"II": "x"})),
     ],
 )
 def test_beds_that_contradict_themselves_are_refused(beds, everywhere) -> None:
@@ -237,7 +253,26 @@ def test_a_wrong_clock_of_a_sender_is_measured_and_put_right_where_that_is_wante
 )
 def test_times_with_and_without_an_offset(text, zone, iso) -> None:
     expected = datetime.fromisoformat(iso).replace(tzinfo=UTC).timestamp()
-    assert time_ns(text, ZoneInfo(zone), 0) // 1000 == round(expected * 1e6)
+    assert time_ns(text, ZoneInfo(zone)) // 1000 == round(expected * 1e6)
+
+
+@pytest.mark.parametrize("text", ["20260301080000+0060", "20260301080000+2400", "19691231235959+0000"])
+def test_an_offset_that_is_none_and_a_time_before_all_times(text) -> None:
+    with pytest.raises(MalformedError):
+        time_ns(text, UTC)
+
+
+def test_an_hour_that_comes_twice_counts_where_the_clock_of_the_arrival_does_and_for_who_comes() -> None:
+    second, zone = 1_792_891_800 * NS, ZoneInfo("Europe/Berlin")
+    for text in ("20261025023000", "20260329023000"):
+        with pytest.raises(MalformedError):
+            time_ns(text, zone)
+    bare = "MSH|^~\\&|||||20261025023000||{kind}|{id}|P|2.3"
+    told = {"arrived_ns": second + NS, "head": bare}
+    assert left(Ward(BED_3, zone=zone).take("PV1||I|ICU^4", hr(), **told)) == {("bad-time", "147842^MDC [264864]"): 1}
+    assert records(Ward(zone=zone, clock="arrival").take(hr(), **told))[0][1] == (second + NS - T0) // NS
+    (mark,) = Ward(BED_3, zone=zone).take("PV1||I|ICU^4", kind="ADT^A01", **told)
+    assert mark.start_ns == second
 
 
 def test_an_hour_that_comes_twice_is_the_one_near_its_arrival_or_none() -> None:
@@ -305,6 +340,8 @@ def test_a_sample_period_is_a_rate_and_attributes_of_the_only_array_need_no_numb
         wave("1^1e39"),
         wave("1^nan"),
         wave("1_0^2"),
+        wave("1\\.br\\2^2^3"),
+        wave("1&9^2"),
         wave("1^2~3^4"),
         [line.replace("|0.005|266418^MDC_DIM_MILLI_VOLT", "|0.005|266419^MDC_DIM_MICRO_VOLT") for line in wave()],
         [line.replace("131330", "999").replace("_II^", "_X^") for line in wave()],
@@ -316,6 +353,34 @@ def test_an_array_that_does_not_say_all_that_a_signal_needs_is_left_out(lines) -
     assert not any(isinstance(event, Block | Record) for event in events)
     assert [reason for reason, _ in left(events)] == ["not-wanted"]
     assert sum(left(events).values()) == 1
+
+
+@pytest.mark.parametrize("said", ["|||||D", "|||||W", "|||||X", "|||||P", "||INV|||F", "||L~OFF|||F"])
+def test_an_array_that_is_not_as_measured_is_none(said) -> None:
+    lines = wave()
+    lines[2] = lines[2].replace("|||||F", said)
+    assert dict(left(Ward(LEADS).take(*lines, kind="ORU^W01"))) == {("bad-status", "131330^MDC [266418]"): 1}
+
+
+@pytest.mark.parametrize("which", [3, 4])
+@pytest.mark.parametrize("said", ["|||||D", "||INV|||F"])
+def test_an_array_whose_rate_or_scale_is_not_as_measured_is_none(which, said) -> None:
+    lines = wave()
+    lines[which] = lines[which].replace("|||||F", said)
+    assert [reason for reason, _ in left(Ward(LEADS).take(*lines, kind="ORU^W01"))] == ["not-wanted"]
+
+
+def test_an_array_with_two_rates_or_a_rate_that_is_no_number_is_none() -> None:
+    twice = [*wave(), wave(rate="500")[3].replace("131330.1|", "131330.3|")]
+    for lines in (twice, wave(rate="2_50")):
+        assert not any(isinstance(one, Block) for one in Ward(LEADS).take(*lines, kind="ORU^W01"))
+
+
+def test_an_array_of_a_demonstration_says_so() -> None:
+    lines = wave()
+    lines[2] = lines[2].replace("|||||F", "||TEST|||F")
+    (block,) = Ward(LEADS).take(*lines, kind="ORU^W01")
+    assert block.quality == Quality.SIMULATED
 
 
 def test_an_attribute_without_its_array_is_left_out() -> None:

@@ -267,6 +267,7 @@ async def test_tls_shows_a_certificate_and_may_ask_for_one(tmp_path) -> None:
     [
         *({"listen": listen} for listen in ("0.0.0.0:2575", "[::]:2575", ":2575", "", "0:2575", "ward.example:2575")),
         *({"listen": listen} for listen in ("127.0.0.1", "127.0.0.1:0", "unix:/run/mllp", "224.0.0.1:2575")),
+        *({"listen": f"{host}:2575"} for host in ("[::ffff:0.0.0.0]", "[::ffff:224.0.0.1]", "255.255.255.255")),
         {"allow": ["10.0.0.1/8"]},
         {"connections": 0},
         {"connections": 1_001},

@@ -32,6 +32,7 @@ NULL: Final = '""'
 
 _MAX_MSH_BYTES: Final = 4_096
 _INSIDE: Final = re.compile(rb"\n(?:MSH|EVN|PID|PV1|OBR|OBX)[^A-Za-z0-9\s]")
+_ALMOST: Final = re.compile(rb"[^A-Za-z0-9]*(?:MSH|EVN|PID|PV1|OBR|OBX)[^A-Za-z0-9]", re.IGNORECASE)
 _BOM: Final = b"\xef\xbb\xbf"
 _USUAL: Final = b"^~\\&"
 
@@ -46,7 +47,7 @@ class Delimiters(NamedTuple):
     subcomponent: str = "&"
 
     def unescape(self, text: str) -> str:
-        """Text as it was meant; formatting commands are left out."""
+        """Text as it was meant; commands that are not known stay as they were sent: without one, 7 and 2 were 72."""
         if self.escape not in text:
             return text
         mark = re.escape(self.escape)
@@ -56,7 +57,7 @@ class Delimiters(NamedTuple):
             command = found[1]
             if command[:1] == "X" and re.fullmatch("(?:[0-9A-Fa-f]{2})+", command[1:]):
                 return bytes.fromhex(command[1:]).decode("ascii", "replace")
-            return meant.get(command, "")
+            return meant.get(command, found[0])
 
         return re.sub(f"{mark}([^{mark}]{{0,{MAX_ESCAPE_CHARS}}}){mark}", plain, text)
 
@@ -101,13 +102,19 @@ class Segment:
 
     def components_of(self, repetition: str) -> list[str]:
         """The components of a repetition, unescaped; a component is cut at its first subcomponent."""
-        marks = self.delimiters
-        parts = self._split(repetition, marks.component)
-        return ["" if part == NULL else marks.unescape(part.split(marks.subcomponent, 1)[0]) for part in parts]
+        parts = self._split(repetition, self.delimiters.component)
+        return [self._meant(part.split(self.delimiters.subcomponent, 1)[0]) for part in parts]
+
+    def numbers_of(self, repetition: str) -> list[str]:
+        """As `components_of`, whole: what has subcomponents is no number."""
+        return [self._meant(part) for part in self._split(repetition, self.delimiters.component)]
 
     def text(self, number: int) -> str:
         """The first component of a field, unescaped."""
         return next(iter(self.components(number)), "")
+
+    def _meant(self, part: str) -> str:
+        return "" if part == NULL else self.delimiters.unescape(part)
 
     def _split(self, value: str, mark: str) -> list[str]:
         if value.count(mark) >= MAX_PARTS:
@@ -166,27 +173,11 @@ def read_message(data: bytes, charset: str = "utf-8") -> Message:
         charset: Python's name of the set of messages whose MSH-18 names none.
 
     Raises:
-        MalformedError: `hl7-size`, `hl7-header`, `hl7-form`.
+        MalformedError: `hl7-size`, `hl7-header`, `hl7-form`; `hl7-charset` for a set in which a delimiter's byte may be
+            half a letter; a segment that is almost one (a blank before it, small letters) is `hl7-form`: what is said
+            of another person would be the one's before.
     """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise MalformedError("hl7-size", f"a message of HL7 exceeds {MAX_MESSAGE_BYTES} bytes")
-    data = data.removeprefix(_BOM).strip(b"\r\n")
-    separator = b"\r" if b"\r" in data else b"\n"
-    if data.count(separator) >= MAX_SEGMENTS:
-        raise MalformedError("hl7-size", f"a message of HL7 has more than {MAX_SEGMENTS} segments")
-    lines = data.split(separator)
-    marks = _delimiters(lines[0])
-    head = _segment(lines[0], marks, "latin-1")
-    charset = _codec(head.repetitions(18), charset)
-    lines = [line.strip(b"\n") for line in lines]
-    if separator == b"\r" and any(_INSIDE.search(line) for line in lines if b"\n" in line):
-        raise MalformedError("hl7-form", "some segments of a message seem to end with LF, and others with CR")
-    kept = [line for line in lines if _is_read(line, marks)]
-    if sum(line.startswith(b"MSH") for line in kept) > 1:
-        raise MalformedError("hl7-form", "there are two messages of HL7 in one frame")
-    segments = tuple(_segment(line, marks, charset) for line in kept)
-    replaced = sum(field.count("\ufffd") for segment in segments for field in segment.fields)
-    return Message(_header(segments[0]), segments, charset, replaced)
+    return _read(data, charset, named=True)
 
 
 def read_head(data: bytes, charset: str = "utf-8") -> Message:
@@ -196,7 +187,32 @@ def read_head(data: bytes, charset: str = "utf-8") -> Message:
         MalformedError: `hl7-header`, `hl7-size`.
     """
     head = data[: 2 * _MAX_MSH_BYTES].removeprefix(_BOM).lstrip(b"\r\n")
-    return read_message(head.partition(b"\r")[0].partition(b"\n")[0], charset)
+    return _read(head.partition(b"\r")[0].partition(b"\n")[0], charset, named=False)
+
+
+def _read(data: bytes, charset: str, *, named: bool) -> Message:
+    """As `read_message`; where not `named`, a set that is not read here does not count."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MalformedError("hl7-size", f"a message of HL7 exceeds {MAX_MESSAGE_BYTES} bytes")
+    data = data.removeprefix(_BOM).strip(b"\r\n")
+    separator = b"\r" if b"\r" in data else b"\n"
+    if data.count(separator) >= MAX_SEGMENTS:
+        raise MalformedError("hl7-size", f"a message of HL7 has more than {MAX_SEGMENTS} segments")
+    lines = data.split(separator)
+    marks = _delimiters(lines[0])
+    head = _segment(lines[0], marks, "latin-1")
+    charset = _codec(head.repetitions(18) if named else [], charset)
+    lines = [line.strip(b"\n") for line in lines]
+    if separator == b"\r" and any(_INSIDE.search(line) for line in lines if b"\n" in line):
+        raise MalformedError("hl7-form", "some segments of a message seem to end with LF, and others with CR")
+    kept = [line for line in lines if _is_read(line, marks)]
+    if any(_ALMOST.match(line) and not _is_read(line, marks) for line in lines):
+        raise MalformedError("hl7-form", "a segment has blanks before its name, or small letters in it")
+    if sum(line.startswith(b"MSH") for line in kept) > 1:
+        raise MalformedError("hl7-form", "there are two messages of HL7 in one frame")
+    segments = tuple(_segment(line, marks, charset) for line in kept)
+    replaced = sum(field.count("\ufffd") for segment in segments for field in segment.fields)
+    return Message(_header(segments[0]), segments, charset, replaced)
 
 
 def _is_read(line: bytes, marks: Delimiters) -> bool:
@@ -226,12 +242,22 @@ def _segment(line: bytes, marks: Delimiters, charset: str) -> Segment:
 
 
 def _codec(told: list[str], default: str) -> str:
-    """Python's name of the set in MSH-18, HL7 table 0211; names of sets that are not read here change nothing."""
-    name = told[0].strip().upper() if told else ""
-    if name in ("UNICODE UTF-8", "UTF-8", "UTF8"):
+    """Python's name of the set in MSH-18, HL7 table 0211; ASCII is part of every set that is read here."""
+    codecs = [_codec_of(name.strip().upper(), default) for name in told] or [default]
+    if None in codecs:
+        raise MalformedError("hl7-charset", "MSH-18 names a character set that is not read here")
+    return codecs[0] or default
+
+
+def _codec_of(name: str, default: str) -> str | None:
+    """None where it is not known that a byte below 0x80 is always ASCII."""
+    if name in ("", "ASCII", "US-ASCII", "ISO IR6"):
+        return default
+    if name in ("UNICODE UTF-8", "UTF-8", "UTF8", "UNICODE"):
         return "utf-8"
     part = re.fullmatch(r"(?:ISO[- ]?)?8859[/-](15|[1-9])", name)
-    return f"iso8859-{part[1]}" if part is not None else default
+    windows = re.fullmatch(r"(?:WINDOWS-|CP)(125[0-8])", name)
+    return f"iso8859-{part[1]}" if part is not None else f"cp{windows[1]}" if windows is not None else None
 
 
 def _header(segment: Segment) -> Header:

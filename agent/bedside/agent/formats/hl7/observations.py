@@ -24,6 +24,8 @@ ARRAYS: Final = frozenset({"NA", "MA"})
 _TEXTS: Final = frozenset({"", "ST", "TX", "FT", "CE", "CWE", "CF", "CNE", "IS", "ID"})
 _FIRST_SYSTEMS: Final = ("MDC", "LN")
 _INVALID: Final = frozenset({"INV", "NAV", "OFF", "CALIB"})
+_MEASURED: Final = frozenset({"", "F", "R"})
+"""OBX-11 of a waveform that is one: final, or as the device sent it; of numbers, the vocabulary says it."""
 _SIMULATED: Final = frozenset({"DEMO", "TEST"})
 
 
@@ -82,6 +84,16 @@ class Observation:
         return _preferred(self.units, ("UCUM", "MDC")).name
 
     @property
+    def is_measured(self) -> bool:
+        """Whether it is what a sensor measured: no correction or deletion, and not called invalid by its device."""
+        return self.status in _MEASURED and _INVALID.isdisjoint(self.flags)
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its device says that it shows a demonstration."""
+        return not _SIMULATED.isdisjoint(self.flags)
+
+    @property
     def is_description(self) -> bool:
         """Whether it tells of a device and has no value by its nature (PCD-01: MDS, VMD and channel levels)."""
         return not self.kind and not self.values
@@ -118,6 +130,9 @@ class Visit:
 def visits(message: Message) -> list[Visit]:
     """The observations of every person in a message; a place holds for its own person alone.
 
+    A PID or PV1 that comes again begins another person, and so does a PID behind observations: who has none of their
+    own PV1 has no place.
+
     Raises:
         MalformedError: `hl7-size`.
     """
@@ -126,11 +141,11 @@ def visits(message: Message) -> list[Visit]:
     people: list[list[Segment]] = [[]]
     told: set[str] = set()
     for segment in message.segments:
-        if segment.name in (PERSON, "PV1"):
-            if segment.name in told:  # again: another person
-                people.append([])
-                told.clear()
-            told.add(segment.name)
+        again = segment.name in (PERSON, "PV1") and segment.name in told
+        if again or (segment.name == PERSON and "OBX" in told):
+            people.append([])
+            told.clear()
+        told.add(segment.name)
         people[-1].append(segment)
     found = [_visit(person, message.header.time) for person in people]
     if sum(max(1, len(one.values)) for visit in found for one in visit.observations) > MAX_READINGS:
@@ -159,7 +174,7 @@ def moments(
         except MalformedError:
             left += [(Reason.BAD_TIME, one.what) for one in readings_of(observation, wanted)]
             continue
-        simulated = not _SIMULATED.isdisjoint(observation.flags)
+        simulated = observation.is_simulated
         moment = by_time.setdefault((at_ns, simulated), Moment(at_ns, simulated=simulated))
         moment.readings.extend(readings_of(observation, wanted))
     return sorted(by_time.values(), key=lambda one: one.time_ns), left
@@ -183,7 +198,7 @@ def readings_of(observation: Observation, wanted: Collection[str] = ()) -> Itera
 def _value(observation: Observation, sent: str) -> str | None:
     """The whole of it: a number beside which something else stands is no number."""
     if observation.kind == "SN":  # structured numeric: comparator, number, separator, number
-        parts = observation.segment.components_of(sent)
+        parts = observation.segment.numbers_of(sent)
         if len(parts) > 1 and parts[0] in ("", "=") and not any(parts[2:]):
             return parts[1] or None
     value = observation.segment.delimiters.unescape(sent).strip()

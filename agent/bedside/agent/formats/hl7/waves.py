@@ -1,7 +1,8 @@
 """Waveforms in HL7 v2: numeric arrays with their attributes beside them, as IHE's Waveform Content Module has them.
 
-Nothing of a waveform is guessed: without a rate in a unit that is known, or with a value that is no number, it is left
-out. Attributes belong to the array whose OBX-4 theirs begins with, or to the only one of their order.
+Nothing of a waveform is guessed: without a rate in a unit that is known, with two of them, with a value that is no
+number, or where it or what says its rate or scale is not as measured (OBX-8, OBX-11), it is left out. Attributes belong
+to the array whose OBX-4 theirs begins with, or to the only one of their order.
 
 Source: IHE Devices, Waveform Content Module (supplement to PCD Technical Framework volume 3); HL7 v2.6 chapter 2A.42
 (NA); ISO/IEEE 11073-10101 for the names of attributes.
@@ -19,8 +20,10 @@ import numpy as np
 from bedside.agent.formats.hl7.observations import ARRAYS, Code, Observation
 from bedside.core.limits import MAX_RATE_HZ
 from bedside.core.samples import Samples
+from bedside.core.vocabulary.number import number_of
 
 _RATE, _PERIOD, _RESOLUTION = "MDC_ATTR_SAMP_RATE", "MDC_ATTR_TIME_PD_SAMP", "MDC_ATTR_NU_MSMT_RES"
+_NAMED: Final = frozenset({_RATE, _PERIOD, _RESOLUTION})
 _PER_SECOND: Final = frozenset({"Hz", "/s", "1/s", "s-1", "MDC_DIM_HZ", "MDC_DIM_PER_SEC"})
 _MOST: Final = float(np.finfo(np.float32).max)
 _SECONDS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6} | {
@@ -93,8 +96,11 @@ def _is_attribute(observation: Observation) -> bool:
 
 
 def _wave(array: Observation, attributes: Sequence[Observation]) -> Wave | None:
-    rate_hz, scale = _rate(attributes), 1.0
-    resolution = _attribute(attributes, _RESOLUTION)
+    said = [one for one in attributes if not _NAMED.isdisjoint(_words(one.codes))]
+    if not all(one.is_measured for one in (array, *said)) or not _is_one(said):
+        return None
+    rate_hz, scale = _rate(said), 1.0
+    resolution = _attribute(said, _RESOLUTION)
     if resolution is not None:
         if resolution.units != array.units and resolution.units[0].name:
             return None
@@ -121,17 +127,20 @@ def _attribute(attributes: Sequence[Observation], name: str) -> Observation | No
     return next((one for one in attributes if name in _words(one.codes)), None)
 
 
+def _is_one(attributes: Sequence[Observation]) -> bool:
+    """Whether nothing is said twice, in two ways."""
+    said = {name: {_number(one) for one in attributes if name in _words(one.codes)} for name in _NAMED}
+    return all(len(values) <= 1 for values in said.values())
+
+
 def _words(codes: Sequence[Code]) -> list[str]:
     return [word for code in codes for word in (code.code, code.text)]
 
 
 def _number(observation: Observation) -> float:
     """The only value of an observation; NaN where it has none."""
-    try:
-        (value,) = observation.values
-        return float(value)
-    except ValueError:
-        return math.nan
+    number = number_of(observation.values[0]) if len(observation.values) == 1 else None
+    return math.nan if number is None else number
 
 
 def _values(array: Observation) -> Samples | None:
@@ -139,7 +148,7 @@ def _values(array: Observation) -> Samples | None:
     if array.kind != "NA" or len(array.values) != 1 or "_" in array.values[0]:
         return None
     try:
-        numbers = np.array([float(part) for part in array.segment.components_of(array.values[0])])
+        numbers = np.array([float(part) for part in array.segment.numbers_of(array.values[0])])
     except ValueError:
         return None
     least, most = float(numbers.min()), float(numbers.max())

@@ -70,6 +70,7 @@ class _Hl7Reader(PayloadReader):
         self._codes = codes
 
     def read(self, data: bytes, envelope: Envelope) -> list[Found]:
+        del envelope
         message = read_message(data)
         people = visits(message)
         observations = [one for visit in people for one in visit.observations]
@@ -77,15 +78,15 @@ class _Hl7Reader(PayloadReader):
         if reason is not None:
             names = [reading.what for one in observations for reading in readings_of(one)]
             return [Refused(reason, what) for what in names or [as_code(message.header.kind.replace("^", ":"))]]
-        return list(self._results(observations, envelope.arrived_ns))
+        return list(self._results(observations))
 
-    def _results(self, observations: list[Observation], arrived_ns: int) -> Iterator[Found]:
+    def _results(self, observations: list[Observation]) -> Iterator[Found]:
         found, broken, rest = waves(observations)
         for array in [*(wave.observation for wave in found), *broken]:
             yield Refused(Reason.NOT_WANTED, next(readings_of(array)).what)
 
         def place(text: str) -> int:
-            return time_ns(text, self._zone, arrived_ns) if text else _NO_TIME
+            return time_ns(text, self._zone) if text else _NO_TIME
 
         timed, left = moments(rest, place, self._codes)
         for reason, what in left:

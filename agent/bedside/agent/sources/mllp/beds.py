@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,6 +12,7 @@ from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId, check_id
 
 SEPARATOR: Final = "^"
+_SHORT: Final = re.compile(r"[A-Za-z]{0,2}[0-9]{1,3}[A-Za-z]?|[A-Za-z]", re.ASCII)
 
 
 class Bed(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -49,17 +51,22 @@ class Beds:
             everywhere: the bed of every place, for a listener that has only one.
 
         Raises:
-            ConfigError: `source-config`: neither, or both; two beds that share a stream; a place without a name.
+            ConfigError: `source-config`: neither, or both; two beds or waveforms that share a stream; a place without a
+                name.
         """
         self._everywhere = everywhere
         self._beds = {_trimmed(place): Bed(stream=bed) if isinstance(bed, str) else bed for place, bed in beds.items()}
-        streams = [stream for bed in self._beds.values() for stream in bed.all_streams]
+        every = [*self._beds.values(), *([] if everywhere is None else [everywhere])]
+        self._words = {"", *(part for place in self._beds for part in place.split(SEPARATOR))}
+        streams = [stream for bed in every for stream in bed.all_streams]
         for stream in streams:
             check_id(stream, "stream")
         for holds, sentence in (
             (bool(self._beds) != (everywhere is not None), "it needs either `stream` or `beds`"),
             (len(self._beds) == len(beds) and "" not in self._beds, "two of its beds have one place, or one has none"),
             (len(set(streams)) == len(streams), "two of its beds share a stream"),
+            (all(len(bed.delivered) == 1 + len(bed.waves) for bed in every), "two waveforms share a stream"),
+            (all(bed.stream not in bed.waves.values() for bed in every), "records and a waveform share a stream"),
         ):
             if not holds:
                 raise ConfigError(
@@ -67,6 +74,11 @@ class Beds:
                     f"source {source}: {sentence}",
                     remedy='write beds as "ICU^3" = "bed-3": place as PV1-3 says it, and the stream',
                 )
+
+    def shown(self, place: str) -> str:
+        """A place as it may be shown: words of the configuration, and short numbers; any other word may be a name."""
+        parts = (part if part in self._words or _SHORT.fullmatch(part) else "*" for part in place.split(SEPARATOR))
+        return ":".join(parts) if place else ""
 
     @property
     def by_place(self) -> bool:

@@ -124,7 +124,7 @@ class Intake:
         for visit in people:
             bed = self._beds.find(visit.place)
             if bed is None:
-                place = f"{as_code(visit.place.replace('^', ':'))}^PV1-3"
+                place = f"{as_code(self._beds.shown(visit.place))}^PV1-3"
                 told.left[Reason.UNKNOWN_PLACE, place] += len(list(_kinds(visit.observations)))
             else:
                 self._observe(told, bed, visit.observations)
@@ -143,7 +143,7 @@ class Intake:
                 told.left[Reason.UNKNOWN_PLACE, kind] += 1
                 continue
             try:
-                at_ns = self._here(told, moved_at(told.message))
+                at_ns = self._here(told, moved_at(told.message), near=True)
             except MalformedError:
                 told.left[Reason.BAD_TIME, kind] += 1
                 continue
@@ -154,7 +154,8 @@ class Intake:
     def _observe(self, told: _Told, bed: Bed, observations: tuple[Observation, ...]) -> None:
         found, broken, rest = waves(observations)
         for array in broken:
-            told.left[Reason.NOT_WANTED, next(readings_of(array)).what] += 1
+            reason = Reason.NOT_WANTED if array.is_measured else Reason.BAD_STATUS
+            told.left[reason, next(readings_of(array)).what] += 1
         for wave in found:
             self._take_wave(told, bed, wave)
         stream = StreamId(bed.stream)
@@ -182,7 +183,8 @@ class Intake:
             told.left[Reason.BAD_TIME, what] += 1
             return
         metric = code.text if code.text.startswith("MDC_") else ""
-        block = Block(name, start_ns, wave.rate_hz, wave.values, unit.code, metric, wave.scale, told.quality)
+        quality = told.quality | (Quality.SIMULATED if wave.observation.is_simulated else Quality.GOOD)
+        block = Block(name, start_ns, wave.rate_hz, wave.values, unit.code, metric, wave.scale, quality)
         told.events += self._following(block)
 
     def _following(self, block: Block) -> Iterator[Block]:
@@ -198,15 +200,19 @@ class Intake:
             at_ns = start_ns + offset_ns(first, block.rate_hz)
             yield replace(block, start_ns=at_ns, values=block.values[first : first + step])
 
-    def _here(self, told: _Told, text: str) -> int:
+    def _here(self, told: _Told, text: str, *, near: bool = False) -> int:
         """A time of a message, on the clock that counts; that of its arrival where it says none.
+
+        An hour that comes twice is none, but for a sender whose clock does not count, and for who comes and goes
+        (`near`): of those the next to the arrival is believed, for who is not heard of at all has another's values.
 
         Raises:
             MalformedError: `bad-time`.
         """
         if not text:
             return told.arrived_ns
-        at_ns = time_ns(text, self._rules.zone, told.arrived_ns)
+        near = near or self._rules.clock == "arrival"
+        at_ns = time_ns(text, self._rules.zone, told.arrived_ns if near else None)
         at_ns = told.offset.here_ns(at_ns) if self._rules.clock == "arrival" else at_ns
         if not plausible_time(at_ns, told.arrived_ns):
             raise MalformedError("bad-time", "nothing can have happened then")
@@ -214,7 +220,8 @@ class Intake:
 
     def _observe_clock(self, message: Message, offset: ClockOffset, arrived_ns: int) -> None:
         try:
-            offset.observe(time_ns(message.header.time, self._rules.zone, arrived_ns), arrived_ns)
+            near_ns = arrived_ns if self._rules.clock == "arrival" else None
+            offset.observe(time_ns(message.header.time, self._rules.zone, near_ns), arrived_ns)
         except MalformedError:
             return  # a message without a time says nothing of its sender's clock
         self._context.gauge.clock_offset_s = offset.ahead_s

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_CONNECTIONS: Final = 1_000
+_BROADCAST: Final = ipaddress.ip_address("255.255.255.255")
 
 
 class MllpOptions(SourceOptions, frozen=True, kw_only=True):
@@ -101,7 +102,9 @@ def _address(options: MllpOptions) -> Address:
     address = parse_address(options.listen)
     host = "127.0.0.1" if address.host == "localhost" else address.host
     try:
-        unnamed = ipaddress.ip_address(host).is_unspecified or ipaddress.ip_address(host).is_multicast
+        ip = ipaddress.ip_address(host)
+        ip = getattr(ip, "ipv4_mapped", None) or ip  # ::ffff:0.0.0.0 is every address of IPv4
+        unnamed = ip.is_unspecified or ip.is_multicast or ip == _BROADCAST
     except ValueError:
         unnamed = True
     if unnamed or not address.port:
