@@ -118,13 +118,13 @@ class SessionsAhead:
         self._states.clear()
 
     def _begin_ns(self, stream: StreamId) -> int:
-        """The earliest that is of the open session, as far as is known; 0 where none is open, or one waits."""
+        """The earliest that is of the open session, as far as is known; 0 where none is open."""
         state, open_ = self._states.get(stream), self._sessions.span(stream)
         if state is not None:
             return state.end_ns - self._gap_ns if state.session is not None else 0
-        if open_ is None or open_.awaited:
+        if open_ is None:
             return 0
-        return open_.opened_ns if open_.said else open_.opened_ns - self._gap_ns
+        return open_.opened_ns if open_.said and not open_.awaited else open_.opened_ns - self._gap_ns
 
     def _awaits(self, stream: StreamId, at_ns: int) -> bool:
         return stream not in self._states and self._sessions.awaits(stream, at_ns)

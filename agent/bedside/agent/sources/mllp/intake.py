@@ -208,7 +208,7 @@ class Intake:
             return told.arrived_ns
         at_ns = time_ns(text, self._rules.zone, told.arrived_ns)
         at_ns = told.offset.here_ns(at_ns) if self._rules.clock == "arrival" else at_ns
-        if not plausible_time(at_ns, told.arrived_ns):
+        if not plausible_time(at_ns, told.arrived_ns, told.offset.stays_ahead_ns):
             raise MalformedError("bad-time", "nothing can have happened then")
         return at_ns
 
