@@ -271,6 +271,35 @@ def test_a_minute_of_nothing_but_late_records_is_a_clock_that_was_set_back(devic
     assert device.sessions()[-1] == (70, None, "gap")
 
 
+@pytest.mark.parametrize("origin", ["adt", "cli"])
+@pytest.mark.parametrize("over", [False, True])
+def test_a_backlog_older_than_a_session_that_somebody_opened_is_never_the_present(device, origin, over) -> None:
+    device.mark(0, MarkKind.SESSION_OPEN)
+    device.say(1)
+    device.clock.at_s = 10_000
+    said = device.store.sessions.open(BED, at(10_000), origin)
+    assert device.say(10_001) == said
+    if over:  # its silence was longer than the gap, and the present began by itself
+        said = device.say(11_000)
+        assert device.sessions()[-1] == (11_000, None, "gap")
+    now = [11_000 + second for second in range(0, 300, 10)]
+    late = {device.say(8_000 + number, now=second) for number, second in enumerate(now)}
+    assert len(late) == 1
+    assert said not in late
+    assert device.store.ahead.current(BED) == said
+    assert [one for one in device.sessions() if one[2] not in {"adt", "cli", "gap"}] == [(8_000, 8_029, LATE)]
+    assert device.say(11_001 if over else 10_002, now=11_301) == said
+
+
+def test_a_backlog_of_a_patient_who_was_discharged_is_never_the_present(device) -> None:
+    device.mark(0, MarkKind.SESSION_OPEN)
+    first = device.say(1)
+    device.mark(1_000, MarkKind.SESSION_CLOSE)
+    for second in range(0, 200, 10):
+        assert device.say(500 + second, now=1_010 + second) == first
+    assert device.store.ahead.current(BED) is None
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_late_session_is_not_the_newest_one_that_a_refusal_outlives(device, restart) -> None:
     session = device.say(1_000)
@@ -292,12 +321,13 @@ def test_while_the_disk_refuses_a_late_record_ends_no_session(device, monkeypatc
     keeper = Keeper(device.store)
     with monkeypatch.context() as patch:
         patch.setattr(device.store.database, "run_tx", _refuses)
-        assert keeper.record(Record(BED, at(1), {"pulse": 1.0}, {})) is None
+        for second in (1, 999):
+            assert keeper.record(Record(BED, at(second), {"pulse": 1.0}, {})) is None
         assert device.store.ahead.current(BED) == session
     device.clock.at_s += 10
     device.store.ahead.settle()
     assert device.say(1_003) == session
-    assert device.counters() == {"dropped-records": 1}
+    assert device.counters() == {"dropped-records": 2}
 
 
 def _refuses(*_: object) -> None:

@@ -120,16 +120,16 @@ def test_clearing_takes_what_waits_as_well_and_leaves_nothing_of_it_in_the_file(
     store.quarantine(unmapped("ZQX-SECRET-1"))
     store.flush()
     store.quarantine(unmapped("ZQX-SECRET-2", 4))
-    store.quarantine(unmapped("ZQX-stays", source="other"))
+    store.quarantine(unmapped("ZQX-STAYS-3", source="other"))
     assert [(row.what, row.count) for row in store.clear_quarantine("ward")] == [
         ("ZQX-SECRET-1", 1),
         ("ZQX-SECRET-2", 4),
     ]
     assert store.clear_quarantine("ward", "unknown-code") == []
     store.close()
-    assert [row.what for row in stored(path)] == ["ZQX-stays"]
+    assert [row.what for row in stored(path)] == ["ZQX-STAYS-3"]
     whole = b"".join(one.read_bytes() for one in path.parent.iterdir())
-    assert b"ZQX-stays" in whole
+    assert b"ZQX-STAYS-3" in whole
     assert b"ZQX-SECRET" not in whole
 
 

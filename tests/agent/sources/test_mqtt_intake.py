@@ -133,6 +133,11 @@ def test_samples_become_blocks_of_40_ms_that_never_go_back() -> None:
     assert isinstance(late, Block)
     assert late.quality == Quality.GAP_BEFORE
     assert reasons(take(arrived("ecg", stretch(5), 5))) == {"bad-time samples": 25}
+    day_ms = 86_400_000
+    assert reasons(take(arrived("ecg", stretch(T_MS + day_ms), 6))) == {"bad-time samples": 25}
+    assert len(take(arrived("ecg", stretch(T_MS + 1_100), 7))) == 3  # and no later one is behind it
+    restarted, again = made(stored_ns=(T_MS + day_ms) * 10**6)  # as an older release has stored it
+    assert len(restarted._intake.take(arrived("ecg", stretch(T_MS)))) == 3
     restarted, again = made(stored_ns=(T_MS + 100) * 10**6)
     assert restarted._intake.take(arrived("ecg", stretch(T_MS), again=True)) == []
     assert again.gauge.duplicates == 1

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedside.core.vocabulary.clock_offset import DAY_NS, FIRST_NS, ClockOffset, plausible_time
+from bedside.core.vocabulary.clock_offset import FIRST_NS, MAX_AHEAD_NS, ClockAhead, ClockOffset, plausible_time
 
 S = 1_000_000_000
+DAY_NS = 86_400 * S
 NOW = 1_800_000_000 * S
 
 
@@ -43,8 +44,8 @@ def test_before_the_first_pair_nothing_is_added() -> None:
     [
         (NOW, NOW, True),
         (NOW - 400 * DAY_NS, NOW, True),
-        (NOW + DAY_NS, NOW, True),
-        (NOW + DAY_NS + 1, NOW, False),
+        (NOW + MAX_AHEAD_NS, NOW, True),
+        (NOW + MAX_AHEAD_NS + 1, NOW, False),
         (FIRST_NS, NOW, True),
         (FIRST_NS - 1, NOW, False),
         (0, 0, False),
@@ -53,3 +54,31 @@ def test_before_the_first_pair_nothing_is_added() -> None:
 )
 def test_times_that_can_be(time_ns: int, arrived_ns: int, *, plausible: bool) -> None:
     assert plausible_time(time_ns, arrived_ns) is plausible
+
+
+def test_one_time_that_cannot_be_is_not_believed_and_a_clock_that_stays_ahead_is() -> None:
+    clock = ClockAhead()
+    assert not clock.takes(NOW + DAY_NS, NOW)
+    assert clock.takes(NOW + S, NOW + S)
+    took = [clock.takes(NOW + 20 * 3600 * S + n * S, NOW + n * S) for n in range(2, 120)]
+    assert took == [False] * 60 + [True] * 58
+    assert clock.ns == 20 * 3600 * S
+    assert not clock.takes(NOW + DAY_NS + 120 * S, NOW + 120 * S)  # another four hours ahead
+    assert clock.takes(NOW + 121 * S, NOW + 121 * S)
+    assert clock.ns == 0
+
+
+def test_times_that_arrive_at_once_show_no_clock_and_a_clock_here_that_is_set_back_begins_anew() -> None:
+    clock = ClockAhead()
+    assert not any(clock.takes(NOW + DAY_NS + n * S, NOW) for n in range(1000))
+    assert not clock.takes(NOW + DAY_NS, NOW - 3600 * S)
+    assert not clock.takes(NOW + DAY_NS - 3541 * S, NOW - 3541 * S)
+    assert clock.takes(NOW + DAY_NS - 3540 * S, NOW - 3540 * S)
+
+
+def test_the_offset_of_a_sender_tells_whether_its_clock_stays_ahead() -> None:
+    offset = ClockOffset()
+    offset.observe(NOW + DAY_NS, NOW)
+    assert offset.stays_ahead_ns == 0
+    offset.observe(NOW + DAY_NS + 61 * S, NOW + 61 * S)
+    assert offset.stays_ahead_ns == DAY_NS

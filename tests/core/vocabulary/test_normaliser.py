@@ -279,6 +279,22 @@ def test_a_time_that_cannot_be_leaves_all_out() -> None:
     assert [(one.reason, one.count, one.time_ns) for one in left] == [("bad-time", 1, NOW)] * 2
 
 
+def test_a_time_far_ahead_is_left_out_until_all_of_its_stream_have_been_for_a_minute() -> None:
+    ward, second = Normaliser("ward"), 10**9
+    readings = [mdc(147842, 72, "bpm")]
+
+    def taken(stream: StreamId, ahead_s: int, now_s: int) -> bool:
+        now_ns = NOW + now_s * second
+        return ward.record(stream, now_ns + ahead_s * second, readings, now_ns)[0] is not None
+
+    assert taken(BED, 300, 0)
+    assert not taken(BED, 301, 1)
+    assert taken(BED, 0, 2)
+    other = StreamId("bed-5")
+    assert [taken(other, 3_600, now) for now in (10, 40, 69, 70, 71)] == [False, False, False, True, True]
+    assert not taken(BED, 3_600, 72)
+
+
 def test_nothing_understood_is_no_record() -> None:
     record, left = Normaliser("ward").record(BED, NOW, [Reading("PID", "Huckleberry Finn")], NOW)
     assert record is None

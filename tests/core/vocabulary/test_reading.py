@@ -23,7 +23,13 @@ from bedside.core.vocabulary.reading import MAX_WHAT_CHARS, Reading, as_code, as
         (Reading("Anna Müller", 1.0, "sent by Dr. Weiß", "born 1970"), None),
         (Reading("hr\n", 1.0), "(text of 3 characters)"),
         (Reading("x" * 57, 1.0), "(text of 57 characters)"),
-        (Reading("x" * 56, 1.0, "y" * 32, "z" * 32), f"{'x' * 56}^{'y' * 32} [{'z' * 32}]"),
+        (Reading("x" * 56, 1.0, "y" * 32, "z" * 32), f"{'x' * 56}^{'y' * 32} [(text of 32 characters)]"),
+        (Reading("Mustermann", 1.0, unit="MRN12345"), "(text of 10 characters) [(text of 8 characters)]"),
+        (Reading("Anna-Maria", 1.0, unit="{Mustermann}/min"), "(text of 10 characters) [(text of 16 characters)]"),
+        (Reading("hr_bpm", 1.0, unit="4711"), "hr_bpm [(text of 4 characters)]"),
+        (Reading("SpO2", 1.0, unit="265999"), "SpO2 [265999]"),
+        (Reading("K", 1.0, unit="mEq/L"), "K [mEq/L]"),
+        (Reading("MDC_X", 1.0, unit="beats/min"), "MDC_X [beats/min]"),
     ],
 )
 def test_a_kind_is_named_by_codes_and_what_is_none_by_its_length(reading, what) -> None:
@@ -40,8 +46,24 @@ def test_every_name_is_short_and_taken_as_it_is(code, system, unit) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["Anna Mueller", "PID|1||4711^^^HIS", "hr = 72", "hr [mV] x", "72 [Anna Maria]", "72 [Anna^M]", ""]
+    "words",
+    [
+        "Anna Mueller",
+        "PID|1||4711^^^HIS",
+        "hr = 72",
+        "hr [mV] x",
+        "72 [Anna Maria]",
+        "72 [Anna^M]",
+        "Mustermann",
+        "hr [Anna]",
+        "Anna^LN",
+        "",
+    ],
 )
 def test_words_of_others_are_kept_as_their_length(words) -> None:
     assert as_what(words) in (f"(text of {len(words)} characters)", "(no code)")
     assert as_code(words).startswith("(")
+
+
+def test_a_type_of_a_resource_is_shown() -> None:
+    assert as_what("Patient^FHIR") == "Patient^FHIR"

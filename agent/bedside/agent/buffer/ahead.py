@@ -68,7 +68,7 @@ class SessionsAhead:
         With `may_be_late` what is older than the open session is nobody's: late records begin no session here.
         """
         state = self._states.get(stream)
-        if may_be_late and start_ns < self._begin_ns(stream) - self._gap_ns:
+        if may_be_late and start_ns < self._begin_ns(stream):
             return None
         if state is None and self._sessions.goes_on(stream, start_ns):
             return self._sessions.current(stream)
@@ -118,11 +118,13 @@ class SessionsAhead:
         self._states.clear()
 
     def _begin_ns(self, stream: StreamId) -> int:
-        """Begin of the open session, or the latest that is known of it; 0 where none is open."""
+        """The earliest that is of the open session, as far as is known; 0 where none is open."""
         state, open_ = self._states.get(stream), self._sessions.span(stream)
         if state is not None:
-            return state.end_ns if state.session is not None else 0
-        return open_.opened_ns if open_ is not None else 0
+            return state.end_ns - self._gap_ns if state.session is not None else 0
+        if open_ is None:
+            return 0
+        return open_.opened_ns if open_.said and not open_.awaited else open_.opened_ns - self._gap_ns
 
     def _awaits(self, stream: StreamId, at_ns: int) -> bool:
         return stream not in self._states and self._sessions.awaits(stream, at_ns)

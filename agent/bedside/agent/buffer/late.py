@@ -7,7 +7,9 @@ A session is a person, so that a late record never falls into one that had not b
     * else to a session of its own (origin `late`), which is over at once, and which later ones near it share.
 
 Nothing is late where a wrong clock has opened the session, ahead of now: that session is left. Nor where a stream says
-nothing else for a minute: then its sender's clock was set back, and this is the present.
+nothing else for a minute: then its sender's clock was set back, and this is the present. But what is older than a
+session of which somebody has said that it began, or that it ended, never is: it may be a backlog of whoever lay there
+before, and no minute of it may raise an alarm over whoever lies there now.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Final
 
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.schema import LAST_NS
-from bedside.agent.buffer.sessions import ID_BYTES, LATE, Current, Sessions
+from bedside.agent.buffer.sessions import ID_BYTES, LATE, UNSAID, Current, Sessions
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -25,6 +27,12 @@ from bedside.service.sqlite import Database
 
 LATE_FOR_S: Final = 60.0
 """Seconds of nothing but late records after which they are the present."""
+
+_BY_ITSELF: Final = ", ".join(f"'{origin}'" for origin in (*UNSAID, LATE))
+_SAID: Final = (
+    "SELECT 1 FROM sessions WHERE stream = ?1 AND coalesce(closed_ns, opened_ns) BETWEEN ?2 + 1 AND ?3"
+    f" AND origin NOT IN ({_BY_ITSELF}) LIMIT 1"
+)
 
 _COVERING: Final = (
     "SELECT session FROM sessions WHERE stream = ?1 AND opened_ns <= ?2 AND closed_ns BETWEEN ?2 AND ?3"
@@ -66,7 +74,8 @@ class LateRecords:
             inside = open_ is not None and not open_.awaited and open_.opened_ns <= time_ns <= open_.end_ns
             return open_.session if open_ is not None and inside else None
         now_s = self._clock.monotonic_s()
-        if now_s - self._late_since_s.setdefault(stream, now_s) > LATE_FOR_S:
+        goes_on_s = now_s - self._late_since_s.setdefault(stream, now_s)
+        if goes_on_s > LATE_FOR_S and not self._is_before_a_said_one(stream, time_ns, soon_ns):
             return None
         found = self._database.row(_COVERING, (stream, time_ns, soon_ns))
         if found is not None:
@@ -82,6 +91,10 @@ class LateRecords:
         if open_ is None:
             return time_ns <= self._sessions.last_end_ns(stream, soon_ns)
         return time_ns < open_.opened_ns <= soon_ns
+
+    def _is_before_a_said_one(self, stream: StreamId, time_ns: int, soon_ns: int) -> bool:
+        """Whether it is older than the begin of a session that somebody opened, or than the end of one that is over."""
+        return self._database.row(_SAID, (stream, time_ns, soon_ns)) is not None
 
     def _begins_earlier(self, stream: StreamId, open_: Current, time_ns: int) -> bool:
         near = not open_.said and open_.opened_ns - time_ns <= self._gap_ns

@@ -315,3 +315,10 @@ def unit_term(text: str) -> Unit | None:
         number = int(text)
         return UNIT_TERMS.get(number if number >= _PARTITION else PARTITION_DIM * _PARTITION + number)
     return _UNIT_REFERENCES.get(text)
+
+
+def is_unit_code(text: str) -> bool:
+    """Whether a text is a context-free code of the partition of dimensions, or a reference id in it."""
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(0xFFFFFFFF)):
+        return int(text) >> 16 == PARTITION_DIM
+    return text.startswith("MDC_DIM_")

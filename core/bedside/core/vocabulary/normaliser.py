@@ -31,7 +31,7 @@ from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.limits import MAX_FIELD_RULES, MAX_SIGNAL_TEXT_CHARS
 from bedside.core.samples import Quality, Record, Unmapped
-from bedside.core.vocabulary.clock_offset import plausible_time
+from bedside.core.vocabulary.clock_offset import ClockAhead
 from bedside.core.vocabulary.mdc import Term, system_of, term_of, unit_term
 from bedside.core.vocabulary.number import number_of
 from bedside.core.vocabulary.quantities import QUANTITIES, Quantity
@@ -131,6 +131,7 @@ class Normaliser:
         """
         self._source = source
         self._claimed = frozenset(fields or {})
+        self._ahead: dict[StreamId, ClockAhead] = {}
         self._rules: dict[str, list[_Rule]] = {}
         if len(self._claimed) > MAX_FIELD_RULES:
             raise _contradiction(max(self._claimed), f"is one of {len(self._claimed)}; {MAX_FIELD_RULES} at most")
@@ -178,7 +179,7 @@ class Normaliser:
             arrived_ns: when they arrived here.
             quality: of the record; SENSOR_OFF is added when no field has a number.
         """
-        if not plausible_time(time_ns, arrived_ns):
+        if not self._ahead.setdefault(stream, ClockAhead()).takes(time_ns, arrived_ns):
             return None, self._left_out(((Reason.BAD_TIME, reading.what) for reading in readings), arrived_ns)
         left: list[tuple[Reason, str]] = []
         fields: dict[str, list[tuple[Measured, Reading]]] = {}

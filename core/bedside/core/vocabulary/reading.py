@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from bedside.core.vocabulary.mdc import is_unit_code, unit_term
+from bedside.core.vocabulary.ucum import is_unit
+
 MAX_WHAT_CHARS: Final = 124
 """Characters that name a kind of reading in the quarantine: a code, its system and a unit."""
 MAX_CODE_CHARS: Final = 56
@@ -21,8 +24,16 @@ _CODE: Final = re.compile(rf"[{_CODE_MARKS}]{{1,{MAX_CODE_CHARS}}}")
 _SYSTEM: Final = re.compile(rf"[{_CODE_MARKS}]{{1,{MAX_SYSTEM_CHARS}}}")
 _UNIT: Final = re.compile(rf"(?:[{_UNIT_MARKS}]|(?<=[0-9])\^){{1,{MAX_UNIT_CHARS}}}")
 _WHAT: Final = re.compile(
-    rf"(?:{_CODE.pattern}|{_HIDDEN})(?:\^(?:{_SYSTEM.pattern}|{_HIDDEN}))?(?: \[(?:{_UNIT.pattern}|{_HIDDEN})\])?"
+    rf"(?:(?P<code>{_CODE.pattern})|{_HIDDEN})(?:\^(?:(?P<system>{_SYSTEM.pattern})|{_HIDDEN}))?"
+    rf"(?: \[(?:(?P<unit>{_UNIT.pattern})|{_HIDDEN})\])?"
 )
+_LIKE_A_CODE: Final = re.compile(r".*[0-9_/:%#*+].*|[A-Z][A-Z.\-]{0,7}|[a-z.\-]+")
+"""A digit or a mark that no name has, a short abbreviation, or small letters alone. One capitalised word is a name more
+often than a code."""
+_WORDS: Final = frozenset({"Temp", "Pulse", "Puls", "Resp", "HeartRate", "PulseRate", "RespRate"})
+"""Codes of devices that look like a name."""
+_TYPED: Final = frozenset({"FHIR"})
+"""Systems whose codes are types of resources."""
 
 
 class Reason(StrEnum):
@@ -115,9 +126,9 @@ def as_code(text: str) -> str:
     """Text from outside where a code should be, if it has the form of one; else how long it is.
 
     A sloppy sender puts words there, and a patient's name is made of words: blanks, commas, carets and letters beyond
-    ASCII are in no code.
+    ASCII are in no code, and a capitalised word alone is none that is shown.
     """
-    return text if _CODE.fullmatch(text) else _hidden(text)
+    return text if _CODE.fullmatch(text) and _is_like_a_code(text) else _hidden(text)
 
 
 def as_system(text: str) -> str:
@@ -126,8 +137,8 @@ def as_system(text: str) -> str:
 
 
 def as_unit(text: str) -> str:
-    """As `as_code`, of a unit: UCUM, MDC, or what devices write."""
-    return text if _UNIT.fullmatch(text) else _hidden(text)
+    """As `as_code`, of a unit, if it is one: UCUM, MDC, or a word of devices. Anything else may be a person's number."""
+    return text if _UNIT.fullmatch(text) and _is_known_unit(text) else _hidden(text)
 
 
 def as_what(text: str) -> str:
@@ -135,7 +146,20 @@ def as_what(text: str) -> str:
 
     Anything else could be anything, so that only its length is kept.
     """
-    return text if len(text) <= MAX_WHAT_CHARS and _WHAT.fullmatch(text) else _hidden(text)
+    found = _WHAT.fullmatch(text) if len(text) <= MAX_WHAT_CHARS else None
+    if found is None:
+        return _hidden(text)
+    code, system, unit = found["code"], found["system"], found["unit"]
+    shows_code = code is None or system in _TYPED or _is_like_a_code(code)
+    return text if shows_code and (unit is None or _is_known_unit(unit)) else _hidden(text)
+
+
+def _is_like_a_code(text: str) -> bool:
+    return text in _WORDS or _LIKE_A_CODE.fullmatch(text) is not None
+
+
+def _is_known_unit(text: str) -> bool:
+    return is_unit(text) or unit_term(text) is not None or is_unit_code(text)
 
 
 def _hidden(text: str) -> str:

@@ -136,6 +136,7 @@ _WORDS: Final = {
     for code, words in words_of.items()
     for word in words.split("|")
 }
+_ALL_WORDS: Final = frozenset(word for _, word in _WORDS)
 """Words of devices in small letters, for one dimension each: `C` is coulomb elsewhere, and `F` farad. No word stands
 here that means two units of its dimension (`g%`, `mm` of ST)."""
 
@@ -146,6 +147,16 @@ _CROSSED: Final = {
 """One quantity is sent in either."""
 
 _ANNOTATION: Final = re.compile(r"\{[^{}]*\}")
+
+_COUNTED: Final = re.compile(r"\{(?:beat|breath|pulse|resp|count|cell|score|ratio)s?\}")
+"""Annotations that name what is counted; others may say anything."""
+_ATOM: Final = (
+    r"(?:(?:da|[YZEPTGMkhdcmunpfa\u00b5\u03bc])?"
+    r"(?:mol|[Oo]sm|[eE]q|kat|[Oo]hm|bar|cal|Cel|Bq|Gy|Hz|IU|\[[iI]U\]|Pa|rad|m\[(?:Hg|H2O)\]|[mgslLtVAWJNKFCUSTH])"
+    r"|10[*^][0-9]{1,2}|%|min|h|d|wk|mo|a|deg|1)(?:\^?[+-]?[0-9])?"
+)
+_UNIT_FORM: Final = re.compile(rf"/?{_ATOM}(?:[./]{_ATOM}){{0,4}}|/?")
+"""A term of UCUM: atoms with prefixes and exponents, between points and solidi."""
 
 _MOLAR_MASS_G: Final[dict[str, Fraction]] = {"glucose": Fraction("180.156")}
 """Grams in one mole, of substances for which wards use both kinds of unit."""
@@ -168,6 +179,14 @@ def ucum(text: str) -> Unit | None:
     if bare == text and not text.startswith("1/"):
         return None
     return UNITS.get(bare.removeprefix("1") if bare.startswith("1/") else bare or "1")
+
+
+def is_unit(text: str) -> bool:
+    """Whether a text is a unit, also one that no quantity here is measured in: no word, and no number of a person."""
+    if len(text) > MAX_SIGNAL_TEXT_CHARS:
+        return False
+    bare = _COUNTED.sub("", text)
+    return text.strip().casefold() in _ALL_WORDS or bare in UNITS or _UNIT_FORM.fullmatch(bare) is not None
 
 
 def word(text: str, dimension: Dimension) -> Unit | None:

@@ -24,7 +24,7 @@ from bedside.agent.formats.fhir.xml import xml_tree
 from bedside.core.errors import MalformedError
 from bedside.core.unreadable import UNREADABLE
 from bedside.core.vocabulary.mdc import system_of, term_of
-from bedside.core.vocabulary.reading import Reading, Reason, Unusable, as_code
+from bedside.core.vocabulary.reading import Reading, Reason, Unusable, as_what
 
 MAX_FHIR_BYTES: Final = 4 << 20
 MAX_ENTRIES: Final = 10_000
@@ -121,7 +121,7 @@ def read_fhir(data: bytes, wanted: Collection[str] = ()) -> Delivery:
             _observe(observation, frozenset(wanted), delivery)
         else:
             reason = Reason.BAD_MESSAGE if kind == "Observation" else Reason.NOT_WANTED
-            delivery.left.append(Unusable(reason, f"{as_code(kind)}^FHIR"))
+            delivery.left.append(Unusable(reason, as_what(f"{kind}^FHIR")))
     if len(patients) > 1:
         for readings in delivery.readings.values():
             delivery.left += [Unusable(Reason.UNKNOWN_PLACE, reading.what) for reading in readings]

@@ -23,7 +23,7 @@ from bedside.agent.sources.options import Fields, TimeZone, WhoseClock
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Record, Unmapped
-from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
+from bedside.core.vocabulary.clock_offset import ClockAhead, ClockOffset
 from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.core.vocabulary.reading import Reason
 from bedside.service.text import bounded
@@ -70,6 +70,7 @@ class BleSource:
         self._gauge = context.gauge
         self._times = RowTime("iso", options.time_zone)
         self._sender = ClockOffset()
+        self._ahead = ClockAhead()
         self._normaliser = Normaliser(options.name, options.fields)
         self._stream, self._beat_stream = (StreamId(options.streams()[place]) for place in (0, -1))
         self._beats = BeatTimes(context.last_end_ns(self._beat_stream))
@@ -121,7 +122,7 @@ class BleSource:
             time_ns = self._times.ns(sent)
         except MalformedError:
             return None
-        if not plausible_time(time_ns, arrived_ns):
+        if not self._ahead.takes(time_ns, arrived_ns):
             return None
         # what waited in the device looks delayed: the newest measurement tells the clocks apart
         self._sender.observe(time_ns, arrived_ns)

@@ -17,7 +17,7 @@ from bedside.agent.sources.recordings.replay import PlayOptions
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Event, Quality, Unmapped
-from bedside.core.vocabulary.clock_offset import plausible_time
+from bedside.core.vocabulary.clock_offset import ClockAhead
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
 from bedside.core.vocabulary.reading import Reading, Reason
 
@@ -118,6 +118,7 @@ class CsvRows:
         names = options.columns if self._wave is not None else codes_of(options.fields)
         self._names = list(names)
         self.per_row = len(self._names)
+        self._ahead = ClockAhead()
         self._width = 0
         self._time_at = -1
         self._at: list[int] = []
@@ -206,7 +207,7 @@ class CsvRows:
         return Reading(rule.code or name, _NO_NUMBER if value is None else value, rule.system, channel=rule.channel)
 
     def _samples(self, wave: WaveRows, row: Row, time_ns: int, arrived_ns: int) -> tuple[list[Event], Placed]:
-        if not plausible_time(time_ns, arrived_ns):  # one of next year would put all others behind it
+        if not self._ahead.takes(time_ns, arrived_ns):  # one of next year would put all others behind it
             return [self.refused(Reason.BAD_TIME, arrived_ns)], Placed.TAKEN
         try:
             values = [self._sample(row.cells[at]) for at in self._at]

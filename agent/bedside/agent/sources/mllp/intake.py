@@ -60,6 +60,10 @@ class Rules:
     tests: Tests = "leave-out"
 
 
+_MOVE_AHEAD_NS: Final = 86_400_000_000_000
+"""Nanoseconds: who comes by a clock in the wrong zone comes, and no later than that is told."""
+
+
 @dataclass(slots=True)
 class _Told:
     """One message under way."""
@@ -143,7 +147,7 @@ class Intake:
                 told.left[Reason.UNKNOWN_PLACE, kind] += 1
                 continue
             try:
-                at_ns = self._here(told, moved_at(told.message), near=True)
+                at_ns = self._here(told, moved_at(told.message), _MOVE_AHEAD_NS, near=True)
             except MalformedError:
                 told.left[Reason.BAD_TIME, kind] += 1
                 continue
@@ -200,11 +204,17 @@ class Intake:
             at_ns = start_ns + offset_ns(first, block.rate_hz)
             yield replace(block, start_ns=at_ns, values=block.values[first : first + step])
 
-    def _here(self, told: _Told, text: str, *, near: bool = False) -> int:
+    def _here(self, told: _Told, text: str, ahead_ns: int = 0, *, near: bool = False) -> int:
         """A time of a message, on the clock that counts; that of its arrival where it says none.
 
         An hour that comes twice is none, but for a sender whose clock does not count, and for who comes and goes
         (`near`): of those the next to the arrival is believed, for who is not heard of at all has another's values.
+
+        Args:
+            told: the message.
+            text: as sent.
+            ahead_ns: how far more than other times it may lie ahead.
+            near: an hour that comes twice is the one next to the arrival.
 
         Raises:
             MalformedError: `bad-time`.
@@ -214,7 +224,7 @@ class Intake:
         near = near or self._rules.clock == "arrival"
         at_ns = time_ns(text, self._rules.zone, told.arrived_ns if near else None)
         at_ns = told.offset.here_ns(at_ns) if self._rules.clock == "arrival" else at_ns
-        if not plausible_time(at_ns, told.arrived_ns):
+        if not plausible_time(at_ns, told.arrived_ns, told.offset.stays_ahead_ns + ahead_ns):
             raise MalformedError("bad-time", "nothing can have happened then")
         return at_ns
 

@@ -25,7 +25,7 @@ from bedside.agent.sources.nominal_time import NominalTime
 from bedside.core.errors import MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Quality, Record, Unmapped, samples_per_block
-from bedside.core.vocabulary.clock_offset import ClockOffset, plausible_time
+from bedside.core.vocabulary.clock_offset import MAX_AHEAD_NS, ClockAhead, ClockOffset, plausible_time
 from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.core.vocabulary.reading import Reason
 
@@ -96,6 +96,7 @@ class Intake:
         self._seen: dict[int, int] = {}
         self._waves: dict[StreamId, WaveClock] = {}
         self._arrivals: dict[StreamId, NominalTime] = {}
+        self._ahead: dict[StreamId, ClockAhead] = {}
         self._offset = ClockOffset()
 
     def take(self, message: Arrived) -> list[Taken]:
@@ -183,10 +184,13 @@ class Intake:
                 self._arrivals[stream] = NominalTime(wave.rate_hz, self._last_end_ns(stream))
             start_ns, gap = self._arrivals[stream].place(len(wave.values), message.arrived_ns)
             return Placed(start_ns, 0, gap)
-        if not plausible_time(sent_ns, message.arrived_ns):
+        ahead = self._ahead.setdefault(stream, ClockAhead())
+        if not ahead.takes(sent_ns, message.arrived_ns):
             return None
         if stream not in self._waves:
             self._waves[stream] = WaveClock(self._last_end_ns(stream))
+        if self._waves[stream].end_ns > message.arrived_ns + ahead.ns + MAX_AHEAD_NS:  # a clock ahead, and no more
+            self._waves[stream] = WaveClock(0)
         return self._waves[stream].place(sent_ns, len(wave.values), wave.rate_hz)
 
     def _unmapped(self, reason: Reason, what: str, message: Arrived, count: int = 1) -> Unmapped:

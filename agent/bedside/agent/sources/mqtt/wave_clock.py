@@ -40,6 +40,11 @@ class WaveClock:
         """
         self._end_ns = end_ns
 
+    @property
+    def end_ns(self) -> int:
+        """End of what was placed."""
+        return self._end_ns
+
     def place(self, start_ns: int, samples: int, rate_hz: float) -> Placed:
         """Place a stretch.
 
