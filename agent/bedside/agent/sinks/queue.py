@@ -164,14 +164,14 @@ def outgoing(
         subjects: what streams are called outside.
         again: sent once more on demand.
     """
-    number, place = found.number, found.place
-    subject = subjects.get(row.stream, "")
+    number, subject = found.number, subjects.get(row.stream, "")
+    its = (row.stream, found.session, number, found.place)
     if isinstance(row, Prediction):
-        same = derive_id(device, "prediction", row.stream, place, row.end_ns)
+        same = derive_id(device, "prediction", *its, row.end_ns)
         decided = SentPrediction(row.label, row.confidence, row.start_ns, row.end_ns, row.model_name, row.model)
         return Outgoing(number, same, same, device, row.stream, subject, decided, again)
     if isinstance(row, Alarm):
-        same = derive_id(device, "alarm", row.stream, row.rule, place, row.raised_ns)
+        same = derive_id(device, "alarm", row.stream, found.session, row.rule, found.place, row.raised_ns)
         change = derive_id(device, "change", same.hex, number)
         alarm = SentAlarm(
             row.rule,
@@ -184,6 +184,6 @@ def outgoing(
             row.escalated_ns,
         )
         return Outgoing(number, same, change, device, row.stream, subject, alarm, again)
-    same = derive_id(device, "record", row.stream, place, row.time_ns)
+    same = derive_id(device, "record", *its, row.time_ns)
     record = SentRecord(row.time_ns, row.values, row.units, row.quality)
     return Outgoing(number, same, same, device, row.stream, subject, record, again)
