@@ -1,8 +1,9 @@
 """FHIR R4 observations, alone and in bundles, in JSON and in XML, as readings.
 
 Invariants:
-    * Of a patient nothing is read but whether all observations of a bundle are of the same one; observations of several
-      are left out, for a stream is one bed.
+    * Of a patient nothing is read but whether all observations of a bundle are of the same one, by reference or by
+      identifier; observations of several are left out, for a stream is one bed. So are those that name none where
+      others name one. What names a patient is compared, and neither kept nor told.
     * Other resources are told by their type and never looked into.
     * Size and counts are checked first; one unreadable resource of a bundle leaves the others.
 
@@ -62,8 +63,20 @@ class _Period(_Read):
     end: str = ""
 
 
+class _Identifier(_Read):
+    system: str = ""
+    value: str = ""
+
+
 class _Reference(_Read):
     reference: str = ""
+    identifier: _Identifier | None = None
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """All by which a person is named; empty texts where nobody is."""
+        named = self.identifier or _Identifier()
+        return self.reference, named.system if named.value else "", named.value
 
 
 class _Component(_Read):
@@ -115,7 +128,7 @@ def read_fhir(data: bytes, wanted: Collection[str] = ()) -> Delivery:
     except UNREADABLE as error:
         raise MalformedError("bad-fhir", "a resource that is no FHIR") from error
     delivery = Delivery()
-    patients = {one.subject.reference for _, one in found if one and one.subject and one.subject.reference}
+    patients = {(one.subject or _Reference()).names for _, one in found if one is not None}
     for kind, observation in found:
         if observation is not None:
             _observe(observation, frozenset(wanted), delivery)
