@@ -191,6 +191,37 @@ def test_observations_of_several_patients_are_of_no_bed() -> None:
     assert len(readings(read(bundle(*theirs[:2])))) == 2
 
 
+NAMED: list[tuple[dict[str, Any], ...]] = [
+    ({"identifier": {"value": "MRN1"}}, {"identifier": {"value": "MRN2"}}),
+    ({"identifier": {"system": "a", "value": "1"}}, {"identifier": {"system": "b", "value": "1"}}),
+    ({"reference": "Patient/1"}, {"identifier": {"value": "MRN2"}}),
+    ({"reference": "Patient/1"}, {}),
+]
+
+
+@pytest.mark.parametrize("subjects", NAMED)
+def test_patients_are_told_apart_by_all_that_names_them_and_none_is_told(subjects: tuple[dict[str, Any], ...]) -> None:
+    theirs = [observation(valueQuantity=quantity(97, "%"), subject=subject) for subject in subjects]
+    delivery = read(bundle(*theirs))
+    assert not delivery.readings
+    assert delivery.left == [Unusable(Reason.UNKNOWN_PLACE, "150456^MDC [%]")] * 2
+    assert "MRN" not in repr(delivery)
+    assert len(readings(read(bundle(theirs[0], theirs[0])))) == 2
+
+
+def test_patients_of_xml_are_told_apart_by_identifier() -> None:
+    value = '<valueQuantity><value value="97"/><code value="%"/></valueQuantity>'
+    told = "".join(
+        f'<entry><resource><Observation><identifier><value value="x"/></identifier><identifier><value value="y"/>'
+        f'</identifier><status value="final"/><code><coding><system value="{MDC}"/><code value="150456"/></coding>'
+        f'</code><subject><identifier><value value="{one}"/></identifier></subject>{value}</Observation></resource>'
+        "</entry>"
+        for one in ("MRN1", "MRN2")
+    )
+    delivery = read_fhir(f'<Bundle xmlns="http://hl7.org/fhir">{told}</Bundle>'.encode())
+    assert [one.reason for one in delivery.left] == [Reason.UNKNOWN_PLACE] * 2
+
+
 def test_one_unreadable_observation_leaves_the_others() -> None:
     good, bad = observation(valueQuantity=quantity(97, "%")), observation(valueQuantity="97 %")
     delivery = read(bundle(bad, good))

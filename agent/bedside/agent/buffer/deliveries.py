@@ -22,7 +22,7 @@ class Delivery:
         what: `alarms`, `predictions` or `records`.
         number: the newest that it is done with; for alarms the number of a change.
         sent: rows that the receiver has acknowledged.
-        skipped: rows beyond the cap of what may wait.
+        skipped: rows beyond the cap of what may wait, and rows that cannot be read.
         refused: rows that the receiver would not take.
         sent_ns: time of the last delivery; 0 before the first.
         done_ns: when a schedule was last worked off.

@@ -26,6 +26,7 @@ from bedside.service.sqlite import reading
 
 Sort = Literal["alarms", "predictions", "records"]
 Parameters = list[str | int | float]
+Stored = Prediction | Alarm | Record
 
 _BACK_ROWS: Final = 10_000
 """How many predictions back the one before may lie; beyond that a label counts as changed."""
@@ -70,13 +71,13 @@ class Numbered:
         number: by which it is delivered.
         place: its key in its table.
         session: whose it is; never sent.
-        row: what it says.
+        row: what it says; None where it cannot be read, so that whoever asks can count it and go on behind it.
     """
 
     number: int
     place: int
     session: SessionId
-    row: Prediction | Alarm | Record
+    row: Stored | None
 
 
 class OutgoingReader(BufferReader):
@@ -168,9 +169,11 @@ class OutgoingReader(BufferReader):
                 found.append(Numbered(number, int(row["id"]), session, alarm_of(row)))
             else:
                 stream, time_ns = streams[stream_number_of(row["id"])], int(row["time_ns"])
+                record = None
                 try:
                     content = self._sealer.open_row(row["sealed"], record_place(stream, session, time_ns))
-                    found.append(Numbered(number, int(row["id"]), session, decode_record(content, stream, time_ns)))
+                    record = decode_record(content, stream, time_ns)
                 except (StoreError, MalformedError):
                     self.unreadable += 1
+                found.append(Numbered(number, int(row["id"]), session, record))
         return found

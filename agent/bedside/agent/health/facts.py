@@ -120,7 +120,7 @@ class SinkFacts:
         state: `idle`, `sending` or `waiting` (failed; it tries again).
         sent: deliveries that the receiver has taken.
         waiting: deliveries in its queue.
-        skipped: beyond the cap of its queue: the oldest were let go.
+        skipped: beyond the cap of its queue, where the oldest were let go, or not readable in the buffer.
         refused: that the receiver would not take, however often.
         errors: times that a delivery failed since the process started.
         last_error: code, sentence and remedy of the last failure, for this machine's users only.

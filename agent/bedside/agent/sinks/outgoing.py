@@ -3,7 +3,8 @@
 Invariants:
     * Nothing here has a session, which never leaves the device. A stream is told with the place or device that the
       configuration gives it.
-    * Ids are derived from the device and the row, so that the same row has the same id after a crash, and no other has.
+    * Ids are derived from the device and the row with its session, so that the same row has the same id after a crash,
+      and no other has, also not one that comes into its place when it was forgotten.
 
 Source: RFC 9562, section 5.5 (UUIDv5); DESIGN section 4.
 """
@@ -134,8 +135,9 @@ class Outgoing:
 
 
 def derive_id(*names: str | int) -> uuid.UUID:
-    """The id of a row that these names describe: device, sort, stream, number and times.
+    """The id of a row that these names describe: device, sort, stream, session, number, place and times.
 
-    The times keep rows apart that have the same number, because a buffer was lost and begun anew.
+    A session is 128 random bits and never comes again, so that a row in the place of one that was forgotten, or in a
+    buffer that was begun anew, has another id. From an id nobody learns its session.
     """
     return uuid.uuid5(_NAMESPACE, "\n".join(map(str, names)))

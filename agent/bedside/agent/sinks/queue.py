@@ -1,8 +1,8 @@
 """The queue of one sink: rows of the buffer above a cursor. There is no second copy of anything.
 
 Invariants:
-    * The cursor moves behind a row only when the receiver has acknowledged it, when it was refused for good, or when
-      it lies beyond the cap of what may wait; the last two are counted.
+    * The cursor moves behind a row only when the receiver has acknowledged it, when it was refused for good, when it
+      lies beyond the cap of what may wait, or when it cannot be read; the last three are counted.
     * What is read is sent at once or read again: no row of an erased session waits in memory.
 
 Source: docs/adr/0020-the-buffer-is-the-queue.md.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside.agent.buffer.deliveries import Delivery
-from bedside.agent.buffer.outgoing import Numbered, OutgoingReader, Selection
+from bedside.agent.buffer.outgoing import Numbered, OutgoingReader, Selection, Stored
 from bedside.agent.buffer.rows import Alarm, Prediction
 from bedside.agent.sinks.kind import SinkOptions
 from bedside.agent.sinks.outgoing import Outgoing, SentAlarm, SentPrediction, SentRecord, What, derive_id
@@ -26,12 +26,20 @@ ORDER: Final[tuple[What, ...]] = ("alarms", "predictions", "records")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one sort, to be delivered together; `sessions` are theirs, in the same order, and stay here."""
+    """Rows of one sort, to be delivered together.
+
+    Attributes:
+        items: the rows; none where none of them can be read.
+        sessions: theirs, in the same order; they stay here.
+        upto: number of the last row.
+        unreadable: how many rows among them cannot be read.
+    """
 
     what: What
     items: tuple[Outgoing, ...]
     sessions: tuple[str, ...]
     upto: int
+    unreadable: int = 0
 
     def without(self, erased: Collection[str]) -> Batch:
         """The same without rows of sessions that were erased after it was read."""
@@ -39,9 +47,10 @@ class Batch:
         return replace(self, items=tuple(item for item, _ in kept), sessions=tuple(name for _, name in kept))
 
     def singly(self) -> list[Batch]:
-        """Each of its rows for itself."""
+        """Each of its rows for itself, without those that cannot be read."""
         return [
-            replace(self, items=(item,), sessions=(name,)) for item, name in zip(self.items, self.sessions, strict=True)
+            replace(self, items=(item,), sessions=(name,), unreadable=0)
+            for item, name in zip(self.items, self.sessions, strict=True)
         ]
 
 
@@ -88,21 +97,15 @@ class Queue:
 
     def sent(self, batch: Batch, now_ns: int) -> None:
         """The receiver has acknowledged all of a batch."""
-        cursor = self.cursors[batch.what]
-        number = max(cursor.number, batch.upto)
+        cursor = self._behind(batch)
         self.cursors[batch.what] = replace(
-            cursor,
-            number=number,
-            sent=cursor.sent + len(batch.items),
-            sent_ns=now_ns if batch.items else cursor.sent_ns,
+            cursor, sent=cursor.sent + len(batch.items), sent_ns=now_ns if batch.items else cursor.sent_ns
         )
 
     def refused(self, batch: Batch) -> None:
         """The receiver will not take a batch, which is left out from now on."""
-        cursor = self.cursors[batch.what]
-        self.cursors[batch.what] = replace(
-            cursor, number=max(cursor.number, batch.upto), refused=cursor.refused + len(batch.items)
-        )
+        cursor = self._behind(batch)
+        self.cursors[batch.what] = replace(cursor, refused=cursor.refused + len(batch.items))
 
     def done(self, now_ns: int) -> None:
         """A schedule was worked off."""
@@ -119,6 +122,12 @@ class Queue:
         """The newest rows that it would send, to be looked at."""
         return self._batch(what, self._reader.newest_rows(what, self._selection, limit), 0)
 
+    def _behind(self, batch: Batch) -> Delivery:
+        """The cursor behind a batch; what of it cannot be read is skipped."""
+        cursor = self.cursors[batch.what]
+        unreadable = batch.unreadable if batch.upto else 0  # what is sent again was counted before
+        return replace(cursor, number=max(cursor.number, batch.upto), skipped=cursor.skipped + unreadable)
+
     def _keep_cap(self, what: What, newest: int) -> None:
         """Skip the oldest rows beyond the cap, and count them."""
         cursor = self.cursors[what]
@@ -130,8 +139,12 @@ class Queue:
             self.cursors[what] = replace(cursor, number=last, skipped=cursor.skipped + excess)
 
     def _batch(self, what: What, rows: list[Numbered], upto: int, *, again: bool = False) -> Batch:
-        items = tuple(outgoing(row, self._device, self._options.subjects, again=again) for row in rows)
-        return Batch(what, items, tuple(row.session for row in rows), upto)
+        items, sessions = [], []
+        for found in rows:
+            if found.row is not None:
+                items.append(outgoing(found, found.row, self._device, self._options.subjects, again=again))
+                sessions.append(found.session)
+        return Batch(what, tuple(items), tuple(sessions), upto, len(rows) - len(items))
 
 
 def selection_of(options: SinkOptions) -> Selection:
@@ -139,23 +152,26 @@ def selection_of(options: SinkOptions) -> Selection:
     return Selection(options.streams, options.models, options.labels, options.min_confidence, options.only_changes)
 
 
-def outgoing(found: Numbered, device: str, subjects: Mapping[str, str], *, again: bool = False) -> Outgoing:
+def outgoing(
+    found: Numbered, row: Stored, device: str, subjects: Mapping[str, str], *, again: bool = False
+) -> Outgoing:
     """A row as it leaves: with its ids, and without its session.
 
     Args:
-        found: the row.
+        found: where the row was.
+        row: what it says.
         device: id of this device.
         subjects: what streams are called outside.
         again: sent once more on demand.
     """
-    row, number, place = found.row, found.number, found.place
-    subject = subjects.get(row.stream, "")
+    number, subject = found.number, subjects.get(row.stream, "")
+    its = (row.stream, found.session, number, found.place)
     if isinstance(row, Prediction):
-        same = derive_id(device, "prediction", row.stream, place, row.end_ns)
+        same = derive_id(device, "prediction", *its, row.end_ns)
         decided = SentPrediction(row.label, row.confidence, row.start_ns, row.end_ns, row.model_name, row.model)
         return Outgoing(number, same, same, device, row.stream, subject, decided, again)
     if isinstance(row, Alarm):
-        same = derive_id(device, "alarm", row.stream, row.rule, place, row.raised_ns)
+        same = derive_id(device, "alarm", row.stream, found.session, row.rule, found.place, row.raised_ns)
         change = derive_id(device, "change", same.hex, number)
         alarm = SentAlarm(
             row.rule,
@@ -168,6 +184,6 @@ def outgoing(found: Numbered, device: str, subjects: Mapping[str, str], *, again
             row.escalated_ns,
         )
         return Outgoing(number, same, change, device, row.stream, subject, alarm, again)
-    same = derive_id(device, "record", row.stream, place, row.time_ns)
+    same = derive_id(device, "record", *its, row.time_ns)
     record = SentRecord(row.time_ns, row.values, row.units, row.quality)
     return Outgoing(number, same, same, device, row.stream, subject, record, again)

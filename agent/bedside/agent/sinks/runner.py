@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside.agent.buffer.deliveries import Delivery
+from bedside.agent.buffer.schema import SALVAGE
 from bedside.agent.failure import describe
 from bedside.agent.health.facts import SinkFacts
 from bedside.agent.sinks.kind import AwayError, NotTakenError, Sink, SinkOptions
 from bedside.agent.sinks.queue import Batch, Queue
 from bedside.agent.sinks.schedule import Schedule
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import BedsideError
+from bedside.core.errors import BedsideError, StoreError
 from bedside.service.logs import event
 
 _LOGGER = logging.getLogger(__name__)
@@ -138,7 +139,9 @@ class Runner:
                 else:
                     for batch in self._queue.since(since_ns, self._sink.batch_rows):
                         failed, refusal = await self._send_again(batch)
-                        left, failure = left + failed, failure or refusal
+                        left, failure = left + failed + batch.unreadable, failure or refusal
+                        if batch.unreadable:
+                            failure = failure or _unreadable(batch)
                         await self._sleep(PAUSE_PER_ROW_S * len(batch.items))
             except Exception as error:  # noqa: BLE001 - whoever asked is told
                 failure = error
@@ -221,8 +224,10 @@ class Runner:
         if batch.items:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._sink.send(batch.items)
+            self._backoff_s, self._tries = FIRST_BACKOFF_S, 0
         self._queue.sent(batch, self._clock.now_ns())
-        self._backoff_s, self._tries = FIRST_BACKOFF_S, 0
+        if batch.unreadable:
+            self._failed(_unreadable(batch))
 
     def _not_taken(self, batch: Batch, error: NotTakenError) -> None:
         """Send the rows of a batch one by one; leave out one that was refused often enough.
@@ -282,3 +287,11 @@ class Runner:
             errors=before.errors + bool(error),
             last_error=error or before.last_error,
         )
+
+
+def _unreadable(batch: Batch) -> StoreError:
+    return StoreError(
+        "sink-row-unreadable",
+        f"{batch.unreadable} of the {batch.what} cannot be read in the buffer, and are left out",
+        remedy=SALVAGE,
+    )

@@ -9,11 +9,12 @@ Source: ISO/IEEE 11073-10101 (partition 2, SCADA; partition 4, dimensions); LOIN
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bedside.core.vocabulary.quantities import QUANTITIES, Quantity
-from bedside.core.vocabulary.ucum import UNITS, Unit
+from bedside.core.vocabulary.quantities import QUANTITIES, Quantity, agree
+from bedside.core.vocabulary.ucum import UNITS, Unit, meanings
 
 PARTITION_SCADA: Final = 2
 """Measured quantities."""
@@ -307,6 +308,27 @@ def term_of(code: str, system: str) -> Term | None:
             return LOINC.get(code)
         case _:
             return None
+
+
+def contradicted(code: str, system: str, others: Iterable[tuple[str, str]]) -> bool:
+    """Whether another code that came with the same value, with its system, is of another quantity.
+
+    What is not in the vocabulary contradicts nothing.
+    """
+    term = term_of(code, system)
+    if term is None:
+        return False
+    return any(
+        not any(agree(one.field, its.field) for one in term.quantities for its in known.quantities)
+        for known in (term_of(*other) for other in others)
+        if known is not None
+    )
+
+
+def units_contradict(one: str, other: str) -> bool:
+    """Whether two texts, as sent in the place of a unit, are of different units; an unknown one is of any."""
+    first, second = (meanings(text) | {unit for unit in (unit_term(text),) if unit} for text in (one, other))
+    return bool(first) and bool(second) and first.isdisjoint(second)
 
 
 def unit_term(text: str) -> Unit | None:

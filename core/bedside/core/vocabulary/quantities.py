@@ -37,6 +37,21 @@ _SITES: Final = (
 )
 """Where a temperature is measured; plain `temp` is one of a monitor that does not say it."""
 
+_GENERAL: Final[dict[str, frozenset[str]]] = {
+    **dict.fromkeys(("pulse_rate", "nibp_pulse_rate", "abp_pulse_rate"), frozenset({"heart_rate"})),
+    **{
+        f"{method}_{phase}": frozenset({f"bp_{phase}"})
+        for method in ("nibp", "abp")
+        for phase in ("systolic", "diastolic", "mean")
+    },
+    **{f"resp_rate_{method}": frozenset({"resp_rate"}) for method in ("co2", "airway", "vent", "pleth", "acoustic")},
+    **dict.fromkeys(("spo2", "spo2_left", "spo2_right"), frozenset({"spo2", "sao2"})),
+    **{f"temp_{site}": frozenset({"temp", "temp_body"}) for site in _SITES},
+    "glucose_interstitial": frozenset({"glucose"}),
+}
+"""What a field may be called where the method is left open: LOINC's 8867-4 goes with every pulse, 8310-5 with every
+temperature (FHIR's vital signs ask for them beside a device's own code)."""
+
 QUANTITIES: Final[dict[str, Quantity]] = {
     one.field: one
     for one in (
@@ -109,3 +124,8 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     )
 }
 """By field."""
+
+
+def agree(one: str, other: str) -> bool:
+    """Whether two fields can be one quantity: they are the same, or one is what the other is called in general."""
+    return one == other or other in _GENERAL.get(one, ()) or one in _GENERAL.get(other, ())

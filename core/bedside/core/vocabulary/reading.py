@@ -137,7 +137,7 @@ def as_system(text: str) -> str:
 
 
 def as_unit(text: str) -> str:
-    """As `as_code`, of a unit, if it is one: UCUM, MDC, or a word of devices. Anything else may be a person's number."""
+    """As `as_code`, of a unit, if it is one: UCUM, MDC, a word of devices. Anything else may be a person's number."""
     return text if _UNIT.fullmatch(text) and _is_known_unit(text) else _hidden(text)
 
 

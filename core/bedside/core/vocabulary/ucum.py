@@ -204,6 +204,12 @@ def word(text: str, dimension: Dimension) -> Unit | None:
     return _WORDS.get((crossed, text.strip().casefold())) if crossed else None
 
 
+def meanings(text: str) -> frozenset[Unit]:
+    """All units that a text may stand for, as UCUM or as a device's word for some quantity."""
+    found = {unit for dimension in Dimension if (unit := word(text, dimension)) is not None}
+    return frozenset(found | ({known} if (known := ucum(text.strip())) is not None else set()))
+
+
 def convertible(sent: Unit, wanted: Unit, substance: str = "") -> bool:
     """Whether values convert: of one dimension, or mass and amount of a substance that is known."""
     if Dimension.OTHER in {sent.dimension, wanted.dimension}:

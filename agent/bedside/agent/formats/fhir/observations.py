@@ -1,8 +1,9 @@
 """FHIR R4 observations, alone and in bundles, in JSON and in XML, as readings.
 
 Invariants:
-    * Of a patient nothing is read but whether all observations of a bundle are of the same one; observations of several
-      are left out, for a stream is one bed.
+    * Of a patient nothing is read but whether all observations of a bundle are of the same one, by reference or by
+      identifier; observations of several are left out, for a stream is one bed. So are those that name none where
+      others name one. What names a patient is compared, and neither kept nor told.
     * Other resources are told by their type and never looked into.
     * Size and counts are checked first; one unreadable resource of a bundle leaves the others.
 
@@ -23,7 +24,7 @@ from bedside.agent.formats.delivery import Delivery, Moment
 from bedside.agent.formats.fhir.xml import xml_tree
 from bedside.core.errors import MalformedError
 from bedside.core.unreadable import UNREADABLE
-from bedside.core.vocabulary.mdc import system_of, term_of
+from bedside.core.vocabulary.mdc import contradicted, system_of, term_of, unit_term, units_contradict
 from bedside.core.vocabulary.reading import Reading, Reason, Unusable, as_what
 
 MAX_FHIR_BYTES: Final = 4 << 20
@@ -62,8 +63,20 @@ class _Period(_Read):
     end: str = ""
 
 
+class _Identifier(_Read):
+    system: str = ""
+    value: str = ""
+
+
 class _Reference(_Read):
     reference: str = ""
+    identifier: _Identifier | None = None
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """All by which a person is named; empty texts where nobody is."""
+        named = self.identifier or _Identifier()
+        return self.reference, named.system if named.value else "", named.value
 
 
 class _Component(_Read):
@@ -115,7 +128,7 @@ def read_fhir(data: bytes, wanted: Collection[str] = ()) -> Delivery:
     except UNREADABLE as error:
         raise MalformedError("bad-fhir", "a resource that is no FHIR") from error
     delivery = Delivery()
-    patients = {one.subject.reference for _, one in found if one and one.subject and one.subject.reference}
+    patients = {(one.subject or _Reference()).names for _, one in found if one is not None}
     for kind, observation in found:
         if observation is not None:
             _observe(observation, frozenset(wanted), delivery)
@@ -189,32 +202,66 @@ def _observe(observation: _Observation, wanted: frozenset[str], delivery: Delive
         parts.insert(0, observation)
     for part in parts:
         code, system = _coding(part.code, wanted)
-        if not _has_value(part):
-            named = system.rsplit("/", 1)[-1]  # the address of a system of codes is too long for a name
-            delivery.left.append(Unusable(Reason.NOT_WANTED, Reading(code, None, named).what))
+        named = Reading(code, None, system.rsplit("/", 1)[-1]).what  # the address of a system is too long for a name
+        if reason := _fault(part, code, system, wanted):
+            delivery.left.append(Unusable(reason, named))
             continue
         value, unit = _value(part)
+        if unit is None:
+            delivery.left.append(Unusable(Reason.UNKNOWN_UNIT, named))
+            continue
         valid = value is not None
         delivery.add(moment, [Reading(code, value, system, unit, valid=valid, status=status)])
 
 
+def _fault(part: _Component, code: str, system: str, wanted: frozenset[str]) -> Reason | None:
+    """Why it is no reading: it says nothing, or contradicts itself."""
+    if not _has_value(part):
+        return Reason.NOT_WANTED
+    if part.data_absent_reason is not None and _says(part):  # FHIR's obs-6: one of the two
+        return Reason.BAD_MESSAGE
+    if code not in wanted and contradicted(code, system, ((one.code, one.system) for one in part.code.coding)):
+        return Reason.AMBIGUOUS
+    return None
+
+
 def _has_value(part: _Component) -> bool:
     """Whether it says a number, a text that may be one, or that there is none."""
-    said = (part.value_quantity, part.value_integer, part.value_string, part.data_absent_reason)
+    return any(one is not None for one in (part.value_quantity, part.value_integer, part.value_string)) or (
+        part.data_absent_reason is not None
+    )
+
+
+def _says(part: _Component) -> bool:
+    quantity = part.value_quantity
+    said = (quantity.value if quantity is not None else None, part.value_integer, part.value_string)
     return any(one is not None for one in said)
 
 
-def _value(part: _Component) -> tuple[float | str | None, str]:
-    """Value and unit."""
+def _value(part: _Component) -> tuple[float | str | None, str | None]:
+    """Value and unit; None for a unit that nobody can tell."""
     if (quantity := part.value_quantity) is not None and quantity.value is not None:
-        unit = quantity.code or quantity.unit
-        return (f"{quantity.comparator}{quantity.value}" if quantity.comparator else quantity.value), unit
+        value = f"{quantity.comparator}{quantity.value}" if quantity.comparator else quantity.value
+        return value, _unit(quantity)
     if part.value_integer is not None:
         return part.value_integer, ""
     if part.value_string is not None:
         return part.value_string, ""
     absent = part.data_absent_reason.coding if part.data_absent_reason else []
     return next((_INFINITE[one.code] for one in absent if one.code in _INFINITE), None), ""
+
+
+def _unit(quantity: _Quantity) -> str | None:
+    """The code where it is UCUM's or MDC's, else the words, unless the two contradict each other.
+
+    A code without a system is read as words are. One of another system alone says nothing, and is None.
+    """
+    code, system = quantity.code, quantity.system
+    if not code or system == _UCUM or (system_of(system) == "MDC" and unit_term(code)):
+        return code or quantity.unit
+    if quantity.unit:
+        return None if units_contradict(code, quantity.unit) else quantity.unit
+    return None if system else code
 
 
 def _coding(concept: _Concept, wanted: frozenset[str]) -> tuple[str, str]:

@@ -28,6 +28,9 @@ _READ: Final = _LISTS | frozenset(
     }
 )
 
+_OF_SUBJECT: Final = ("identifier", "subject")
+"""Read of a subject alone: everything else has identifiers as well, and several."""
+
 
 def xml_tree(data: bytes) -> dict[str, Any]:
     """Read one resource.
@@ -93,7 +96,7 @@ class _Tree:
         if self._names[-1] == "resource" and len(self._open) > 1:
             parent["resourceType"] = name
             return parent
-        if name not in _READ:
+        if name not in _READ and (name, self._names[-1]) != _OF_SUBJECT:
             return None
         node: dict[str, Any] = {}
         value = attributes.get("value", node)

@@ -15,6 +15,7 @@ from typing import Final
 from bedside.agent.formats.hl7.adt import place_of
 from bedside.agent.formats.hl7.message import MAX_PARTS, NULL, PERSON, Message, Segment
 from bedside.core.errors import MalformedError
+from bedside.core.vocabulary.mdc import contradicted
 from bedside.core.vocabulary.reading import Reading, Reason
 
 MAX_READINGS: Final = 2_000
@@ -77,6 +78,16 @@ class Observation:
             if code.name in wanted:
                 return code
         return _preferred(self.codes)
+
+    def contradicts(self, wanted: Collection[str] = ()) -> bool:
+        """Whether its codes are of different quantities, or a number and its reference id are.
+
+        Where a configuration names one of them, that one counts.
+        """
+        chosen = self.code(wanted)
+        references = [(code.text, code.system) for code in self.codes if code.text.startswith("MDC_")]
+        others = [*((code.name, code.system) for code in self.codes), *references]
+        return chosen.name not in wanted and contradicted(chosen.name, chosen.system, others)
 
     @property
     def unit(self) -> str:
@@ -168,6 +179,9 @@ def moments(
     for observation in observations:
         if observation.is_description or observation.kind not in _TEXTS | {"NM", "SN"}:
             left += [(Reason.NOT_WANTED, one.what) for one in readings_of(observation, wanted)]
+            continue
+        if observation.contradicts(wanted):
+            left += [(Reason.AMBIGUOUS, one.what) for one in readings_of(observation, wanted)]
             continue
         try:
             at_ns = place(observation.time)

@@ -1,6 +1,8 @@
 """The time of a row of a table: text, a number or a date, in a form that the configuration names.
 
-A local time that a change of the clocks makes ambiguous or impossible is refused: an hour is not guessed.
+A local time that a change of the clocks makes ambiguous or impossible is refused: an hour is not guessed. So is a form
+that would lose a part of a time: a day without a time of day, an hour without minutes, twelve hours without AM or PM,
+the name of a zone.
 
 Source: ISO 8601; `datetime.fold` (PEP 495).
 """
@@ -8,7 +10,7 @@ Source: ISO 8601; `datetime.fold` (PEP 495).
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Final
 
@@ -22,6 +24,11 @@ MAX_TIME_CHARS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{0,12})?", re.ASCII)
+_OF_DAY: Final = re.compile(r"[Tt ][0-9]{2}:?[0-9]{2}", re.ASCII)
+"""The time of day in ISO 8601, from minutes on."""
+_DIRECTIVE: Final = re.compile(r"%(.)", re.DOTALL)
+_AFTERNOON: Final = datetime(2026, 11, 26, 13, 47, tzinfo=timezone(timedelta(hours=1)))
+"""No two numbers of it are alike, so that a pattern that loses one gives another time."""
 _FINER: Final = re.compile(r"(\.[0-9]{6})([0-9]{1,3})(?=[Z+-]|$)", re.ASCII)
 
 
@@ -44,6 +51,13 @@ class RowTime:
                 "time-format",
                 f"there is no format of time {bounded(form, 40)!r}",
                 remedy="use iso, s, ms, us, ns, relative_s, or a pattern such as %d.%m.%Y %H:%M:%S",
+            )
+        if "%" in form and (fault := _fault_of(form)):
+            raise ConfigError(
+                "time-format",
+                f"the format of time {bounded(form, 40)!r} {fault}",
+                remedy="write date, hours and minutes, for instance %d.%m.%Y %H:%M:%S; for %I add %p, for %Z take %z,"
+                " or name the zone with time_zone",
             )
         self._zone = zone_of(zone)
         self._form = form
@@ -86,7 +100,7 @@ class RowTime:
             if found := _FINER.search(text):
                 finer_ns = int(found[2].ljust(3, "0"))
                 text = text[: found.start(2)] + text[found.end(2) :]
-            if len(text) <= 10:  # a day is no time
+            if _OF_DAY.search(text) is None:  # a day is no time, nor is an hour
                 raise _bad_time()
             return self._of_date(datetime.fromisoformat(text)) + finer_ns
         except (ValueError, OverflowError, IndexError, re.error) as error:
@@ -106,6 +120,18 @@ class RowTime:
         if early.utcoffset() != late.utcoffset():
             raise _bad_time()
         return early
+
+
+def _fault_of(pattern: str) -> str:
+    """What is wrong with a pattern of strptime; empty when it reads to the minute what it writes."""
+    if "Z" in _DIRECTIVE.findall(pattern):
+        return "reads the name of a zone, which does not count"
+    try:
+        read = datetime.strptime(_AFTERNOON.strftime(pattern), pattern)  # noqa: DTZ007 - the zone does not matter here
+    except (ValueError, IndexError, re.error):
+        return "is no pattern that strptime reads"
+    is_whole = read.replace(tzinfo=None) == _AFTERNOON.replace(tzinfo=None)
+    return "" if is_whole else "does not tell a time to the minute"
 
 
 def zone_of(name: str) -> tzinfo:
