@@ -30,6 +30,8 @@ UNSAID: Final = ("gap", "after-close")
 """Origins of sessions that begin with their first signal or record, of which nobody has said so."""
 LATE: Final = "late"
 """Origin of a session of nothing but late records; it is never a stream's newest one."""
+ADT: Final = "adt"
+"""Origin of sessions that a hospital's messages open, perhaps after signal or records of theirs have been stored."""
 AWAIT_NS: Final = 86_400_000_000_000
 """A session that was opened by hand waits a day for its first signal; what comes later may be another person's."""
 
@@ -44,6 +46,11 @@ _NEWEST_SESSIONS: Final = (
     f"SELECT stream, consent_training, max(number) FROM sessions WHERE origin <> '{LATE}' GROUP BY stream"
 )
 
+
+_WITHDRAW: Final = (
+    "UPDATE sessions SET consent_training = 0 WHERE stream = ?1 AND closed_ns > ?2 RETURNING session, closed_ns"
+)
+# Not a refusal, which would outlive its session: nobody has said anything.
 
 _LAST_INSIDE: Final = """
     SELECT max(end_ns) AS latest FROM (
@@ -81,6 +88,7 @@ class Sessions:
         *,
         gap_ns: int,
         consent_training: bool,
+        in_doubt: Callable[[StreamId, SessionId, int], None] = lambda _stream, _session, _length_ns: None,
     ) -> None:
         """Take up the sessions that were open when the file was last closed.
 
@@ -90,12 +98,14 @@ class Sessions:
             entropy: for session ids.
             gap_ns: silence after which the next block belongs to another session.
             consent_training: what a session starts with where nobody said anything.
+            in_doubt: is told of a session of which a length of time may be the next person's; it is trained on no more.
         """
         self._database = database
         self._entropy = entropy
         self._gap_ns = gap_ns
         self._latest_end_ns = latest_end_ns
         self._consent_training = consent_training
+        self._in_doubt = in_doubt
         self._current: dict[StreamId, Current] = {}
         predicted = {row["session"]: row["latest"] for row in database.rows(_LATEST_PREDICTIONS)}
         for row in database.rows(
@@ -178,10 +188,12 @@ class Sessions:
         opened = session or SessionId(self._entropy.token_bytes(ID_BYTES).hex())
         consent = self.consents_unsaid(stream) if consent_training is None else consent_training
         current = self._current.get(stream)
+        doubtful: list[tuple[str, int]] = []
 
         def work(tx: sqlite3.Connection) -> None:
             if current is not None:
                 _close(tx, current.session, min(current.end_ns, at_ns) if current.awaited else current.end_ns)
+            doubtful[:] = tx.execute(_WITHDRAW, (stream, at_ns)).fetchall() if origin == ADT else []
             tx.execute(
                 "INSERT INTO sessions (session, stream, opened_ns, consent_training, origin) VALUES (?, ?, ?, ?, ?)",
                 (opened, stream, at_ns, consent, origin),
@@ -190,7 +202,10 @@ class Sessions:
                 _note_say(tx, stream, refused=not consent)
 
         self._database.run_tx("open session", work)
-        self._current[stream] = Current(opened, at_ns, at_ns, origin in BY_HAND, origin not in UNSAID)
+        latest_ns = max((closed_ns for _, closed_ns in doubtful), default=at_ns)
+        self._current[stream] = Current(opened, at_ns, latest_ns, origin in BY_HAND, origin not in UNSAID)
+        for doubted, closed_ns in doubtful:
+            self._in_doubt(stream, SessionId(doubted), closed_ns - at_ns)
         self._closed.discard(stream)
         if consent_training is not None:
             self._take_say(stream, refused=not consent)

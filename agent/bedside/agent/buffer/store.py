@@ -55,6 +55,7 @@ from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Record, Unmapped
+from bedside.service.logs import event
 
 Result = TypeVar("Result")
 
@@ -130,7 +131,12 @@ class BufferStore:
         self.quota = Quota(self._database, cap_bytes)
         self._room = Room(self._database, self._evictor, self._places, log_pages * _PAGE_BYTES)
         self.sessions = Sessions(
-            self._database, entropy, self._latest_end_ns, gap_ns=round(gap_s * 1e9), consent_training=consent_training
+            self._database,
+            entropy,
+            self._latest_end_ns,
+            gap_ns=round(gap_s * 1e9),
+            consent_training=consent_training,
+            in_doubt=self._in_doubt,
         )
         self.losses = Losses(clock)
         self.ahead = SessionsAhead(self.sessions, clock, entropy, self.losses.note, gap_ns=round(gap_s * 1e9))
@@ -287,6 +293,11 @@ class BufferStore:
     def count(self, stream: StreamId, session: str, name: str, amount: int) -> None:
         """Add to a durable counter with the next commit."""
         self.group.waiting.counts[stream, session, name] += amount
+
+    def _in_doubt(self, stream: StreamId, session: SessionId, length_ns: int) -> None:
+        """A session may hold the next person's rows, of whom was told too late."""
+        self.count(stream, session, "after-late-adt", 1)
+        event(_LOGGER, "after-late-adt", level=logging.WARNING, stream=stream, seconds=length_ns // NS_PER_S)
 
     def flush_due(self) -> int:
         """Commit when something has waited for a second; return the rows of raw data that are now durable.
