@@ -1,7 +1,6 @@
 """What HL7 messages become: dirty ones, fixtures of others, waveforms, and the people in them."""
 
 import os
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,62 +10,14 @@ import pytest
 
 from bedside.agent.formats.hl7.message import read_message
 from bedside.agent.formats.hl7.times import time_ns
-from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.mllp.beds import Bed, Beds
-from bedside.agent.sources.mllp.intake import Intake, Rules
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
-from bedside.core.samples import Block, Mark, MarkKind, Quality, Record, Unmapped
-from bedside.core.vocabulary.clock_offset import ClockOffset
-from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
+from bedside.core.samples import Block, MarkKind, Quality, Record
+from bedside.core.vocabulary.normaliser import FieldRule
+from hl7_ward import BED_3, HEAD, NS, T0, Ward, evn, hr, left, marks, records
 
-NS = 1_000_000_000
-T0 = 1_772_352_000 * NS
-"""2026-03-01T08:00:00Z."""
-HEAD = "MSH|^~\\&|MON|WARD|BED|HOSP|20260301080000||{kind}|{id}|P|2.6"
 OPEN, CLOSE = MarkKind.SESSION_OPEN, MarkKind.SESSION_CLOSE
-
-
-class Ward:
-    """An intake, and what it made of everything."""
-
-    def __init__(self, beds=None, *, fields=None, ends=None, sessions=None, **rules) -> None:
-        self.ends: dict[str, int] = dict(ends or {})
-        self.context = SourceContext(
-            None,
-            lambda stream: self.ends.get(stream, 0),
-            Path(),
-            open_session=lambda stream: (sessions or {}).get(stream),
-        )
-        names = frozenset(rule.code or name for name, rule in (fields or {}).items())
-        found = Beds("ward", beds) if beds else Beds("ward", {}, Bed(stream="bed"))
-        self.intake = Intake("ward", found, Normaliser("ward", fields), Rules(codes=names, **rules), self.context)
-        self.offset = ClockOffset()
-        self.number = 0
-
-    def take(self, *segments: str, kind: str = "ORU^R01", arrived_ns: int = T0 + NS, head: str = HEAD) -> list:
-        self.number += 1
-        text = "\r".join((head.format(kind=kind, id=self.number), *segments)) + "\r"
-        return self.intake.take(read_message(text.encode()), self.offset, arrived_ns)
-
-
-def records(events) -> list[tuple[str, int, dict[str, float]]]:
-    return [(one.stream, (one.time_ns - T0) // NS, dict(one.values)) for one in events if isinstance(one, Record)]
-
-
-def left(events) -> Counter:
-    found: Counter = Counter()
-    for one in events:
-        if isinstance(one, Unmapped):
-            found[one.reason, one.what] += one.count
-    return found
-
-
-HR = "OBX|1|NM|147842^MDC_ECG_HEART_RATE^MDC|1.7.4|{value}|264864^MDC_DIM_BEAT_PER_MIN^MDC|||||{status}|||{time}"
-
-
-def hr(value="61", status="F", time="") -> str:
-    return HR.format(value=value, status=status, time=time)
 
 
 def test_an_oru_of_the_textbook_is_one_record_a_time() -> None:
@@ -400,17 +351,6 @@ def test_signal_that_is_stored_already_is_dropped_and_counted_and_rounding_is_me
 
 # --- who comes and who leaves
 
-BED_3 = {"ICU^3": Bed(stream="bed-3", session_streams=("bed-3-ecg",)), "ICU^4": "bed-4"}
-
-
-def marks(events) -> list[tuple[str, MarkKind, int]]:
-    assert all(mark.origin == "adt" and mark.start_ns == mark.end_ns for mark in events if isinstance(mark, Mark))
-    return [(mark.stream, mark.kind, (mark.start_ns - T0) // NS) for mark in events if isinstance(mark, Mark)]
-
-
-def evn(second: int) -> str:
-    return f"EVN||2026030108{second // 60:02}{second % 60:02}"
-
 
 def test_admission_transfer_and_discharge_open_and_close_all_streams_of_a_bed() -> None:
     ward = Ward(BED_3)
@@ -421,7 +361,7 @@ def test_admission_transfer_and_discharge_open_and_close_all_streams_of_a_bed() 
     assert marks(move) == [("bed-3", CLOSE, 20), ("bed-3-ecg", CLOSE, 20), ("bed-4", OPEN, 20)]
     gone = ward.take(evn(30), "PV1||I|ICU^4", kind="ADT^A03", **late)
     assert marks(gone) == [("bed-4", CLOSE, 30)]
-    assert (left(come), left(move), left(gone), ward.intake.ignored) == ({}, {}, {}, 0)
+    assert (left(come), left(move), left(gone), ward.intake.sessions.ignored) == ({}, {}, {}, 0)
 
 
 def test_observations_in_adt_count_and_stand_on_the_right_side_of_the_session() -> None:
@@ -439,7 +379,7 @@ def test_what_is_older_than_the_last_word_or_comes_again_changes_nothing_and_is_
     assert len(marks(ward.take(evn(100), "PV1||I|ICU^3", kind="ADT^A01", **late))) == 2
     for kind, second in (("ADT^A01", 100), ("ADT^A01", 90), ("ADT^A03", 99)):
         assert ward.take(evn(second), "PV1||I|ICU^3", kind=kind, **late) == []
-    assert ward.intake.ignored == 3
+    assert ward.intake.sessions.ignored == 3
     assert len(marks(ward.take(evn(100), "PV1||I|ICU^3", kind="ADT^A03", **late))) == 2
 
 
@@ -449,7 +389,8 @@ def test_a_session_begins_behind_what_is_stored_and_signal_from_before_it_is_nob
     ward.ends = {"art": T0 + 4 * NS}
     late = {"arrived_ns": T0 + 50 * NS}
     found = marks(ward.take(evn(2), "PV1||I|ICU^3", kind="ADT^A01", **late))
-    assert found == [("bed-3", OPEN, 2), ("lead-ii", OPEN, 2), ("art", OPEN, 4)]
+    assert found == [("bed-3", OPEN, 2), ("lead-ii", OPEN, 2), ("art", OPEN, 2)]
+    assert ward.intake.sessions.late == 1
     events = ward.take(*wave(second=1), hr(time="20260301080001"), kind="ORU^W01", **late)
     assert left(events) == {("bad-time", "131330^MDC [266418]"): 1}
     assert records(events) == [("bed-3", 1, {"heart_rate": 61.0})], "the buffer knows whose it is"

@@ -178,7 +178,7 @@ async def test_what_no_second_try_would_mend_is_acknowledged_and_counted(tmp_pat
         assert await send(message(2, kind="ORM^O01")) == ("AA", "2")
         assert await send(message(3, body="OBX|1|NM|MOOD^^L||7")) == ("AA", "3")
     assert ward.left() == [
-        ("unknown-place", "ER:1^PV1-3", 1),
+        ("unknown-place", "*:1^PV1-3", 1),
         ("not-wanted", "ORM^O01", 1),
         ("unknown-code", "MOOD^L", 1),
     ]
@@ -388,7 +388,7 @@ async def test_ten_thousand_connections_of_one_peer_take_nothing_from_another(tm
 async def test_a_mistake_of_ours_ends_one_connection_and_is_logged_without_what_was_sent(
     tmp_path, monkeypatch, caplog
 ) -> None:
-    def mistaken(data, charset):
+    def mistaken(data, charset, hide):
         raise RuntimeError(f"cannot read {data!r}")
 
     async with running(tmp_path) as ward, sender(ward.port) as send:

@@ -2,7 +2,8 @@
 
 Invariants:
     * Only the segments of `READ` are looked into. What else tells of a person is skipped as bytes: it is never decoded,
-      kept or shown. Of PID it is kept that it was there, for it begins what is said of another person.
+      kept or shown. Of PID it is kept that it was there, for it begins what is said of another person; of PID-3 and
+      PV1-19 nothing, or what `hide` makes of them (see `whose`).
     * Size and counts are checked before anything is split.
 
 Source: HL7 v2.6 chapter 2 (control; 2.5 encoding rules, 2.7 escapes, 2.14.9 MSH).
@@ -11,6 +12,7 @@ Source: HL7 v2.6 chapter 2 (control; 2.5 encoding rules, 2.7 escapes, 2.14.9 MSH
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -20,7 +22,9 @@ from bedside.core.errors import MalformedError
 READ: Final = frozenset({"MSH", "EVN", "PV1", "OBR", "OBX", "MSA", "ERR"})
 """Segments that are looked into."""
 PERSON: Final = "PID"
-"""A segment of which the name alone is kept."""
+"""A segment of which the name alone is kept, and what `Hide` makes of PID-3."""
+Hide = Callable[[str, str], str]
+"""Makes of `visit` or `patient` and its number what may be kept."""
 MAX_SEGMENTS: Final = 20_000
 MAX_FIELDS: Final = 256
 """Fields of one segment: the longest of the standard has 60."""
@@ -30,6 +34,7 @@ MAX_ESCAPE_CHARS: Final = 64
 NULL: Final = '""'
 """A value that its sender deletes."""
 
+_VISIT: Final = 19
 _MAX_MSH_BYTES: Final = 4_096
 _INSIDE: Final = re.compile(rb"\n(?:MSH|EVN|PID|PV1|OBR|OBX)[^A-Za-z0-9\s]")
 _ALMOST: Final = re.compile(rb"[^A-Za-z0-9]*(?:MSH|EVN|PID|PV1|OBR|OBX)[^A-Za-z0-9]", re.IGNORECASE)
@@ -164,20 +169,21 @@ class Message:
         return next((segment for segment in self.segments if segment.name == name), None)
 
 
-def read_message(data: bytes, charset: str = "utf-8") -> Message:
+def read_message(data: bytes, charset: str = "utf-8", hide: Hide | None = None) -> Message:
     """Read a message without its framing.
 
     Args:
         data: segments that end with CR, LF or both. Where any ends with CR, a LF alone is text; where a segment seems
             to begin behind it, nobody knows which it is, and the message is refused.
         charset: Python's name of the set of messages whose MSH-18 names none.
+        hide: what is kept in the place of PV1-19 and PID-3; None keeps nothing.
 
     Raises:
         MalformedError: `hl7-size`, `hl7-header`, `hl7-form`; `hl7-charset` for a set in which a delimiter's byte may be
             half a letter; a segment that is almost one (a blank before it, small letters) is `hl7-form`: what is said
             of another person would be the one's before.
     """
-    return _read(data, charset, named=True)
+    return _read(data, charset, hide, named=True)
 
 
 def read_head(data: bytes, charset: str = "utf-8") -> Message:
@@ -187,10 +193,10 @@ def read_head(data: bytes, charset: str = "utf-8") -> Message:
         MalformedError: `hl7-header`, `hl7-size`.
     """
     head = data[: 2 * _MAX_MSH_BYTES].removeprefix(_BOM).lstrip(b"\r\n")
-    return _read(head.partition(b"\r")[0].partition(b"\n")[0], charset, named=False)
+    return _read(head.partition(b"\r")[0].partition(b"\n")[0], charset, None, named=False)
 
 
-def _read(data: bytes, charset: str, *, named: bool) -> Message:
+def _read(data: bytes, charset: str, hide: Hide | None, *, named: bool) -> Message:
     """As `read_message`; where not `named`, a set that is not read here does not count."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise MalformedError("hl7-size", f"a message of HL7 exceeds {MAX_MESSAGE_BYTES} bytes")
@@ -210,7 +216,7 @@ def _read(data: bytes, charset: str, *, named: bool) -> Message:
         raise MalformedError("hl7-form", "a segment has blanks before its name, or small letters in it")
     if sum(line.startswith(b"MSH") for line in kept) > 1:
         raise MalformedError("hl7-form", "there are two messages of HL7 in one frame")
-    segments = tuple(_segment(line, marks, charset) for line in kept)
+    segments = tuple(_segment(line, marks, charset, hide) for line in kept)
     replaced = sum(field.count("\ufffd") for segment in segments for field in segment.fields)
     return Message(_header(segments[0]), segments, charset, replaced)
 
@@ -232,13 +238,23 @@ def _delimiters(line: bytes) -> Delimiters:
     return Delimiters(*marks.decode("ascii"))
 
 
-def _segment(line: bytes, marks: Delimiters, charset: str) -> Segment:
+def _segment(line: bytes, marks: Delimiters, charset: str, hide: Hide | None = None) -> Segment:
     if line.startswith(PERSON.encode()):
-        return Segment((PERSON,), marks)
+        if hide is None:
+            return Segment((PERSON,), marks)
+        line = marks.field.encode().join(line.split(marks.field.encode(), 4)[:4])
     if line.count(marks.field.encode()) >= MAX_FIELDS:
         raise MalformedError("hl7-size", f"a segment of HL7 has more than {MAX_FIELDS} fields")
     fields = line.decode(charset, "replace").split(marks.field)
+    if fields[0] == PERSON:
+        return Segment((PERSON, "", "", _hidden(Segment(tuple(fields), marks), 3, "patient", hide)), marks)
+    if fields[0] == "PV1" and len(fields) > _VISIT:
+        fields[_VISIT] = _hidden(Segment(tuple(fields), marks), _VISIT, "visit", hide)
     return Segment((*fields[:1], marks.field, *fields[1:]) if fields[0] == "MSH" else tuple(fields), marks)
+
+
+def _hidden(segment: Segment, number: int, sort: str, hide: Hide | None) -> str:
+    return hide(sort, segment.text(number)) if hide is not None else ""
 
 
 def _codec(told: list[str], default: str) -> str:

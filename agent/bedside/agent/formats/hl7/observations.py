@@ -14,6 +14,7 @@ from typing import Final
 
 from bedside.agent.formats.hl7.adt import place_of
 from bedside.agent.formats.hl7.message import MAX_PARTS, NULL, PERSON, Message, Segment
+from bedside.agent.formats.hl7.whose import NOBODY, Whose, whose
 from bedside.core.errors import MalformedError
 from bedside.core.vocabulary.mdc import contradicted
 from bedside.core.vocabulary.reading import Reading, Reason
@@ -132,10 +133,12 @@ class Visit:
     Attributes:
         place: PV1-3; empty when none was sent.
         observations: every OBX.
+        whose: the person, as far as the message tells them apart.
     """
 
     place: str
     observations: tuple[Observation, ...]
+    whose: Whose = NOBODY
 
 
 def visits(message: Message) -> list[Visit]:
@@ -228,7 +231,7 @@ def _visit(person: list[Segment], message_time: str) -> Visit:
             order, order_time = order + 1, segment.text(7)
         elif segment.name == "OBX":
             observations.append(_observation(segment, order, order_time or message_time))
-    return Visit(place, tuple(observations))
+    return Visit(place, tuple(observations), whose(person))
 
 
 def _observation(segment: Segment, order: int, time: str) -> Observation:

@@ -18,13 +18,14 @@ from datetime import UTC, tzinfo
 from typing import Final, Literal
 
 from bedside.agent.buffer.part import offset_ns
-from bedside.agent.formats.hl7.adt import MOVES, Move, moved_at, moves
+from bedside.agent.formats.hl7.adt import LEAVES, MOVES, Move, moved_at, moves
 from bedside.agent.formats.hl7.message import Message
 from bedside.agent.formats.hl7.observations import Observation, Visit, moments, readings_of, visits
 from bedside.agent.formats.hl7.times import time_ns
 from bedside.agent.formats.hl7.waves import Wave, waves
+from bedside.agent.formats.hl7.whose import whose
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.mllp.bed_sessions import BedSessions
+from bedside.agent.sources.mllp.bed_sessions import BedSessions, Lying
 from bedside.agent.sources.mllp.beds import Bed, Beds
 from bedside.agent.sources.options import WhoseClock
 from bedside.core.errors import MalformedError
@@ -78,21 +79,38 @@ class _Told:
 
 
 class Intake:
-    """Reads the messages of one source."""
+    """Reads the messages of one source.
 
-    def __init__(self, name: str, beds: Beds, normaliser: Normaliser, rules: Rules, context: SourceContext) -> None:
+    Attributes:
+        sessions: what ADT has said so far.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        beds: Beds,
+        normaliser: Normaliser,
+        rules: Rules,
+        context: SourceContext,
+        lying: Lying | None = None,
+    ) -> None:
         self._name = name
         self._beds = beds
         self._normaliser = normaliser
         self._rules = rules
         self._context = context
-        self._sessions = BedSessions(context.last_end_ns, context.open_session)
+        self.sessions = BedSessions(context.last_end_ns, context.open_session, lying)
         self._ends: dict[StreamId, int] = {}
 
     @property
-    def ignored(self) -> int:
-        """ADT messages that were older than what is known, or came again."""
-        return self._sessions.ignored
+    def told(self) -> dict[str, int]:
+        """What ADT messages did not do, or did too late, in words for people."""
+        sessions = self.sessions
+        return {
+            "old ADT messages ignored": sessions.ignored,
+            "ADT messages of others who left": sessions.of_others,
+            "admissions told late": sessions.late,
+        }
 
     def take(self, message: Message, offset: ClockOffset, arrived_ns: int) -> list[Event]:
         """What a message says, in the order in which it is to be taken.
@@ -117,7 +135,7 @@ class Intake:
         elif kind.partition("^")[0] not in ("ORU", "ADT") or not (observed or kind in MOVES):
             told.left[Reason.NOT_WANTED, "^".join(map(as_code, kind.split("^")))] += 1
         else:
-            self._take_people(told, people, leaves=kind == "ADT^A03")
+            self._take_people(told, people, leaves=kind in LEAVES)
         unmapped = [Unmapped(self._name, why, what, arrived_ns, count) for (why, what), count in told.left.items()]
         return [*told.events, *unmapped]
 
@@ -127,7 +145,7 @@ class Intake:
             self._move(told)
         for visit in people:
             bed = self._beds.find(visit.place)
-            if bed is None:
+            if bed is None or self._is_shared(bed, visit, people):
                 place = f"{as_code(self._beds.shown(visit.place))}^PV1-3"
                 told.left[Reason.UNKNOWN_PLACE, place] += len(list(_kinds(visit.observations)))
             else:
@@ -136,8 +154,18 @@ class Intake:
         if leaves:
             self._move(told)
 
+    def _is_shared(self, bed: Bed, visit: Visit, people: list[Visit]) -> bool:
+        """Whether a message observes another person in one bed: whose it is cannot be told.
+
+        A listener for one bed knows no places: whoever is not certainly the same, at the same place, is another.
+        """
+        others = [one for one in people if one.observations and one is not visit and self._beds.find(one.place) is bed]
+        if self._beds.by_place:
+            return any(one.whose.is_another(visit.whose) for one in others)
+        return any(one.place != visit.place or not one.whose.is_same(visit.whose) for one in others)
+
     def _move(self, told: _Told) -> None:
-        kind = told.message.header.kind
+        kind, who = told.message.header.kind, whose(told.message.segments)
         if kind in MOVES and not self._beds.by_place:  # whose it is cannot be told
             told.left[Reason.NOT_WANTED, kind] += 1
             return
@@ -153,7 +181,7 @@ class Intake:
                 continue
             if told.arrived_ns >= FIRST_NS:  # nobody comes later than that is told
                 at_ns = min(at_ns, told.arrived_ns)
-            told.events += self._sessions.marks(bed, move.kind, at_ns)
+            told.events += self.sessions.marks(bed, move.kind, at_ns, who, takes_back=move.takes_back)
 
     def _observe(self, told: _Told, bed: Bed, observations: tuple[Observation, ...]) -> None:
         found, broken, rest = waves(observations)
@@ -183,7 +211,7 @@ class Intake:
             told.left[Reason.BAD_TIME, what] += 1
             return
         name = StreamId(stream)
-        if self._sessions.is_another(name, start_ns):
+        if self.sessions.is_another(name, start_ns):
             told.left[Reason.BAD_TIME, what] += 1
             return
         metric = code.text if code.text.startswith("MDC_") else ""

@@ -13,8 +13,10 @@ import msgspec
 
 from bedside.agent.client_tls import KeyFile, show_certificate
 from bedside.agent.formats.hl7.mllp import MAX_MESSAGE_BYTES
+from bedside.agent.formats.hl7.whose import Pseudonyms
 from bedside.agent.formats.tables.row_time import zone_of
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
+from bedside.agent.sources.mllp.bed_sessions import Lying
 from bedside.agent.sources.mllp.beds import Bed, Beds
 from bedside.agent.sources.mllp.intake import Intake, Rules, Tests
 from bedside.agent.sources.mllp.listener import Door, Network
@@ -23,6 +25,7 @@ from bedside.agent.sources.options import Fields, TimeZone, WhoseClock, codes_of
 from bedside.core.errors import ConfigError
 from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.service.link.address import Address, parse_address
+from bedside.service.platform import SystemEntropy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +80,14 @@ def _build(options: MllpOptions, context: SourceContext) -> MllpSource:
         tls=_tls(options, context.directory),
     )
     charset = options.charset.replace("8859/", "iso8859-")
+    lying: Lying = {}
     return MllpSource(
-        options.name, door, lambda: Intake(options.name, beds, normaliser, rules, context), charset, context
+        options.name,
+        door,
+        lambda: Intake(options.name, beds, normaliser, rules, context, lying),
+        charset,
+        Pseudonyms(SystemEntropy().token_bytes(32)).of,
+        context,
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bedside.agent.formats.hl7.message import Message, read_head, read_message
+from bedside.agent.formats.hl7.message import Hide, Message, read_head, read_message
 from bedside.agent.formats.hl7.mllp import frame
 from bedside.agent.formats.hl7.writing import Verdict, write_ack, write_reject
 from bedside.agent.sources.kind import SourceContext
@@ -54,7 +54,7 @@ class MllpSource:
     """
 
     def __init__(
-        self, name: str, door: Door, make_intake: Callable[[], Intake], charset: str, context: SourceContext
+        self, name: str, door: Door, make_intake: Callable[[], Intake], charset: str, hide: Hide, context: SourceContext
     ) -> None:
         """Prepare; nothing listens yet.
 
@@ -63,6 +63,7 @@ class MllpSource:
             door: where, and for whom.
             make_intake: of what makes events of messages: anew whenever the source begins, from what is stored.
             charset: of messages that name none, as Python names it.
+            hide: what is kept of numbers of people.
             context: of the agent.
         """
         self.name = name
@@ -70,6 +71,7 @@ class MllpSource:
         self._make_intake = make_intake
         self._intake = make_intake()
         self._charset = charset
+        self._hide = hide
         self._context = context
         self._window = Window()
         self._offsets: dict[str, ClockOffset] = {}
@@ -127,7 +129,7 @@ class MllpSource:
             if before is not None:
                 self._context.gauge.duplicates += 1
                 return message, before, []
-            message = read_message(data, self._charset)
+            message = read_message(data, self._charset, self._hide)
             events = self._intake.take(message, self._offset(peer), now_ns)
         except MalformedError as error:
             seen = Seen(Verdict.REJECT, error=_BAD_SEGMENT, words=error.sentence)
@@ -204,7 +206,7 @@ class MllpSource:
         counts = {
             "connections refused": self._listener.refused,
             "characters replaced": self.replaced,
-            "old ADT messages ignored": self._intake.ignored,
+            **self._intake.told,
         }
         words = [f"{connections} connected", *(f"{count} {what}" for what, count in counts.items() if count)]
         gauge.detail = ", ".join(words)
