@@ -9,6 +9,7 @@ from registry import add
 from bedside.agent.formats.hl7.acknowledgement import read_ack
 from bedside.agent.formats.hl7.message import Message, read_message
 from bedside.agent.formats.hl7.mllp import MllpDecoder, frame
+from bedside.agent.formats.hl7.whose import Pseudonyms
 from bedside.agent.formats.hl7.writing import Verdict, write_ack
 from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.mllp.beds import Bed, Beds
@@ -31,9 +32,10 @@ WAVES = (
     b"OBX|3|NM|0^MDC_ATTR_NU_MSMT_RES^MDC|1.2.3.2|0.005|266418^MDC_DIM_MILLI_VOLT^MDC|||||F\r"
 )
 MOVES = tuple(
-    HEAD.replace(b"ORU^R01^ORU_R01", kind) + b"EVN||20260301080000||||202603010759\rPV1||I|ICU^3^B|||ICU^4\r"
+    HEAD.replace(b"ORU^R01^ORU_R01", kind) + b"EVN||20260301080000||||202603010759\rPID|||4^^^H~5\r"
+    b"PV1||I|ICU^3^B|||ICU^4|||||||||||||V^1\r"
     b"OBX|1|SN|8867-4^HR^LN||^61|/min\r"
-    for kind in (b"ADT^A01^ADT_A01", b"ADT^A02", b"ADT^A03")
+    for kind in (b"ADT^A01^ADT_A01", b"ADT^A02", b"ADT^A03", b"ADT^A11", b"ADT^A12", b"ADT^A13")
 )
 ARRIVED_NS = 1_772_352_000_000_000_000
 
@@ -42,7 +44,7 @@ def _taken(data: bytes) -> list[Event]:
     ward = Bed(stream="icu", waves={"131330": "icu-ecg"}, session_streams=("icu-art",))
     context = SourceContext(SystemClock(), lambda _: 0, Path())
     intake = Intake("ward", Beds("ward", {"ICU": ward}), NORMALISER, Rules(clock="arrival"), context)
-    return intake.take(read_message(data), ClockOffset(), ARRIVED_NS)
+    return intake.take(read_message(data, hide=Pseudonyms(bytes(32)).of), ClockOffset(), ARRIVED_NS)
 
 
 NORMALISER = Normaliser("ward")
