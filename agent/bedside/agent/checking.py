@@ -93,7 +93,7 @@ def _secrets(options: msgspec.Struct, directory: Path, environ: Mapping[str, str
         if where.startswith(CREDENTIAL_PREFIX) and "CREDENTIALS_DIRECTORY" not in environ:
             yield f"{name} is a credential of the agent's unit, which is not visible here"
         else:
-            read_secret(directory, where, environ)
+            read_secret(directory, where, environ, option=name)
 
 
 def _bundles(config: AgentConfig) -> list[str]:
