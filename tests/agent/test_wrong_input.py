@@ -40,7 +40,7 @@ def test_an_identity_directory_that_others_may_enter_is_refused(device) -> None:
 
 def test_an_unknown_kind_of_source_names_the_source(device) -> None:
     edit(device, 'kind = "replay"', 'kind = "telepathy"')
-    refused(device, "source wrist", "telepathy", "the kinds are replay, serial")
+    refused(device, "source wrist", "telepathy", "the kinds are ble, csv,", "replay, serial, sql")
 
 
 def test_an_unknown_option_of_a_source_names_the_source(device) -> None:

@@ -62,6 +62,7 @@ def check_device(
 
     def sink(at: int) -> Iterator[str]:
         options = typed_sink(config.sinks[at])
+        _check_alone(config, at, base)
         build_sink(config.sinks[at].kind, options, SinkContext(clock, entropy, base, ""))
         yield from _secrets(options, base, environ)
 
@@ -74,6 +75,24 @@ def check_device(
         ("alarms", lambda: check_rules(config.alarms)),
     ]
     return [_checked(part, look) for part, look in parts]
+
+
+def _check_alone(config: AgentConfig, at: int, base: Path) -> None:
+    """Two sinks that write the same files would write them full of holes."""
+    mine = _folder(config, at, base)
+    for other in range(at if mine is not None else 0):
+        if _folder(config, other, base) == mine:
+            raise ConfigError(
+                "sink-config",
+                f"sink {config.sinks[at].name} writes the files of sink {config.sinks[other].name}",
+                remedy="give each a directory of its own",
+            )
+
+
+def _folder(config: AgentConfig, at: int, base: Path) -> Path | None:
+    """Where a sink writes files; None where it writes none."""
+    folder = config.sinks[at].options.get("directory") if config.sinks[at].kind == "csv" else None
+    return (base / folder).resolve() if isinstance(folder, str) else None
 
 
 def _checked(part: str, look: Callable[[], object]) -> Checked:
@@ -93,7 +112,7 @@ def _secrets(options: msgspec.Struct, directory: Path, environ: Mapping[str, str
         if where.startswith(CREDENTIAL_PREFIX) and "CREDENTIALS_DIRECTORY" not in environ:
             yield f"{name} is a credential of the agent's unit, which is not visible here"
         else:
-            read_secret(directory, where, environ)
+            read_secret(directory, where, environ, option=name)
 
 
 def _bundles(config: AgentConfig) -> list[str]:

@@ -276,3 +276,27 @@ def test_on_a_full_disk_the_oldest_makes_room_for_what_is_new(tmp_path) -> None:
     assert store.degraded == ""
     assert len(seconds(path, LOW)) == len(kept) + 100, "there is space again: nothing more has to go"
     store.close()
+
+
+def test_records_of_the_last_hour_that_make_room_are_told_of_for_an_hour(tmp_path) -> None:
+    path = tmp_path / "b.db"
+    store = open_store(path, cap_bytes=64 << 20)
+
+    def record(second: int) -> None:
+        values = {f"field_{number}": float(second) for number in range(40)}
+        store.add_record(Record(EHR, (T0 + second) * 10**9, values, dict.fromkeys(values, "mm[Hg]")))
+        store.flush()
+
+    for second in range(200):
+        record(second)
+    store.database.connection.execute(f"PRAGMA max_page_count={store.database.row('PRAGMA page_count')[0]}")
+    for second in range(200, 300):
+        record(second)
+    assert counters(path)[EHR]["evicted-records"] > 0
+    assert "evicted-records" in store.degraded
+    store.database.connection.execute("PRAGMA max_page_count=1000000")
+    record(301)
+    assert "evicted-records" in store.degraded, "there is space again, and they are still gone"
+    record(4_500)
+    assert store.degraded == ""
+    store.close()

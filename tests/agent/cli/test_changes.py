@@ -16,6 +16,8 @@ from bedside.agent.buffer.labels import MAX_LABELS
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import load_agent_config
 from bedside.agent.writer import become_writer
+from bedside.core.ids import StreamId
+from bedside.core.samples import Record
 from bedside.service.platform import SystemClock, SystemEntropy
 
 HELD = """
@@ -132,6 +134,30 @@ def test_a_session_is_erased_after_a_question_and_what_went_is_told(both) -> Non
     assert both.call(f"forget {session}", text="y\n").stdout.split() == ["TABLE", "ROWS", "ERASED", "sessions", "1"]
     assert session not in both.say("session list")
     both.refused(f"forget {session} --yes", "no-such-session")
+
+
+def test_who_erases_a_session_is_told_what_else_may_be_of_that_person(device, typed) -> None:
+    config, clock, bed = load_agent_config(device.path), SystemClock(), StreamId("bed-7")
+    keys = load_key_ring(device.path / "state" / "identity")
+    with become_writer(config.state_dir, config.api.socket, clock):
+        store = open_store(config, keys, clock, SystemEntropy())
+
+        def say(minutes_ago: float) -> str:
+            time_ns = clock.now_ns() - round(minutes_ago * 60e9)
+            return store.add_record(Record(bed, time_ns, {"pulse": 60.0}, {"pulse": "/min"}))
+
+        anna = store.sessions.open(bed, clock.now_ns() - round(3_600e9), "adt")
+        assert say(59) == anna
+        store.sessions.open(bed, clock.now_ns() - round(300e9), "adt")
+        say(4)
+        late = say(30)  # what Anna's monitor had kept
+        store.close()
+    agent = typed(device.path)
+    assert {one["session"]: one["may_be_of"] for one in agent.json("session list --stream bed-7")}[late] == anna
+    assert "MAY BE OF" in agent.say("session list")
+    assert agent.say(f"forget {anna} --yes").splitlines()[-1] == f"not erased, and may be of the same person: {late}"
+    assert agent.json(f"forget {late} --yes")["may_be_of_the_same_person"] == []
+    assert "MAY BE OF" not in agent.say("session list")
 
 
 def test_the_open_session_of_a_running_stream_is_erased_and_the_stream_goes_on(running, typed) -> None:

@@ -125,6 +125,18 @@ options = {url = "https://his.example/in", secret = "credential:his"}
 kind = "webhook"
 name = "open"
 options = {url = "https://his.example/in", secret = "secret.txt"}
+[[sinks]]
+kind = "csv"
+name = "export"
+options = {directory = "out"}
+[[sinks]]
+kind = "csv"
+name = "again"
+options = {directory = "./other/../out/"}
+[[sinks]]
+kind = "webhook"
+name = "inline"
+options = {url = "https://his.example/in", secret = "hunter2-INLINE"}
 [[alarms]]
 name = "x"
 """
@@ -147,11 +159,15 @@ def test_all_that_is_wrong_is_told_at_once_with_what_to_do(device, said, monkeyp
         "source gone": "recording-missing",
         "source typo": "source-config",
         "sink open": "secret-mode",
+        "sink again": "sink-config",
+        "sink inline": "secret-missing",
         "alarms": "alarm-rule",
     }
     assert all(found[part]["remedy"] for part in wrong)
     assert "not visible here" in found["sink his"]["sentence"]
     assert "s3cret" not in out
+    assert "hunter2" not in out
+    assert "writes the files of sink export" in found["sink again"]["sentence"]
     assert sorted(device.path.rglob("*")) == before
     status, out, _ = said("check", str(device.path))
     assert status == 78

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bedside.agent.formats.delivery import Delivery, Moment
-from bedside.agent.formats.fhir.observations import MAX_ENTRIES, MAX_FHIR_BYTES, read_fhir
+from bedside.agent.formats.fhir.observations import MAX_ENTRIES, MAX_FHIR_BYTES, MAX_VALUES, read_fhir
 from bedside.agent.formats.fhir.xml import MAX_DEPTH, MAX_ELEMENTS, xml_tree
 from bedside.core.errors import MalformedError
 from bedside.core.vocabulary.reading import Reading, Reason, Unusable
@@ -310,7 +310,17 @@ def test_what_is_no_resource_is_malformed(document: bytes) -> None:
         read_fhir(document)
 
 
+def test_a_name_that_stands_twice_is_malformed_wherever_it_stands() -> None:
+    text = json.dumps(bundle(observation(valueQuantity=quantity(62, "/min"))))
+    for name, again in (('"value": 62', '"value": 62, "value": 26'), ('"status"', '"status": "final", "status"')):
+        assert again not in text
+        with pytest.raises(MalformedError, match="a name twice"):
+            read_fhir(text.replace(name, again, 1).encode())
+
+
 def test_a_resource_is_bounded() -> None:
+    with pytest.raises(MalformedError, match="values"):
+        read({"resourceType": "Patient", "x": [0] * MAX_VALUES})
     with pytest.raises(MalformedError, match="at most"):
         read_fhir(json.dumps(observation()).encode() + b" " * MAX_FHIR_BYTES)
     with pytest.raises(MalformedError, match="entries"):

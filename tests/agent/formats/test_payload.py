@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bedside.agent.formats.payload.clinical import MAX_DEVICES, ApduPayload, FhirPayload, Hl7Payload
 from bedside.agent.formats.payload.json_values import (
@@ -82,6 +86,19 @@ def test_a_time_that_is_none_is_none(time: str) -> None:
 def test_a_document_beyond_the_bounds_is_refused_before_anything_is_built(data: bytes) -> None:
     with pytest.raises(MalformedError):
         read_json(data)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"v":{"hr":62,"hr":26}}', '[{"a":1},{"b":{},"b":{}}]', '{"hr":62,"h\\u0072":26}', '{"a":{"x":1},"a":2}']
+)
+def test_a_name_that_stands_twice_is_refused(text: str) -> None:
+    with pytest.raises(MalformedError, match="two values of one name"):
+        read_json(text.encode())
+
+
+@given(st.recursive(st.none() | st.text('":\\{}a'), lambda one: st.lists(one) | st.dictionaries(st.text('":\\a'), one)))
+def test_names_that_stand_once_are_taken_whatever_stands_in_strings(value: object) -> None:
+    assert read_json(json.dumps(value).encode()) == value
 
 
 def test_brackets_in_strings_are_no_nesting() -> None:

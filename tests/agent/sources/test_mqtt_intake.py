@@ -35,7 +35,7 @@ ONE = {"stream": "one", "payload": {"kind": "number", "code": "{2}", "unit": "%"
 FIELDS = {"heart_rate": {"code": "hr", "sent_unit": "/min"}, "spo2": {"sent_unit": "%"}}
 
 
-def made(stored_ns: int = 0, **options: Any) -> tuple[MqttSource, SourceContext]:
+def made(stored_ns: int = 0, opened: tuple[int, str] | None = None, **options: Any) -> tuple[MqttSource, SourceContext]:
     told = {
         "broker": "127.0.0.1:1883",
         "client_id": "gateway",
@@ -44,7 +44,7 @@ def made(stored_ns: int = 0, **options: Any) -> tuple[MqttSource, SourceContext]
         "fields": FIELDS,
         **options,
     }
-    context = SourceContext(SystemClock(), lambda stream: stored_ns, Path("/"))
+    context = SourceContext(SystemClock(), lambda stream: stored_ns, Path("/"), open_session=lambda stream: opened)
     typed = typed_source(msgspec.convert({"kind": "mqtt", "name": "ward", "options": told}, SourceConfig))
     source = build_source("mqtt", typed, context)
     assert isinstance(source, MqttSource)
@@ -138,6 +138,11 @@ def test_samples_become_blocks_of_40_ms_that_never_go_back() -> None:
     assert len(take(arrived("ecg", stretch(T_MS + 1_100), 7))) == 3  # and no later one is behind it
     restarted, again = made(stored_ns=(T_MS + day_ms) * 10**6)  # as an older release has stored it
     assert len(restarted._intake.take(arrived("ecg", stretch(T_MS)))) == 3
+    for origin, taken in (("adt", 0), ("cli", 3), ("gap", 3)):
+        other, _ = made(opened=((T_MS + 100) * 10**6, origin))
+        events = other._intake.take(arrived("ecg", stretch(T_MS)))
+        assert sum(isinstance(one, Block) for one in events) == taken
+        assert reasons(events) == ({} if taken else {"bad-time samples": 25})
     restarted, again = made(stored_ns=(T_MS + 100) * 10**6)
     assert restarted._intake.take(arrived("ecg", stretch(T_MS), again=True)) == []
     assert again.gauge.duplicates == 1

@@ -73,6 +73,7 @@ def run_and_kill(signal: Path, database: Path, rng: random.Random) -> int:
         else:
             for _ in range(rng.randrange(1, 40)):
                 told.append(process.stdout.readline())
+        assert process.poll() is None, "the writer ended before it was killed"
         process.kill()
         told += process.stdout.read().splitlines()
     return int(told[-1])

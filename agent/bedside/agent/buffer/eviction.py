@@ -29,6 +29,9 @@ MAX_PREDICTIONS: Final = 1_000_000
 MIN_HORIZON_S: Final = 60
 """Seconds of signal that a sound buffer holds at least."""
 
+RECORDS_HORIZON_S: Final = 3_600
+"""Seconds of records that a sound buffer holds at least: a sender was told that they are kept."""
+
 _PREDICTION: Final = (
     "stream",
     "session",
@@ -87,6 +90,13 @@ class Evictor:
         self.cap_bytes = cap_bytes
         self.limit_bytes = cap_bytes
         self.is_short = False
+        self._young_second: int | None = None
+
+    @property
+    def drops_young_records(self) -> bool:
+        """Whether records that were younger than `RECORDS_HORIZON_S` made room, in the last hour that has rows."""
+        young = self._young_second
+        return young is not None and self._places.newest_second - young < RECORDS_HORIZON_S
 
     @property
     def squeezed(self) -> bool:
@@ -115,6 +125,8 @@ class Evictor:
                 (second * ID_PER_SECOND, (second + 1) * ID_PER_SECOND - 1),
             ).fetchall()
             dropped = [row for row in rows if stream_number_of(row["id"]) in numbers]
+            if dropped and table == "records" and self._places.newest_second - second < RECORDS_HORIZON_S:
+                self._young_second = self._places.newest_second
             others = [row for row in rows if stream_number_of(row["id"]) not in numbers]
             small = [row["id"] for row in others if row["size"] < _SMALL_BYTES]
             for row in dropped:

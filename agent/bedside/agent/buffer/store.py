@@ -179,6 +179,11 @@ class BufferStore:
             return self.salvage.sentence()
         if self._scrubber.pending:
             return "a reader keeps what was erased in the log; it goes when that reader ends"
+        if self._evictor.drops_young_records:
+            return (
+                "records of the last hour, which were acknowledged, had to make room for newer ones:"
+                " see evicted-records in `bedside agent db status`, and give the buffer space"
+            )
         if self._evictor.squeezed:
             return "the disk is full: the buffer keeps less than its cap"
         if self.quota.full:

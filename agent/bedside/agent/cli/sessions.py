@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from bedside.agent.buffer.kin import may_be_of
 from bedside.agent.buffer.rows import Session
 from bedside.agent.cli.reach import DIRECTORY, change, named, reading
 from bedside.agent.config import load_agent_config
 from bedside.agent.naming import find_session
-from bedside.core.errors import RefusedError
+from bedside.core.errors import ProtocolError, RefusedError
 from bedside.core.ids import StreamId
 from bedside.service.options import COUNT
 from bedside.service.output import Table, emit, human_age, json_option
@@ -90,11 +91,16 @@ def consent_session(directory: Path, session: str, answer: str, as_json: bool) -
 @click.option("--limit", default=50, show_default=True, type=COUNT, help="Newest to show.")
 @json_option
 def list_sessions(directory: Path, stream: str, limit: int, as_json: bool) -> None:
-    """List the newest sessions of DIRECTORY, the oldest first."""
+    """List the newest sessions of DIRECTORY, the oldest first.
+
+    MAY BE OF: nobody has said whose a session is that began by itself or came late; it may be of the person of this
+    one, and is to be erased with it.
+    """
     now_ns = SystemClock().now_ns()
     with reading(directory) as reader:
         _, name = named(directory, reader, session="", stream=stream)
-        found = reader.sessions(StreamId(name) if name else None)[-limit:]
+        found = reader.sessions(StreamId(name) if name else None)
+    kin, found = may_be_of(found), found[-limit:]
     rows = [
         (
             one.session,
@@ -103,11 +109,13 @@ def list_sessions(directory: Path, stream: str, limit: int, as_json: bool) -> No
             "open" if one.closed_ns is None else human_age(one.closed_ns, now_ns),
             "yes" if one.consent_training else "no",
             one.origin,
+            *([kin.get(one.session, "")] if kin else ()),
         )
         for one in found
     ]
-    columns = ("SESSION", "STREAM", "OPENED", "CLOSED", "TRAINING", "ORIGIN")
-    emit([_fields(one) for one in found], as_json, table=Table(columns, rows, empty="no sessions yet"))
+    columns = ("SESSION", "STREAM", "OPENED", "CLOSED", "TRAINING", "ORIGIN", *(["MAY BE OF"] if kin else ()))
+    fields = [{**_fields(one), "may_be_of": kin.get(one.session)} for one in found]
+    emit(fields, as_json, table=Table(columns, rows, empty="no sessions yet"))
 
 
 @click.command()
@@ -120,13 +128,22 @@ def forget(directory: Path, session: str, yes: bool, as_json: bool) -> None:
 
     The pages of the file are overwritten before it returns. Signal of an open session that still arrives belongs to
     another one. What a model learned from it in past rounds stays in that model.
+
+    Sessions that came late or began by themselves before somebody else's was opened may be of the same person. They are
+    named, and stay until they are forgotten, too.
     """
-    if not yes:
+    others: list[str] = []
+    try:
         with reading(directory) as reader:
             session = find_session(reader, session).session
+            others = [other for other, its in may_be_of(reader.sessions()).items() if its == session]
+    except ProtocolError:
+        if not yes:
+            raise  # else it may be gone already, and its pages are to be overwritten
+    if not yes:
         _ask(session)
     rows = change(directory, lambda agent: agent.forget(session))
-    _tell_erased(session, rows, as_json)
+    _tell_erased(session, rows, others, as_json)
 
 
 def _ask(session: str) -> None:
@@ -141,14 +158,17 @@ def _ask(session: str) -> None:
         raise RefusedError("not-erased", "nothing was erased: the answer was no")
 
 
-def _tell_erased(session: str, rows: Mapping[str, int], as_json: bool) -> None:
+def _tell_erased(session: str, rows: Mapping[str, int], others: Sequence[str], as_json: bool) -> None:
     table = Table(
         ("TABLE", "ROWS ERASED"),
         [(name, str(count)) for name, count in sorted(rows.items()) if count],
         right=frozenset({"ROWS ERASED"}),
         empty="there was nothing but the session's own row",
     )
-    emit({"session": session, "erased": dict(sorted(rows.items()))}, as_json, table=table)
+    fields = {"session": session, "erased": dict(sorted(rows.items())), "may_be_of_the_same_person": list(others)}
+    emit(fields, as_json, table=table)
+    if others and not as_json:
+        click.echo(f"\nnot erased, and may be of the same person: {', '.join(others)}")
 
 
 def _show(session: Session, as_json: bool, more: Mapping[str, object] | None = None) -> None:

@@ -308,7 +308,7 @@ async def connected(broker: Broker, clock: Clock, *, session_s: int = 0) -> Asyn
 
 def _opened(broker: Broker) -> tuple[str | None, SSLContext | None]:
     """Password and TLS; both read files, and so beside the loop."""
-    password = read_secret(broker.directory, broker.password) if broker.password else None
+    password = read_secret(broker.directory, broker.password, option="password") if broker.password else None
     return password, client_context(broker.tls, "mqtt-tls") if broker.tls is not None else None
 
 

@@ -6,6 +6,7 @@ Invariants:
       others name one. What names a patient is compared, and neither kept nor told.
     * Other resources are told by their type and never looked into.
     * Size and counts are checked first; one unreadable resource of a bundle leaves the others.
+    * A document in which an object has a name twice is not read: nobody can say which of two values is meant.
 
 Source: FHIR R4 (Observation, Bundle, 2.24 data types); HL7 PHD and PoCD implementation guides.
 """
@@ -22,6 +23,7 @@ import msgspec
 
 from bedside.agent.formats.delivery import Delivery, Moment
 from bedside.agent.formats.fhir.xml import xml_tree
+from bedside.agent.formats.json_names import has_repeated_names
 from bedside.core.errors import MalformedError
 from bedside.core.unreadable import UNREADABLE
 from bedside.core.vocabulary.mdc import contradicted, system_of, term_of, unit_term, units_contradict
@@ -29,6 +31,8 @@ from bedside.core.vocabulary.reading import Reading, Reason, Unusable, as_what
 
 MAX_FHIR_BYTES: Final = 4 << 20
 MAX_ENTRIES: Final = 10_000
+MAX_VALUES: Final = 400_000
+"""Values and brackets of one JSON document: forty of each entry."""
 
 _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:(\.\d{1,6})\d{0,12})?(Z|[+-]\d\d:\d\d)?", re.ASCII
@@ -147,6 +151,10 @@ _Found = tuple[str, _Observation | None]
 
 
 def _json(text: bytes) -> Iterator[_Found]:
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
+        raise MalformedError("bad-fhir", f"a resource of more than {MAX_VALUES} values")
+    if has_repeated_names(text, msgspec.json.decode(text)):
+        raise MalformedError("bad-fhir", "a resource in which an object has a name twice")
     head = msgspec.json.decode(text, type=_Head)
     if head.resource_type == "Bundle":
         for entry in _bounded(head.entry):

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from bedside.agent.formats.json_names import TEXTS, has_repeated_names
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.unreadable import UNREADABLE
 
@@ -29,8 +30,6 @@ ABSENT: Final = object()
 Path = tuple[str | int, ...]
 
 _STEP: Final = re.compile(r'\.([^.\[\]"\s]+)|\[(0|[1-9][0-9]{0,4})\]|\["([^"]+)"\]', re.ASCII)
-_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
-"""A string; an unterminated one reaches to the end, so that no byte is looked at twice."""
 _NO_BRACKET: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
@@ -38,7 +37,7 @@ def read_json(data: bytes) -> object:
     """The value of a document.
 
     Raises:
-        MalformedError: `json-size`, `json-form`.
+        MalformedError: `json-size`, `json-form`, `json-repeats` (an object has a name twice).
     """
     opened = data.count(b"[") + data.count(b"{")
     if len(data) > MAX_JSON_BYTES or opened + data.count(b",") > MAX_VALUES:
@@ -46,9 +45,12 @@ def read_json(data: bytes) -> object:
     if opened > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise MalformedError("json-size", f"a JSON document is nested deeper than {MAX_DEPTH}")
     try:
-        return msgspec.json.decode(data)
+        value = msgspec.json.decode(data)
     except UNREADABLE as error:
         raise MalformedError("json-form", "it is no JSON document") from error
+    if has_repeated_names(data, value):
+        raise MalformedError("json-repeats", "an object of a JSON document has two values of one name")
+    return value
 
 
 def parse_path(text: str) -> Path:
@@ -88,7 +90,7 @@ def value_at(top: object, here: object, path: Path) -> object:
 def _depth(data: bytes) -> int:
     """The deepest nesting, of any bytes."""
     depth = deepest = 0
-    for mark in _TEXT.sub(b"", data).translate(None, _NO_BRACKET):
+    for mark in TEXTS.sub(b"", data).translate(None, _NO_BRACKET):
         depth += 1 if mark in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest

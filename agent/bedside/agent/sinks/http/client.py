@@ -83,7 +83,7 @@ class HttpClient:
 
         token = {}
         if self._options.token:
-            token = {"Authorization": f"Bearer {read_secret(self._directory, self._options.token)}"}
+            token = {"Authorization": f"Bearer {read_secret(self._directory, self._options.token, option='token')}"}
         if self._pool is None:
             self._pool = self._open()
         sent = {"User-Agent": "bedside", **headers, **token}

@@ -66,7 +66,7 @@ class WebhookSink:
         import hmac
 
         seconds = str(self._context.clock.now_ns() // _NS_PER_S)
-        key = read_secret(self._context.directory, self._options.secret).encode()
+        key = read_secret(self._context.directory, self._options.secret, option="secret").encode()
         digest = hmac.new(key, f"{seconds}.".encode() + body, "sha256").hexdigest()
         return {"Bedside-Signature": f"t={seconds},v1={digest}"}
 

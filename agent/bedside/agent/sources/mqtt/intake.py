@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bedside.agent.buffer.part import offset_ns
+from bedside.agent.buffer.sessions import BY_HAND, UNSAID
 from bedside.agent.formats.payload.mapping import Envelope, Found, PayloadReader, Refused, Row, Wave
 from bedside.agent.mqtt.topics import TopicFilter, fill
 from bedside.agent.sources.kind import SourceGauge
@@ -78,6 +79,7 @@ class Intake:
         normaliser: Normaliser,
         gauge: SourceGauge,
         last_end_ns: Callable[[StreamId], int],
+        open_session: Callable[[StreamId], tuple[int, str] | None],
     ) -> None:
         """Prepare.
 
@@ -87,12 +89,14 @@ class Intake:
             normaliser: makes records.
             gauge: of the source.
             last_end_ns: end of what is stored of a stream.
+            open_session: begin and origin of the session that is open on a stream.
         """
         self._name = name
         self._routes = routes
         self._normaliser = normaliser
         self._gauge = gauge
         self._last_end_ns = last_end_ns
+        self._open_session = open_session
         self._seen: dict[int, int] = {}
         self._waves: dict[StreamId, WaveClock] = {}
         self._arrivals: dict[StreamId, NominalTime] = {}
@@ -185,13 +189,18 @@ class Intake:
             start_ns, gap = self._arrivals[stream].place(len(wave.values), message.arrived_ns)
             return Placed(start_ns, 0, gap)
         ahead = self._ahead.setdefault(stream, ClockAhead())
-        if not ahead.takes(sent_ns, message.arrived_ns):
+        if not ahead.takes(sent_ns, message.arrived_ns) or self._is_another(stream, sent_ns):
             return None
         if stream not in self._waves:
             self._waves[stream] = WaveClock(self._last_end_ns(stream))
         if self._waves[stream].end_ns > message.arrived_ns + ahead.ns + MAX_AHEAD_NS:  # a clock ahead, and no more
             self._waves[stream] = WaveClock(0)
         return self._waves[stream].place(sent_ns, len(wave.values), wave.rate_hz)
+
+    def _is_another(self, stream: StreamId, time_ns: int) -> bool:
+        """Whether samples of that time are of whoever lay there before the one that a source has admitted."""
+        opened = self._open_session(stream)
+        return opened is not None and opened[1] not in (*UNSAID, *BY_HAND) and time_ns < opened[0]
 
     def _unmapped(self, reason: Reason, what: str, message: Arrived, count: int = 1) -> Unmapped:
         return Unmapped(self._name, reason, what, message.arrived_ns, count)

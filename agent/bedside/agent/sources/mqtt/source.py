@@ -194,6 +194,7 @@ def _build(options: MqttOptions, context: SourceContext) -> MqttSource:
         Normaliser(options.name, options.fields),
         context.gauge,
         context.last_end_ns,
+        context.open_session,
     )
     return MqttSource(options, context, broker, intake)
 

@@ -253,7 +253,7 @@ def _build(options: SqlOptions, context: SourceContext) -> SqlSource:
     for holds, sentence in rules:
         if not holds:
             raise ConfigError("sql-options", f"source {options.name}: {sentence}", remedy="correct it in agent.toml")
-    password = read_secret(context.directory, options.password) if options.password else ""
+    password = read_secret(context.directory, options.password, option="password") if options.password else ""
     query = check_query(options.name, options.query)
     database = Database(options.url, password, query, options.timeout_s, context.directory, context.clock)
     if database.kind == "sqlite" and options.watermark_type == "time":
