@@ -150,6 +150,7 @@ class _SinkThread:
         self._ended = asyncio.Event()
         self._ending = threading.Event()
         self._failure = ""
+        self._failed_s = 0.0
         self._thread = threading.Thread(target=self._live, name=f"sink {options.name}", daemon=True)
 
     @property
@@ -157,7 +158,10 @@ class _SinkThread:
         if self._runner is not None:
             return self._runner.facts
         state = "waiting" if self._failure else "idle"
-        return SinkFacts(self._options.name, self._kind, self._options.mode, state, last_error=self._failure)
+        failing_s = self._context.clock.monotonic_s() - self._failed_s if self._failure else 0.0
+        return SinkFacts(
+            self._options.name, self._kind, self._options.mode, state, last_error=self._failure, stalled_s=failing_s
+        )
 
     def start(self, main: asyncio.AbstractEventLoop) -> None:
         self._main = main
@@ -207,6 +211,7 @@ class _SinkThread:
                 except asyncio.CancelledError:
                     break
                 except Exception as error:  # the others and the samples go on
+                    self._failed_s = self._failed_s if self._failure else self._context.clock.monotonic_s()
                     self._failure = describe(error)
                     _LOGGER.exception("sink-broken")
                     self._ending.wait(RESTART_S)
