@@ -100,10 +100,14 @@ async def test_a_receiver_that_hangs_is_left_and_one_that_was_away_gets_all(ward
         ward.predict()
     await ward.until(lambda: "does not answer" in ward.facts().last_error)
     await ward.until(lambda: ward.facts().waiting == 4 and ward.facts().state == "waiting")
+    before_s = ward.facts().stalled_s
+    await ward.until(lambda: ward.facts().stalled_s > before_s > 0)
     receiver.requests.clear()
     receiver.start()
     await ward.until(lambda: len(receiver.items()) >= 4)
     assert keys(receiver.items()) == [f"prediction-{number}" for number in range(1, 5)]
+    await ward.until(lambda: ward.facts().stalled_s == 0)
+    assert ward.facts().left_out_age_s is None
 
 
 async def test_a_sink_that_fails_disturbs_no_other(ward, receiver, tmp_path) -> None:

@@ -59,6 +59,52 @@ async def test_results_travel_over_tls_to_a_server_of_a_named_authority(ward, se
     await ward.until(secure.items)
 
 
+@pytest.mark.parametrize("part", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
+async def test_a_server_that_drips_its_answer_holds_nobody_beyond_the_time_that_is_configured(ward, part) -> None:
+    with Dripping(part) as server:
+        ward.begin(sink("webhook", url=f"http://localhost:{server.port}/in", timeout_s=0.3))
+        ward.predict()
+        await ward.until(lambda: ward.facts().errors >= 1)
+    assert "does not answer" in ward.facts().last_error
+    assert ward.facts().sent == 0
+
+
+class Dripping:
+    """A server that answers every request with a beginning, and then a byte every 50 ms, for ever."""
+
+    def __init__(self, part: bytes) -> None:
+        self._part = part
+        self._ended = threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._listen)]
+
+    def __enter__(self) -> Dripping:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listening.close()
+
+    def _listen(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                self._threads.append(threading.Thread(target=self._drip, args=(connection,)))
+                self._threads[-1].start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(self._part)
+            while not self._ended.wait(0.05):
+                connection.sendall(b"1")
+
+
 async def test_a_server_of_another_authority_gets_nothing(ward, secure) -> None:
     ward.begin(sink("webhook", url=secure.url))
     ward.predict()
@@ -182,7 +228,7 @@ def test_no_proxy_is_honoured(tmp_path, monkeypatch, excluded, asks) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", excluded)
     options = typed_sink(SinkConfig(kind="webhook", name="out", options={"url": "https://fhir.ward.example/in"}))
-    pool = HttpClient(options, tmp_path)._open()
+    pool = HttpClient(options, tmp_path, SystemClock())._open()
     assert isinstance(pool, urllib3.ProxyManager) is asks
 
 

@@ -21,6 +21,7 @@ from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkKind, SinkOpt
 from bedside.agent.sinks.outgoing import Outgoing
 from bedside.agent.sinks.queue import Queue
 from bedside.agent.sinks.schedule import Schedule
+from bedside.core.errors import UnavailableError
 from ward import BEGAN_NS, KEYS, S, Ward, sink
 
 
@@ -88,6 +89,24 @@ async def test_a_sink_that_hangs_in_a_call_delays_neither_the_loop_nor_the_end(w
     await engine.stop()
     assert time.monotonic() - before_s < 10, "the end waited for it"
     assert not release.is_set()
+    release.set()
+
+
+async def test_whoever_wants_something_sent_at_once_is_told_when_nothing_goes_out(ward, scripted, monkeypatch) -> None:
+    monkeypatch.setattr(engine_module, "STOP_S", 0.05)
+    monkeypatch.setattr(engine_module, "STALL_S", 0.1)
+    release, began = threading.Event(), threading.Event()
+
+    def hang(_batch) -> None:
+        began.set()
+        release.wait(20)
+
+    scripted.does = hang
+    engine = ward.begin(sink("scripted"))
+    ward.predict("a")
+    await ward.until(began.is_set)
+    with pytest.raises(UnavailableError, match="sink-stalled"):
+        await engine.send_now("out", None)
     release.set()
 
 

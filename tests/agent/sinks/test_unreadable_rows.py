@@ -35,6 +35,8 @@ async def test_a_row_that_cannot_be_read_is_skipped_and_told_and_the_rest_is_sen
     assert sent(receiver) == [60.0, 61.0, *(64.0 + place for place in range(6))]
     assert (facts.sent, facts.skipped, facts.refused, facts.waiting) == (8, 2, 0, 0)
     assert "sink-row-unreadable" in facts.last_error
+    assert facts.left_out_age_s is not None
+    assert facts.stalled_s == 0
 
 
 async def test_what_is_asked_for_again_is_sent_in_spite_of_rows_that_cannot_be_read(ward, receiver) -> None:

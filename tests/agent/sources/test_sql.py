@@ -272,6 +272,22 @@ async def test_rows_out_of_order_are_refused_and_not_lost(tmp_path) -> None:
     assert len(await poll(tmp_path, **its)) == 2
 
 
+async def test_two_columns_of_one_name_are_refused(tmp_path) -> None:
+    its = sqlite_of(
+        tmp_path,
+        "CREATE TABLE vitals (id INTEGER, taken TEXT, hr REAL, sat INTEGER)",
+        "CREATE TABLE pumps (id INTEGER, hr REAL)",
+        "INSERT INTO vitals VALUES (1, '2023-11-14T22:13:20Z', 60, 97)",
+        "INSERT INTO pumps VALUES (1, 33)",
+    )
+    both = (
+        "SELECT v.id, taken AS time, v.hr, sat, {} FROM vitals v JOIN pumps p USING (id) WHERE v.id > :since ORDER BY 1"
+    )
+    with pytest.raises(ConfigError, match=r"sql-columns.*2 columns 'hr'"):
+        await poll(tmp_path, **{**its, "query": both.format("p.hr")})
+    assert len(await poll(tmp_path, **{**its, "query": both.format("p.hr AS flow")})) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -289,6 +305,7 @@ async def test_rows_out_of_order_are_refused_and_not_lost(tmp_path) -> None:
         ({"overlap_s": 5.0}, "overlap_s goes with a time"),
         ({"fields": {}}, "fields .wide form. or code_column"),
         ({"stream_column": "bed"}, "stream, or stream_column"),
+        ({"stream": "", "stream_column": "bed", "places": {"A": "bed-1", "B": "bed-1"}}, "places share a stream"),
         ({"begin": "yesterday"}, "no watermark of type integer"),
         ({"password": "nowhere"}, "secret-missing"),
     ],

@@ -17,7 +17,7 @@ class Sinks(Protocol):
 
         Raises:
             ProtocolError: `no-such-sink`.
-            UnavailableError: `sink-not-running`.
+            UnavailableError: `sink-not-running`, `sink-stalled`.
         """
 
 

@@ -12,7 +12,7 @@ from bedside.proto.v1.device_pb2 import ComponentHealth
 from bedside.proto.v1.device_pb2 import ComponentState as WireState
 from bedside.service.health import ComponentState, Level
 
-COMPONENTS = ("ingest", "buffer", "inference", "trainer", "link", "trustee")
+COMPONENTS = ("ingest", "buffer", "inference", "trainer", "link", "trustee", "sinks")
 """In the order in which they are shown."""
 
 _WIRE = {
@@ -125,6 +125,8 @@ class SinkFacts:
         errors: times that a delivery failed since the process started.
         last_error: code, sentence and remedy of the last failure, for this machine's users only.
         last_sent_age_ms: since the last delivery; None before the first.
+        stalled_s: seconds for which it has had something to deliver and has delivered nothing; 0 for one that is idle.
+        left_out_age_s: seconds since this process last saw it skip or refuse a row; None where it did not.
     """
 
     name: str
@@ -138,6 +140,8 @@ class SinkFacts:
     errors: int = 0
     last_error: str = ""
     last_sent_age_ms: int | None = None
+    stalled_s: float = 0.0
+    left_out_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

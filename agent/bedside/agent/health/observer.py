@@ -13,6 +13,7 @@ from bedside.agent.device_time import DeviceTime
 from bedside.agent.health.facts import AgentFacts, RoundFacts, SinkFacts, SourceFacts
 from bedside.agent.health.inputs import SILENT_S, SourceSetup, few, judge, source_facts
 from bedside.agent.health.machine import MachineFacts, read_machine
+from bedside.agent.health.outputs import judge_sinks
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.sources.supervisor import Supervisor
@@ -118,11 +119,12 @@ class Observer:
         )
 
     def look(self) -> None:
-        """Bring `ingest`, `buffer` and `inference` up to date."""
+        """Bring `ingest`, `buffer`, `inference`, `trustee` and `sinks` up to date."""
         self._look_at_sources()
         self._look_at_buffer()
         self._look_at_models()
         self._look_at_trustee()
+        self._health.set("sinks", *judge_sinks(self._parts.sinks()))
 
     def link(self, error: BedsideError | None) -> None:
         """The link's state as its users report it: it has failed when somebody must come and mend something."""

@@ -37,6 +37,7 @@ _FAULTS: Final = {
     "inference": "not every model serves as it should",
     "trainer": "the last training failed",
     "link": "the link does not work as it should",
+    "sinks": "a sink delivers nothing, or has left rows out",
     "trustee": "this device refused what its own site's trustee signed",
 }
 

@@ -26,7 +26,7 @@ from bedside.agent.sinks.kind import Sink, SinkContext, SinkOptions
 from bedside.agent.sinks.outgoing import What
 from bedside.agent.sinks.queue import ORDER, Queue
 from bedside.agent.sinks.registry import build_sink, typed_sink
-from bedside.agent.sinks.runner import Runner, Sent
+from bedside.agent.sinks.runner import SEND_TIMEOUT_S, Runner, Sent
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ProtocolError, UnavailableError
 from bedside.service.logs import event
@@ -37,6 +37,8 @@ _LOGGER = logging.getLogger(__name__)
 STOP_S: Final = 2.0
 """Seconds that a sink has to end; one that hangs in a call is left behind, and ends with the process."""
 RESTART_S: Final = 5.0
+STALL_S: Final = SEND_TIMEOUT_S + 10.0
+"""Seconds after which whoever wants something sent at once is told that a sink delivers nothing."""
 
 
 class SinkEngine:
@@ -108,7 +110,7 @@ class SinkEngine:
 
         Raises:
             ProtocolError: `no-such-sink`.
-            UnavailableError: `sink-not-running`.
+            UnavailableError: `sink-not-running`, `sink-stalled`.
         """
         thread = self._threads.get(name)
         if thread is None:
@@ -148,6 +150,7 @@ class _SinkThread:
         self._ended = asyncio.Event()
         self._ending = threading.Event()
         self._failure = ""
+        self._failed_s = 0.0
         self._thread = threading.Thread(target=self._live, name=f"sink {options.name}", daemon=True)
 
     @property
@@ -155,7 +158,10 @@ class _SinkThread:
         if self._runner is not None:
             return self._runner.facts
         state = "waiting" if self._failure else "idle"
-        return SinkFacts(self._options.name, self._kind, self._options.mode, state, last_error=self._failure)
+        failing_s = self._context.clock.monotonic_s() - self._failed_s if self._failure else 0.0
+        return SinkFacts(
+            self._options.name, self._kind, self._options.mode, state, last_error=self._failure, stalled_s=failing_s
+        )
 
     def start(self, main: asyncio.AbstractEventLoop) -> None:
         self._main = main
@@ -181,7 +187,20 @@ class _SinkThread:
         loop, runner = self._loop, self._runner
         if loop is None or runner is None:
             raise UnavailableError("sink-not-running", f"sink {self._options.name} is starting", remedy="try again")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(runner.send_now(since_ns), loop))
+        sending = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(runner.send_now(since_ns), loop))
+        before = -1
+        try:
+            while before != runner.facts.sent:
+                before = runner.facts.sent
+                if (await asyncio.wait({sending}, timeout=STALL_S))[0]:
+                    return sending.result()
+        finally:
+            sending.cancel()
+        raise UnavailableError(
+            "sink-stalled",
+            f"sink {self._options.name} has delivered nothing for {STALL_S:g} s",
+            remedy="what waits is tried again: see bedside agent sinks",
+        )
 
     def _live(self) -> None:
         """What the thread does: run, and begin again should the runner itself fail."""
@@ -192,6 +211,7 @@ class _SinkThread:
                 except asyncio.CancelledError:
                     break
                 except Exception as error:  # the others and the samples go on
+                    self._failed_s = self._failed_s if self._failure else self._context.clock.monotonic_s()
                     self._failure = describe(error)
                     _LOGGER.exception("sink-broken")
                     self._ending.wait(RESTART_S)

@@ -103,6 +103,12 @@ class Runner:
         self._singly = 0
         self._tries = 0
         self._sent_ns = 0
+        self._seen = (
+            sum(cursor.sent for cursor in queue.cursors.values()),
+            sum(cursor.skipped + cursor.refused for cursor in queue.cursors.values()),
+        )
+        self._delivered_s = clock.monotonic_s()
+        self._left_out_s: float | None = None
         self._facts = SinkFacts(options.name, kind, options.mode, "idle")
         self._tell("idle", waiting=0)
 
@@ -110,7 +116,13 @@ class Runner:
     def facts(self) -> SinkFacts:
         """How it does."""
         age_ms = max(0, (self._clock.now_ns() - self._sent_ns) // 1_000_000) if self._sent_ns else None
-        return replace(self._facts, last_sent_age_ms=age_ms)
+        facts, now_s = self._facts, self._clock.monotonic_s()
+        return replace(
+            facts,
+            last_sent_age_ms=age_ms,
+            stalled_s=0.0 if facts.state == "idle" else now_s - self._delivered_s,
+            left_out_age_s=None if self._left_out_s is None else now_s - self._left_out_s,
+        )
 
     async def run(self) -> None:
         """Work until cancelled; what was acknowledged until then is noted."""
@@ -273,10 +285,21 @@ class Runner:
                 self._noted[what] = cursor
                 self._note(cursor)
 
+    def _look_for_progress(self, state: str) -> None:
+        """Note when it last delivered something, or had nothing to deliver, and when it last left something out."""
+        cursors, now_s = self._queue.cursors.values(), self._clock.monotonic_s()
+        sent, left_out = sum(one.sent for one in cursors), sum(one.skipped + one.refused for one in cursors)
+        if state == "idle" or sent > self._seen[0]:
+            self._delivered_s = now_s
+        if left_out > self._seen[1]:
+            self._left_out_s = now_s
+        self._seen = sent, left_out
+
     def _tell(self, state: str, *, waiting: int | None = None, error: str = "") -> None:
         cursors = self._queue.cursors.values()
         before = self._facts
         self._sent_ns = max(cursor.sent_ns for cursor in cursors)
+        self._look_for_progress(state)
         self._facts = replace(
             before,
             state=state,

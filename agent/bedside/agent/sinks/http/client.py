@@ -4,7 +4,8 @@ Invariants:
     * Plaintext leaves this machine only where `plaintext = true` says so. A redirect is not followed: what answers is
       the server that the configuration names.
     * A secret is read when it is needed, and is in no error.
-    * What the server answers is read up to `MAX_ANSWER_BYTES`.
+    * What the server answers is read up to `MAX_ANSWER_BYTES`, and an exchange ends after `timeout_s`, however little
+      comes at a time.
 
 Source: RFC 9110.
 """
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext, client_context, tls_fault, tls_of
 from bedside.agent.secret import read_secret
+from bedside.agent.sinks.http.deadline import Deadline, bounded_pools
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkOptions, option
 from bedside.agent.sinks.rules import MAX_TIMEOUT_S
 from bedside.core.errors import ConfigError
@@ -28,9 +30,10 @@ from bedside.service.text import bounded
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
+    from bedside.core.clock import Clock
+
 MAX_ANSWER_BYTES: Final = 64 << 10
 MAX_URL_CHARS: Final = 2_000
-_CONNECT_S: Final = 10.0
 _PORTS: Final = {"http": 80, "https": 443}
 
 ROWS_FAULT: Final = frozenset({400, 406, 409, 410, 411, 412, 413, 414, 415, 422, 431})
@@ -46,20 +49,26 @@ class HttpOptions(SinkOptions, frozen=True, kw_only=True):
     client_certificate: CertificateFile = ""
     client_key: KeyFile = ""
     plaintext: Plaintext = False
-    timeout_s: Annotated[float, option("seconds to wait for an answer")] = 20.0
+    timeout_s: Annotated[float, option("seconds that a request and its answer may take")] = 20.0
 
 
 class HttpClient:
     """Speaks to one server. Blocks; use in one thread. Nothing is opened before the first request."""
 
     def __init__(
-        self, options: HttpOptions, directory: Path, *, explain: Callable[[bytes], str] = lambda _body: ""
+        self,
+        options: HttpOptions,
+        directory: Path,
+        clock: Clock,
+        *,
+        explain: Callable[[bytes], str] = lambda _body: "",
     ) -> None:
         """Check the options.
 
         Args:
             options: of the sink.
             directory: relative paths start here.
+            clock: for the deadline of an exchange.
             explain: what a body says is wrong, in a sentence; empty where it says nothing.
 
         Raises:
@@ -69,6 +78,7 @@ class HttpClient:
         self._directory = directory
         self._explain = explain
         self._address = _address_of(options)
+        self._deadline = Deadline(clock)
         self._pool: PoolManager | None = None
 
     def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> None:
@@ -87,6 +97,7 @@ class HttpClient:
         if self._pool is None:
             self._pool = self._open()
         sent = {"User-Agent": "bedside", **headers, **token}
+        self._deadline.begin(self._options.timeout_s)
         try:
             answer = self._pool.request(
                 method, url, body=body, headers=sent, redirect=False, retries=False, preload_content=False
@@ -129,7 +140,7 @@ class HttpClient:
     def _open(self) -> PoolManager:
         import urllib3
 
-        timeout = urllib3.Timeout(connect=min(_CONNECT_S, self._options.timeout_s), read=self._options.timeout_s)
+        timeout = urllib3.Timeout(connect=self._options.timeout_s, read=self._options.timeout_s)
         tls, proxy = None, ""
         if self._is_tls:
             from bedside.service.link.pinned_ca import proxy_for
@@ -139,8 +150,13 @@ class HttpClient:
             tls = client_context(files, "sink-tls")
             proxy = proxy_for(self._address)
         if proxy:
-            return urllib3.ProxyManager(f"http://{proxy}", ssl_context=tls, timeout=timeout, maxsize=1, num_pools=2)
-        return urllib3.PoolManager(ssl_context=tls, timeout=timeout, maxsize=1, num_pools=2)
+            pool: PoolManager = urllib3.ProxyManager(
+                f"http://{proxy}", ssl_context=tls, timeout=timeout, maxsize=1, num_pools=2
+            )
+        else:
+            pool = urllib3.PoolManager(ssl_context=tls, timeout=timeout, maxsize=1, num_pools=2)
+        pool.pool_classes_by_scheme = bounded_pools(self._deadline)
+        return pool
 
     @property
     def _is_tls(self) -> bool:

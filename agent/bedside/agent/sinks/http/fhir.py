@@ -49,7 +49,7 @@ class FhirSink:
     def __init__(self, options: FhirOptions, context: SinkContext) -> None:
         self._options = options
         self._base = options.url.rstrip("/")
-        self._client = HttpClient(options, context.directory, explain=_explain)
+        self._client = HttpClient(options, context.directory, context.clock, explain=_explain)
         self.batch_rows = options.bundle_rows
 
     async def send(self, batch: Sequence[Outgoing]) -> None:

@@ -42,7 +42,7 @@ class WebhookSink:
     def __init__(self, options: WebhookOptions, context: SinkContext) -> None:
         self._options = options
         self._context = context
-        self._client = HttpClient(options, context.directory)
+        self._client = HttpClient(options, context.directory, context.clock)
         self.batch_rows = options.batch_rows
 
     async def send(self, batch: Sequence[Outgoing]) -> None:

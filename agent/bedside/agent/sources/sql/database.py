@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -137,7 +138,8 @@ class Database:
                 self._stoppable(connection),
                 connection.execute(self._query, {"since": since}) as result,
             ):
-                return page_of((dict(row) for row in result.mappings()), limit, watermark)
+                names = list(result.keys())
+                return page_of((dict(zip(names, row, strict=True)) for row in result), names, limit, watermark)
         except DBAPIError as error:
             raise self._failure(error) from None  # its text may hold values of rows
         except (SQLAlchemyError, OSError, ValueError, TypeError) as error:
@@ -215,21 +217,28 @@ def _nothing() -> None:
     """There is no query."""
 
 
-def page_of(answer: Iterable[TableRow], limit: int, watermark: str) -> Page:
-    """Cut a page from an answer, where the watermark changes.
+def page_of(answer: Iterable[TableRow], names: Sequence[str], limit: int, watermark: str) -> Page:
+    """Cut a page from an answer with columns of these names, where the watermark changes.
 
     Raises:
         ConfigError: `sql-order`, `sql-columns`.
     """
     rows: list[TableRow] = []
     latest: object = None
-    for row in answer:
-        if watermark not in row:
+    if watermark not in names:
+        raise ConfigError(
+            "sql-columns",
+            f"the query gives no column {shown(watermark)!r}",
+            remedy=f"its columns are {shown(', '.join(names))}",
+        )
+    for name, times in Counter(names).items():
+        if times > 1:
             raise ConfigError(
                 "sql-columns",
-                f"the query gives no column {shown(watermark)!r}",
-                remedy=f"its columns are {shown(', '.join(row))}",
+                f"the query gives {times} columns {shown(name)!r}, and nobody can tell which one is meant",
+                remedy="name each with AS, or leave out those that are not needed",
             )
+    for row in answer:
         mark = row[watermark]
         if not _ascends(latest, mark):
             raise ConfigError(

@@ -53,6 +53,10 @@ class RowOptions(SourceOptions, frozen=True, kw_only=True):
         rules = (
             (bool(self.stream) != bool(self.stream_column), "it has stream, or stream_column and places"),
             (bool(self.stream_column) == bool(self.places), "stream_column and places go together"),
+            (
+                len(set(self.places.values())) == len(self.places),
+                "two of its places share a stream, which is of one bed",
+            ),
             (bool(self.code_column or self.fields), "it has fields (wide form) or code_column (long form)"),
             (self.time_format != "relative_s", "a relative time has no place in a database"),
         )
