@@ -15,6 +15,7 @@ import msgspec
 
 from bedside.agent.alarms.rules import check_rules
 from bedside.agent.config import AgentConfig
+from bedside.agent.failure import describe
 from bedside.agent.secret import CREDENTIAL_PREFIX, read_secret
 from bedside.agent.sinks.kind import SinkContext
 from bedside.agent.sinks.registry import build_sink, typed_sink
@@ -81,6 +82,9 @@ def _checked(part: str, look: Callable[[], object]) -> Checked:
         found = look()
     except BedsideError as error:
         return Checked(part, error)
+    except Exception as error:  # noqa: BLE001 - one part never hides the others
+        sentence = f"{part} cannot be looked at: {describe(error)}"
+        return Checked(part, ConfigError("check-failed", sentence, remedy="report this: it should have said why"))
     return Checked(part, note="; ".join(found) if isinstance(found, list) else "")
 
 
