@@ -15,16 +15,29 @@ import msgspec
 
 from bedside.agent.alarms.rules import check_rules
 from bedside.agent.config import AgentConfig
+from bedside.agent.doubts import delivered, of_alarms, of_sink, of_source, reads, sends
+from bedside.agent.failure import describe
 from bedside.agent.secret import CREDENTIAL_PREFIX, read_secret
 from bedside.agent.sinks.kind import SinkContext
 from bedside.agent.sinks.registry import build_sink, typed_sink
-from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.kind import SourceContext, SourceOptions
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, find_identity
 from bedside.service.policy_file import read_policy
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """What is most likely not meant, in a sentence."""
+
+    sentence: str
+
+
+Found = str | Warned
+"""A note, or a warning."""
 
 SECRETS: Final = ("password", "token", "secret")
 """Options, of whatever kind, that name where a secret lies."""
@@ -37,12 +50,14 @@ class Checked:
     Attributes:
         part: for instance `source ward`.
         error: what is wrong with it; None where nothing is.
-        note: what could not be looked at.
+        note: what it reads or sends, and what could not be looked at.
+        warnings: what is most likely not meant, in sentences; the agent starts all the same.
     """
 
     part: str
     error: BedsideError | None = None
     note: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def check_device(
@@ -54,25 +69,49 @@ def check_device(
     def identity() -> str:
         return find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE).subject
 
-    def source(at: int) -> Iterator[str]:
+    known: list[tuple[str, SourceOptions]] = []
+    """Kind and options of the sources that can be read."""
+
+    def fed() -> list[str]:
+        return [stream for _, options in known for stream in options.streams()]
+
+    def whole() -> bool:
+        return len(known) == len(config.sources)
+
+    def source(at: int) -> Iterator[Found]:
         options = typed_source(config.sources[at])
+        known.append((config.sources[at].kind, options))
         context = SourceContext(clock, lambda _stream: 0, base, state_dir=config.state_dir)
         build_source(config.sources[at].kind, options, context)
+        yield reads(options)
+        yield from map(Warned, of_source(config.sources[at].kind, options, base))
         yield from _secrets(options, base, environ)
 
-    def sink(at: int) -> Iterator[str]:
+    def sink(at: int) -> Iterator[Found]:
         options = typed_sink(config.sinks[at])
         _check_alone(config, at, base)
         build_sink(config.sinks[at].kind, options, SinkContext(clock, entropy, base, ""))
+        yield sends(options)
+        yield from map(Warned, of_sink(options, fed()) if whole() else ())
         yield from _secrets(options, base, environ)
+
+    def policy() -> Iterator[Found]:
+        if config.policy.exists() or config.link.enabled or _bundles(config):
+            read_policy(config.policy)
+        else:
+            yield "there is none, and none is needed: no model, and link.enabled = false"
+
+    def alarms() -> Iterator[Found]:
+        check_rules(config.alarms)
+        yield from map(Warned, of_alarms(config.alarms, fed(), delivered(known)) if whole() else ())
 
     parts: list[tuple[str, Callable[[], object]]] = [
         ("identity", identity),
-        ("policy", lambda: read_policy(config.policy)),
+        ("policy", lambda: list(policy())),
         *((f"model {bundle}", lambda bundle=bundle: _model(bundle)) for bundle in _bundles(config)),
         *((f"source {one.name}", lambda at=at: list(source(at))) for at, one in enumerate(config.sources)),
         *((f"sink {one.name}", lambda at=at: list(sink(at))) for at, one in enumerate(config.sinks)),
-        ("alarms", lambda: check_rules(config.alarms)),
+        ("alarms", lambda: list(alarms())),
     ]
     return [_checked(part, look) for part, look in parts]
 
@@ -100,7 +139,12 @@ def _checked(part: str, look: Callable[[], object]) -> Checked:
         found = look()
     except BedsideError as error:
         return Checked(part, error)
-    return Checked(part, note="; ".join(found) if isinstance(found, list) else "")
+    except Exception as error:  # noqa: BLE001 - one part never hides the others
+        sentence = f"{part} cannot be looked at: {describe(error)}"
+        return Checked(part, ConfigError("check-failed", sentence, remedy="report this: it should have said why"))
+    said = found if isinstance(found, list) else []
+    warnings = tuple(one.sentence for one in said if isinstance(one, Warned))
+    return Checked(part, note="; ".join(one for one in said if not isinstance(one, Warned)), warnings=warnings)
 
 
 def _secrets(options: msgspec.Struct, directory: Path, environ: Mapping[str, str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar, ge
 
 import msgspec
 
+from bedside.agent.failure import describe
 from bedside.core.errors import ConfigError
 from bedside.service.text import bounded
 
@@ -147,6 +148,21 @@ def named(error: ConfigError, who: str) -> ConfigError:
     if error.sentence.startswith(f"{who}: "):
         return error
     return ConfigError(error.code, f"{who}: {error.sentence}", remedy=error.remedy)
+
+
+def not_made(error: Exception, who: str, kind: str) -> ConfigError:
+    """What a kind's `build` failed with that is none of our errors, as one that names whose it is.
+
+    Args:
+        error: of any library, or of another package.
+        who: `source ward` or `sink out`.
+        kind: of it.
+    """
+    return ConfigError(
+        f"{who.partition(' ')[0]}-config",
+        f"{who}: its kind, {bounded(kind, 40)}, fails to make it: {describe(error)}",
+        remedy="check its options; repair or remove the package that brings it",
+    )
 
 
 def require(module: str, package: str) -> None:

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from bedside.service.cli import run
 
 WORDS = {"session", "label", "alarms", "predictions", "quarantine", "sources"}
 
@@ -48,3 +51,17 @@ class Typed:
 @pytest.fixture
 def typed() -> Callable[[Path], Typed]:
     return Typed
+
+
+@pytest.fixture
+def said(capsys):
+    """Run one command; returns its status, what it printed and what it said."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = 0
+        with suppress(SystemExit):
+            status = run(["agent", *words])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 
 import pytest
 
@@ -14,21 +13,6 @@ from bedside.agent.cli.source_words import clock_words, source_fields, state_wor
 from bedside.agent.sinks.registry import BUILT_IN as SINKS
 from bedside.agent.sources.registry import BUILT_IN
 from bedside.proto.v1.local_pb2 import AgentStatus, SourceStatus
-from bedside.service.cli import run
-
-
-@pytest.fixture
-def said(capsys):
-    """Run one command; returns its status, what it printed and what it said."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = 0
-        with suppress(SystemExit):
-            status = run(["agent", *words])
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return call
 
 
 def test_the_running_agents_sources_are_listed(running, typed) -> None:

@@ -147,7 +147,7 @@ def test_a_rule_gives_local_codes_a_name_a_unit_and_bounds() -> None:
     assert math.isnan(value(Reading("HR1", 0, channel="1"), heart_rate=rule))
     assert math.isnan(value(Reading("HR1", -1, channel="1"), heart_rate=rule))
     assert reason(Reading("HR1", 500, channel="1"), heart_rate=rule) is Reason.OUT_OF_RANGE
-    assert reason(Reading("HR1", 72, channel="2"), heart_rate=rule) is Reason.NOT_WANTED
+    assert reason(Reading("HR1", 72, channel="2"), heart_rate=rule) is Reason.RULED_OUT
     assert reason(Reading("HR1", "Lead off", channel="1"), heart_rate=rule) is Reason.NOT_A_NUMBER
 
 
@@ -189,8 +189,8 @@ def test_a_rule_takes_a_plain_pressure_for_a_cuffs() -> None:
 def test_a_field_with_a_rule_is_filled_by_that_rule_alone() -> None:
     rule = FieldRule(code="150456", system="MDC", channel="1.3.1.150456")
     assert value(mdc(150456, 97, "%", channel="1.3.1.150456"), spo2=rule) == 97
-    assert reason(mdc(150456, 91, "%", channel="1.3.2.150456"), spo2=rule) is Reason.NOT_WANTED
-    assert reason(Reading("59408-5", 91, "LN", "%"), spo2=rule) is Reason.NOT_WANTED
+    assert reason(mdc(150456, 91, "%", channel="1.3.2.150456"), spo2=rule) is Reason.RULED_OUT
+    assert reason(Reading("59408-5", 91, "LN", "%"), spo2=rule) is Reason.RULED_OUT
 
 
 @pytest.mark.parametrize(

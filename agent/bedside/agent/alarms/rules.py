@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bedside.agent.config import CONFIG_NAME, AlarmRule
@@ -18,10 +18,17 @@ def check_rules(rules: Sequence[AlarmRule]) -> None:
     """Refuse rules that could not be meant.
 
     Raises:
-        ConfigError: `alarm-rule`, naming the rule.
+        ConfigError: `alarm-rule`, naming every such rule and what is wrong with it.
     """
     if len(rules) > MAX_RULES:
         raise _bad(f"{len(rules)} alarms are more than {MAX_RULES}")
+    wrong = list(_wrong(rules))
+    if wrong:
+        raise _bad("; ".join(wrong))
+
+
+def _wrong(rules: Sequence[AlarmRule]) -> Iterator[str]:
+    """The first that is wrong with each rule."""
     names: set[str] = set()
     for rule in rules:
         try:
@@ -29,13 +36,14 @@ def check_rules(rules: Sequence[AlarmRule]) -> None:
             if rule.stream:
                 check_id(rule.stream, "stream")
         except MalformedError as error:
-            raise _bad(f"alarm {rule.name[:40]!r}: {error.sentence}") from error
+            yield f"alarm {rule.name[:40]!r}: {error.sentence}"
+            continue
         if rule.name in names:
-            raise _bad(f"two alarms are called {rule.name}")
+            yield f"two alarms are called {rule.name}"
         names.add(rule.name)
-        for holds, sentence in _demands(rule):
-            if not holds:
-                raise _bad(f"alarm {rule.name}: {sentence}")
+        broken = [sentence for holds, sentence in _demands(rule) if not holds]
+        if broken:
+            yield f"alarm {rule.name}: {broken[0]}"
 
 
 def _demands(rule: AlarmRule) -> list[tuple[bool, str]]:

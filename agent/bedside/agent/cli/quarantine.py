@@ -19,8 +19,10 @@ from bedside.service.platform import SystemClock
 REMEDIES: Final[dict[str, str]] = {
     Reason.BAD_MESSAGE: "the sender's messages are not what the kind of this source reads: compare its options with"
     " `bedside agent sources kinds`, and ask whoever runs the sender for a sample without patient data",
-    Reason.UNKNOWN_CODE: 'say what the code is: a table [sources.options.fields.NAME] with code = "..." (and system ='
-    ' "..." for what is shown behind ^); NAME is the field in records, for instance heart_rate',
+    Reason.UNKNOWN_CODE: "say what the code is: a table [sources.options.fields.NAME] with code, and system for what"
+    ' is shown behind ^: HR1^L is code = "HR1" and system = "L". NAME is a field of your own in the records, for'
+    " instance heart_rate_local: one that the vocabulary fills, such as heart_rate, would no longer be filled from the"
+    " known codes",
     Reason.UNKNOWN_UNIT: 'add sent_unit = "..." (UCUM) to the field where the sender gives none, or have the sender'
     " corrected: a unit that does not convert is never guessed",
     Reason.NOT_A_NUMBER: "the sender puts text where a number belongs: map another code to the field, or let it be",
@@ -34,6 +36,8 @@ REMEDIES: Final[dict[str, str]] = {
     " arrival instead",
     Reason.UNKNOWN_PLACE: "give the bed, device or topic a stream in the options of the source",
     Reason.NOT_WANTED: "no stream takes this form (an image, a document): have the sender leave it out, or let it be",
+    Reason.RULED_OUT: "a field of that name in [sources.options.fields] takes another code, system or channel, and that"
+    " alone: give the field a name of its own, for instance heart_rate_local, where both are wanted",
 }
 """What to do, by reason; `test_quarantine` sees that none is missing."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from bedside.agent.config import SinkConfig
-from bedside.agent.kinds import Kinds, named
+from bedside.agent.kinds import Kinds, named, not_made
 from bedside.agent.sinks.kind import AnyKind, Sink, SinkContext, SinkKind, SinkOptions
 from bedside.agent.sinks.rules import check_options
-from bedside.core.errors import ConfigError
+from bedside.core.errors import BedsideError, ConfigError
 
 ENTRY_POINTS: Final = "bedside.sinks"
 
@@ -46,9 +46,13 @@ def build_sink(kind: str, options: SinkOptions, context: SinkContext) -> Sink:
     """Make the sink that `options` describe; it opens no connection.
 
     Raises:
-        ConfigError: from the kind; see its `build`.
+        ConfigError: from the kind, see its `build`; `sink-config` where that fails otherwise.
     """
     try:
         return find_kind(kind).build(options, context)
     except ConfigError as error:
         raise named(error, f"sink {options.name}") from error
+    except BedsideError:
+        raise
+    except Exception as error:
+        raise not_made(error, f"sink {options.name}", kind) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from bedside.agent.config import SourceConfig
-from bedside.agent.kinds import Kinds, named
+from bedside.agent.kinds import Kinds, named, not_made
 from bedside.agent.sources.kind import AnyKind, SourceContext, SourceKind, SourceOptions
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.ids import check_id
@@ -53,7 +53,7 @@ def build_source(kind: str, options: SourceOptions, context: SourceContext) -> S
     """Make the source that `options` describe; it opens no connection.
 
     Raises:
-        ConfigError: from the kind, see its `build`; `source-config` where the kind of another package fails otherwise.
+        ConfigError: from the kind, see its `build`; `source-config` where that fails otherwise.
         MalformedError: a file that the options name is not what it should be.
     """
     try:
@@ -63,10 +63,4 @@ def build_source(kind: str, options: SourceOptions, context: SourceContext) -> S
     except BedsideError:
         raise
     except Exception as error:
-        if kind in BUILT_IN:
-            raise
-        raise ConfigError(
-            "source-config",
-            f"source {options.name}: its kind, {kind}, fails to make it: {type(error).__name__}: {error}",
-            remedy="check its options; repair or remove the package that brings it",
-        ) from error
+        raise not_made(error, f"source {options.name}", kind) from error

@@ -12,7 +12,7 @@ among them. A rule's `channel` says which one is meant.
 Sentinels (-999, -99.9, -1, 8388607) stand for no value where the quantity cannot be that: outside its bounds, and -1
 only for what is never negative. A field without bounds knows no sentinels but those of its rule.
 
-A field that a rule names is filled by that rule alone: what the vocabulary would put there besides is `not-wanted`.
+A field that a rule names is filled by that rule alone: what the vocabulary would put there besides is `ruled-out`.
 
 Source: DESIGN section 4; ISO/IEEE 11073-10101, UCUM; HL7 v2 table 0085 and FHIR's observation-status for statuses.
 """
@@ -225,9 +225,9 @@ class Normaliser:
                 return (rule.target,)
         term = term_of(reading.code, reading.system)
         if term is None:
-            return Reason.NOT_WANTED if rules else Reason.UNKNOWN_CODE
+            return Reason.RULED_OUT if rules else Reason.UNKNOWN_CODE
         free = tuple(_TARGETS[one.field] for one in term.quantities if one.field not in self._claimed)
-        return free or Reason.NOT_WANTED
+        return free or (Reason.RULED_OUT if term.quantities else Reason.NOT_WANTED)
 
     def _left_out(self, left: Iterable[tuple[Reason, str]], arrived_ns: int) -> list[Unmapped]:
         counted = Counter(left).items()

@@ -59,6 +59,8 @@ class Reason(StrEnum):
     """A bed, device or topic that the configuration gives no stream."""
     NOT_WANTED = "not-wanted"
     """Of a form that no stream takes: an image, a document, a device's description."""
+    RULED_OUT = "ruled-out"
+    """Known, but the field belongs to a rule of the configuration that takes another code, system or channel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
+from bedside.agent.kinds import require
 from bedside.agent.sources.sql.rows import TableRow
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
@@ -96,7 +97,7 @@ class Database:
             clock: for the time that a page takes.
 
         Raises:
-            ConfigError: `sql-url`.
+            ConfigError: `sql-url`, `extra-missing`.
         """
         from sqlalchemy import make_url, text
         from sqlalchemy.exc import ArgumentError
@@ -160,6 +161,7 @@ class Database:
             self._stop = _nothing
 
     def _postgresql(self, url: URL) -> Engine:
+        require("psycopg", "bedside[sql]")
         from sqlalchemy import create_engine
         from sqlalchemy.pool import NullPool
 
