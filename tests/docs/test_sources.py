@@ -78,7 +78,7 @@ def tutorial(tmp_path: Path) -> tuple[Path, Path, Path]:
     sensor = tmp_path / "temp"
     sensor.write_text("41500\n")
     (source,) = [one for one in sources_in(TUTORIAL) if one.kind in points]
-    told = json.dumps({**source.options, "path": str(sensor), "every_s": 0.02})
+    told = json.dumps({**source.options, "path": "../temp", "every_s": 0.02})  # relative to agent.toml
     options = re.sub(r'"(\w+)": ', r"\1 = ", told)
     config = f'[[sources]]\nkind = "{source.kind}"\nname = "{source.name}"\noptions = {options}\n'
     return packages, sensor, make_directory(tmp_path / "device", config)
@@ -94,6 +94,7 @@ async def test_the_source_of_ones_own_fails_and_comes_back(tutorial, monkeypatch
         sensor.write_text("hot\n")
         await agent.until(lambda: health.errors)
         assert health.last_error.startswith("thermal-away")
+        assert "another file of /sys/class/thermal" in health.last_error, "it says what to do"
         sensor.write_text("42500\n")
         before = health.records
         await agent.until(lambda: health.records > before)
@@ -113,7 +114,8 @@ def test_the_source_of_ones_own_runs_under_a_real_agent_as_it_stands(tutorial) -
         command = [sys.executable, "-m", "bedside.service", "agent", *words]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
-    assert "thermal" in bedside("sources", "kinds").stdout
+    kinds = bedside("sources", "kinds").stdout
+    assert re.search(r"^thermal +A thermometer of the kernel\.$", kinds, re.MULTILINE), kinds
     checked = bedside("check", str(device))
     assert checked.returncode == 0, checked.stderr
     with (device / "log.txt").open("w") as log:
