@@ -17,8 +17,10 @@ import msgspec
 import pytest
 
 from bedside.agent.config import SourceConfig
+from bedside.agent.kinds import options_of
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.registry import BUILT_IN, typed_source
+from bedside.agent.sources.mllp.beds import Bed, Beds
+from bedside.agent.sources.registry import BUILT_IN, find_kind, typed_source
 from bedside.core.errors import StoreError
 from resident_device import buffer_of, make_directory, records_of, resident
 from third_party import install
@@ -43,6 +45,22 @@ def test_every_example_is_read_with_the_rules_of_its_kind(source: SourceConfig) 
     options = typed_source(source)
     assert options.name == source.name
     assert all(options.streams())
+
+
+@pytest.mark.parametrize("kind", ["mllp", "sql"])
+def test_the_section_of_a_kind_names_each_option_that_is_its_own(kind: str) -> None:
+    section = re.split(r"^## ", PAGE.split(f"\n## {kind}")[1], flags=re.MULTILINE)[0]
+    shared = {"fields", "clock", "every_s", "time_format", "value_column", "page_rows", "timeout_s"}
+    missing = {name for name in options_of(find_kind(kind).options) if not re.search(rf"\b{name}\b", section)}
+    assert missing - shared == set()
+
+
+def test_a_bed_whose_sessions_are_anothers_is_written_as_the_page_says() -> None:
+    (line,) = re.findall(r'`("ICU\^3" = \{.*?\})`', PAGE)
+    beds = msgspec.convert(tomllib.loads(line), dict[str, str | Bed])
+    bed = Beds("engine", beds).find("ICU^3")
+    assert bed is not None
+    assert bed.all_streams == ("bed-3", "bed-3-ecg")
 
 
 def test_every_kind_has_an_example_and_a_row_of_the_table() -> None:
