@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -108,3 +111,35 @@ def test_every_link_leads_to_a_page_and_every_key_is_a_file_that_is_made() -> No
     )
     for name in set(re.findall(r"`(\w+\.(?:key|secret))`", PAGE)):
         assert f'"{name}"' in code, name
+
+
+def test_the_command_for_processes_finds_one_of_a_virtual_environment(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(ps [^`]+)` shows whose", PAGE)
+    program = tmp_path / "bin" / "bedside"
+    program.parent.mkdir()
+    program.write_text("print('up', flush=True); input()")
+    running = subprocess.Popen([sys.executable, program, "agent", "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"up\n"
+        shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+        assert re.search(rf"^\S+ +{running.pid} .*bedside agent run$", shown, re.MULTILINE)
+    finally:
+        running.communicate(b"\n", timeout=30)
+
+
+def test_the_unit_is_one_that_systemd_takes_and_calls_safe(tmp_path: Path) -> None:
+    (unit,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
+    (start,) = re.findall(r"^ExecStart=(\S+) agent run (\S+)$", unit, re.MULTILINE)
+    assert start[1].startswith(f"/var/lib/{re.findall('^StateDirectory=(.*)$', unit, re.MULTILINE)[0]}/")
+    assert {"Type=notify", "User=bedside", "WatchdogSec=30s"} <= set(unit.splitlines())
+    assert re.search(r"^LoadCredentialEncrypted=mqtt-password:", unit, re.MULTILINE)
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not there to read the unit")
+    path = tmp_path / "bedside-agent.service"
+    path.write_text(unit.replace(start[0], shutil.which("true") or "/bin/true"))
+    verified = subprocess.run([analyze, "verify", "--man=no", path], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    secure = [analyze, "security", "--offline=true", "--threshold=16", path]
+    assert subprocess.run(secure, capture_output=True, check=False).returncode == 0

@@ -17,8 +17,10 @@ import msgspec
 import pytest
 
 from bedside.agent.config import SourceConfig
+from bedside.agent.kinds import options_of
 from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.registry import BUILT_IN, typed_source
+from bedside.agent.sources.mllp.beds import Bed, Beds
+from bedside.agent.sources.registry import BUILT_IN, find_kind, typed_source
 from bedside.core.errors import StoreError
 from resident_device import buffer_of, make_directory, records_of, resident
 from third_party import install
@@ -43,6 +45,22 @@ def test_every_example_is_read_with_the_rules_of_its_kind(source: SourceConfig) 
     options = typed_source(source)
     assert options.name == source.name
     assert all(options.streams())
+
+
+@pytest.mark.parametrize("kind", ["mllp", "sql"])
+def test_the_section_of_a_kind_names_each_option_that_is_its_own(kind: str) -> None:
+    section = re.split(r"^## ", PAGE.split(f"\n## {kind}")[1], flags=re.MULTILINE)[0]
+    shared = {"fields", "clock", "every_s", "time_format", "value_column", "page_rows", "timeout_s"}
+    missing = {name for name in options_of(find_kind(kind).options) if not re.search(rf"\b{name}\b", section)}
+    assert missing - shared == set()
+
+
+def test_a_bed_whose_sessions_are_anothers_is_written_as_the_page_says() -> None:
+    (line,) = re.findall(r'`("ICU\^3" = \{.*?\})`', PAGE)
+    beds = msgspec.convert(tomllib.loads(line), dict[str, str | Bed])
+    bed = Beds("engine", beds).find("ICU^3")
+    assert bed is not None
+    assert bed.all_streams == ("bed-3", "bed-3-ecg")
 
 
 def test_every_kind_has_an_example_and_a_row_of_the_table() -> None:
@@ -78,7 +96,7 @@ def tutorial(tmp_path: Path) -> tuple[Path, Path, Path]:
     sensor = tmp_path / "temp"
     sensor.write_text("41500\n")
     (source,) = [one for one in sources_in(TUTORIAL) if one.kind in points]
-    told = json.dumps({**source.options, "path": str(sensor), "every_s": 0.02})
+    told = json.dumps({**source.options, "path": "../temp", "every_s": 0.02})  # relative to agent.toml
     options = re.sub(r'"(\w+)": ', r"\1 = ", told)
     config = f'[[sources]]\nkind = "{source.kind}"\nname = "{source.name}"\noptions = {options}\n'
     return packages, sensor, make_directory(tmp_path / "device", config)
@@ -94,6 +112,7 @@ async def test_the_source_of_ones_own_fails_and_comes_back(tutorial, monkeypatch
         sensor.write_text("hot\n")
         await agent.until(lambda: health.errors)
         assert health.last_error.startswith("thermal-away")
+        assert "another file of /sys/class/thermal" in health.last_error, "it says what to do"
         sensor.write_text("42500\n")
         before = health.records
         await agent.until(lambda: health.records > before)
@@ -113,7 +132,8 @@ def test_the_source_of_ones_own_runs_under_a_real_agent_as_it_stands(tutorial) -
         command = [sys.executable, "-m", "bedside.service", "agent", *words]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
-    assert "thermal" in bedside("sources", "kinds").stdout
+    kinds = bedside("sources", "kinds").stdout
+    assert re.search(r"^thermal +A thermometer of the kernel\.$", kinds, re.MULTILINE), kinds
     checked = bedside("check", str(device))
     assert checked.returncode == 0, checked.stderr
     with (device / "log.txt").open("w") as log:
