@@ -27,6 +27,7 @@ from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Event
 
+_END_TRIES, _END_S = 40, 0.05
 MAX_SEEN: Final = 10_000
 """Rows of the stretch that is read again: each costs 20 bytes of the position, which is written at every poll that
 brought something."""
@@ -134,16 +135,26 @@ class SqlSource:
 
     async def _page(self, since: Watermark) -> Page:
         gauge, its = self._context.gauge, self._options
+        query = asyncio.ensure_future(asyncio.to_thread(self._database.page, since, its.page_rows, its.watermark))
         try:
-            page = await asyncio.to_thread(self._database.page, since, its.page_rows, its.watermark)
+            page = await asyncio.shield(query)
         except asyncio.CancelledError:
-            self._database.cancel()
+            await self._end(query)
             raise
         except BedsideError as error:
             gauge.connected, gauge.detail = False, error.code
             raise
         gauge.connected, gauge.detail = True, ""
         return page
+
+    async def _end(self, query: asyncio.Future[Page]) -> None:
+        """End a query. One that has not reached its server yet cannot be: it is tried until it has, for a while."""
+        query.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody wants to know any more
+        for _ in range(_END_TRIES):
+            self._database.cancel()
+            await asyncio.wait({query}, timeout=_END_S)
+            if query.done():
+                return
 
     def _taken(self, page: Page) -> Iterator[Event]:
         arrived_ns = self._context.clock.now_ns()
