@@ -13,7 +13,8 @@ Invariants:
     * The files are bounded. The database exceeds the cap by 16 rows at most, the log beside it an eighth of the cap
       (4 MiB at most) by one commit of half a MiB. Readers of this package never hold the log back: they read a page
       of rows at a time.
-    * A full disk is a smaller cap: the oldest goes until what is new fits, and the cap grows back as space returns.
+    * A full disk is a smaller cap: the oldest goes until what is new fits, but no record of the last hour, and the cap
+      grows back as space returns.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class BufferStore:
         if self._evictor.drops_young_records:
             return (
                 "records of the last hour, which were acknowledged, had to make room for newer ones:"
-                " see evicted-records in `bedside agent db status`, and give the buffer space"
+                " see evicted-records in `bedside agent db status`, and raise cap_mib in [buffer]"
             )
         if self._evictor.squeezed:
             return "the disk is full: the buffer keeps less than its cap"
