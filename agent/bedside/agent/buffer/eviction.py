@@ -33,6 +33,10 @@ MIN_HORIZON_S: Final = 60
 
 RECORDS_HORIZON_S: Final = 3_600
 """Seconds of records that a sound buffer holds at least: a sender was told that they are kept."""
+YOUNG_RECORDS_WENT: Final = (
+    "records of the last hour, which were acknowledged, had to make room for newer ones:"
+    " see evicted-records in `bedside agent db status`, and raise cap_mib in [buffer]"
+)
 
 _PREDICTION: Final = (
     "stream",

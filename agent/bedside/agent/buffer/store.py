@@ -31,7 +31,7 @@ from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.derived import insert_explanation, seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_pending
-from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
+from bedside.agent.buffer.eviction import MIN_HORIZON_S, YOUNG_RECORDS_WENT, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.inserter import Inserter
@@ -181,10 +181,7 @@ class BufferStore:
         if self._scrubber.pending:
             return "a reader keeps what was erased in the log; it goes when that reader ends"
         if self._evictor.drops_young_records:
-            return (
-                "records of the last hour, which were acknowledged, had to make room for newer ones:"
-                " see evicted-records in `bedside agent db status`, and raise cap_mib in [buffer]"
-            )
+            return YOUNG_RECORDS_WENT
         if self._evictor.squeezed:
             return "the disk is full: the buffer keeps less than its cap"
         if self.quota.full:
