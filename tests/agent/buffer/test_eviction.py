@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Explanation, Moments, Prediction, StoredWindow, Summary
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
+from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality, Record
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -278,25 +280,56 @@ def test_on_a_full_disk_the_oldest_makes_room_for_what_is_new(tmp_path) -> None:
     store.close()
 
 
+def record(store: BufferStore, second: int) -> None:
+    values = {f"field_{number}": float(second) for number in range(40)}
+    store.add_record(Record(EHR, (T0 + second) * 10**9, values, dict.fromkeys(values, "mm[Hg]")))
+
+
 def test_records_of_the_last_hour_that_make_room_are_told_of_for_an_hour(tmp_path) -> None:
+    store = open_store(tmp_path / "b.db", cap_bytes=256 << 10)
+    for second in range(300):
+        record(store, second)
+    store.flush()
+    assert counters(tmp_path / "b.db")[EHR]["evicted-records"] > 0
+    assert "evicted-records" in store.degraded
+    record(store, 4_500)
+    store.flush()
+    assert "evicted-records" not in store.degraded
+    store.close()
+
+
+def test_on_a_full_disk_records_of_the_last_hour_stay_and_new_ones_are_refused(tmp_path) -> None:
     path = tmp_path / "b.db"
     store = open_store(path, cap_bytes=64 << 20)
-
-    def record(second: int) -> None:
-        values = {f"field_{number}": float(second) for number in range(40)}
-        store.add_record(Record(EHR, (T0 + second) * 10**9, values, dict.fromkeys(values, "mm[Hg]")))
-        store.flush()
-
     for second in range(200):
-        record(second)
+        record(store, second)
+        say(store, LOW, second)
+    store.flush()
     store.database.connection.execute(f"PRAGMA max_page_count={store.database.row('PRAGMA page_count')[0]}")
     for second in range(200, 300):
-        record(second)
-    assert counters(path)[EHR]["evicted-records"] > 0
-    assert "evicted-records" in store.degraded
+        record(store, second)
+        store.flush()  # signal makes room, also in the seconds of records
+    assert counters(path).keys() == {LOW}
+    seconds_left = iter(range(300, 3_000))
+    with pytest.raises(StoreError, match="disk is full"):
+        record_all(store, seconds_left)
+    assert next(seconds_left) < 2_900
+    assert "evicted-records" not in counters(path).get(EHR, {})
+    waiting = len(list(store.group.waiting.rows))
+    stored = store.database.row("SELECT count(*) FROM records")[0]
     store.database.connection.execute("PRAGMA max_page_count=1000000")
-    record(301)
-    assert "evicted-records" in store.degraded, "there is space again, and they are still gone"
-    record(4_500)
-    assert store.degraded == ""
+    store.flush()
+    assert store.database.row("SELECT count(*) FROM records")[0] == stored + waiting > 300
+    assert seconds_of_records(store)[:200] == list(range(200))
     store.close()
+
+
+def record_all(store: BufferStore, seconds_of_it: Iterable[int]) -> None:
+    for second in seconds_of_it:
+        record(store, second)
+        store.flush()
+
+
+def seconds_of_records(store: BufferStore) -> list[int]:
+    rows = store.database.rows("SELECT time_ns FROM records ORDER BY id")
+    return [row["time_ns"] // 10**9 - T0 for row in rows]

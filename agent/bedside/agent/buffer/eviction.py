@@ -7,6 +7,8 @@ Order: raw signal and records of the lowest priority, the oldest second first; t
 on; then stored windows, explanations, summaries and predictions, each the oldest first. Labels, alarms and sessions are
 never dropped by the cap; they have shares of it (see `quota`).
 
+On a full disk records of the last hour stay: a sender was told that they are kept, and keeps what is refused.
+
 Room is made before rows are inserted, so that they take the pages that were freed: the file does not grow, and such a
 page goes to the log once.
 """
@@ -31,6 +33,10 @@ MIN_HORIZON_S: Final = 60
 
 RECORDS_HORIZON_S: Final = 3_600
 """Seconds of records that a sound buffer holds at least: a sender was told that they are kept."""
+YOUNG_RECORDS_WENT: Final = (
+    "records of the last hour, which were acknowledged, had to make room for newer ones:"
+    " see evicted-records in `bedside agent db status`, and raise cap_mib in [buffer]"
+)
 
 _PREDICTION: Final = (
     "stream",
@@ -119,6 +125,8 @@ class Evictor:
         second, numbers = found
         self.is_short = self._places.newest_second - second < MIN_HORIZON_S
         for table in RAW_TABLES:
+            if table == "records" and self._spares_records(second):
+                continue
             columns = f"id, session, {'samples' if table == 'blobs' else '0'} AS samples, length(sealed) AS size"
             rows = tx.execute(
                 f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ?",
@@ -141,14 +149,22 @@ class Evictor:
 
     def _oldest(self) -> tuple[int, set[int]] | None:
         """The second, and the numbers of all streams of the lowest priority that has rows."""
+        spared: set[int] = set()
         while places := [
             (self._priorities.get(self._names[number], 0), self._places.first_second(number) or 0, number)
             for number in self._places.numbers()
+            if number not in spared
         ]:
             lowest, bound, number = min(places)
             if self._places.oldest_second(number) == bound:
-                return bound, {other for priority, _, other in places if priority == lowest}
+                if not (self._spares_records(bound) and self._places.has_records(number, bound)):
+                    return bound, {other for priority, _, other in places if priority == lowest}
+                spared.add(number)
         return None
+
+    def _spares_records(self, second: int) -> bool:
+        """Whether records of that second stay, and new ones are refused instead."""
+        return self.squeezed and self._places.newest_second - second < RECORDS_HORIZON_S
 
     def _drop_derived(self, tx: sqlite3.Connection, gone: Counter[tuple[str, str, str]]) -> bool:
         for table, key in _DERIVED:

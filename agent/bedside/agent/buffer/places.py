@@ -138,6 +138,10 @@ class RawPlaces:
         ]
         return max(end_ns or 0 for end_ns in ends)
 
+    def has_records(self, number: int, second: int) -> bool:
+        """Whether the stream has records in that second."""
+        return self._has_rows("records", number, second)
+
     def _has_rows(self, table: str, number: int, second: int) -> bool:
         return bool(self._run(f"SELECT 1 FROM {table} WHERE id BETWEEN ? AND ? LIMIT 1", ids_of(second, number)))
 

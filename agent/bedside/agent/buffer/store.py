@@ -13,7 +13,8 @@ Invariants:
     * The files are bounded. The database exceeds the cap by 16 rows at most, the log beside it an eighth of the cap
       (4 MiB at most) by one commit of half a MiB. Readers of this package never hold the log back: they read a page
       of rows at a time.
-    * A full disk is a smaller cap: the oldest goes until what is new fits, and the cap grows back as space returns.
+    * A full disk is a smaller cap: the oldest goes until what is new fits, but no record of the last hour, and the cap
+      grows back as space returns.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from bedside.agent.buffer.ahead import SessionsAhead
 from bedside.agent.buffer.bounds import check_times, times_of
 from bedside.agent.buffer.derived import insert_explanation, seal_explanation
 from bedside.agent.buffer.erasure import ERASE_WAIT_MS, Scrubber, erase, erase_pending
-from bedside.agent.buffer.eviction import MIN_HORIZON_S, Evictor, insert_label, used_bytes
+from bedside.agent.buffer.eviction import MIN_HORIZON_S, YOUNG_RECORDS_WENT, Evictor, insert_label, used_bytes
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows
 from bedside.agent.buffer.group import Batch, GroupCommit
 from bedside.agent.buffer.inserter import Inserter
@@ -180,10 +181,7 @@ class BufferStore:
         if self._scrubber.pending:
             return "a reader keeps what was erased in the log; it goes when that reader ends"
         if self._evictor.drops_young_records:
-            return (
-                "records of the last hour, which were acknowledged, had to make room for newer ones:"
-                " see evicted-records in `bedside agent db status`, and give the buffer space"
-            )
+            return YOUNG_RECORDS_WENT
         if self._evictor.squeezed:
             return "the disk is full: the buffer keeps less than its cap"
         if self.quota.full:
