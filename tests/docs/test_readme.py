@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+MAX_LINES = 90
 
 
 def test_the_readme_opens_with_the_two_commands():
@@ -33,3 +35,25 @@ def test_the_promise_stands_in_its_exact_words():
         "and the set holds at least N devices of sites that the site named."
     )
     assert promise in README.read_text()
+
+
+def test_the_readme_is_short_and_links_every_page() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) <= MAX_LINES
+    links = set(re.findall(r"\]\(([^)#]+)", text))
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - links == set()
+    assert {one for one in links if not (ROOT / one).exists()} == set()
+
+
+def test_the_rooms_of_the_agent_are_those_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    agent = ROOT / "agent" / "bedside" / "agent"
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    named = {room for row in rows for room in re.findall(r"`(\w+)/`", row[0])}
+    assert named == {path.parent.name for path in agent.glob("*/__init__.py")}
+    for row in rows:
+        for inner in re.findall(r"`(\w+)/`", row[1]):
+            assert (agent / re.findall(r"`(\w+)/`", row[0])[0] / inner).is_dir(), inner
+    for named_file in re.findall(r"`(core/\w+)`", text):
+        root, _, folder = named_file.partition("/")
+        assert (ROOT / root / "bedside" / root / folder).is_dir()
