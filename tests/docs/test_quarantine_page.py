@@ -50,8 +50,7 @@ def code_of(folder: str) -> str:
 
 
 def test_every_reason_has_a_row_in_the_order_of_the_code() -> None:
-    listed = [row[0].strip("`") for row in rows("Reasons")]
-    assert [one for one in listed if one in list(Reason)] == [reason.value for reason in Reason]
+    assert [row[0].strip("`") for row in rows("Reasons")] == [reason.value for reason in Reason]
     assert all(len(row) == 3 and all(row) for row in rows("Reasons"))
 
 
