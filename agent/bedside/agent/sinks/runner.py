@@ -39,8 +39,9 @@ REFUSED_TRIES: Final = 3
 SEND_TIMEOUT_S: Final = 120.0
 """For a sink that never returns; those of this package have shorter ones of their own."""
 CLOSE_TIMEOUT_S: Final = 1.0
-PAUSE_PER_ROW_S: Final = 50e-6
-"""About what a row costs: a backlog takes half of the interpreter at most, and the end of a sink is heard between."""
+PAUSE_PER_ROW_S: Final = 200e-6
+"""A few times what a row costs: a backlog takes a third of the interpreter at most, which the samples need as well,
+and the end of a sink is heard between."""
 _NOTE_S: Final = 0.5
 """Seconds between two words of how far it has come."""
 _LOOK_S: Final = 30.0

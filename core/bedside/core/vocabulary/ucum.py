@@ -140,6 +140,9 @@ _ALL_WORDS: Final = frozenset(word for _, word in _WORDS)
 """Words of devices in small letters, for one dimension each: `C` is coulomb elsewhere, and `F` farad. No word stands
 here that means two units of its dimension (`g%`, `mm` of ST)."""
 
+_MEANINGS: Final = {text: frozenset(unit for (_, other), unit in _WORDS.items() if other == text) for _, text in _WORDS}
+"""What a word can mean, whatever the quantity."""
+
 _CROSSED: Final = {
     Dimension.MASS_CONCENTRATION: Dimension.SUBSTANCE_CONCENTRATION,
     Dimension.SUBSTANCE_CONCENTRATION: Dimension.MASS_CONCENTRATION,
@@ -206,8 +209,11 @@ def word(text: str, dimension: Dimension) -> Unit | None:
 
 def meanings(text: str) -> frozenset[Unit]:
     """All units that a text may stand for, as UCUM or as a device's word for some quantity."""
-    found = {unit for dimension in Dimension if (unit := word(text, dimension)) is not None}
-    return frozenset(found | ({known} if (known := ucum(text.strip())) is not None else set()))
+    if len(text) > MAX_SIGNAL_TEXT_CHARS:
+        return frozenset()
+    text = text.strip()
+    known = ucum(text)
+    return _MEANINGS.get(text.casefold(), frozenset()) | (frozenset() if known is None else {known})
 
 
 def convertible(sent: Unit, wanted: Unit, substance: str = "") -> bool:

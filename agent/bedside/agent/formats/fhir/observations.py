@@ -228,7 +228,7 @@ def _fault(part: _Component, code: str, system: str, wanted: frozenset[str]) -> 
         return Reason.NOT_WANTED
     if part.data_absent_reason is not None and _says(part):  # FHIR's obs-6: one of the two
         return Reason.BAD_MESSAGE
-    if code not in wanted and contradicted(code, system, ((one.code, one.system) for one in part.code.coding)):
+    if code not in wanted and contradicted(code, system, {(one.code, one.system) for one in part.code.coding}):
         return Reason.AMBIGUOUS
     return None
 

@@ -13,6 +13,7 @@ Source: RFC 9110.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES: Final = 64 << 10
 MAX_URL_CHARS: Final = 2_000
 _PORTS: Final = {"http": 80, "https": 443}
+
+_OBJECT: Final = re.compile(r"^\w+\(host=[^)]*\): ")
+"""What urllib3 puts before its words."""
 
 ROWS_FAULT: Final = frozenset({400, 406, 409, 410, 411, 412, 413, 414, 415, 422, 431})
 """What another try of the same bytes will not mend. Of the others, 401, 403, 404 and 405 wait for an administrator."""
@@ -232,4 +236,4 @@ def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", None) or (error.args[-1] if error.args else error)
     while isinstance(inner, BaseException) and inner.args and isinstance(inner.args[-1], BaseException):
         inner = inner.args[-1]
-    return str(inner) or type(error).__name__
+    return _OBJECT.sub("", str(inner)) or type(error).__name__
