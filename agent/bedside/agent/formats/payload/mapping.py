@@ -1,7 +1,7 @@
 """What one message of a broker says: readings of one time, a stretch of a waveform, or why it says nothing.
 
-A configuration describes each payload; nothing is found out by looking. The descriptions are in `payload_plain` and
-`payload_clinical`.
+A configuration describes each payload; nothing is found out by looking. The descriptions are in `payload.plain` and
+`payload.clinical`.
 """
 
 from __future__ import annotations

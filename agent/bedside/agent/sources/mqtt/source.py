@@ -1,7 +1,7 @@
 """Messages of an MQTT 5 broker.
 
 A message of QoS 1 is acknowledged after what it became is on the disk. The broker keeps our session while we are away,
-and sends then what was not acknowledged, so that nothing is lost; what comes twice is taken once (see `mqtt_intake`).
+and sends then what was not acknowledged, so that nothing is lost; what comes twice is taken once (see `intake`).
 A message without a time of its own is worth something only now: it is subscribed at QoS 0, which no broker keeps.
 What a broker retains is an old value without a date, and is not taken.
 """

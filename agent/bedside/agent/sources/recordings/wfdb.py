@@ -1,6 +1,6 @@
 """Plays a WFDB record (PhysioNet): signals of one rate and unit, annotations as labels, gaps as gaps.
 
-The library brings pandas and scipy, 90 MB: it lives in the child alone (see `file_player`).
+The library brings pandas and scipy, 90 MB: it lives in the child alone (see `player`).
 
 Source: PhysioNet, WFDB applications guide, header(5), signal(5), annot(5).
 """
