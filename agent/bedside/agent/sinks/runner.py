@@ -99,6 +99,7 @@ class Runner:
         self._singly = 0
         self._tries = 0
         self._sent_ns = 0
+        self._failed_s: float | None = None
         self._log = FailureLog("sink", options.name)
         self._facts = SinkFacts(options.name, kind, options.mode, "idle")
         self._tell("idle", waiting=0)
@@ -107,7 +108,9 @@ class Runner:
     def facts(self) -> SinkFacts:
         """How it does."""
         age_ms = max(0, (self._clock.now_ns() - self._sent_ns) // 1_000_000) if self._sent_ns else None
-        return replace(self._facts, last_sent_age_ms=age_ms)
+        failed_s = self._failed_s
+        failed_ms = max(0, round((self._clock.monotonic_s() - failed_s) * 1000)) if failed_s is not None else None
+        return replace(self._facts, last_sent_age_ms=age_ms, last_error_age_ms=failed_ms)
 
     async def run(self) -> None:
         """Work until cancelled; what was acknowledged until then is noted."""
@@ -246,6 +249,7 @@ class Runner:
         self._failed(error)
 
     def _failed(self, error: Exception) -> None:
+        self._failed_s = self._clock.monotonic_s()
         self._log.failed(error)
         waiting = None
         with suppress(BedsideError):
