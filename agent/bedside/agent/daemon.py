@@ -164,6 +164,7 @@ class Agent:
                 for source, its in zip(config.sources, options, strict=True)
             },
             self._sinks.facts,
+            models_come=config.link.enabled or bool(config.model or config.models),
         )
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
 
@@ -178,6 +179,11 @@ class Agent:
             self._health,
         )
         self._runs.begin()
+        its = self._config
+        event(
+            _LOGGER, "started", sources=len(its.sources), sinks=len(its.sinks),
+            models=len(its.models) + bool(its.model),
+        )  # fmt: skip
         self._sinks.start()
         try:
             async with asyncio.TaskGroup() as tasks:
