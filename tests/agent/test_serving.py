@@ -17,7 +17,7 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
-from bedside.agent.health.inputs import SILENT_S
+from bedside.agent.health.observer import FIELD_PATIENCE_S
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, Slot
 from bedside.agent.sources.supervisor import SourceState
 from bedside.authoring.build import Built, build_bundle
@@ -133,11 +133,22 @@ async def test_models_and_alarms_that_wait_for_what_no_source_feeds_are_told_of(
         far = "no source feeds stream ankle of alarm far (streams here: wrist)"
         state = facts.components["inference"]
         assert (state.level.name, state.sentence) == ("DEGRADED", f"model ecg {unfed}; {far}")
-        agent._observer._started_s -= SILENT_S + 1
+        agent._observer._started_s -= FIELD_PATIENCE_S + 1
         low = "no record with the field spo2 of alarm low has come"
         assert agent._observer.facts().components["inference"].sentence == f"model ecg {unfed}; {far}; {low}"
         agent._pipeline.consume(Record("bed", 100, {"spo2": 0.1}))
         assert "spo2" not in agent._observer.facts().components["inference"].sentence
+
+
+async def test_a_device_that_only_collects_is_well_without_a_model(device) -> None:
+    alone = "[link]\nenabled = false\n" + SOURCE.format("wrist")
+    configure(device, alone)
+    with assembled(device) as agent:
+        state = agent._observer.facts().components["inference"]
+        assert (state.level.name, state.sentence) == ("OK", "no model is configured")
+    configure(device, alone + '[[alarms]]\nname = "a"\nlabel = "fall"\nabove = 0.5\n')
+    with assembled(device) as agent:
+        assert "label of alarm a" in agent._observer.facts().components["inference"].sentence
 
 
 async def test_recordings_that_have_ended_are_told_of(device) -> None:

@@ -164,6 +164,7 @@ class Agent:
                 for source, its in zip(config.sources, options, strict=True)
             },
             self._sinks.facts,
+            models_come=config.link.enabled or bool(config.model or config.models),
         )
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
 

@@ -48,3 +48,9 @@ def test_while_no_model_serves_its_labels_are_not_missed() -> None:
 def test_a_list_in_a_sentence_is_bounded() -> None:
     assert some([]) == "none"
     assert some([f"s{at}" for at in range(9)]) == "s0, s1, s2, s3, s4, s5 and 3 more"
+
+
+def test_without_any_model_to_come_alarms_of_labels_are_missed() -> None:
+    rules = [AlarmRule(name="a", label="fell", above=0.5), AlarmRule(name="b", field="spo2", below=88.0)]
+    (sentence,) = unwatched(rules, {}, FED, {"b"}, modelless=True)
+    assert sentence == "no model is configured that could decide the label of alarm a"

@@ -50,3 +50,11 @@ def test_facts_hold_what_the_supervisor_counted_and_what_the_source_says() -> No
         "ward", "mllp", "running", ("bed",), connected=True, detail="2 peers", last_seen_age_ms=2_500, records=2,
         values=9, unmapped=5, dropped=3, duplicates=4, errors=1, clock_offset_ms=-1_500,
     )  # fmt: skip
+
+
+def test_a_listener_that_nobody_has_come_to_is_well_and_one_whose_sender_is_gone_is_not() -> None:
+    alone = SourceFacts("ward", "mllp", "running", listens=True, connected=False)
+    assert judge([alone], 1e5) == (Level.OK, "source ward waits for its first sender")
+    assert judge([FED, alone], 1e5) == (Level.OK, "samples arrive; source ward waits for its first sender")
+    gone = SourceFacts("ward", "mllp", "running", listens=True, connected=False, last_seen_age_ms=1)
+    assert judge([gone], 1e5) == (Level.DEGRADED, "source ward is not connected")

@@ -95,10 +95,12 @@ class AlarmDesk:
         """Alarms with a change that is not stored yet."""
         return len(self._waiting)
 
-    def unwatched(self, deciders: Mapping[str, Decider], fed: Collection[str], *, patient: bool) -> list[str]:
+    def unwatched(
+        self, deciders: Mapping[str, Decider], fed: Collection[str], *, patient: bool, modelless: bool
+    ) -> list[str]:
         """Why rules cannot be raised; `patient` while a record may still be the first of its kind."""
         heard = self._rules.keys() if patient else self._heard
-        return unwatched(self._rules.values(), deciders, fed, heard)
+        return unwatched(self._rules.values(), deciders, fed, heard, modelless=modelless)
 
     def decided(self, name: str, decision: Decision, stretch: int, number: int) -> None:
         """Hold a decision of a slot, stored under a number, against the rules of its stream."""

@@ -21,7 +21,12 @@ class Decider:
 
 
 def unwatched(
-    rules: Iterable[AlarmRule], deciders: Mapping[str, Decider], fed: Collection[str], heard: Collection[str]
+    rules: Iterable[AlarmRule],
+    deciders: Mapping[str, Decider],
+    fed: Collection[str],
+    heard: Collection[str],
+    *,
+    modelless: bool = False,
 ) -> list[str]:
     """A sentence for every rule that cannot be raised.
 
@@ -30,8 +35,14 @@ def unwatched(
         deciders: what serves, by slot; while nothing does, no rule of a label is told of.
         fed: streams that sources deliver.
         heard: rules of a field for which a record has come, or may still come.
+        modelless: whether no model will ever serve as the device is set up.
     """
-    sentences = (_why(rule, deciders, fed, heard) for rule in rules)
+    sentences = (
+        f"no model is configured that could decide the label of alarm {rule.name}"
+        if modelless and rule.label
+        else _why(rule, deciders, fed, heard)
+        for rule in rules
+    )
     return [sentence for sentence in sentences if sentence]
 
 

@@ -87,6 +87,7 @@ class SourceFacts:
         errors: times that it failed.
         last_error: code, sentence and remedy of the last failure, for this machine's users only.
         clock_offset_ms: how far the sender's clock is ahead of ours; None while unknown.
+        listens: whether it waits for others to come.
     """
 
     name: str
@@ -107,6 +108,7 @@ class SourceFacts:
     errors: int = 0
     last_error: str = ""
     clock_offset_ms: int | None = None
+    listens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

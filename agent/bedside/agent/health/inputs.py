@@ -40,7 +40,8 @@ def source_facts(sources: Iterable[SourceHealth], setups: Mapping[str, SourceSet
 def judge(sources: Sequence[SourceFacts], running_s: float) -> tuple[Level, str]:
     """The state of `ingest` of an agent that runs for so long.
 
-    It has failed when no source delivers because of failures, and is degraded when one of several does.
+    It has failed when no source delivers because of failures, and is degraded when one of several does. One that
+    listens, and to which nobody has come yet, is well: it is there for a sender that may be connected next week.
     """
     failing = [source for source in sources if source.state == SourceState.WAITING.value]
     ended = [source.name for source in sources if source.state == SourceState.ENDED.value]
@@ -49,8 +50,10 @@ def judge(sources: Sequence[SourceFacts], running_s: float) -> tuple[Level, str]
         level = Level.FAILED if len(failing) + len(over) == len(sources) else Level.DEGRADED
         return level, few([f"source {source.name} fails: {source.last_error}" for source in failing])
     running = [source for source in sources if source.state == SourceState.RUNNING.value]
-    away = [source for source in running if source.connected is False]
-    silent = [source.name for source in running if source not in away and _is_silent(source, running_s)]
+    alone = [one for one in running if one.listens and one.last_seen_age_ms is None and not one.connected]
+    away = [source for source in running if source.connected is False and source not in alone]
+    patient = [*away, *alone]
+    silent = [source.name for source in running if source not in patient and _is_silent(source, running_s)]
     if running_s > SILENT_S and (away or silent):
         told = [f"source {source.name} is not connected{_detail(source)}" for source in away]
         return Level.DEGRADED, few(told + ([f"no samples from {', '.join(silent)}"] if silent else []))
@@ -58,7 +61,9 @@ def judge(sources: Sequence[SourceFacts], running_s: float) -> tuple[Level, str]
         return Level.DEGRADED, "no source is configured"
     if len(over) == len(sources):
         return Level.DEGRADED, few(over)
-    return Level.OK, few(["samples arrive", *over])
+    waits = [f"source {source.name} waits for its first sender" for source in alone]
+    arrive = ["samples arrive"] if len(alone) + len(over) < len(sources) else []
+    return Level.OK, few([*arrive, *over, *waits])
 
 
 def few(sentences: Sequence[str]) -> str:
@@ -98,4 +103,5 @@ def _facts_of(source: SourceHealth, setup: SourceSetup, now_s: float) -> SourceF
         errors=source.errors,
         last_error=source.last_error,
         clock_offset_ms=round(offset_s * 1000) if offset_s is not None else None,
+        listens=gauge.listens,
     )

@@ -11,7 +11,7 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.device_time import DeviceTime
 from bedside.agent.health.facts import AgentFacts, RoundFacts, SinkFacts, SourceFacts
-from bedside.agent.health.inputs import SILENT_S, SourceSetup, few, judge, source_facts
+from bedside.agent.health.inputs import SourceSetup, few, judge, source_facts
 from bedside.agent.health.machine import MachineFacts, read_machine
 from bedside.agent.health.outputs import judge_sinks
 from bedside.agent.health.runs import RunNote
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 MACHINE_INTERVAL_S: Final = 5.0
 """Seconds between two readings of the machine: they cost a few milliseconds each."""
+
+FIELD_PATIENCE_S: Final = 600.0
+"""Seconds after a start in which the first record of a field may come: a cuff or a spot check is not measured each
+minute. An alarm on a field that is misspelt is told of by then."""
 
 TRUSTEE_CODES: Final = frozenset(
     {"chain-rollback", "chain-fork", "no-own-trustee", "promise-too-small", "trusts-others"}
@@ -47,6 +51,7 @@ class Parts:
     Attributes:
         setups: of the sources, by name.
         sinks: tells of every sink.
+        models_come: whether models are configured, or may come with a plan.
     """
 
     identity: Identity
@@ -60,6 +65,7 @@ class Parts:
     time: DeviceTime
     setups: Mapping[str, SourceSetup]
     sinks: Callable[[], Sequence[SinkFacts]] = tuple
+    models_come: bool = True
 
 
 class Observer:
@@ -175,10 +181,14 @@ class Observer:
         pipeline = self._parts.pipeline
         models = pipeline.models()
         failing = [model for model in models if model.error]
-        starting = self._clock.monotonic_s() - self._started_s <= SILENT_S
-        unwatched = self._parts.alarms.unwatched(pipeline.deciders, pipeline.fed, patient=starting)
+        starting = self._clock.monotonic_s() - self._started_s <= FIELD_PATIENCE_S
+        alone = not models and not self._parts.models_come
+        unwatched = self._parts.alarms.unwatched(pipeline.deciders, pipeline.fed, patient=starting, modelless=alone)
         in_vain = [f"model {model.name} {model.idle}" for model in models if model.idle] + unwatched
-        if not models:
+        if alone:
+            level = Level.DEGRADED if unwatched else Level.OK
+            self._health.set("inference", level, few(unwatched or ["no model is configured"]))
+        elif not models:
             self._health.set(
                 "inference", Level.DEGRADED, few(["no model yet: it comes with the first plan", *unwatched])
             )

@@ -42,6 +42,7 @@ class SourceGauge:
         clock_offset_s: how far the sender's clock is ahead of ours; None while unknown.
         dropped: readings or samples that it had to let go.
         duplicates: messages that came again and were not taken again.
+        listens: whether it waits for others to come, so that it is no fault that nobody has come yet.
     """
 
     connected: bool | None = None
@@ -49,6 +50,7 @@ class SourceGauge:
     clock_offset_s: float | None = None
     dropped: int = 0
     duplicates: int = 0
+    listens: bool = False
 
 
 async def _at_once(streams: Collection[StreamId]) -> None:

@@ -79,6 +79,7 @@ class MllpSource:
         self._listener = Listener(door, context.clock, self._serve, self._broken, self._tell)
         self._number = context.clock.now_ns()
         self._seen_s = -LINGER_S
+        context.gauge.listens = True
         self._later: asyncio.TimerHandle | None = None
 
     async def events(self) -> AsyncIterator[Event]:
