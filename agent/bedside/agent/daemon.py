@@ -179,6 +179,11 @@ class Agent:
             self._health,
         )
         self._runs.begin()
+        its = self._config
+        event(
+            _LOGGER, "started", sources=len(its.sources), sinks=len(its.sinks),
+            models=len(its.models) + bool(its.model),
+        )  # fmt: skip
         self._sinks.start()
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -264,3 +264,28 @@ def test_replay_begins_at_a_time_that_can_be_stored(tmp_path, options, code) -> 
     with pytest.raises(ConfigError) as caught:
         build_source("replay", typed_source(SourceConfig(kind="replay", name="a", options=given)), context)
     assert caught.value.code == code
+
+
+class OnceBroken:
+    """Fails once, and then delivers and ends."""
+
+    name = "broken"
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    async def events(self):
+        self.runs += 1
+        if self.runs == 1:
+            raise RuntimeError("not yet")
+        yield Mark(S, T0, T0 + 1, "beat", "t")
+
+
+async def test_a_source_that_fails_and_works_again_is_in_the_log(caplog) -> None:
+    caplog.set_level("INFO")
+
+    async def at_once(_seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    await Supervisor([OnceBroken()], lambda _event: None, HandClock(), sleep=at_once).run()
+    assert [one.message for one in caplog.records] == ["source-failed", "source-recovered"]

@@ -12,7 +12,6 @@ Source: DESIGN section 4.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,16 +19,13 @@ from typing import Final
 
 from bedside.agent.buffer.deliveries import Delivery
 from bedside.agent.buffer.schema import SALVAGE
-from bedside.agent.failure import describe
+from bedside.agent.failure import FailureLog, describe
 from bedside.agent.health.facts import SinkFacts
 from bedside.agent.sinks.kind import AwayError, NotTakenError, Sink, SinkOptions
 from bedside.agent.sinks.queue import Batch, Queue
 from bedside.agent.sinks.schedule import Schedule
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, StoreError
-from bedside.service.logs import event
-
-_LOGGER = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 1.0
 MAX_BACKOFF_S: Final = 60.0
@@ -110,6 +106,7 @@ class Runner:
         )
         self._delivered_s = clock.monotonic_s()
         self._left_out_s: float | None = None
+        self._log = FailureLog("sink", options.name)
         self._facts = SinkFacts(options.name, kind, options.mode, "idle")
         self._tell("idle", waiting=0)
 
@@ -238,6 +235,8 @@ class Runner:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._sink.send(batch.items)
             self._backoff_s, self._tries = FIRST_BACKOFF_S, 0
+        if batch.items:
+            self._log.recovered()
         self._queue.sent(batch, self._clock.now_ns())
         if batch.unreadable:
             self._failed(_unreadable(batch))
@@ -260,10 +259,7 @@ class Runner:
         self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        event(
-            _LOGGER, "sink-failed", level=logging.WARNING, sink=self._options.name,
-            reason=error.code if isinstance(error, BedsideError) else type(error).__name__,
-        )  # fmt: skip
+        self._log.failed(error)
         waiting = None
         with suppress(BedsideError):
             waiting = self._queue.waiting()

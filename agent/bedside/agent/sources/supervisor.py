@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from bedside.agent.failure import describe
+from bedside.agent.failure import FailureLog, describe
 from bedside.agent.sources.checked import EventCheck
 from bedside.agent.sources.kind import SourceGauge
 from bedside.core.clock import Clock
@@ -107,22 +107,24 @@ class Supervisor:
     async def _keep_running(self, source: Source) -> None:
         health = self.health[source.name]
         backoff_s = FIRST_BACKOFF_S
+        log = FailureLog("source", source.name)
         while True:
             started_s = self._clock.monotonic_s()
             health.state = SourceState.RUNNING
-            failure = await self._run_once(source, health)
+            failure = await self._run_once(source, health, log)
             if failure is None:
                 health.state = SourceState.ENDED
                 return
             health.state = SourceState.WAITING
             health.errors += 1
             health.last_error = describe(failure)
+            log.failed(failure)
             if self._clock.monotonic_s() - started_s >= STABLE_S:
                 backoff_s = FIRST_BACKOFF_S
             await self._sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
-    async def _run_once(self, source: Source, health: SourceHealth) -> BaseException | None:
+    async def _run_once(self, source: Source, health: SourceHealth, log: FailureLog) -> BaseException | None:
         """Run a source to its end; return what it failed with."""
         check = EventCheck()
         events: AsyncIterator[object] | None = None
@@ -142,6 +144,7 @@ class Supervisor:
                     # rows of the quarantine are bounded by what is configured
                     arrived = replace(arrived, source=source.name)
                 self._note(arrived, health)
+                log.recovered()
                 self._consume(arrived)
                 taken += 1
                 if taken % _EVENTS_IN_A_ROW == 0:
