@@ -7,12 +7,13 @@ import os
 
 import pytest
 
+from bedside.agent.cli.error_words import error_words
 from bedside.agent.cli.glance import Glance, Stored
 from bedside.agent.cli.screen import draw
 from bedside.agent.cli.source_words import clock_words, source_fields, state_words
 from bedside.agent.sinks.registry import BUILT_IN as SINKS
 from bedside.agent.sources.registry import BUILT_IN
-from bedside.proto.v1.local_pb2 import AgentStatus, SourceStatus
+from bedside.proto.v1.local_pb2 import AgentStatus, SinkStatus, SourceStatus
 
 
 def test_the_running_agents_sources_are_listed(running, typed) -> None:
@@ -59,6 +60,16 @@ def test_words_of_a_source() -> None:
     assert clock_words(SourceStatus()) == "-"
     fields = source_fields(SourceStatus(name="w"))
     assert (fields["connected"], fields["clock_offset_ms"], fields["last_seen_age_ms"]) == (None, None, None)
+
+
+def test_an_error_that_is_over_says_so() -> None:
+    fails = SourceStatus(state="waiting", last_error="away: x", last_error_age_ms=40_000, last_seen_age_ms=1)
+    assert error_words(fails) == "away: x"
+    tries = SourceStatus(state="running", last_error="away: x", last_error_age_ms=40_000, last_seen_age_ms=50_000)
+    assert error_words(tries) == "away: x (40 s ago)"
+    sent = SinkStatus(state="idle", last_error="away: x", last_error_age_ms=40_000, last_sent_age_ms=10)
+    assert error_words(sent) == "away: x (40 s ago, over)"
+    assert error_words(SinkStatus()) == ""
 
 
 def test_top_names_the_sources_of_which_something_is_missing() -> None:

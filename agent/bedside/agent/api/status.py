@@ -116,6 +116,7 @@ def _source_message(source: SourceFacts) -> SourceStatus:
         duplicates=source.duplicates,
         errors=source.errors,
         last_error=source.last_error,
+        last_error_age_ms=source.last_error_age_ms,
         clock_offset_ms=source.clock_offset_ms,
     )
 
@@ -132,6 +133,7 @@ def _sink_message(sink: SinkFacts) -> SinkStatus:
         refused=sink.refused,
         errors=sink.errors,
         last_error=sink.last_error,
+        last_error_age_ms=sink.last_error_age_ms,
         last_sent_age_ms=sink.last_sent_age_ms,
     )
 

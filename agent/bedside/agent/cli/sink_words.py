@@ -30,5 +30,6 @@ def sink_fields(sink: SinkStatus) -> dict[str, object]:
         "refused": sink.refused,
         "errors": sink.errors,
         "last_error": sink.last_error,
+        "last_error_age_ms": sink.last_error_age_ms if sink.HasField("last_error_age_ms") else None,
         "last_sent_age_ms": sink.last_sent_age_ms if sink.HasField("last_sent_age_ms") else None,
     }

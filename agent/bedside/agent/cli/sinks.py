@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bedside.agent.cli.error_words import error_words
 from bedside.agent.cli.groups import ListingGroup
 from bedside.agent.cli.kinds import show_kinds
 from bedside.agent.cli.looking import ask_status
@@ -57,7 +58,7 @@ def list_sinks(directory: Path, as_json: bool) -> None:
     emit([sink_fields(sink) for sink in found], as_json, table=table)
     for sink in found if not as_json else ():
         if sink.last_error:
-            click.echo(f"\n{sink.name}: {bounded(sink.last_error)}")
+            click.echo(f"\n{sink.name}: {error_words(sink)}")
 
 
 @sinks.command("kinds")

@@ -41,4 +41,5 @@ def source_fields(source: SourceStatus) -> dict[str, object]:
         "clock_offset_ms": source.clock_offset_ms if source.HasField("clock_offset_ms") else None,
         "errors": source.errors,
         "last_error": source.last_error,
+        "last_error_age_ms": source.last_error_age_ms if source.HasField("last_error_age_ms") else None,
     }

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
+from bedside.agent.cli.error_words import error_words
 from bedside.agent.cli.groups import ListingGroup
 from bedside.agent.cli.kinds import show_kinds
 from bedside.agent.cli.looking import ask_status
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.cli.source_words import clock_words, source_fields, state_words
 from bedside.service.output import Table, emit, human_duration, json_option
-from bedside.service.text import bounded
 
 _MS_PER_S = 1_000
 
@@ -60,7 +60,7 @@ def list_sources(directory: Path, as_json: bool) -> None:
     emit([source_fields(source) for source in found], as_json, table=table)
     for source in found if not as_json else ():
         if source.last_error:
-            click.echo(f"\n{source.name}: {bounded(source.last_error)}")
+            click.echo(f"\n{source.name}: {error_words(source)}")
 
 
 @sources.command("kinds")

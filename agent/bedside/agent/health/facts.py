@@ -86,6 +86,7 @@ class SourceFacts:
         duplicates: messages that came again and were not taken again.
         errors: times that it failed.
         last_error: code, sentence and remedy of the last failure, for this machine's users only.
+        last_error_age_ms: since that; None before the first.
         clock_offset_ms: how far the sender's clock is ahead of ours; None while unknown.
         listens: whether it waits for others to come.
     """
@@ -107,6 +108,7 @@ class SourceFacts:
     duplicates: int = 0
     errors: int = 0
     last_error: str = ""
+    last_error_age_ms: int | None = None
     clock_offset_ms: int | None = None
     listens: bool = False
 
@@ -126,6 +128,7 @@ class SinkFacts:
         refused: that the receiver would not take, however often.
         errors: times that a delivery failed since the process started.
         last_error: code, sentence and remedy of the last failure, for this machine's users only.
+        last_error_age_ms: since that; None before the first.
         last_sent_age_ms: since the last delivery; None before the first.
         stalled_s: seconds for which it has had something to deliver and has delivered nothing; 0 for one that is idle.
         left_out_age_s: seconds since this process last saw it skip or refuse a row; None where it did not.
@@ -141,6 +144,7 @@ class SinkFacts:
     refused: int = 0
     errors: int = 0
     last_error: str = ""
+    last_error_age_ms: int | None = None
     last_sent_age_ms: int | None = None
     stalled_s: float = 0.0
     left_out_age_s: float | None = None

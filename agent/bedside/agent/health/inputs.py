@@ -81,6 +81,10 @@ def _detail(source: SourceFacts) -> str:
     return f": {source.detail}" if source.detail else ""
 
 
+def _ms(age_s: float) -> int:
+    return max(0, round(age_s * 1000))
+
+
 def _facts_of(source: SourceHealth, setup: SourceSetup, now_s: float) -> SourceFacts:
     gauge = source.gauge
     offset_s = gauge.clock_offset_s
@@ -91,7 +95,7 @@ def _facts_of(source: SourceHealth, setup: SourceSetup, now_s: float) -> SourceF
         streams=setup.streams,
         connected=gauge.connected,
         detail=gauge.detail,
-        last_seen_age_ms=round((now_s - source.last_seen_monotonic_s) * 1000) if source.last_seen_ns else None,
+        last_seen_age_ms=_ms(now_s - source.last_seen_monotonic_s) if source.last_seen_ns else None,
         blocks=source.blocks,
         samples=source.samples,
         records=source.records,
@@ -102,6 +106,7 @@ def _facts_of(source: SourceHealth, setup: SourceSetup, now_s: float) -> SourceF
         duplicates=gauge.duplicates,
         errors=source.errors,
         last_error=source.last_error,
+        last_error_age_ms=_ms(now_s - source.last_error_monotonic_s) if source.last_error else None,
         clock_offset_ms=round(offset_s * 1000) if offset_s is not None else None,
         listens=gauge.listens,
     )

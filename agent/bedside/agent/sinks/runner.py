@@ -106,6 +106,7 @@ class Runner:
         )
         self._delivered_s = clock.monotonic_s()
         self._left_out_s: float | None = None
+        self._failed_s: float | None = None
         self._log = FailureLog("sink", options.name)
         self._facts = SinkFacts(options.name, kind, options.mode, "idle")
         self._tell("idle", waiting=0)
@@ -114,10 +115,11 @@ class Runner:
     def facts(self) -> SinkFacts:
         """How it does."""
         age_ms = max(0, (self._clock.now_ns() - self._sent_ns) // 1_000_000) if self._sent_ns else None
-        facts, now_s = self._facts, self._clock.monotonic_s()
+        facts, now_s, failed_s = self._facts, self._clock.monotonic_s(), self._failed_s
         return replace(
             facts,
             last_sent_age_ms=age_ms,
+            last_error_age_ms=max(0, round((now_s - failed_s) * 1000)) if failed_s is not None else None,
             stalled_s=0.0 if facts.state == "idle" else now_s - self._delivered_s,
             left_out_age_s=None if self._left_out_s is None else now_s - self._left_out_s,
         )
@@ -259,6 +261,7 @@ class Runner:
         self._failed(error)
 
     def _failed(self, error: Exception) -> None:
+        self._failed_s = self._clock.monotonic_s()
         self._log.failed(error)
         waiting = None
         with suppress(BedsideError):

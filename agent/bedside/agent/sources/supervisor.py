@@ -52,6 +52,7 @@ class SourceHealth:
         gauge: what it tells of itself.
         errors: times that it failed.
         last_error: code, sentence and remedy of the last failure.
+        last_error_monotonic_s: when that was.
     """
 
     name: str
@@ -67,6 +68,7 @@ class SourceHealth:
     gauge: SourceGauge = field(default_factory=SourceGauge)
     errors: int = 0
     last_error: str = ""
+    last_error_monotonic_s: float = 0.0
 
 
 class Supervisor:
@@ -118,6 +120,7 @@ class Supervisor:
             health.state = SourceState.WAITING
             health.errors += 1
             health.last_error = describe(failure)
+            health.last_error_monotonic_s = self._clock.monotonic_s()
             log.failed(failure)
             if self._clock.monotonic_s() - started_s >= STABLE_S:
                 backoff_s = FIRST_BACKOFF_S

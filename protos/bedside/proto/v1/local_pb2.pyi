@@ -129,6 +129,7 @@ class SourceStatus(google.protobuf.message.Message):
     ERRORS_FIELD_NUMBER: builtins.int
     LAST_ERROR_FIELD_NUMBER: builtins.int
     CLOCK_OFFSET_MS_FIELD_NUMBER: builtins.int
+    LAST_ERROR_AGE_MS_FIELD_NUMBER: builtins.int
     name: builtins.str
     kind: builtins.str
     state: builtins.str
@@ -149,6 +150,8 @@ class SourceStatus(google.protobuf.message.Message):
     last_error: builtins.str
     clock_offset_ms: builtins.int
     """How far the sender's clock is ahead of the device's."""
+    last_error_age_ms: builtins.int
+    """Since the last failure, which may be over."""
     def __init__(
         self,
         *,
@@ -168,13 +171,16 @@ class SourceStatus(google.protobuf.message.Message):
         errors: builtins.int = ...,
         last_error: builtins.str = ...,
         clock_offset_ms: builtins.int | None = ...,
+        last_error_age_ms: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_clock_offset_ms", b"_clock_offset_ms", "_connected", b"_connected", "_last_seen_age_ms", b"_last_seen_age_ms", "clock_offset_ms", b"clock_offset_ms", "connected", b"connected", "last_seen_age_ms", b"last_seen_age_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_clock_offset_ms", b"_clock_offset_ms", "_connected", b"_connected", "_last_seen_age_ms", b"_last_seen_age_ms", "blocks", b"blocks", "clock_offset_ms", b"clock_offset_ms", "connected", b"connected", "detail", b"detail", "dropped", b"dropped", "duplicates", b"duplicates", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_seen_age_ms", b"last_seen_age_ms", "marks", b"marks", "name", b"name", "records", b"records", "samples", b"samples", "state", b"state", "unmapped", b"unmapped"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_clock_offset_ms", b"_clock_offset_ms", "_connected", b"_connected", "_last_error_age_ms", b"_last_error_age_ms", "_last_seen_age_ms", b"_last_seen_age_ms", "clock_offset_ms", b"clock_offset_ms", "connected", b"connected", "last_error_age_ms", b"last_error_age_ms", "last_seen_age_ms", b"last_seen_age_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_clock_offset_ms", b"_clock_offset_ms", "_connected", b"_connected", "_last_error_age_ms", b"_last_error_age_ms", "_last_seen_age_ms", b"_last_seen_age_ms", "blocks", b"blocks", "clock_offset_ms", b"clock_offset_ms", "connected", b"connected", "detail", b"detail", "dropped", b"dropped", "duplicates", b"duplicates", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_error_age_ms", b"last_error_age_ms", "last_seen_age_ms", b"last_seen_age_ms", "marks", b"marks", "name", b"name", "records", b"records", "samples", b"samples", "state", b"state", "unmapped", b"unmapped"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_clock_offset_ms", b"_clock_offset_ms"]) -> typing.Literal["clock_offset_ms"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_connected", b"_connected"]) -> typing.Literal["connected"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_last_error_age_ms", b"_last_error_age_ms"]) -> typing.Literal["last_error_age_ms"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_last_seen_age_ms", b"_last_seen_age_ms"]) -> typing.Literal["last_seen_age_ms"] | None: ...
 
@@ -197,6 +203,7 @@ class SinkStatus(google.protobuf.message.Message):
     LAST_ERROR_FIELD_NUMBER: builtins.int
     LAST_SENT_AGE_MS_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
+    LAST_ERROR_AGE_MS_FIELD_NUMBER: builtins.int
     name: builtins.str
     kind: builtins.str
     mode: builtins.str
@@ -212,6 +219,8 @@ class SinkStatus(google.protobuf.message.Message):
     last_sent_age_ms: builtins.int
     refused: builtins.int
     """The receiver would not take them, however often."""
+    last_error_age_ms: builtins.int
+    """Since the last failure, which may be over."""
     def __init__(
         self,
         *,
@@ -226,9 +235,13 @@ class SinkStatus(google.protobuf.message.Message):
         last_error: builtins.str = ...,
         last_sent_age_ms: builtins.int | None = ...,
         refused: builtins.int = ...,
+        last_error_age_ms: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms", "last_sent_age_ms", b"last_sent_age_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_sent_age_ms", b"last_sent_age_ms", "mode", b"mode", "name", b"name", "refused", b"refused", "sent", b"sent", "skipped", b"skipped", "state", b"state", "waiting", b"waiting"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_last_error_age_ms", b"_last_error_age_ms", "_last_sent_age_ms", b"_last_sent_age_ms", "last_error_age_ms", b"last_error_age_ms", "last_sent_age_ms", b"last_sent_age_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_last_error_age_ms", b"_last_error_age_ms", "_last_sent_age_ms", b"_last_sent_age_ms", "errors", b"errors", "kind", b"kind", "last_error", b"last_error", "last_error_age_ms", b"last_error_age_ms", "last_sent_age_ms", b"last_sent_age_ms", "mode", b"mode", "name", b"name", "refused", b"refused", "sent", b"sent", "skipped", b"skipped", "state", b"state", "waiting", b"waiting"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_last_error_age_ms", b"_last_error_age_ms"]) -> typing.Literal["last_error_age_ms"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_last_sent_age_ms", b"_last_sent_age_ms"]) -> typing.Literal["last_sent_age_ms"] | None: ...
 
 Global___SinkStatus: typing_extensions.TypeAlias = SinkStatus
