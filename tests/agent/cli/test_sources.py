@@ -47,6 +47,10 @@ def test_what_a_kind_needs_is_marked_and_a_wrong_name_guessed(said) -> None:
     _, out, _ = said("sources", "kinds", "replay", "--json")
     required = {one["option"]: one["required"] for one in json.loads(out)}
     assert (required["stream"], required["loop"]) == (True, False)
+    found = {one["option"]: (one["form"], one["default"]) for one in json.loads(out)}
+    assert found["loop"] == ("true or false", False)
+    _, out, _ = said("sources", "kinds", "csv", "--json")
+    assert {one["option"]: one["form"] for one in json.loads(out)}["mode"].startswith("one of ")
     status, _, err = said("sources", "kinds", "reply")
     assert status == 78
     assert "did you mean 'replay'?" in err
