@@ -8,9 +8,24 @@ from bedside.core.errors import ConfigError
 from bedside.service.output import Table, emit, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import click
     import msgspec
 
     from bedside.agent.kinds import AnyKinds
+
+
+def complete_kinds(registry: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What completes names of kinds: those of the module `registry`, imported when somebody asks."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+        from importlib import import_module
+
+        kinds: AnyKinds = import_module(registry).KINDS
+        return [name for name in kinds.names() if name.startswith(begun)]
+
+    return complete
 
 
 def show_kinds(kinds: AnyKinds, kind: str, as_json: bool) -> None:
