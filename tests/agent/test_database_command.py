@@ -64,6 +64,9 @@ def test_status_tells_what_is_there(db) -> None:
     assert status == 0
     assert {row["table"]: row["rows"] for row in found["tables"]}["blobs"] == SECONDS
     assert [(row["stream"], row["samples"]) for row in found["streams"]] == [("ecg", len(VALUES)), ("ehr", 0)]
+    ehr = found["streams"][1]
+    assert (found["streams"][0]["records"], ehr["records"], ehr["rows"]) == (0, 3, 0)
+    assert ehr["oldest_ns"] == T0_S * 10**9
     assert found["streams"][0]["oldest_ns"] == T0_S * 10**9
     assert len(found["key_ids"]) == 1
     assert found["file_bytes"] > 100_000

@@ -14,7 +14,9 @@ class MuteError(Exception):
 
 
 def test_a_failure_is_one_line_whatever_was_raised() -> None:
-    assert describe(UnavailableError("away", "it is off", remedy="switch it on")).startswith("away: it is off")
+    assert describe(UnavailableError("away", "it is off", remedy="switch it on")) == (
+        "away: it is off. Remedy: switch it on"
+    )
     assert describe(ValueError("two\nlines")) == "ValueError: two\\nlines"
     assert describe(MuteError()) == "MuteError"
 

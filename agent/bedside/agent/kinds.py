@@ -7,10 +7,25 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -20,6 +35,9 @@ from bedside.service.text import bounded
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+_OPTION: Final = re.compile(r"at `\$\.(\w+)")
+_FORMS: Final[dict[type, str]] = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
 
 def option(words: str) -> msgspec.Meta:
@@ -108,7 +126,7 @@ class Kinds(Generic[Kind]):
         """Read the options of one source or sink under the rules of its kind, whose options derive from `base`.
 
         Raises:
-            ConfigError: `source-config` or `sink-config`, naming it; the remedy lists the options.
+            ConfigError: `source-config` or `sink-config`, naming it; the remedy says what the option takes.
         """
         code, who = f"{self.noun}-config", f"{self.noun} {configured.name}"
         try:
@@ -116,14 +134,19 @@ class Kinds(Generic[Kind]):
         except ConfigError as error:
             raise ConfigError(code, f"{who}: {error.sentence}", remedy=error.remedy) from error
         known = options_of(options)
-        remedy = f"{bounded(configured.kind, 40)} takes " + "; ".join(f"{key}: {words}" for key, words in known.items())
+        listed = f"`bedside agent {self.noun}s kinds {bounded(configured.kind, 40)}` lists what it takes"
         for strange in (key for key in configured.options if key not in known):
             sentence = f"{who}: there is no option {bounded(strange, 40)!r}"
-            raise ConfigError(code, sentence, remedy=_guess(strange, list(known)) + remedy)
+            near = difflib.get_close_matches(strange, known, n=3, cutoff=0.5)
+            remedy = f"{_guess(strange, list(known))}{''.join(f'{key}: {known[key]}; ' for key in near)}{listed}"
+            raise ConfigError(code, sentence, remedy=remedy)
         try:
             found = msgspec.convert({"name": configured.name, **configured.options}, type=options)
         except msgspec.ValidationError as error:
-            raise ConfigError(code, f"{who}: {error}", remedy=remedy) from error
+            wrong = _OPTION.search(str(error))
+            key = wrong[1] if wrong is not None and wrong[1] in known else ""
+            told = f"{key}: {known[key]} ({forms_of(options)[key]}); " if key else ""
+            raise ConfigError(code, f"{who}: {error}", remedy=told + listed) from error
         if not isinstance(found, base):
             raise ConfigError(code, f"{who}: the options of its kind are no {base.__name__}", remedy=self.tutorial)
         return found
@@ -141,6 +164,26 @@ def options_of(kind: type[msgspec.Struct]) -> dict[str, str]:
     """What a kind takes in its `options`: each option in a few words."""
     hints = get_type_hints(kind, include_extras=True)
     return {name: get_args(hint)[1].description for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def forms_of(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What form each option of a kind has, in words: its type, or the values that it may have."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: _form(get_args(hint)[0]) for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def _form(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) in {Union, UnionType}:
+        return " or ".join(_form(one) for one in get_args(hint) if one is not NoneType)
+    if get_origin(hint) is tuple or get_origin(hint) is list:
+        return f"list of {_form(get_args(hint)[0])}"
+    if get_origin(hint) is dict:
+        return f"table of {_form(get_args(hint)[1])}"
+    if get_origin(hint) is Annotated:
+        return _form(get_args(hint)[0])
+    return _FORMS.get(hint, "table") if isinstance(hint, type) else "value"
 
 
 def named(error: ConfigError, who: str) -> ConfigError:

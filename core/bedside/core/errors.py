@@ -33,7 +33,8 @@ class BedsideError(Exception):
 
     def diagnostics(self) -> str:
         """One line for an operator: code, sentence and remedy."""
-        tail = f" Remedy: {self.remedy}" if self.remedy else ""
+        stop = "" if self.sentence.endswith((".", "!", "?")) else "."
+        tail = f"{stop} Remedy: {self.remedy}" if self.remedy else ""
         return f"{self.code}: {self.sentence}{tail}"
 
 

@@ -48,3 +48,4 @@ def test_it_is_listed_with_what_to_do_and_cleared_with_and_without_the_agent(dev
     assert "every reading was understood" in shown.say("quarantine")
     assert "there was nothing to clear" in shown.say("quarantine clear")
     assert shown.call("quarantine --reason no-such").returncode == 64
+    assert "the sources are " in shown.refused("quarantine --source nosuch", "no-such-source")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import click
 import pytest
 
 from bedside.agent.cli.error_words import error_words
@@ -47,6 +48,10 @@ def test_what_a_kind_needs_is_marked_and_a_wrong_name_guessed(said) -> None:
     _, out, _ = said("sources", "kinds", "replay", "--json")
     required = {one["option"]: one["required"] for one in json.loads(out)}
     assert (required["stream"], required["loop"]) == (True, False)
+    found = {one["option"]: (one["form"], one["default"]) for one in json.loads(out)}
+    assert found["loop"] == ("true or false", False)
+    _, out, _ = said("sources", "kinds", "csv", "--json")
+    assert {one["option"]: one["form"] for one in json.loads(out)}["mode"].startswith("one of ")
     status, _, err = said("sources", "kinds", "reply")
     assert status == 78
     assert "did you mean 'replay'?" in err
@@ -58,6 +63,7 @@ def test_words_of_a_source() -> None:
     assert state_words(SourceStatus(state="running", connected=True)) == "connected"
     assert state_words(SourceStatus(state="waiting", connected=False)) == "failed, starts again"
     assert clock_words(SourceStatus()) == "-"
+    assert clock_words(SourceStatus(clock_offset_ms=-90_000_000)) == "1 d 1 h behind"
     fields = source_fields(SourceStatus(name="w"))
     assert (fields["connected"], fields["clock_offset_ms"], fields["last_seen_age_ms"]) == (None, None, None)
 
@@ -167,3 +173,11 @@ def test_all_that_is_wrong_is_told_at_once_with_what_to_do(device, said, monkeyp
     status, out, _ = said("check", str(device.path))
     assert status == 78
     assert "did you mean 'serial'?" in out
+
+
+def test_names_of_kinds_are_completed() -> None:
+    from bedside.agent.cli.kinds import complete_kinds
+
+    context = click.Context(click.Command("kinds"))
+    found = complete_kinds("bedside.agent.sources.registry")(context, click.Argument(["kind"]), "m")
+    assert found == ["mllp", "mqtt"]

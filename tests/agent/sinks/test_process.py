@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -103,6 +104,8 @@ def test_what_a_sink_would_send_is_shown_and_sent_on_demand(sending) -> None:
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count('"resourceType": "Observation"') == 2
     assert "PUT http://localhost" in shown.stdout
+    (listed,) = json.loads(call("preview", "archive", "--limit=2", "--json").stdout)
+    assert (listed["sink"], listed["text"].count('"resourceType": "Observation"')) == ("archive", 2)
     assert not any(method == "PUT" for method, *_ in receiver.requests)
     sent = call("send", "archive", "--since", "2020-01-01T00:00:00Z")
     assert sent.returncode == 0, sent.stderr

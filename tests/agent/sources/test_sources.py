@@ -188,9 +188,10 @@ def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_pat
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("replay", {"sped": 1}, "did you mean 'speed'? replay takes stream: id of the stream; speed: times"),
-        ("serial", {"xyz": 1}, "serial takes stream: id of the stream; port: device file; baud: bits per second"),
-        ("serial", {"stream": "a", "port": "b", "baud": "fast"}, "baud: bits per second"),
+        ("replay", {"sped": 1}, "did you mean 'speed'? speed: "),
+        ("serial", {"xyz": 1}, "`bedside agent sources kinds serial` lists what it takes"),
+        ("serial", {"stream": "a", "port": "b", "baud": "fast"}, "baud: bits per second (whole number); "),
+        ("mllp", {"listen": "a", "clock": "mine"}, "(one of sender, arrival); "),
         ("bluetooth", {}, "the kinds are ble, "),
     ],
 )

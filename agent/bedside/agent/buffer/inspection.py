@@ -135,16 +135,20 @@ def _sealed_bytes(connection: sqlite3.Connection, table: str) -> int:
 
 
 def _streams(connection: sqlite3.Connection) -> list[dict[str, object]]:
+    """What is stored of each stream: parts of signal, and records; times of both."""
+    place = f"(id >> {PART_BITS}) & {(1 << STREAM_BITS) - 1} AS place"
     rows = connection.execute(
-        f"SELECT name, rows, samples, oldest_ns, newest_ns FROM streams LEFT JOIN (SELECT (id >> {PART_BITS}) &"
-        f" {(1 << STREAM_BITS) - 1} AS place, count(*) AS rows, sum(samples) AS samples, min(start_ns) AS oldest_ns,"
-        " max(end_ns) AS newest_ns FROM blobs GROUP BY place) ON place = number ORDER BY name"
+        "SELECT name, count(of_blobs) AS rows, sum(samples) AS samples, count(*) - count(of_blobs) AS records,"
+        " min(begin_ns) AS oldest_ns, max(until_ns) AS newest_ns FROM streams LEFT JOIN"
+        f" (SELECT {place}, 1 AS of_blobs, samples, start_ns AS begin_ns, end_ns AS until_ns FROM blobs UNION ALL"
+        f" SELECT {place}, NULL, 0, time_ns, time_ns FROM records) ON place = number GROUP BY name ORDER BY name"
     )
     return [
         {
             "stream": row["name"],
-            "rows": row["rows"] or 0,
+            "rows": row["rows"],
             "samples": row["samples"] or 0,
+            "records": row["records"] if row["newest_ns"] is not None else 0,
             "oldest_ns": row["oldest_ns"],
             "newest_ns": row["newest_ns"],
         }

@@ -279,9 +279,10 @@ class BufferReader:
             return used_bytes(self._connection)
 
     def oldest_ns(self) -> int | None:
-        """Time of the oldest sample that is still there."""
-        rows = self._rows("SELECT start_ns FROM blobs ORDER BY id LIMIT 1")
-        return int(rows[0]["start_ns"]) if rows else None
+        """Time of the oldest sample or record that is still there."""
+        tables = (("blobs", "start_ns"), ("records", "time_ns"))
+        found = [self._rows(f"SELECT {column} AS at_ns FROM {table} ORDER BY id LIMIT 1") for table, column in tables]
+        return min((int(rows[0]["at_ns"]) for rows in found if rows), default=None)
 
     def first_raw_ns(self, stream: StreamId, session: SessionId, from_ns: int, to_ns: int) -> int | None:
         """Time of the first part or record that begins from `from_ns` to `to_ns`; None when there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,9 +12,12 @@ import click
 from bedside.agent.buffer.rows import Quarantined
 from bedside.agent.cli.groups import ListingGroup
 from bedside.agent.cli.reach import DIRECTORY, change, reading
+from bedside.agent.config import load_agent_config
+from bedside.core.errors import ProtocolError
 from bedside.core.vocabulary.reading import Reason
 from bedside.service.output import Table, emit, human_age, json_option
 from bedside.service.platform import SystemClock
+from bedside.service.text import bounded
 
 REMEDIES: Final[dict[str, str]] = {
     Reason.BAD_MESSAGE: "the sender's messages are not what the kind of this source reads: compare its options with"
@@ -64,7 +67,9 @@ def quarantine() -> None:
 def list_quarantine(directory: Path, source: str, reason: str | None, as_json: bool) -> None:
     """List kinds of readings that the sources of DIRECTORY could not understand; the agent need not run."""
     with reading(directory) as reader:
-        found = reader.quarantine(source, reason or "")
+        everything = reader.quarantine()
+        _check_source(directory, source, [row.source for row in everything])
+    found = [row for row in everything if source in ("", row.source) and (reason or row.reason) == row.reason]
     _show(found, as_json, "every reading was understood")
     if not as_json:
         for known in dict.fromkeys(row.reason for row in found):
@@ -76,8 +81,25 @@ def list_quarantine(directory: Path, source: str, reason: str | None, as_json: b
 @_choosing
 def clear_quarantine(directory: Path, source: str, reason: str | None, as_json: bool) -> None:
     """Remove what was counted, for instance after a mapping was added, and print it; what comes is counted anew."""
+    with reading(directory) as reader:
+        _check_source(directory, source, [row.source for row in reader.quarantine()])
     found = change(directory, lambda agent: agent.clear_quarantine(source=source, reason=reason or ""))
     _show(found, as_json, "there was nothing to clear")
+
+
+def _check_source(directory: Path, source: str, counted: Collection[str]) -> None:
+    """Refuse a name that is neither configured nor counted: an empty list would read as if all were well.
+
+    Raises:
+        ProtocolError: `no-such-source`.
+    """
+    known = dict.fromkeys([*(one.name for one in load_agent_config(directory).sources), *counted])
+    if source and source not in known:
+        raise ProtocolError(
+            "no-such-source",
+            f"there is no source {bounded(source, 64)!r} on this device",
+            remedy=f"the sources are {bounded(', '.join(known))}" if known else "add a table [[sources]] to agent.toml",
+        )
 
 
 def _show(found: Sequence[Quarantined], as_json: bool, empty: str) -> None:

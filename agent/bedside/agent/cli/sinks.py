@@ -10,7 +10,7 @@ import click
 
 from bedside.agent.cli.error_words import error_words
 from bedside.agent.cli.groups import ListingGroup
-from bedside.agent.cli.kinds import show_kinds
+from bedside.agent.cli.kinds import complete_kinds, show_kinds
 from bedside.agent.cli.looking import ask_status
 from bedside.agent.cli.moment import MOMENT
 from bedside.agent.cli.reach import DIRECTORY, ask, keys_of
@@ -62,7 +62,7 @@ def list_sinks(directory: Path, as_json: bool) -> None:
 
 
 @sinks.command("kinds")
-@click.argument("kind", default="")
+@click.argument("kind", default="", shell_complete=complete_kinds("bedside.agent.sinks.registry"))
 @json_option
 def kinds(kind: str, as_json: bool) -> None:
     """List the kinds of sinks of this installation, or the options that KIND takes in [sinks.options]."""
@@ -75,7 +75,8 @@ def kinds(kind: str, as_json: bool) -> None:
 @click.argument("directory", type=DIRECTORY)
 @click.argument("name")
 @click.option("--limit", default=1, show_default=True, type=COUNT, help="Newest rows of each sort to show.")
-def preview(directory: Path, name: str, limit: int) -> None:
+@json_option
+def preview(directory: Path, name: str, limit: int, as_json: bool) -> None:
     """Print what sink NAME would send for the newest rows that are stored. Nothing is sent; the agent need not run.
 
     What is printed is a patient's, as what is sent is.
@@ -100,6 +101,9 @@ def preview(directory: Path, name: str, limit: int) -> None:
     texts = [made.preview(batch.items).rstrip("\n") for batch in batches if batch.items]
     if not texts:
         raise _nothing(name)
+    if as_json:
+        emit([{"sink": name, "text": text} for text in texts], as_json=True)
+        return
     for line in "\n\n".join(texts).split("\n"):
         click.echo(bounded(line, max(len(line), MAX_TEXT_CHARS)))
 

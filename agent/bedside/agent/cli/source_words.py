@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bedside.proto.v1.local_pb2 import SourceStatus
+from bedside.service.output import human_duration
 
 _STATES = {"waiting": "failed, starts again"}
 _MS_PER_S = 1_000
+_DAY_S = 86_400
 
 
 def state_words(source: SourceStatus) -> str:
@@ -19,7 +21,10 @@ def clock_words(source: SourceStatus) -> str:
     """How far the sender's clock is ahead."""
     if not source.HasField("clock_offset_ms"):
         return "-"
-    return f"{source.clock_offset_ms / _MS_PER_S:+.1f} s"
+    offset_s = source.clock_offset_ms / _MS_PER_S
+    if abs(offset_s) < _DAY_S:
+        return f"{offset_s:+.1f} s"
+    return f"{human_duration(abs(offset_s))} {'ahead' if offset_s > 0 else 'behind'}"
 
 
 def source_fields(source: SourceStatus) -> dict[str, object]:

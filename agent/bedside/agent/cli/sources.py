@@ -8,7 +8,7 @@ import click
 
 from bedside.agent.cli.error_words import error_words
 from bedside.agent.cli.groups import ListingGroup
-from bedside.agent.cli.kinds import show_kinds
+from bedside.agent.cli.kinds import complete_kinds, show_kinds
 from bedside.agent.cli.looking import ask_status
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.cli.source_words import clock_words, source_fields, state_words
@@ -64,7 +64,7 @@ def list_sources(directory: Path, as_json: bool) -> None:
 
 
 @sources.command("kinds")
-@click.argument("kind", default="")
+@click.argument("kind", default="", shell_complete=complete_kinds("bedside.agent.sources.registry"))
 @json_option
 def kinds(kind: str, as_json: bool) -> None:
     """List the kinds of sources of this installation, or the options that KIND takes in [sources.options]."""

@@ -119,7 +119,7 @@ class Runner:
         return replace(
             facts,
             last_sent_age_ms=age_ms,
-            last_error_age_ms=None if failed_s is None else max(0, round((now_s - failed_s) * 1000)),
+            last_error_age_ms=max(0, round((now_s - failed_s) * 1000)) if failed_s is not None else None,
             stalled_s=0.0 if facts.state == "idle" else now_s - self._delivered_s,
             left_out_age_s=None if self._left_out_s is None else now_s - self._left_out_s,
         )
