@@ -155,7 +155,7 @@ async def test_without_an_agent_the_remedy_is_to_start_it(tmp_path: Path) -> Non
             pass
     assert refused.value.code == "agent-not-running"
     assert "bedside agent run" in refused.value.remedy
-    told = f"agent-not-running: no agent serves {tmp_path / 'agent.sock'} Remedy: start it: bedside agent run"
+    told = f"agent-not-running: no agent serves {tmp_path / 'agent.sock'}. Remedy: start it: bedside agent run"
     assert str(refused.value).startswith(told), "a traceback says what to do"
 
 

@@ -185,6 +185,13 @@ def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_pat
     assert build_source("serial", typed_source(board), context).name == "b"
 
 
+MANY = {
+    "broker": "localhost:1883",
+    "client_id": "g",
+    "topics": {"v/+": {"stream": "v-{1}", "payload": {"kind": "number", "code": "hr"}}},
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
@@ -193,6 +200,7 @@ def test_the_registry_builds_from_configuration_and_refuses_unknown_keys(tmp_pat
         ("serial", {"stream": "a", "port": "b", "baud": "fast"}, "baud: bits per second (whole number); "),
         ("mllp", {"listen": "a", "clock": "mine"}, "(one of sender, arrival); "),
         ("bluetooth", {}, "the kinds are ble, "),
+        ("mqtt", MANY, "topics: by topic filter: "),
     ],
 )
 def test_a_wrong_option_is_refused_with_those_that_there_are(kind, options, said) -> None:
@@ -201,6 +209,11 @@ def test_a_wrong_option_is_refused_with_those_that_there_are(kind, options, said
     assert refused.value.code == "source-config"
     assert refused.value.remedy.startswith(said) or said in refused.value.remedy
     assert "…" not in bounded(refused.value.remedy), "the list is not cut on its way to the terminal"
+
+
+def test_a_wildcard_without_places_is_told_as_that() -> None:
+    with pytest.raises(ConfigError, match="needs places"):
+        typed_source(SourceConfig(kind="mqtt", name="a", options=MANY))
 
 
 def test_every_option_of_every_kind_is_described() -> None:

@@ -29,6 +29,7 @@ from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Unmapped
 from bedside.core.vocabulary.normaliser import Normaliser
+from bedside.core.vocabulary.reading import shown
 
 if TYPE_CHECKING:
     from bedside.agent.mqtt.client import BrokerClient
@@ -55,6 +56,11 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     payload: AnyPayload
     places: tuple[str, ...] = ()
     qos: Literal[0, 1] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a wildcard that nothing may stand for."""
+        if "{" in self.stream and not self.places:
+            raise ValueError(f"stream {shown(self.stream)} needs places: what its wildcard may stand for")
 
 
 class MqttOptions(SourceOptions, frozen=True, kw_only=True):
