@@ -59,7 +59,7 @@ def show_kinds(kinds: AnyKinds, kind: str, as_json: bool) -> None:
         (
             str(one["option"]),
             str(one["form"]),
-            "required" if one["required"] else to_json(one["default"]),
+            "required" if one["required"] else to_json(one["default"]) if one["default"] is not None else "",
             str(one["words"]),
         )
         for one in options
