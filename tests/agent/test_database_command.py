@@ -184,6 +184,7 @@ def test_what_cannot_be_exported_leaves_no_file(db, tmp_path) -> None:
             "no session of stream ecg",
         ),
         (("out.csv", "--kind", "summaries"), "nothing-found", 76, "there are no summaries"),
+        (("out.csv", "--stream", "ehr"), "nothing-found", 76, "there is no signal of stream ehr"),
         (
             ("out.csv", "--kind", "records", "--stream", "ecg"),
             "nothing-found",

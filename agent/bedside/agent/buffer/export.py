@@ -129,7 +129,11 @@ def _nothing(reader: BufferReader, selection: Selection) -> ProtocolError:
         )
     if selection.what == "summaries":
         remedy = "they are made when signal leaves the buffer, after raw_hours of agent.toml"
-    return ProtocolError("nothing-found", f"there are no {selection.what}{where}", remedy=remedy)
+    return ProtocolError(
+        "nothing-found",
+        f"there {'is' if selection.what == 'signal' else 'are'} no {selection.what}{where}",
+        remedy=remedy,
+    )
 
 
 def sessions_of(reader: BufferReader, selection: Selection) -> list[Session]:

@@ -252,7 +252,8 @@ def _rate(stream: StreamStatus) -> str:
 
 
 def _counts(stream: StreamStatus) -> str:
-    return f"{stream.records} records" if stream.records else f"{stream.blocks} blocks"
+    count, what = (stream.records, "record") if stream.records else (stream.blocks, "block")
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _age(milliseconds: int) -> str:
