@@ -355,7 +355,11 @@ async def connect_proxy(refuse=False):
         host, port = line.split(" ")[1].split(":")
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer), return_exceptions=True)
+        try:
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer), return_exceptions=True)
+        finally:  # also when the test has ended before this
+            for one in (writer, far_writer):
+                one.transport.abort()
 
     return await asyncio.start_server(serve, "127.0.0.1", 0), asked
 

@@ -63,12 +63,16 @@ async def answering(answer: bytes, *, stays: bool = False) -> AsyncIterator[int]
     """A peer that says this to whoever says something, and hangs up, unless it stays until it is left."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1_024)
-        writer.write(answer)
-        await writer.drain()
-        if stays:
-            await reader.read()
-        writer.close()
+        try:
+            await reader.read(1_024)
+            writer.write(answer)
+            await writer.drain()
+            if stays:
+                await reader.read()
+            writer.close()
+        except asyncio.CancelledError:  # the test has ended before this
+            writer.transport.abort()
+            raise
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
