@@ -35,7 +35,7 @@ def _made_sink(config) -> None:
 
 def _sinks() -> None:
     from bedside.agent.formats.fhir.operation_outcome import outcome_sentence
-    from bedside.agent.sinks.csv.tail import sound_bytes
+    from bedside.agent.formats.tables.tail import sound_bytes
 
     outcomes = [
         b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid","diagnostics":"no bed"}]}',
@@ -46,7 +46,7 @@ def _sinks() -> None:
         b"number,id,line,lines\n1,a,1,2\n1,a,2,2\n2,b,1,2\n",
         b'7,"a ""b""",1,1\n8,c,1,1\n9,half',
     ]
-    add("csv-tail", "agent.sinks.csv.tail.sound_bytes", lambda data: sound_bytes(data, 4, (2, 3)), tails, plain)
+    add("csv-tail", "agent.formats.tables.tail.sound_bytes", lambda data: sound_bytes(data, 4, (2, 3)), tails, plain)
 
 
 def _config() -> None:

@@ -130,9 +130,10 @@ async def await_stored(directory: Path, count: int) -> None:
 
 async def heard(broker: Mosquitto, directory: Path) -> None:
     """Send the first message until an agent has subscribed, and has stored it."""
-    while not is_stored(directory, 1):
-        await publish(broker.port, messages(1))
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(30):
+        while not is_stored(directory, 1):
+            await publish(broker.port, messages(1))
+            await asyncio.sleep(0.1)
 
 
 @pytest.fixture

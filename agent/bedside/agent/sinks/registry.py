@@ -17,7 +17,7 @@ from bedside.core.errors import BedsideError, ConfigError
 ENTRY_POINTS: Final = "bedside.sinks"
 
 BUILT_IN: Final = {
-    "csv": "bedside.agent.sinks.csv.sink",
+    "csv": "bedside.agent.sinks.csv_file",
     "fhir": "bedside.agent.sinks.http.fhir",
     "hl7": "bedside.agent.sinks.hl7.sink",
     "mqtt": "bedside.agent.sinks.mqtt",

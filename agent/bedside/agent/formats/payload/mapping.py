@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -106,7 +106,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         raise NotImplementedError
 
 
-class PayloadReader:
+class PayloadReader(Protocol):
     """Reads payloads of one description."""
 
     def read(self, data: bytes, envelope: Envelope) -> list[Found]:
@@ -115,4 +115,3 @@ class PayloadReader:
         Raises:
             MalformedError: it is not what it should be.
         """
-        raise NotImplementedError

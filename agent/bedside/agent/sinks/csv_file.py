@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
-from bedside.agent.sinks.csv.tail import MAX_LINE_BYTES, TAIL_BYTES, sound_bytes
+from bedside.agent.formats.tables.tail import MAX_LINE_BYTES, TAIL_BYTES, sound_bytes
 from bedside.agent.sinks.kind import SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.outgoing import Outgoing, SentRecord
 from bedside.agent.sinks.rows import fields_of, quality_words

@@ -1,1 +1,0 @@
-"""Results appended to CSV files."""
