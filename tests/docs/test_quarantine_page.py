@@ -21,6 +21,7 @@ ELSEWHERE = {
     "bad-iio-number": "ends the source of a chip",
     "outcome-form": "a sink's",
     "hl7-ack": "a sink's",
+    "csv-tail": "a sink's",
 }
 """Codes of parsers that are never a `what` of `bad-message`."""
 SQL = """
