@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from bedside.agent.buffer.part import offset_ns
 from bedside.agent.buffer.rows import Label
-from bedside.agent.training.train import Schedule, Windows, train
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.training import MIN_COVER
@@ -19,6 +18,7 @@ from bedside.core.bundle.verify import Bundle
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording
+from bedside.ondevice.training.train import Schedule, Windows, train
 
 SESSION = SessionId("record")
 RARE_SHARE = 0.2

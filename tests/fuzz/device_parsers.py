@@ -139,14 +139,14 @@ def _agent() -> None:
     from bedside.agent.device_time import DeviceTime
     from bedside.agent.health.runs import RunNote
     from bedside.agent.inference.choice import Choice, Measured, read_choice
-    from bedside.agent.inference.confinement import decode_job
     from bedside.agent.rounds.contribution import ContributionJob
     from bedside.agent.rounds.slots import ActiveModel, Origin, Slot, SlotNote
     from bedside.agent.sources.recordings.marks import read_track
     from bedside.agent.training.job import Job
-    from bedside.agent.training.train import Schedule
     from bedside.core.ids import SessionId, StreamId
     from bedside.core.samples import Quality, Record
+    from bedside.ondevice.confinement import decode_job
+    from bedside.ondevice.training.train import Schedule
     from bedside.service.platform import SystemClock, SystemEntropy
 
     values = np.arange(40, dtype=np.int16).reshape(20, 2)
@@ -218,7 +218,7 @@ def _local() -> None:
 
 def _children() -> None:
     """What a parent and its child say to each other."""
-    from bedside.agent.inference.confinement import read_line
+    from bedside.ondevice.confinement import read_line
 
     add("child-line", "agent.inference.confinement.read_line", read_line,
         [b'{"progress":{"epoch":1}}\n', b'{"result":{"counts":{}}}\n',

@@ -8,15 +8,15 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.inference.refresh import float_runtime, int8_runtime
-from bedside.agent.inference.runtimes import Float32, Runtime
-from bedside.agent.training.train import Windows
 from bedside.agent.windows.cutter import WindowCutter
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.verify import Bundle
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording
+from bedside.ondevice.refresh import float_runtime, int8_runtime
+from bedside.ondevice.runtimes import Float32, Runtime
+from bedside.ondevice.training.train import Windows
 
 _BATCH: Final = 64
 _ANY_SESSION: Final = SessionId("recording")

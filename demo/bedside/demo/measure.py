@@ -8,7 +8,6 @@ import platform
 from statistics import median
 from typing import Final
 
-from bedside.agent.training.train import Windows
 from bedside.core.errors import UnavailableError
 from bedside.demo.baselines import Baselines
 from bedside.demo.evaluation import score
@@ -18,6 +17,7 @@ from bedside.demo.policies import MIN_TRUSTED
 from bedside.demo.result import Hospital, Result
 from bedside.demo.story import Story
 from bedside.demo.world import World
+from bedside.ondevice.training.train import Windows
 from bedside.proto.v1.operator_pb2 import Participant
 
 _BYTES_PER_MB: Final = 1_000_000

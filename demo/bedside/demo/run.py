@@ -13,7 +13,6 @@ from typing import Final, TextIO
 
 import msgspec
 
-from bedside.agent.training.train import Windows
 from bedside.core.bundle.verify import Bundle, verify_archive
 from bedside.core.clock import Clock
 from bedside.core.errors import UnavailableError
@@ -39,6 +38,7 @@ from bedside.demo.story import Story
 from bedside.demo.waiting import comes_true, wait_until
 from bedside.demo.world import World
 from bedside.firmware_bridge.recording import Recording, write_recording
+from bedside.ondevice.training.train import Windows
 
 HELD_OUT: Final = (5, 8)
 """Wearers whose devices only infer: accuracies are measured on them."""

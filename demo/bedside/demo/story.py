@@ -9,7 +9,6 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.training.train import Windows
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.bundle.verify import Parameters, check_parameters
 from bedside.core.errors import ConfigError
@@ -18,6 +17,7 @@ from bedside.demo.operators import has_ended
 from bedside.demo.result import RoundFigures, Scene
 from bedside.demo.scenes import ROUND_TIMEOUT_S, kill_coordinator, kill_device, raise_minimum
 from bedside.demo.world import World
+from bedside.ondevice.training.train import Windows
 from bedside.proto.v1.operator_pb2 import RoundDetail
 
 FEWEST_ROUNDS: Final = 3

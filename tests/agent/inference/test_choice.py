@@ -10,16 +10,16 @@ import pytest
 
 from bedside.agent.inference import choice
 from bedside.agent.inference.choice import Choice, choose, open_chosen, read_choice
-from bedside.agent.inference.confinement import run_child
-from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay
-from bedside.agent.inference.refresh import int8_runtime
-from bedside.agent.inference.runtimes import installed
-from bedside.agent.inference.trial import Measured, measure
 from bedside.core.bundle.archive import pack_bundle
 from bedside.core.bundle.manifest import COMMITTED, MANIFEST, SIGNATURE, SIGNED_KIND, encode_manifest
 from bedside.core.bundle.verify import file_digest
 from bedside.core.errors import MalformedError, TrustError, UnavailableError
 from bedside.core.signing.envelope import signature_of
+from bedside.ondevice.confinement import run_child
+from bedside.ondevice.golden import DEFAULT_LIMITS, Replay
+from bedside.ondevice.refresh import int8_runtime
+from bedside.ondevice.runtimes import installed
+from bedside.ondevice.trial import Measured, measure
 from bedside.service.platform import SystemClock
 
 
@@ -108,7 +108,7 @@ def test_a_table_that_forgets_a_layer_is_not_taken(decide, built, author):
 INFER_ONLY = """
 import sys
 sys.modules["onnxruntime"] = None
-from bedside.agent.inference import {module}
+from bedside.ondevice import {module}
 {module}.main()
 """
 
@@ -181,10 +181,10 @@ def test_an_equal_share_of_time_is_measured_for_each(bundle):
 MUTANTS = """
 import os, sys, numpy as np
 from pathlib import Path
-from bedside.agent.inference.confinement import run_child
-from bedside.agent.inference.golden import check_differences
-from bedside.agent.inference.refresh import int8_runtime
-from bedside.agent.inference.replay import compare_litert, golden_parameters
+from bedside.ondevice.confinement import run_child
+from bedside.ondevice.golden import check_differences
+from bedside.ondevice.refresh import int8_runtime
+from bedside.ondevice.replay import compare_litert, golden_parameters
 from bedside.core.bundle.verify import Bundle, verify_archive
 from bedside.core.errors import BedsideError
 sound = verify_archive(Path(sys.argv[1]).read_bytes(), [bytes.fromhex(sys.argv[2])])

@@ -9,10 +9,10 @@ import numpy as np
 
 from bedside.agent.api.follow import Followers
 from bedside.agent.api.messages import check_number
-from bedside.agent.inference.runtimes import Float32
 from bedside.core.errors import MalformedError
 from bedside.core.ids import check_id
 from bedside.core.limits import MAX_WIRE_INTEGER
+from bedside.ondevice.runtimes import Float32
 from bedside.proto.v1 import local_pb2
 
 MAX_VALUES: Final = 1_000_000

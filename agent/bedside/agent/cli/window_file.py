@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from bedside.agent.inference.runtimes import Float32
 from bedside.core.errors import ConfigError, MalformedError
+from bedside.ondevice.runtimes import Float32
 from bedside.service.text import bounded
 
 MAX_FILE_BYTES: Final = 8 << 20

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from bedside.agent.inference.confinement import Limits, read_outcome, run_child
-from bedside.agent.inference.golden import Replay
-from bedside.agent.inference.runtimes import Float32, Runtime, RuntimeName
-from bedside.agent.inference.runtimes.installed import is_installed, runtime_versions
-from bedside.agent.inference.trial import CHILD, Measured
 from bedside.core.errors import BedsideError
 from bedside.core.unreadable import UNREADABLE
+from bedside.ondevice.confinement import Limits, read_outcome, run_child
+from bedside.ondevice.golden import Replay
+from bedside.ondevice.runtimes import Float32, Runtime, RuntimeName
+from bedside.ondevice.runtimes.installed import is_installed, runtime_versions
+from bedside.ondevice.trial import CHILD, Measured
 from bedside.service.files import write_durable
 from bedside.service.logs import event
 
@@ -109,7 +109,7 @@ def open_chosen(bundle: Bundle, parameters: Mapping[str, Float32], note: Path, w
         MalformedError: as `int8_runtime`.
         UnavailableError: `runtime-missing`.
     """
-    from bedside.agent.inference.refresh import int8_runtime
+    from bedside.ondevice.refresh import int8_runtime
 
     noted = read_choice(note)
     unnoted: RuntimeName = "onnx" if is_installed("onnx") else "litert"

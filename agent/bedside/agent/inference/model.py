@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from bedside.agent.inference.runtimes import Float32, Runtime
 from bedside.core.errors import MalformedError
+from bedside.ondevice.runtimes import Float32, Runtime
 
 
 class ClosedWindow(Protocol):

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from bedside.agent.inference.runtimes import Float32
+from bedside.ondevice.runtimes import Float32
 
 METHOD: Final = "occlusion"
 NEAR_METHOD: Final = "occlusion-near"

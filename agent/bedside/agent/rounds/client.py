@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from bedside.agent.config import TrainingConfig
-from bedside.agent.inference.runtimes.installed import is_installed
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.kept import MAX_AGE_ROUNDS
@@ -33,6 +32,7 @@ from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
 from bedside.core.securesum.device import ContributionInput, ContributionState
 from bedside.core.signing import digest, parse_strict
+from bedside.ondevice.runtimes.installed import is_installed
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer, OfferRequest
 from bedside.proto.v1.round_pb2 import Receipt

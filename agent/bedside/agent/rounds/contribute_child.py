@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bedside.agent.inference.confinement import (
+from bedside.core.errors import BedsideError
+from bedside.ondevice.confinement import (
     confine,
     decode_job,
     read_job,
@@ -19,16 +20,15 @@ from bedside.agent.inference.confinement import (
     report_progress,
     report_result,
 )
-from bedside.core.errors import BedsideError
 
 if TYPE_CHECKING:
     from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome
     from bedside.agent.rounds.kept import KeptUpdate
     from bedside.agent.rounds.offer import CheckedOffer
-    from bedside.agent.training.train import Schedule, Trained, Windows
     from bedside.core.bundle.verify import Bundle
     from bedside.core.codec import TensorUpdate, UpdateSource
     from bedside.core.securesum.plans import CheckedPlan
+    from bedside.ondevice.training.train import Schedule, Trained, Windows
     from bedside.proto.v1.plan_pb2 import Plan
     from bedside.service.identity import Identity
 
@@ -97,7 +97,7 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.rounds.kept import KeptUpdate, write_kept
     from bedside.agent.rounds.models import ModelStore
-    from bedside.agent.training.train import train
+    from bedside.ondevice.training.train import train
     from bedside.service.platform import SystemEntropy
 
     plan = offer.plan
@@ -122,9 +122,9 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
     """
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.config import BUFFER_NAME
-    from bedside.agent.training.train import Windows
     from bedside.agent.windows.training import collect
     from bedside.core.errors import RefusedError
+    from bedside.ondevice.training.train import Windows
 
     manifest, training = bundle.manifest, plan.training
     found = collect(
@@ -146,7 +146,7 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
 
 
 def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
-    from bedside.agent.training.train import Schedule
+    from bedside.ondevice.training.train import Schedule
 
     training = plan.training
     return Schedule(

@@ -13,10 +13,10 @@ from typing import Final
 import msgspec
 
 from bedside.agent.config import TrainingConfig
-from bedside.agent.inference.confinement import Limits, read_outcome, run_child
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.errors import ProtocolError
 from bedside.core.signing import parse_strict
+from bedside.ondevice.confinement import Limits, read_outcome, run_child
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.round_pb2 import Header
 

@@ -23,24 +23,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from bedside.agent.inference.choice import Wish, choose, open_chosen
-from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, SlotNote
 from bedside.core.errors import MalformedError, StoreError, TrustError
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.signing.envelope import digest
+from bedside.ondevice.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.service.files import durable_file, open_regular, read_regular, sync_directory
 from bedside.service.link.blobs import PARTIAL_SUFFIX, GetBlob, fetch_blob
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bedside.agent.inference.confinement import Limits
     from bedside.agent.inference.model import Model
     from bedside.agent.rounds.slots import Origin, Slot
     from bedside.core.bundle.manifest import WindowSpec
     from bedside.core.bundle.preprocessing import ChannelReference
     from bedside.core.bundle.verify import Bundle, Parameters
     from bedside.core.policy import SitePolicy
+    from bedside.ondevice.confinement import Limits
     from bedside.proto.v1.common_pb2 import BlobRef
 
 _LENGTH_BYTES: Final = 8

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bedside.agent.inference.confinement import (
+from bedside.core.errors import BedsideError
+from bedside.ondevice.confinement import (
     confine,
     decode_job,
     read_job,
@@ -17,7 +18,6 @@ from bedside.agent.inference.confinement import (
     report_progress,
     report_result,
 )
-from bedside.core.errors import BedsideError
 
 
 def main() -> None:
@@ -31,8 +31,8 @@ def main() -> None:
 
 def _run(data: bytes) -> object:
     from bedside.agent.training.job import Job, Outcome, load_bundle, load_parameters, load_windows
-    from bedside.agent.training.train import train
     from bedside.core.bundle.tensors import encode_tensors
+    from bedside.ondevice.training.train import train
     from bedside.service.files import write_durable
 
     job = decode_job(data, Job)

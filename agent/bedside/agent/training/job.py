@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.training.train import Counts, Schedule, Windows
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.bundle.verify import Bundle, Parameters, check_parameters, verify_archive
 from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
+from bedside.ondevice.training.train import Counts, Schedule, Windows
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

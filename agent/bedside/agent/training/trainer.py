@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from bedside.agent.inference.confinement import Limits, read_outcome, run_child
 from bedside.agent.training.job import Job, Outcome
-from bedside.agent.training.train import Progress
+from bedside.ondevice.confinement import Limits, read_outcome, run_child
+from bedside.ondevice.training.train import Progress
 
 CHILD: Final = "bedside.agent.training.child"
 DEFAULT_LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=3_600)

@@ -13,7 +13,13 @@ from typing import Final
 
 import msgspec
 
-from bedside.agent.inference.confinement import (
+from bedside.agent.sources.kind import SourceContext
+from bedside.agent.sources.recordings.replay import ReplaySource, played
+from bedside.agent.sources.recordings.signal_file import FileJob, SignalFileOptions
+from bedside.core.errors import BedsideError, ConfigError, MalformedError
+from bedside.core.samples import Block, Mark
+from bedside.firmware_bridge.recording import Recording, read_recording, write_recording
+from bedside.ondevice.confinement import (
     Limits,
     confine,
     decode_job,
@@ -22,12 +28,6 @@ from bedside.agent.inference.confinement import (
     report_result,
     run_child,
 )
-from bedside.agent.sources.kind import SourceContext
-from bedside.agent.sources.recordings.replay import ReplaySource, played
-from bedside.agent.sources.recordings.signal_file import FileJob, SignalFileOptions
-from bedside.core.errors import BedsideError, ConfigError, MalformedError
-from bedside.core.samples import Block, Mark
-from bedside.firmware_bridge.recording import Recording, read_recording, write_recording
 
 CHILD: Final = "bedside.agent.sources.recordings.player"
 DIRECTORY_NAME: Final = "reading"

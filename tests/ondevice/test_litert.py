@@ -7,13 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from bedside.agent.inference.refresh import int8_runtime, patched_tflite
-from bedside.agent.inference.runtimes import litert
 from bedside.authoring.session import predict_tflite
 from bedside.authoring.tflite_graph import build_tflite
 from bedside.core.bundle.layers import walk
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.errors import MalformedError, UnavailableError
+from bedside.ondevice.refresh import int8_runtime, patched_tflite
+from bedside.ondevice.runtimes import litert
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_bytes_that_are_no_graph_are_refused():
 EXTREMES = """
 import sys, numpy as np
 from pathlib import Path
-from bedside.agent.inference.refresh import int8_runtime
+from bedside.ondevice.refresh import int8_runtime
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import MalformedError
 bundle = verify_archive(Path(sys.argv[1]).read_bytes(), [bytes.fromhex(sys.argv[2])])

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from bedside.agent.inference.runtimes import Float32, RuntimeName
 from bedside.core.errors import MalformedError, UnavailableError
+from bedside.ondevice.runtimes import Float32, RuntimeName
 
 _MODULES: Final = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 

@@ -8,9 +8,9 @@ from typing import Final, cast
 import numpy as np
 import onnxruntime as ort
 
-from bedside.agent.inference.runtimes import Float32, RuntimeName
 from bedside.core.bundle.tensors import Array
 from bedside.core.errors import MalformedError
+from bedside.ondevice.runtimes import Float32, RuntimeName
 
 _ERRORS_ONLY: Final = 3
 _PROVIDERS: Final = [("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]

@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, assert_never
 
-from bedside.agent.inference.runtimes import Float32, Runtime, RuntimeName
-from bedside.agent.inference.runtimes.installed import is_installed
 from bedside.core.bundle.manifest import INFER, INFER_FLOAT, INFER_TFLITE
 from bedside.core.bundle.patch import apply_patches
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
 from bedside.core.errors import MalformedError, UnavailableError
+from bedside.ondevice.runtimes import Float32, Runtime, RuntimeName
+from bedside.ondevice.runtimes.installed import is_installed
 
 if TYPE_CHECKING:
-    from bedside.agent.inference.runtimes.onnx import OnnxRuntime
+    from bedside.ondevice.runtimes.onnx import OnnxRuntime
 
 
 def int8_runtime(bundle: Bundle, parameters: Mapping[str, Float32], runtime: RuntimeName = "onnx") -> Runtime:
@@ -34,12 +34,12 @@ def int8_runtime(bundle: Bundle, parameters: Mapping[str, Float32], runtime: Run
         case "onnx":
             if not is_installed("onnx"):
                 raise onnxruntime_missing()
-            from bedside.agent.inference.runtimes.onnx import OnnxRuntime
+            from bedside.ondevice.runtimes.onnx import OnnxRuntime
 
             state = check_parameters(bundle.manifest, parameters)
             return OnnxRuntime(bundle.files[INFER], quantise_parameters(state, bundle.manifest.quantisation))
         case "litert":
-            from bedside.agent.inference.runtimes.litert import LiteRtRuntime
+            from bedside.ondevice.runtimes.litert import LiteRtRuntime
 
             window = bundle.manifest.window
             model = patched_tflite(bundle, parameters)
@@ -83,7 +83,7 @@ def float_runtime(bundle: Bundle, parameters: Mapping[str, Float32]) -> OnnxRunt
     Raises:
         MalformedError: `bad-parameters` when they are not a state of this bundle's model.
     """
-    from bedside.agent.inference.runtimes.onnx import OnnxRuntime
+    from bedside.ondevice.runtimes.onnx import OnnxRuntime
 
     state = check_parameters(bundle.manifest, parameters)
     amax = bundle.manifest.quantisation.amax

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.inference.runtimes import RuntimeName
+from bedside.ondevice.runtimes import RuntimeName
 
 _MODULES: Final[Mapping[RuntimeName, tuple[str, ...]]] = {
     "onnx": ("onnxruntime",),

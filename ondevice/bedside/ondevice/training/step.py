@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from bedside.agent.inference.runtimes import Float32
-from bedside.agent.inference.runtimes.onnx import open_session, session_options
 from bedside.core.bundle.manifest import TRAIN
 from bedside.core.bundle.verify import Bundle, check_parameters
+from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.runtimes.onnx import open_session, session_options
 
 _NEXT: Final = ".next"
 _START: Final = "start."

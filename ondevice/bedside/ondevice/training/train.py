@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.inference.refresh import float_runtime
-from bedside.agent.inference.runtimes import Float32, Runtime
-from bedside.agent.training.step import TrainingStep
 from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import MalformedError, RefusedError
+from bedside.ondevice.refresh import float_runtime
+from bedside.ondevice.runtimes import Float32, Runtime
+from bedside.ondevice.training.step import TrainingStep
 
 _EVALUATION_BATCH = 64
 

@@ -7,11 +7,11 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.inference.refresh import float_runtime, int8_runtime
-from bedside.agent.inference.runtimes import Float32, Runtime
 from bedside.core.bundle.tensors import Array
 from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import MalformedError
+from bedside.ondevice.refresh import float_runtime, int8_runtime
+from bedside.ondevice.runtimes import Float32, Runtime
 
 AFTER = "after."
 
@@ -65,7 +65,7 @@ def golden_windows(bundle: Bundle) -> Float32:
 
 
 def _compare_training(bundle: Bundle) -> dict[str, float]:
-    from bedside.agent.training.step import TrainingStep  # onnxruntime with it
+    from bedside.ondevice.training.step import TrainingStep  # onnxruntime with it
 
     golden = bundle.manifest.golden
     step = TrainingStep(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from bedside.agent.inference.confinement import (
+from bedside.core.errors import BedsideError, MalformedError, TrustError
+from bedside.ondevice.confinement import (
     Limits,
     confine,
     decode_job,
@@ -26,13 +27,12 @@ from bedside.agent.inference.confinement import (
     report_result,
     run_child,
 )
-from bedside.core.errors import BedsideError, MalformedError, TrustError
 
 if TYPE_CHECKING:
     from bedside.core.bundle.manifest import Manifest
     from bedside.core.bundle.verify import Bundle
 
-CHILD: Final = "bedside.agent.inference.golden"
+CHILD: Final = "bedside.ondevice.golden"
 DEFAULT_LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=60)
 
 
@@ -72,16 +72,16 @@ def main() -> None:
 
 
 def _run(data: bytes) -> Compared:
-    from bedside.agent.inference.runtimes.installed import is_installed
+    from bedside.ondevice.runtimes.installed import is_installed
 
     bundle = believed_bundle(data)
     if is_installed("onnx"):
-        from bedside.agent.inference.replay import compare_golden
+        from bedside.ondevice.replay import compare_golden
 
         differences = compare_golden(bundle)
     else:  # a board that can only infer believes what it will run
-        from bedside.agent.inference.refresh import int8_runtime
-        from bedside.agent.inference.replay import compare_litert, golden_parameters
+        from bedside.ondevice.refresh import int8_runtime
+        from bedside.ondevice.replay import compare_litert, golden_parameters
 
         differences = compare_litert(bundle, int8_runtime(bundle, golden_parameters(bundle), "litert"))
     check_differences(bundle.manifest, differences)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from bedside.agent.inference.confinement import confine, read_job, report_error, report_result
-from bedside.agent.inference.golden import believed_bundle, check_differences
-from bedside.agent.inference.runtimes import RuntimeName
 from bedside.core.errors import BedsideError
+from bedside.ondevice.confinement import confine, read_job, report_error, report_result
+from bedside.ondevice.golden import believed_bundle, check_differences
+from bedside.ondevice.runtimes import RuntimeName
 
 if TYPE_CHECKING:
-    from bedside.agent.inference.runtimes import Float32, Runtime
     from bedside.core.clock import Clock
+    from bedside.ondevice.runtimes import Float32, Runtime
 
-CHILD: Final = "bedside.agent.inference.trial"
+CHILD: Final = "bedside.ondevice.trial"
 _WARM_WINDOWS: Final = 50
 _WINDOWS: Final = 500
 
@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def _run(job: bytes) -> tuple[Measured, ...]:
-    from bedside.agent.inference.refresh import int8_runtime
-    from bedside.agent.inference.replay import compare_litert, golden_parameters, golden_windows
-    from bedside.agent.inference.runtimes.installed import is_installed
+    from bedside.ondevice.refresh import int8_runtime
+    from bedside.ondevice.replay import compare_litert, golden_parameters, golden_windows
+    from bedside.ondevice.runtimes.installed import is_installed
     from bedside.service.platform import SystemClock
 
     bundle = believed_bundle(job)

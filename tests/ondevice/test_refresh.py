@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from bedside.agent.inference.refresh import float_runtime, int8_runtime
-from bedside.agent.inference.runtimes.onnx import OnnxRuntime
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
 from bedside.core.bundle.layers import walk
 from bedside.core.bundle.quantise import quantise_parameters
 from bedside.core.errors import MalformedError
+from bedside.ondevice.refresh import float_runtime, int8_runtime
+from bedside.ondevice.runtimes.onnx import OnnxRuntime
 
 
 @pytest.fixture

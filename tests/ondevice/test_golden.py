@@ -8,18 +8,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from bedside.agent.inference.confinement import Limits, run_child
-from bedside.agent.inference.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.core.bundle.archive import pack_bundle
 from bedside.core.bundle.manifest import GOLDEN, MANIFEST, PARAMETERS, SIGNATURE, SIGNED_KIND, encode_manifest
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.bundle.verify import file_digest
 from bedside.core.errors import TrustError, UnavailableError
 from bedside.core.signing.envelope import signature_of
+from bedside.ondevice.confinement import Limits, run_child
+from bedside.ondevice.golden import DEFAULT_LIMITS, Replay, replay_golden
 
 CHILD = """
 import sys
-from bedside.agent.inference.confinement import confine, read_job, report_progress, report_result
+from bedside.ondevice.confinement import confine, read_job, report_progress, report_result
 confine(sys.argv[1:])
 {body}
 """
@@ -125,7 +125,7 @@ def test_a_child_dies_with_its_parent(tmp_path):
     )
     parent = (
         "import asyncio\n"
-        "from bedside.agent.inference.confinement import Limits, run_child\n"
+        "from bedside.ondevice.confinement import Limits, run_child\n"
         "show = lambda line: print(line.decode(), flush=True)\n"
         "asyncio.run(run_child('probe_child', b'{}', Limits(1 << 30, 60.0), show))\n"
     )

@@ -1,0 +1,1 @@
+"""Local training on the ordinary onnxruntime."""

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+from nacl.signing import SigningKey
+
+from bedside.authoring.build import build_bundle
+from bedside.authoring.recipe import load_recipe
+from bedside.core.bundle.verify import verify_archive
+
+TINY = Path(__file__).parents[1] / "recipes" / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def author():
+    return SigningKey(b"author" * 5 + b"!!")
+
+
+@pytest.fixture(scope="session")
+def built(author):
+    return build_bundle(load_recipe(str(TINY)), author)
+
+
+@pytest.fixture(scope="session")
+def bundle(built, author):
+    return verify_archive(built.tar, [bytes(author.verify_key)])
