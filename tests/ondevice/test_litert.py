@@ -6,8 +6,8 @@ import sys
 import msgspec
 import numpy as np
 import pytest
-
 from bedside.authoring.session import predict_tflite
+
 from bedside.authoring.tflite_graph import build_tflite
 from bedside.core.bundle.layers import walk
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors

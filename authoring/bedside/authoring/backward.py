@@ -58,6 +58,8 @@ def _emit_input(graph: Graph, taped: Taped, slope: str) -> str:
             columns = graph.op("Gemm", _rows(graph, step, slope), taped.weight, transB=1)
             below = _col2im(graph, step, columns) if isinstance(step.layer, Conv1d) else columns
             return graph.op("Where", taped.inside, below, graph.number(0)) if taped.inside else below
+        case _:
+            raise NotImplementedError(step.layer)
 
 
 def _rows(graph: Graph, step: Step, slope: str) -> str:

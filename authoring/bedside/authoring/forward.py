@@ -92,6 +92,8 @@ def _emit(graph: Graph, step: Step, x: str, weight_qmax: int, inside: str) -> tu
             return graph.op("ReduceMean", x, graph.ints(1), keepdims=0), Taped(step)
         case Flatten():
             return graph.op("Reshape", x, graph.ints(-1, step.after[0])), Taped(step)
+        case _:
+            raise NotImplementedError(step.layer)
 
 
 def _emit_weighted(graph: Graph, step: Step, x: str, weight_qmax: int, inside: str) -> tuple[str, Taped]:

@@ -7,26 +7,28 @@ onnxruntime fuses Conv between (de)quantising nodes; the float one repeats the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from bedside.authoring.forward import emit_forward
 from bedside.authoring.graph import Graph
+from bedside.authoring.net import Net
 from bedside.core.bundle.layers import Conv1d, Dense, Flatten, GlobalAveragePool, MaxPool, Relu, Step
 from bedside.core.bundle.quantise import UNSIGNED_ZERO_POINT
 from bedside.core.bundle.tensors import Array
 
 
-def build_float_graph(steps: Sequence[Step], parameters: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
+def build_float_graph(net: Net, parameters: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
     """Return the bytes of `infer_float.onnx`; its initialisers are the parameters under their own names.
 
     They are inputs too: what onnxruntime takes for a constant, it folds into the nodes behind it (here the reshaping of
     a convolution's weight) before a device's own values are laid over it, which then go unused in silence.
     """
     graph = Graph("infer_float")
-    x = graph.input("x", ("N", *steps[0].before))
+    steps = net.steps
+    x = graph.input("x", ("N", *net.input_shape))
     for name, array in parameters.items():
         graph.input(graph.initialiser(name, array), array.shape)
     logits = emit_forward(graph, steps, x, ranging=None).logits
@@ -35,10 +37,11 @@ def build_float_graph(steps: Sequence[Step], parameters: Mapping[str, npt.NDArra
     return graph.serialise()
 
 
-def build_int8_graph(steps: Sequence[Step], quantised: Mapping[str, Array]) -> bytes:
+def build_int8_graph(net: Net, quantised: Mapping[str, Array]) -> bytes:
     """Return the bytes of `infer.onnx`; `quantised` comes from `quantise_parameters`."""
     graph = Graph("infer")
-    x = graph.input("x", ("N", *steps[0].before))
+    steps = net.steps
+    x = graph.input("x", ("N", *net.input_shape))
     for name, array in quantised.items():
         graph.initialiser(name, array)
     x = graph.op("Transpose", x, perm=(0, 2, 1))
@@ -64,6 +67,8 @@ def _emit(graph: Graph, step: Step, x: str) -> str:
             return graph.op("Flatten", graph.op("GlobalAveragePool", x))
         case Flatten():  # the dense layer after it was trained on channels-last values
             return graph.op("Flatten", graph.op("Transpose", x, perm=(0, 2, 1)))
+        case _:
+            raise NotImplementedError(step.layer)
 
 
 def _dequantised(graph: Graph, step: Step, x: str, channel_axis: int) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from bedside.authoring.net import Net
 from bedside.authoring.tflite_file import BuiltinOperator, Content, Table, TensorType, TfliteFile
 from bedside.core.bundle.layers import Conv1d, Dense, Flatten, GlobalAveragePool, MaxPool, Relu, Step
 from bedside.core.bundle.quantise import UNSIGNED_ZERO_POINT
@@ -40,22 +41,22 @@ class _Value(NamedTuple):
     signed: bool = True
 
 
-def build_tflite(steps: Sequence[Step], tensors: Mapping[str, Array]) -> tuple[bytes, Table]:
+def build_tflite(net: Net, tensors: Mapping[str, Array]) -> tuple[bytes, Table]:
     """Return the bytes of `infer.tflite`, from windows `x` (1, L, C) to `logits` (1, classes), and its patches.
 
     Args:
-        steps: the layers in their places.
+        net: the model.
         tensors: of `quantise_parameters` and `real_tensors`.
     """
-    net = _Net(tensors)
-    length, channels = steps[0].before
-    window = net.file.tensor("x", (1, length, channels), TensorType.FLOAT32)
-    value = net.reshape(_Value(window), (1, 1, length, channels))
-    for place, step in enumerate(steps):
-        value = net.layer(value, step, _rounded_next(steps[place + 1 :]))
-    logits = net.file.tensor("logits", (1, *steps[-1].after), TensorType.FLOAT32)
-    net.file.reshape(value.number, logits)
-    return net.file.serialise(window, logits)
+    made = _Operators(tensors)
+    length, channels = net.input_shape
+    window = made.file.tensor("x", (1, length, channels), TensorType.FLOAT32)
+    value = made.reshape(_Value(window), (1, 1, length, channels))
+    for place, step in enumerate(net.steps):
+        value = made.layer(value, step, _rounded_next(net.steps[place + 1 :]))
+    logits = made.file.tensor("logits", (1, net.outputs), TensorType.FLOAT32)
+    made.file.reshape(value.number, logits)
+    return made.file.serialise(window, logits)
 
 
 def _rounded_next(later: Sequence[Step]) -> Step | None:
@@ -68,7 +69,7 @@ def _rounded_next(later: Sequence[Step]) -> Step | None:
     return None
 
 
-class _Net:
+class _Operators:
     """Layers as operators of one file."""
 
     def __init__(self, tensors: Mapping[str, Array]) -> None:
@@ -92,6 +93,8 @@ class _Net:
                 return pooled
             case Flatten():
                 return self.reshape(value, _shape(step))
+            case _:
+                raise NotImplementedError(step.layer)
 
     def reshape(self, value: _Value, shape: tuple[int, ...]) -> _Value:
         """The same values in another shape."""

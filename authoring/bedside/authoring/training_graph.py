@@ -1,4 +1,4 @@
-"""`train.onnx`: one pure function, (parameters, optimiser state, batch, rates) to (parameters, state, loss).
+"""A training graph: one pure function, (parameters, optimiser state, batch, rates) to (parameters, state, loss).
 
 Inputs: `x` (N, L, C) float32; `y` (N,) int64; `lr`, `momentum`, `mu` float32 scalars; every parameter under its own
 name; `start.<name>` and `velocity.<name>` for every trained one. Outputs: `loss` and `<input>.next`.
@@ -12,7 +12,6 @@ Source: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", equa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -20,40 +19,34 @@ import numpy as np
 from bedside.authoring.backward import emit_backward
 from bedside.authoring.forward import Pass, Ranging, emit_forward
 from bedside.authoring.graph import Graph
-from bedside.core.bundle.layers import Step
-from bedside.core.bundle.manifest import Level, TensorSpec
+from bedside.authoring.net import Net
+from bedside.core.bundle.parameters import AMAX, TensorSpec
+from bedside.core.bundle.training import TrainingGraph
+from bedside.ondevice.training.step import NEXT, START
 
-NEXT: Final = ".next"
-START: Final = "start."
 VELOCITY: Final = "velocity."
 
 
-def build_training_graph(
-    steps: Sequence[Step], parameters: Sequence[TensorSpec], amax: str, level: Level, weight_qmax: int
-) -> bytes:
-    """Return the bytes of `train.onnx` for a layer list followed by `steps`."""
+def build_training_graph(net: Net, kind: TrainingGraph) -> bytes:
+    """Return the bytes of one training graph of a net."""
     graph = Graph("train")
-    x = graph.input("x", ("N", *steps[0].before))
+    steps = net.steps
+    x = graph.input("x", ("N", *net.input_shape))
     graph.input("y", ("N",), integer=True)
     for scalar in ("lr", "momentum", "mu"):
         graph.input(scalar, ())
-    for spec in parameters:
+    for spec in net.parameters:
         graph.input(spec.name, spec.shape)
-    forward = emit_forward(graph, steps, x, Ranging(amax, weight_qmax, fake=level == "Q1"))
-    slope = _emit_loss(graph, forward.logits, classes=steps[-1].after[0])
+    forward = emit_forward(graph, steps, x, Ranging(AMAX, net.weight_qmax, fake=kind.level == "Q1"))
+    slope = _emit_loss(graph, forward.logits, classes=net.outputs)
     gradients = emit_backward(graph, forward.tape, slope)
     graph.output("loss", ())
-    for spec in parameters:
-        if spec.name == amax:
+    for spec in net.parameters:
+        if spec.name == AMAX:
             _emit_ranges(graph, forward, spec)
         else:
             _emit_update(graph, spec, gradients[spec.name])
     return graph.serialise()
-
-
-def optimiser_tensors(parameters: Sequence[TensorSpec], amax: str) -> tuple[TensorSpec, ...]:
-    """The optimiser's state: one velocity per trained parameter, zero at the start, never shared."""
-    return tuple(TensorSpec(VELOCITY + spec.name, spec.shape, shared=False) for spec in parameters if spec.name != amax)
 
 
 def _emit_loss(graph: Graph, logits: str, classes: int) -> str:

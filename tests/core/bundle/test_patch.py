@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedside.core.bundle.archive import MEMBERS, pack_bundle, unpack_bundle
+from bedside.core.bundle.archive import HEAD, pack_bundle, unpack_bundle
 from bedside.core.bundle.bounds import MAX_PATCHES
-from bedside.core.bundle.manifest import OPTIONAL, decode_manifest, encode_manifest
+from bedside.core.bundle.manifest import COMMITTED, OPTIONAL, decode_manifest, encode_manifest
 from bedside.core.bundle.patch import Patch, apply_patches, check_patches
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.errors import MalformedError
@@ -117,7 +117,7 @@ def test_the_table_and_the_file_come_together_or_not_at_all():
 
 
 def test_an_archive_may_end_with_the_optional_file():
-    files = {name: name.encode() for name in MEMBERS} | {"manifest.sig": bytes(64)}
+    files = {name: name.encode() for name in (*HEAD, "train-q1-all-sgd.onnx", *COMMITTED)} | {"manifest.sig": bytes(64)}
     more = files | dict.fromkeys(OPTIONAL, b"graph")
     assert unpack_bundle(pack_bundle(files)) == files
     assert unpack_bundle(pack_bundle(more)) == more

@@ -146,6 +146,8 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
 
 
 def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
+    from bedside.core.bundle.training import ALL
+    from bedside.core.learning.plan_graph import LEVELS, OPTIMISERS
     from bedside.ondevice.training.train import Schedule
 
     training = plan.training
@@ -158,6 +160,10 @@ def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
         min_examples=training.min_examples,
         min_steps=training.min_local_steps,
         seed=int.from_bytes(plan_digest[:8], "big"),
+        gradient_clip=training.gradient_clip_e6 / 1e6,
+        level=LEVELS[training.level],  # judged: one of them
+        suffix=training.suffix or ALL,
+        optimiser=OPTIMISERS[training.optimiser],
     )
 
 

@@ -12,6 +12,7 @@ import click
 
 from bedside.coordinator.cli.present import COMBINERS
 from bedside.core.bundle.manifest import Manifest
+from bedside.core.learning.plan_graph import name_graph
 from bedside.core.limits import MAX_NOISE_MULTIPLIER
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.operator_pb2 import StartTaskRequest
@@ -165,8 +166,7 @@ def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
 def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
     author = manifest.training
     examples = options.weighting == "examples"
-    return plan_pb2.Training(
-        level=plan_pb2.LEVEL_Q1 if manifest.quantisation.level == "Q1" else plan_pb2.LEVEL_Q0,
+    training = plan_pb2.Training(
         epochs=_chosen(options.epochs, author.epochs),
         batch_size=_chosen(options.batch_size, author.batch),
         learning_rate_e9=round(_chosen(options.learning_rate, author.learning_rate) * 1e9),
@@ -177,7 +177,10 @@ def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
         max_examples=options.max_examples,
         min_local_steps=options.min_local_steps,
         min_sessions=options.min_sessions,
+        gradient_clip_e6=round(author.gradient_clip * 1e6),
     )
+    name_graph(training, manifest.graphs[0])
+    return training
 
 
 def _server(options: TaskOptions) -> plan_pb2.ServerStep:

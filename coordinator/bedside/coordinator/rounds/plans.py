@@ -16,6 +16,7 @@ from bedside.coordinator.store.tasks import BundleRow, RoundRow, TaskRow
 from bedside.core.bundle.manifest import Manifest, decode_manifest
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import ProtocolError, RefusedError
+from bedside.core.learning.plan_graph import plan_graph
 from bedside.core.learning.step import EXAMPLES
 from bedside.core.limits import MAX_TRUSTEES, MAX_WORD_BITS
 from bedside.core.privacy import noise_tails
@@ -97,9 +98,20 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
 
 
 def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:
-    """The vector of a training plan: all shared tensors in one rotated segment, and two counts."""
+    """The vector of a training plan: the shared tensors that it trains in one rotated segment, and two counts.
+
+    Raises:
+        RefusedError: `no-such-graph`.
+    """
     cap = request.training.max_examples
-    tensors = tuple(TensorSlot(tensor.name, tensor.shape) for tensor in manifest.shared())
+    graph = plan_graph(request.training, manifest)
+    if graph is None:
+        raise RefusedError(
+            "no-such-graph",
+            "the bundle has no training graph for this level, optimiser and suffix",
+            remedy="ask for one that `bedside model inspect` shows, or have the bundle built with it",
+        )
+    tensors = tuple(TensorSlot(tensor.name, tensor.shape) for tensor in manifest.shared(graph.suffix))
     values = Segment(
         PARAMETERS,
         SegmentKind.VALUE,

@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bedside.core.bundle.training import ALL, Level, Optimiser, TrainingGraph
 from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import MalformedError, RefusedError
 from bedside.ondevice.refresh import float_runtime
 from bedside.ondevice.runtimes import Float32, Runtime
-from bedside.ondevice.training.step import TrainingStep
+from bedside.ondevice.training.step import Rates, TrainingStep, open_step
 
 _EVALUATION_BATCH = 64
 
@@ -35,6 +36,10 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         min_examples: fewer than this, and the device does not take part.
         min_steps: fewer local steps than this, and the device does not take part.
         seed: of the shuffles.
+        gradient_clip: largest L2 norm of a step's gradient, 0 for any.
+        level: how training is quantised.
+        suffix: which layers are trained.
+        optimiser: of the steps.
     """
 
     learning_rate: float
@@ -45,6 +50,10 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_examples: int
     min_steps: int
     seed: int
+    gradient_clip: float = 0.0
+    level: Level = "Q1"
+    suffix: str = ALL
+    optimiser: Optimiser = "sgd"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -105,18 +114,14 @@ def train(
     no single device has seen what the others see.
 
     Raises:
-        RefusedError: `too-few-examples`.
+        RefusedError: `too-few-examples`; `no-such-graph`.
         MalformedError: `bad-examples` when a window or class does not fit the model.
     """
     _check(bundle, windows)
     batch, steps = _plan_steps(len(windows.y), schedule)
-    step = TrainingStep(
-        bundle,
-        start,
-        learning_rate=schedule.learning_rate,
-        momentum=schedule.momentum,
-        proximal_mu=schedule.proximal_mu,
-    )
+    graph = chosen_graph(bundle, schedule)
+    rates = Rates(schedule.learning_rate, schedule.momentum, schedule.proximal_mu, schedule.gradient_clip)
+    step = open_step(bundle, graph, start, rates)
     shuffles = np.random.default_rng(schedule.seed)
     losses: list[float] = []
     for epoch in range(1, schedule.epochs + 1):
@@ -131,8 +136,24 @@ def train(
         correct_before=count_correct(float_runtime(bundle, start), windows),
         correct_after=count_correct(float_runtime(bundle, state), windows),
     )
-    delta = {spec.name: state[spec.name] - start[spec.name] for spec in bundle.manifest.shared()}
+    delta = {spec.name: state[spec.name] - start[spec.name] for spec in bundle.manifest.shared(graph.suffix)}
     return Trained(delta, state, counts)
+
+
+def chosen_graph(bundle: Bundle, schedule: Schedule) -> TrainingGraph:
+    """The training graph that a schedule names.
+
+    Raises:
+        RefusedError: `no-such-graph`.
+    """
+    graph = bundle.manifest.graph(schedule.level, schedule.suffix, schedule.optimiser)
+    if graph is None:
+        raise RefusedError(
+            "no-such-graph",
+            f"the bundle cannot be trained at {schedule.level} with {schedule.optimiser} from {schedule.suffix}",
+            remedy="have its author build it with that graph, or plan one of those that it has",
+        )
+    return graph
 
 
 def count_correct(runtime: Runtime, windows: Windows) -> int:
