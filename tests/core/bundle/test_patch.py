@@ -74,9 +74,11 @@ def test_whatever_the_table_says_the_file_keeps_its_length_or_the_table_is_refus
 
 
 def test_the_reals_are_what_the_integers_stand_for():
-    quantisation = make_manifest().quantisation
+    told = make_manifest().quantisation
     generator = np.random.default_rng(3)
-    for shape in ((4, 2), (3, 4, 2)):
+    for shape, form in (((4, 2), "dense"), ((3, 4, 2), "conv"), ((3, 2), "depthwise")):
+        layer = msgspec.structs.replace(told.layers[0], form=form)
+        quantisation = msgspec.structs.replace(told, layers=(layer,))
         parameters = {
             "w0": generator.normal(size=shape).astype(np.float32),
             "b0": generator.normal(size=2).astype(np.float32),
@@ -85,8 +87,8 @@ def test_the_reals_are_what_the_integers_stand_for():
         quantised = quantise_parameters(parameters, quantisation)
         reals = real_tensors(quantised, quantisation)
         for unit in range(2):
-            integers = quantised["w0.q"][unit] if len(shape) == 3 else quantised["w0.q"][:, unit]
-            real = reals["w0.real"][unit] if len(shape) == 3 else reals["w0.real"][:, unit]
+            integers = quantised["w0.q"][unit] if form != "dense" else quantised["w0.q"][:, unit]
+            real = reals["w0.real"][unit] if form != "dense" else reals["w0.real"][:, unit]
             assert np.array_equal(real, integers * quantised["w0.scale"][unit])
         assert np.abs(reals["b0.real"] - parameters["b0"]).max() <= quantised["b0.scale"].max() / 2
         assert reals["w0.real"].dtype == reals["b0.real"].dtype == np.float32

@@ -129,7 +129,7 @@ def _folded(
     scale: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """A batch norm is a factor per output channel: into the scale, its sign into the integers, the rest into the bias."""
+    """A batch norm is a factor per channel: into the scale, its sign into the integers, its shift into the bias."""
     gamma, beta, mean, variance = (
         parameters[f"{name}{norm}"].astype(np.float64) for name in ("gamma", "beta", "mean", "variance")
     )

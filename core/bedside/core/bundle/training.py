@@ -79,7 +79,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         noise: standard deviation of Gaussian noise, in units of the model's input.
         scale: each channel is multiplied by 1 +- up to this.
         shift: the window moves by up to so many samples; its edge value fills the gap.
-        balance: 0 draws classes as often as they are, 1 equally often; between, by their share to the power 1 - balance.
+        balance: 0 draws classes as often as they are, 1 equally often; between, by share to the power 1 - balance.
     """
 
     noise: float = 0.0

@@ -49,10 +49,12 @@ def model_too_large(case: Case) -> str:
 def model_too_slow(case: Case) -> str:
     """A step costs no more, for the plan's batch, than the site's devices shall spend."""
     graph = plan_graph(case.plan.plan.training, case.manifest) if case.trains else case.manifest.graphs[0]
+    if graph is None:
+        return ""  # refused by another rule
     batch = case.plan.plan.training.batch_size if case.trains else case.manifest.training.batch
-    cost = None if graph is None else case.manifest.cost(graph, batch)
+    cost = case.manifest.cost(graph, batch)
     if cost is None:
-        return "the bundle does not say what a step of this plan costs"
+        return f"the bundle does not say what a step of {graph.key} costs"
     step_ms = cost.step_ms * batch / max(cost.batch, 1)
     if step_ms <= case.policy.max_step_ms:
         return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from bedside.core.bundle.training import ALL
 from bedside.core.codec.layout import SegmentKind
 from bedside.core.learning.plan_graph import plan_graph
 from bedside.core.policy.case import Case, noise_covers
@@ -48,7 +49,8 @@ def layout_not_the_models(case: Case) -> str:
     """Values are exactly the model's shared tensors, and only when training: a local tensor is never shared."""
     asked = [(slot.name, slot.shape) for segment in case.segments(SegmentKind.VALUE) for slot in segment.tensors]
     graph = plan_graph(case.plan.plan.training, case.manifest) if case.trains else None
-    shared = [(tensor.name, tensor.shape) for tensor in case.manifest.shared(graph.suffix)] if graph is not None else []
+    trained = case.manifest.shared(graph.suffix if graph is not None else ALL) if case.trains else ()
+    shared = [(tensor.name, tensor.shape) for tensor in trained]
     if asked != shared:
         stray = next((name for name, shape in asked if (name, shape) not in shared), "")
         what = f"tensor {stray!r:.64}, which the model does not share" if stray else "not all that the model shares"
