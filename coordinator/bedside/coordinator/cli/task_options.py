@@ -12,6 +12,8 @@ import click
 
 from bedside.coordinator.cli.present import COMBINERS
 from bedside.core.bundle.manifest import Manifest
+from bedside.core.bundle.training import TrainingGraph
+from bedside.core.errors import RefusedError
 from bedside.core.learning.plan_graph import name_graph
 from bedside.core.limits import MAX_NOISE_MULTIPLIER
 from bedside.proto.v1 import plan_pb2
@@ -32,6 +34,10 @@ class TaskOptions:
     learning_rate: float | None
     momentum: float | None
     proximal_mu: float | None
+    level: str | None
+    suffix: str | None
+    local_optimiser: str | None
+    gradient_clip: float | None
     min_examples: int
     max_examples: int
     min_sessions: int
@@ -70,6 +76,19 @@ _OPTIONS = (
     click.option("--learning-rate", type=_POSITIVE, help="Local learning rate. [default: the author's]"),
     click.option("--momentum", type=_SHARE, help="Local momentum. [default: the author's]"),
     click.option("--proximal-mu", type=_AMOUNT, help="FedProx term. [default: the author's]"),
+    click.option(
+        "--level",
+        type=click.Choice(["Q0", "Q1", "Q2"]),
+        help="Q0 trains in float and rounds afterwards, Q1 with rounding in the loop, Q2 on int8 weights. [default: the"
+        " bundle's first training graph]",
+    ),
+    click.option("--suffix", help="Layers to train: all, head, or another suffix of the bundle. [default: as --level]"),
+    click.option("--local-optimiser", type=click.Choice(["sgd", "adam"]), help="Of devices. [default: as --level]"),
+    click.option(
+        "--gradient-clip",
+        type=_AMOUNT,
+        help="Norm bound of a local gradient, 0 for none. [default: the author's]",
+    ),
     click.option("--min-examples", type=NUMBER, default=64, show_default=True, help="A device with fewer declines."),
     click.option("--max-examples", type=COUNT, default=1024, show_default=True, help="A device uses at most so many."),
     click.option("--min-sessions", type=NUMBER, default=1, show_default=True, help="Distinct sessions a device needs."),
@@ -177,10 +196,24 @@ def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
         max_examples=options.max_examples,
         min_local_steps=options.min_local_steps,
         min_sessions=options.min_sessions,
-        gradient_clip_e6=round(author.gradient_clip * 1e6),
+        gradient_clip_e6=round(_chosen(options.gradient_clip, author.gradient_clip) * 1e6),
     )
-    name_graph(training, manifest.graphs[0])
+    name_graph(training, _graph(options, manifest))
     return training
+
+
+def _graph(options: TaskOptions, manifest: Manifest) -> TrainingGraph:
+    """The author's first that has what the operator chose."""
+    asked = (options.level, options.suffix, options.local_optimiser)
+    for graph in manifest.graphs:
+        had = (graph.level, graph.suffix, graph.optimiser)
+        if all(wish in (None, has) for wish, has in zip(asked, had, strict=True)):
+            return graph
+    raise RefusedError(
+        "no-such-graph",
+        f"the bundle cannot be trained so; it has {', '.join(graph.key for graph in manifest.graphs)}",
+        remedy="choose --level, --suffix and --local-optimiser among those, or build the bundle with more [[graphs]]",
+    )
 
 
 def _server(options: TaskOptions) -> plan_pb2.ServerStep:

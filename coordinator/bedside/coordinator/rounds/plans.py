@@ -14,10 +14,11 @@ from typing import Final
 from bedside.coordinator.enrolment.registry import Registry
 from bedside.coordinator.store.tasks import BundleRow, RoundRow, TaskRow
 from bedside.core.bundle.manifest import Manifest, decode_manifest
+from bedside.core.bundle.parameters import TensorSpec
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import ProtocolError, RefusedError
 from bedside.core.learning.plan_graph import plan_graph
-from bedside.core.learning.step import EXAMPLES
+from bedside.core.learning.step import EXAMPLES, STATISTICS
 from bedside.core.limits import MAX_TRUSTEES, MAX_WORD_BITS
 from bedside.core.privacy import noise_tails
 from bedside.core.securesum.plans import READER_VERSION, layout_message
@@ -98,7 +99,7 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
 
 
 def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:
-    """The vector of a training plan: the shared tensors that it trains in one rotated segment, and two counts.
+    """The vector of a training plan: the shared tensors that it trains, those that devices observe, and two counts.
 
     Raises:
         RefusedError: `no-such-graph`.
@@ -111,18 +112,25 @@ def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:
             "the bundle has no training graph for this level, optimiser and suffix",
             remedy="ask for one that `bedside model inspect` shows, or have the bundle built with it",
         )
-    tensors = tuple(TensorSlot(tensor.name, tensor.shape) for tensor in manifest.shared(graph.suffix))
-    values = Segment(
-        PARAMETERS,
+    shared = manifest.shared(graph.suffix)
+    groups = {PARAMETERS: [spec for spec in shared if spec.trained], STATISTICS: [s for s in shared if not s.trained]}
+    values = (_values(name, specs, request) for name, specs in groups.items() if specs)
+    counts = (Segment(name, SegmentKind.COUNT, cap=cap) for name in (EXAMPLES, CORRECT))
+    return Layout((*values, *counts))
+
+
+def _values(name: str, specs: Sequence[TensorSpec], request: StartTaskRequest) -> Segment:
+    """A segment in one rotation, whose blocks are no longer than it is."""
+    words = sum(math.prod(spec.shape) for spec in specs)
+    return Segment(
+        name,
         SegmentKind.VALUE,
-        tensors,
+        tuple(TensorSlot(spec.name, spec.shape) for spec in specs),
         clip_e6=request.clip_e6,
         bits=request.value_bits,
-        rotation_block=ROTATION_BLOCK,
+        rotation_block=min(ROTATION_BLOCK, max(2, 1 << (words - 1).bit_length())),
         subsample_e32=request.subsample_e32,
     )
-    counts = (Segment(name, SegmentKind.COUNT, cap=cap) for name in (EXAMPLES, CORRECT))
-    return Layout((values, *counts))
 
 
 def plan_cohorts(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[plan_pb2.Cohort]:

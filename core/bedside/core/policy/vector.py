@@ -51,7 +51,7 @@ def layout_not_the_models(case: Case) -> str:
     graph = plan_graph(case.plan.plan.training, case.manifest) if case.trains else None
     trained = case.manifest.shared(graph.suffix if graph is not None else ALL) if case.trains else ()
     shared = [(tensor.name, tensor.shape) for tensor in trained]
-    if asked != shared:
+    if sorted(asked) != sorted(shared):
         stray = next((name for name, shape in asked if (name, shape) not in shared), "")
         what = f"tensor {stray!r:.64}, which the model does not share" if stray else "not all that the model shares"
         if not case.trains:
