@@ -61,6 +61,9 @@ class TaskOptions:
     noise_multiplier: float
 
 
+ADAPTIVE = {"fedadam": plan_pb2.SERVER_OPTIMISER_FEDADAM, "fedyogi": plan_pb2.SERVER_OPTIMISER_FEDYOGI}
+"""Server optimisers with moments."""
+
 _MAX_SCALED = 1e6
 """Keeps every scaled integer of a plan within 64 bits; a site's policy allows far less."""
 _POSITIVE = FiniteRange(0, _MAX_SCALED, min_open=True)
@@ -128,11 +131,11 @@ _OPTIONS = (
         metavar="F",
         help="Cohorts that the trimmed mean leaves out at either end; 2 F must be below their number.",
     ),
-    click.option("--optimiser", type=click.Choice(["fedavg", "fedadam"]), default="fedavg", show_default=True),
-    click.option("--server-learning-rate", type=_POSITIVE, help="[default: 1 for fedavg, 0.01 for fedadam]"),
-    click.option("--beta1", type=_SHARE, default=0.9, show_default=True, help="FedAdam."),
-    click.option("--beta2", type=_SHARE, default=0.99, show_default=True, help="FedAdam."),
-    click.option("--tau", type=_AMOUNT, default=0.001, show_default=True, help="FedAdam."),
+    click.option("--optimiser", type=click.Choice(["fedavg", *ADAPTIVE]), default="fedavg", show_default=True),
+    click.option("--server-learning-rate", type=_POSITIVE, help="[default: 1 for fedavg, 0.01 for the others]"),
+    click.option("--beta1", type=_SHARE, default=0.9, show_default=True, help="FedAdam, FedYogi."),
+    click.option("--beta2", type=_SHARE, default=0.99, show_default=True, help="FedAdam, FedYogi."),
+    click.option("--tau", type=_AMOUNT, default=0.001, show_default=True, help="FedAdam, FedYogi."),
     click.option(
         "--noise-multiplier",
         type=FiniteRange(0, MAX_NOISE_MULTIPLIER),
@@ -229,7 +232,7 @@ def _server(options: TaskOptions) -> plan_pb2.ServerStep:
     return plan_pb2.ServerStep(
         combiner=combiner,
         trim_cohorts=options.trim_cohorts,
-        optimiser=plan_pb2.SERVER_OPTIMISER_FEDADAM,
+        optimiser=ADAPTIVE[options.optimiser],
         learning_rate_e6=round(_chosen(options.server_learning_rate, 0.01) * 1e6),
         beta1_e6=round(options.beta1 * 1e6),
         beta2_e6=round(options.beta2 * 1e6),

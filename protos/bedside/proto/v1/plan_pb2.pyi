@@ -160,12 +160,14 @@ class _ServerOptimiserEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     SERVER_OPTIMISER_UNSPECIFIED: _ServerOptimiser.ValueType  # 0
     SERVER_OPTIMISER_FEDAVG: _ServerOptimiser.ValueType  # 1
     SERVER_OPTIMISER_FEDADAM: _ServerOptimiser.ValueType  # 2
+    SERVER_OPTIMISER_FEDYOGI: _ServerOptimiser.ValueType  # 3
 
 class ServerOptimiser(_ServerOptimiser, metaclass=_ServerOptimiserEnumTypeWrapper): ...
 
 SERVER_OPTIMISER_UNSPECIFIED: ServerOptimiser.ValueType  # 0
 SERVER_OPTIMISER_FEDAVG: ServerOptimiser.ValueType  # 1
 SERVER_OPTIMISER_FEDADAM: ServerOptimiser.ValueType  # 2
+SERVER_OPTIMISER_FEDYOGI: ServerOptimiser.ValueType  # 3
 Global___ServerOptimiser: typing_extensions.TypeAlias = ServerOptimiser
 
 @typing.final
