@@ -113,7 +113,7 @@ def _parts(recipe: Recipe) -> Parts:
     weights = {name: array for name, array in parameters.items() if name != AMAX}
     quantised = quantise_parameters(parameters, net.quantisation)
     tflite, patches = build_tflite(net, quantised | real_tensors(quantised, net.quantisation))
-    changed = {}
+    changed, training = {}, {}
     for graph in recipe.graphs:
         first = first_layer(suffixes, graph.suffix)
         if first is None:
@@ -123,12 +123,12 @@ def _parts(recipe: Recipe) -> Parts:
                 remedy="name all, head, or one of its [[suffixes]]",
             )
         changed[graph] = suffix_tensors(net.steps, first)
+        training[graph] = build_training_graph(net, graph, first)
     inference = {
         INFER: build_int8_graph(net, quantised),
         INFER_FLOAT: build_float_graph(net, weights),
         INFER_TFLITE: tflite,
     }
-    training = {graph: build_training_graph(net, graph) for graph in recipe.graphs}
     return Parts(net, parameters, training, changed, inference, patches)
 
 
@@ -183,4 +183,5 @@ def _feeds(recipe: Recipe, parts: Parts, graph: TrainingGraph) -> dict[str, Arra
     feeds |= {START + spec.name: parts.parameters[spec.name] for spec in parts.changed[graph] if spec.trained}
     feeds |= {spec.name: np.zeros(spec.shape, np.float32) for spec in optimiser_tensors(graph, parts.changed[graph])}
     scalars = {"lr": training.learning_rate, "momentum": training.momentum, "mu": training.proximal_mu}
+    scalars["clip"] = training.gradient_clip or float("inf")
     return feeds | {name: np.array(value, np.float32) for name, value in scalars.items()}

@@ -31,7 +31,7 @@ def build_float_graph(net: Net, parameters: Mapping[str, npt.NDArray[np.float32]
     x = graph.input("x", ("N", *net.input_shape))
     for name, array in parameters.items():
         graph.input(graph.initialiser(name, array), array.shape)
-    logits = emit_forward(graph, steps, x, ranging=None).logits
+    logits = emit_forward(graph, steps, x, None).logits
     graph.op("Identity", logits, output="logits")
     graph.output("logits", ("N", *steps[-1].after))
     return graph.serialise()

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from bedside.authoring.forward import AMAX_DECAY
 from bedside.authoring.net import Net
+from bedside.authoring.rounding import AMAX_DECAY
 from bedside.authoring.training_graph import build_training_graph
 from bedside.core.bundle.parameters import AMAX, TensorSpec
 from bedside.core.bundle.training import ALL, TrainingGraph, optimiser_tensors

@@ -1,6 +1,7 @@
 """The training step: a training graph with its parameters and optimiser state kept inside onnxruntime.
 
-Outputs become the next step's inputs without a copy; scalars are fed as arrays without axes.
+Outputs become the next step's inputs without a copy; scalars are fed as arrays without axes. At level Q2 the weights
+that are trained live here as int8, and nowhere as float: only what is asked for is turned into real numbers.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import onnxruntime as ort
 
 from bedside.core.bundle.manifest import Golden
 from bedside.core.bundle.parameters import TensorSpec
+from bedside.core.bundle.tensors import Array
 from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import open_session, session_options
+from bedside.ondevice.training.grid import NOISE, SCALE, Noise, from_grid, grid_scale, to_grid
 
 NEXT: Final = ".next"
 START: Final = "start."
 LOSS: Final = "loss"
+_INT8: Final = "tensor(int8)"
 
 Targets = npt.NDArray[np.int64] | Float32
 """Classes (N,) int64; of several labels or a regression (N, outputs) float32."""
@@ -55,48 +59,73 @@ class TrainingStep:
 
     Args:
         graph: bytes of the training graph.
-        start: parameters to begin with; also what a FedProx term pulls towards.
+        start: parameters to begin with, float32; also what a FedProx term pulls towards.
         optimiser: the optimiser's tensors, zero at the start.
         rates: of every step.
+        noise_seed: of the rounding at level Q2, from 0; each device and round wants another.
     """
 
     def __init__(
-        self, graph: bytes, start: Mapping[str, Float32], optimiser: Sequence[TensorSpec], rates: Rates
+        self,
+        graph: bytes,
+        start: Mapping[str, Float32],
+        optimiser: Sequence[TensorSpec],
+        rates: Rates,
+        noise_seed: int = 0,
     ) -> None:
         self._session = open_session(graph, session_options())
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self._names = tuple(start)
-        values = {name: _value(array) for name, array in start.items()}
+        wanted = {put.name: put for put in self._session.get_inputs()}
+        moved = {name.removesuffix(NEXT) for name in self._outputs}
+        self._noise, self._noise_count = Noise(noise_seed), wanted[NOISE].shape[0] if NOISE in wanted else 0
+        self._scales = {
+            name: grid_scale(array) for name, array in start.items() if name in wanted and wanted[name].type == _INT8
+        }
         scalars = {
             "lr": rates.learning_rate,
             "momentum": rates.momentum,
             "mu": rates.proximal_mu,
             "clip": rates.gradient_clip or float("inf"),
         }
-        known = values | {START + name: value for name, value in values.items()}
-        known |= {name: _value(np.array(rate, np.float32)) for name, rate in scalars.items()}
+        known = {name: _value(np.array(rate, np.float32)) for name, rate in scalars.items()}
         known |= {spec.name: _value(np.zeros(spec.shape, np.float32)) for spec in optimiser}
-        wanted = {put.name for put in self._session.get_inputs()}
-        moved = {name.removesuffix(NEXT) for name in self._outputs}
-        self._kept = values
+        known |= {name + SCALE: _value(scale) for name, scale in self._scales.items()}
+        for name, array in start.items():
+            scale = self._scales.get(name)
+            known[name] = _value(array if scale is None else to_grid(array, scale, self._noise))
+            known[START + name] = known[name]
+        self._start = start
         self._state = {name: known[name] for name in moved if name in known}
-        self._fixed = {name: known[name] for name in wanted - moved if name in known}
+        self._fixed = {name: known[name] for name in wanted.keys() - moved if name in known}
 
     def __call__(self, x: Float32, y: Targets) -> float:
         """Train on one batch, windows (N, L, C) and what is to be learnt; returns the mean loss before the step."""
         feeds = {"x": _value(x), "y": _value(y), **self._state, **self._fixed}
+        if self._noise_count:
+            feeds[NOISE] = _value(self._noise.draw(self._noise_count))
         outputs = dict(zip(self._outputs, self._session.run_with_ort_values(self._outputs, feeds), strict=True))
         loss = float(outputs.pop(LOSS).numpy())
         self._state = {name.removesuffix(NEXT): value for name, value in outputs.items()}
         return loss
 
+    def state(self) -> dict[str, Array]:
+        """Copies of what a step changes, as it is kept: parameters, int8 on their grid, and the optimiser's tensors."""
+        return {name: np.array(value.numpy()) for name, value in self._state.items()}
+
     def parameters(self) -> dict[str, Float32]:
-        """Copies of the parameters as they are now, in the order in which they came."""
-        now = self._kept | self._state
-        return {name: np.array(now[name].numpy(), np.float32) for name in self._names}
+        """Copies of the parameters as they are now, float32, in the order in which they came."""
+        return {name: self._real(name) for name in self._start}
+
+    def _real(self, name: str) -> Float32:
+        if name not in self._state:
+            return np.array(self._start[name], np.float32)
+        now = self._state[name].numpy()
+        return from_grid(now, self._scales[name]) if name in self._scales else np.array(now, np.float32)
 
 
-def open_step(bundle: Bundle, graph: TrainingGraph, start: Mapping[str, Float32], rates: Rates) -> TrainingStep:
+def open_step(
+    bundle: Bundle, graph: TrainingGraph, start: Mapping[str, Float32], rates: Rates, noise_seed: int = 0
+) -> TrainingStep:
     """One of a bundle's training graphs, ready to begin at `start`.
 
     Raises:
@@ -105,8 +134,8 @@ def open_step(bundle: Bundle, graph: TrainingGraph, start: Mapping[str, Float32]
     manifest = bundle.manifest
     checked = check_parameters(manifest, start)
     optimiser = optimiser_tensors(graph, manifest.changed(graph.suffix))
-    return TrainingStep(bundle.files[graph.file], checked, optimiser, rates)
+    return TrainingStep(bundle.files[graph.file], checked, optimiser, rates, noise_seed)
 
 
-def _value(array: Float32 | npt.NDArray[np.int64]) -> ort.OrtValue:
+def _value(array: npt.NDArray[np.generic]) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(np.array(array, order="C"))
