@@ -40,7 +40,14 @@ NETS = {
     "average first": (GlobalAveragePool(), Dense(3)),
     "one dense layer": (Flatten(), Dense(3)),
     "strides": (Conv1d(8, 5, stride=2), Relu(), Conv1d(6, 3, stride=4), Relu(), Flatten(), Dense(3)),
-    "strides wider than their filters": (Conv1d(8, 1, 2), Relu(), Conv1d(8, 3, 4), Conv1d(4, 1, 2), Flatten(), Dense(3)),
+    "strides wider than their filters": (
+        Conv1d(8, 1, 2),
+        Relu(),
+        Conv1d(8, 3, 4),
+        Conv1d(4, 1, 2),
+        Flatten(),
+        Dense(3),
+    ),
     "strides before an average": (Conv1d(8, 7, stride=2), Relu(), GlobalAveragePool(), Dense(3)),
     "depthwise first and strided": (
         DepthwiseConv1d(3),
@@ -90,7 +97,15 @@ NETS = {
     "standardised and pooled": (Standardise(), MaxPool(), Flatten(), Dense(3)),
     "a residual": (Conv1d(8, 3), Relu(), Conv1d(8, 3), Relu(), Conv1d(8, 3), Add(4), Relu(), Flatten(), Dense(3)),
     "a residual of flat values": (Flatten(), Dense(8), Relu(), Dense(8), Relu(), Add(3), Dense(3)),
-    "a residual round a pool of one channel less": (Conv1d(4, 3), Relu(), Conv1d(6, 3), MaxPool(), Add(3), Flatten(), Dense(3)),
+    "a residual round a pool of one channel less": (
+        Conv1d(4, 3),
+        Relu(),
+        Conv1d(6, 3),
+        MaxPool(),
+        Add(3),
+        Flatten(),
+        Dense(3),
+    ),
     "residuals of one value": (Conv1d(8, 3), Relu(), Conv1d(8, 3), Add(2), Add(3), Relu(), Flatten(), Dense(3)),
     "a residual of the standardised window": (Standardise(), Conv1d(2, 3), Relu(), Add(3), Flatten(), Dense(3)),
     "a residual network": (

@@ -42,7 +42,7 @@ from bedside.core.bundle.quantise import UNSIGNED_ZERO_POINT
 from bedside.core.bundle.tensors import Array
 
 _AXES: Final[Mapping[Form, tuple[int, ...]]] = {"conv": (0, 2, 1), "depthwise": (1, 2, 0), "dense": (1, 0)}
-"""From the order of ONNX to (filters, height 1, taps, channels), or (1, height 1, taps, channels) of a depthwise one."""
+"""From the order of ONNX to (filters, height 1, taps, channels); a depthwise one is (1, height 1, taps, channels)."""
 
 _DEPTHWISE_SCALE_AXIS: Final = 3
 
@@ -213,7 +213,7 @@ class _Operators:
         return whole
 
     def _padded(self, value: _Value, kernel: Kernel, before: tuple[int, ...]) -> tuple[_Value, bool]:
-        """Zeros where the middle of the filter must lie on the first sample: with a stride, SAME would not put it there."""
+        """Zeros round the window: SAME would not put the middle of a filter with a stride on the first sample."""
         if kernel.stride == 1 or kernel.taps == 1:
             return value, False
         margin = kernel.taps // 2
