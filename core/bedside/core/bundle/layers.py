@@ -242,6 +242,8 @@ def _check_place(layer: Layer, number: int, done: Sequence[Step]) -> None:
         raise _unfit(f"{where} must stand right behind a convolution or a dense layer, into which it is folded")
     if isinstance(layer, Add) and not 2 <= layer.back <= number:
         raise _unfit(f"{where} must reach back to an earlier layer: back is 2 to {number} here")
+    if isinstance(layer, Add) and isinstance(done[number - layer.back + 1].layer, BatchNorm):
+        raise _unfit(f"{where} cannot take what a batch norm is folded into: reach back to the batch norm itself")
 
 
 def _output_shape(layer: Layer, shape: tuple[int, ...], number: int) -> tuple[int, ...]:

@@ -23,10 +23,13 @@ from bedside.core.bundle.tensors import Array
 MIN_SCALE: Final = 1e-8
 """A channel of zeros still has a scale that can be divided by."""
 
+MAX_SCALE: Final = 1e14
+"""Of weights and inputs: even the largest sum of their products is a float32. Only a net that diverged has it."""
+
 UNSIGNED_ZERO_POINT: Final = -128
 """Zero point of an int8 activation that is never negative."""
 
-_INT32_MAX: Final = 2**31 - 1
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _BIAS_MAX: Final = 2**30
 """A bias within this leaves room for the sum of products beside it."""
 
@@ -71,13 +74,13 @@ def real_tensors(quantised: Mapping[str, Array], quantisation: Quantisation) -> 
 
 def activation_scale(amax: float, *, signed: bool) -> float:
     """Scale of an int8 activation whose largest magnitude is `amax`."""
-    return max(amax / (127 if signed else 255), MIN_SCALE)
+    return min(max(amax / (127 if signed else 255), MIN_SCALE), MAX_SCALE)
 
 
 def weight_scale(weight: npt.NDArray[np.float32], qmax: int) -> npt.NDArray[np.float32]:
     """Symmetric scale per index of a weight's last axis."""
     largest = np.abs(weight.reshape(-1, weight.shape[-1])).max(axis=0)
-    scale: npt.NDArray[np.float32] = np.maximum(largest / np.float32(qmax), np.float32(MIN_SCALE)).astype(np.float32)
+    scale: npt.NDArray[np.float32] = np.clip(largest / np.float32(qmax), MIN_SCALE, MAX_SCALE).astype(np.float32)
     return scale
 
 
@@ -85,9 +88,11 @@ def standard_affine(
     mean: npt.NDArray[np.float32], square: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """What a standardising layer multiplies by and adds, from the first two raw moments (channels,)."""
-    variance = np.maximum(square - mean * mean, np.float32(0))
-    factor = (1 / np.sqrt(variance + np.float32(NORM_EPSILON))).astype(np.float32)
-    return factor, (-mean * factor).astype(np.float32)
+    centre = mean.astype(np.float64)
+    variance = np.maximum(square - centre * centre, 0)
+    factor = 1 / np.sqrt(variance + NORM_EPSILON)
+    shift = np.clip(-centre * factor, -_FLOAT32_MAX, _FLOAT32_MAX)
+    return factor.astype(np.float32), shift.astype(np.float32)
 
 
 def _affine(norm: int, mean: npt.NDArray[np.float32], square: npt.NDArray[np.float32]) -> dict[str, Array]:
@@ -102,17 +107,17 @@ def _layer_tensors(
     qmax: int,
 ) -> dict[str, Array]:
     weight, bias = parameters[layer.weight], parameters[layer.bias].astype(np.float64)
-    scale = weight_scale(weight, qmax)
-    values = np.clip(np.round(weight / scale), -qmax, qmax).astype(np.int8)
+    fine = weight_scale(weight, qmax)
+    values = np.clip(np.round(weight / fine), -qmax, qmax)
+    exact = fine.astype(np.float64)
     if layer.folded >= 0:
-        values, scale, bias = _folded(layer.folded, parameters, values, scale, bias)
-    smallest = np.abs(bias) / (_BIAS_MAX * input_scale)
-    if (small := scale < smallest).any():  # a bias would not fit beside such weights: coarser ones do as well as none
-        coarser = np.maximum(scale, smallest).astype(np.float32)
-        values = np.where(small, np.round(values * (scale / coarser)), values).astype(np.int8)
-        scale = coarser
+        values, exact, bias = _folded(layer.folded, parameters, values, exact, bias)
+    # A bias that does not fit beside such fine weights is what counts: coarser ones do as well as none.
+    least = np.maximum(np.abs(bias) / (_BIAS_MAX * input_scale), MIN_SCALE)
+    scale = np.minimum(np.maximum(exact, least), MAX_SCALE).astype(np.float32)
+    values = np.round(values * np.minimum(exact / scale, 1)).astype(np.int8)
     bias_scale = (scale * np.float32(input_scale)).astype(np.float32)
-    bias_values = np.clip(np.round(bias / bias_scale), -_INT32_MAX, _INT32_MAX)
+    bias_values = np.clip(np.round(bias / bias_scale), -_BIAS_MAX, _BIAS_MAX)
     return {
         f"{layer.weight}.q": _onnx_order(values, layer.form),
         f"{layer.weight}.scale": scale,
@@ -125,18 +130,16 @@ def _layer_tensors(
 def _folded(
     norm: int,
     parameters: Mapping[str, npt.NDArray[np.float32]],
-    values: npt.NDArray[np.int8],
-    scale: npt.NDArray[np.float32],
+    values: npt.NDArray[np.float32],
+    scale: npt.NDArray[np.float64],
     bias: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """A batch norm is a factor per channel: into the scale, its sign into the integers, its shift into the bias."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """A batch norm is a factor per channel: into the scale, its sign into the integers, the rest into the bias."""
     gamma, beta, mean, variance = (
         parameters[f"{name}{norm}"].astype(np.float64) for name in ("gamma", "beta", "mean", "variance")
     )
     factor = gamma / np.sqrt(np.maximum(variance, 0) + NORM_EPSILON)
-    signs = np.sign(factor).astype(np.int8)
-    scaled = np.maximum(scale * np.abs(factor), MIN_SCALE).astype(np.float32)
-    return (values * signs).astype(np.int8), scaled, (bias - mean) * factor + beta
+    return (values * np.sign(factor)).astype(np.float32), scale * np.abs(factor), (bias - mean) * factor + beta
 
 
 def _onnx_order(values: npt.NDArray[np.int8], form: Form) -> npt.NDArray[np.int8]:
