@@ -15,8 +15,10 @@ import onnxruntime as ort
 
 from bedside.core.bundle.manifest import Golden
 from bedside.core.bundle.parameters import TensorSpec
+from bedside.core.bundle.tensors import Array, Tensors
 from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
+from bedside.core.errors import MalformedError
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import open_session, session_options
 
@@ -95,6 +97,21 @@ class TrainingStep:
         now = self._kept | self._state
         return {name: np.array(now[name].numpy(), np.float32) for name in self._names}
 
+    def state(self) -> dict[str, Array]:
+        """Copies of all that a later step depends on: parameters and optimiser state, in a fixed order of names."""
+        return {name: np.array(self._state[name].numpy()) for name in sorted(self._state)}
+
+    def restore(self, state: Tensors) -> None:
+        """Go on from what `state` returned, in this process or another: the next steps are the same to the bit.
+
+        Raises:
+            MalformedError: `bad-training-state`; nothing was changed.
+        """
+        known = {name: (value.shape(), value.numpy().dtype) for name, value in self._state.items()}
+        if {name: (list(array.shape), array.dtype) for name, array in state.items()} != known:
+            raise MalformedError("bad-training-state", "the kept state of a training is not this model's")
+        self._state = {name: _value(array) for name, array in state.items()}
+
 
 def open_step(bundle: Bundle, graph: TrainingGraph, start: Mapping[str, Float32], rates: Rates) -> TrainingStep:
     """One of a bundle's training graphs, ready to begin at `start`.
@@ -108,5 +125,5 @@ def open_step(bundle: Bundle, graph: TrainingGraph, start: Mapping[str, Float32]
     return TrainingStep(bundle.files[graph.file], checked, optimiser, rates)
 
 
-def _value(array: Float32 | npt.NDArray[np.int64]) -> ort.OrtValue:
+def _value(array: Array) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(np.array(array, order="C"))
