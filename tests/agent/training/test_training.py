@@ -10,8 +10,9 @@ from bedside.authoring.golden import synthetic_windows
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError
 from bedside.ondevice.confinement import Limits
+from bedside.ondevice.training.examples import Windows
 from bedside.ondevice.training.step import Rates, open_step
-from bedside.ondevice.training.train import Schedule, Windows, train
+from bedside.ondevice.training.train import Schedule, train
 
 SCHEDULE = Schedule(
     learning_rate=0.05, momentum=0.9, proximal_mu=0.0, batch=8, epochs=4, min_examples=16, min_steps=4, seed=1
