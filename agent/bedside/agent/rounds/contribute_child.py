@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from bedside.core.bundle.verify import Bundle
     from bedside.core.codec import TensorUpdate, UpdateSource
     from bedside.core.securesum.plans import CheckedPlan
-    from bedside.ondevice.training.train import Schedule, Trained, Windows
+    from bedside.ondevice.training.examples import Windows
+    from bedside.ondevice.training.train import Schedule, Trained
     from bedside.proto.v1.plan_pb2 import Plan
     from bedside.service.identity import Identity
 
@@ -124,7 +125,7 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
     from bedside.agent.config import BUFFER_NAME
     from bedside.agent.windows.training import collect
     from bedside.core.errors import RefusedError
-    from bedside.ondevice.training.train import Windows
+    from bedside.ondevice.training.examples import Windows
 
     manifest, training = bundle.manifest, plan.training
     found = collect(

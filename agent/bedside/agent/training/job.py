@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.bundle.verify import Bundle, Parameters, check_parameters, verify_archive
 from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
-from bedside.ondevice.training.train import Counts, Schedule, Windows
+from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.training.train import Counts, Schedule
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

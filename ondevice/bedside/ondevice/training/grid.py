@@ -32,14 +32,28 @@ Int8 = npt.NDArray[np.int8]
 
 
 class Noise:
-    """Uniform uint16 values, the same on every machine for one seed."""
+    """Uniform uint16 values, the same on every machine for one seed.
+
+    Attributes:
+        position: 64-bit words of the stream that were used.
+    """
 
     def __init__(self, seed: int) -> None:
+        self._seed = seed
         self._bits = np.random.PCG64(seed)
+        self.position = 0
+
+    def seek(self, position: int) -> None:
+        """Go on from another place of the stream."""
+        self._bits = np.random.PCG64(self._seed)
+        self._bits.advance(position)
+        self.position = position
 
     def draw(self, count: int) -> npt.NDArray[np.uint16]:
         """The next `count` values."""
-        raw = np.asarray(self._bits.random_raw(-(-count // 4)), "<u8")
+        words = -(-count // 4)
+        self.position += words
+        raw = np.asarray(self._bits.random_raw(words), "<u8")
         return raw.view("<u2")[:count].astype(np.uint16)
 
 

@@ -16,9 +16,10 @@ import onnxruntime as ort
 
 from bedside.core.bundle.manifest import Golden
 from bedside.core.bundle.parameters import TensorSpec
-from bedside.core.bundle.tensors import Array
+from bedside.core.bundle.tensors import Array, Tensors
 from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
+from bedside.core.errors import MalformedError
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import open_session, session_options
 from bedside.ondevice.training.grid import NOISE, SCALE, Noise, from_grid, grid_scale, to_grid
@@ -108,10 +109,6 @@ class TrainingStep:
         self._state = {name.removesuffix(NEXT): value for name, value in outputs.items()}
         return loss
 
-    def state(self) -> dict[str, Array]:
-        """Copies of what a step changes, as it is kept: parameters, int8 on their grid, and the optimiser's tensors."""
-        return {name: np.array(value.numpy()) for name, value in self._state.items()}
-
     def parameters(self) -> dict[str, Float32]:
         """Copies of the parameters as they are now, float32, in the order in which they came."""
         return {name: self._real(name) for name in self._start}
@@ -121,6 +118,23 @@ class TrainingStep:
             return np.array(self._start[name], np.float32)
         now = self._state[name].numpy()
         return from_grid(now, self._scales[name]) if name in self._scales else np.array(now, np.float32)
+
+    def state(self) -> dict[str, Array]:
+        """Copies of all that a later step depends on: parameters as they are kept, optimiser state, place in the noise."""
+        state: dict[str, Array] = {name: np.array(self._state[name].numpy()) for name in sorted(self._state)}
+        return state | {NOISE: np.array(self._noise.position, np.int64)}
+
+    def restore(self, state: Tensors) -> None:
+        """Go on from what `state` returned, in this process or another: the next steps are the same to the bit.
+
+        Raises:
+            MalformedError: `bad-training-state`; nothing was changed.
+        """
+        known = {name: (list(array.shape), array.dtype) for name, array in self.state().items()}
+        if {name: (list(array.shape), array.dtype) for name, array in state.items()} != known or state[NOISE] < 0:
+            raise MalformedError("bad-training-state", "the kept state of a training is not this model's")
+        self._noise.seek(int(state[NOISE]))
+        self._state = {name: _value(array) for name, array in state.items() if name != NOISE}
 
 
 def open_step(
