@@ -18,10 +18,9 @@ from bedside.core.bundle.training import ALL, Level, Optimiser, TrainingGraph
 from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import MalformedError, RefusedError
 from bedside.ondevice.refresh import float_runtime
-from bedside.ondevice.runtimes import Float32, Runtime
+from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.training.scoring import Score, Truth, check_truth, score
 from bedside.ondevice.training.step import Rates, TrainingStep, open_step
-
-_EVALUATION_BATCH = 64
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,10 +65,10 @@ class Progress(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Training examples: `x` (n, L, C) float32 normalised, `y` (n,) int64 class indices."""
+    """Training examples: `x` (n, L, C) float32 normalised, and `y`, what they are labelled with, see `Truth`."""
 
     x: Float32
-    y: npt.NDArray[np.int64]
+    y: Truth
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -80,8 +79,8 @@ class Counts(msgspec.Struct, frozen=True):
         steps: local steps taken.
         loss_before: mean loss of the first epoch's steps.
         loss_after: mean loss of the last epoch's steps.
-        correct_before: of `examples`, with the parameters it started from (float).
-        correct_after: of `examples`, with the parameters it ended with (float).
+        correct_before: of `examples`, those that are right (see `scoring`) with the parameters it started from (float).
+        correct_after: likewise, with the parameters it ended with (float).
     """
 
     examples: int
@@ -133,8 +132,8 @@ def train(
         steps=steps,
         loss_before=losses[0],
         loss_after=losses[-1],
-        correct_before=count_correct(float_runtime(bundle, start), windows),
-        correct_after=count_correct(float_runtime(bundle, state), windows),
+        correct_before=score_windows(bundle, start, windows).correct,
+        correct_after=score_windows(bundle, state, windows).correct,
     )
     delta = {spec.name: state[spec.name] - start[spec.name] for spec in bundle.manifest.shared(graph.suffix)}
     return Trained(delta, state, counts)
@@ -156,17 +155,9 @@ def chosen_graph(bundle: Bundle, schedule: Schedule) -> TrainingGraph:
     return graph
 
 
-def count_correct(runtime: Runtime, windows: Windows) -> int:
-    """How many of `windows` a model classifies as labelled."""
-    return sum(
-        int(
-            (
-                runtime.predict(windows.x[first : first + _EVALUATION_BATCH]).argmax(axis=1)
-                == windows.y[first : first + _EVALUATION_BATCH]
-            ).sum()
-        )
-        for first in range(0, len(windows.y), _EVALUATION_BATCH)
-    )
+def score_windows(bundle: Bundle, parameters: Mapping[str, Float32], windows: Windows) -> Score:
+    """Score parameters of a bundle, in float."""
+    return score(bundle.manifest, float_runtime(bundle, parameters).predict, [(windows.x, windows.y)])
 
 
 def _run_epoch(step: TrainingStep, windows: Windows, order: npt.NDArray[np.int64], batch: int) -> float:
@@ -191,13 +182,13 @@ def _plan_steps(examples: int, schedule: Schedule) -> tuple[int, int]:
 
 
 def _check(bundle: Bundle, windows: Windows) -> None:
-    window, classes = bundle.manifest.window, len(bundle.manifest.labels)
-    x, y = windows.x, windows.y
-    shaped = x.shape == (len(y), window.length, window.channels) and y.ndim == 1
-    if not shaped or x.dtype != np.float32 or y.dtype != np.int64:
-        raise _unfit(f"windows {x.dtype}{x.shape} with classes {y.dtype}{y.shape} do not fit the model")
-    if len(y) and (y.min() < 0 or y.max() >= classes or not np.isfinite(x).all()):
-        raise _unfit("a class is unknown to the model, or a value is not finite")
+    window, x, y = bundle.manifest.window, windows.x, windows.y
+    if x.shape != (len(y), window.length, window.channels) or x.dtype != np.float32:
+        raise _unfit(f"windows {x.dtype}{x.shape} with {len(y)} labels do not fit the model")
+    if not np.isfinite(x).all():
+        raise _unfit("a value is not finite")
+    if fault := check_truth(bundle.manifest, y):
+        raise _unfit(fault)
 
 
 def _unfit(sentence: str) -> MalformedError:
