@@ -10,7 +10,8 @@ from bedside.authoring.simulation.settings import Settings
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import ConfigError
 from bedside.ondevice.refresh import int8_runtime
-from bedside.ondevice.training.train import Windows, count_correct
+from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.training.scoring import score
 
 SHAPE, CLASSES = (32, 2), 3
 CLIENTS = {f"site-{at}": Windows(*synthetic_windows(SHAPE, CLASSES, 45 + 15 * at, at)) for at in range(3)}
@@ -37,7 +38,7 @@ def test_eight_bits_lead_to_nearly_the_float_model_and_four_not_so_nearly(bundle
     plain, eight, four = (run(bundle, bits=bits) for bits in (0, 8, 4))
     moved = distance(plain, bundle.parameters)
     assert 0 < distance(plain, eight) < distance(plain, four) < moved / 2
-    assert count_correct(int8_runtime(bundle, eight), UNSEEN) > 0.9 * len(UNSEEN.y)
+    assert score(bundle.manifest, int8_runtime(bundle, eight).predict, [(UNSEEN.x, UNSEEN.y)]).merit > 0.9
 
 
 def test_a_seed_gives_one_run_and_another_seed_another(bundle):

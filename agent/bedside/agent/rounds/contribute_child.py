@@ -123,16 +123,16 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
     """
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.config import BUFFER_NAME
+    from bedside.agent.windows.targets import Question
     from bedside.agent.windows.training import collect
     from bedside.core.errors import RefusedError
     from bedside.ondevice.training.examples import Windows
 
-    manifest, training = bundle.manifest, plan.training
+    training = plan.training
     found = collect(
         Path(job.state_dir) / BUFFER_NAME,
         load_key_ring(identity.directory),
-        manifest.window,
-        manifest.labels,
+        Question.of(bundle.manifest),
         max_windows=training.max_examples,
         streams=job.streams,
     )

@@ -80,14 +80,14 @@ def load_windows(job: Job, bundle: Bundle) -> Windows:
     if job.state_dir:
         from bedside.agent.buffer.keys import load_key_ring
         from bedside.agent.config import BUFFER_NAME
+        from bedside.agent.windows.targets import Question
         from bedside.agent.windows.training import collect
         from bedside.service.identity import DIRECTORY_NAME
 
         found = collect(
             Path(job.state_dir) / BUFFER_NAME,
             load_key_ring(Path(job.state_dir) / DIRECTORY_NAME),
-            bundle.manifest.window,
-            bundle.manifest.labels,
+            Question.of(bundle.manifest),
             max_windows=job.max_windows,
         )
         return Windows(found.x, found.y)

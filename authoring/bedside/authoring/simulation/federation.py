@@ -26,7 +26,8 @@ from bedside.core.privacy.noise import add_noise
 from bedside.core.securesum.plans import layout_message
 from bedside.core.securesum.ring import reduce_in_place, word_dtype
 from bedside.ondevice.runtimes import Float32
-from bedside.ondevice.training.train import Counts, Schedule, Trained, Windows, train
+from bedside.ondevice.training.examples import Examples
+from bedside.ondevice.training.train import Counts, Schedule, Trained, train
 
 Value = TypeVar("Value", int, float)
 _ANY_BITS: Final = 8
@@ -55,12 +56,12 @@ class Federation:
         ConfigError: `bad-settings`.
     """
 
-    def __init__(self, bundle: Bundle, clients: Mapping[str, Windows], settings: Settings, seed: int) -> None:
+    def __init__(self, bundle: Bundle, clients: Mapping[str, Examples], settings: Settings, seed: int) -> None:
         settings.check()
         manifest = bundle.manifest
         self._bundle, self._clients, self._settings, self._seed = bundle, dict(clients), settings, seed
         self._graph = settings.training_graph(manifest)
-        self._cap = max(len(windows.y) for windows in clients.values())
+        self._cap = max(map(len, clients.values()))
         terms = ValueTerms(round(settings.clip * 1e6), settings.bits or _ANY_BITS)
         self._layout = training_layout(manifest.shared(self._graph.suffix), terms, self._cap)
         self._plan = settings.plan(manifest, layout_message(self._layout), self._cap)
@@ -80,9 +81,9 @@ class Federation:
         """Every client trains, and the model takes one step."""
         self.rounds += 1
         sent: list[Trained] = []
-        for number, (name, windows) in enumerate(self._clients.items()):
-            schedule = self._schedule(len(windows.y), number)
-            trained = train(self._bundle, self.parameters(name), windows, schedule)
+        for number, (name, examples) in enumerate(self._clients.items()):
+            schedule = self._schedule(len(examples), number)
+            trained = train(self._bundle, self.parameters(name), examples, schedule)
             self._local[name] = {local: trained.state[local] for local in self._local[name]}
             sent.append(trained)
         summed = self._rounded_sum(sent) if self._settings.bits else self._float_sum(sent)

@@ -120,7 +120,7 @@ class TrainingStep:
         return from_grid(now, self._scales[name]) if name in self._scales else np.array(now, np.float32)
 
     def state(self) -> dict[str, Array]:
-        """Copies of all that a later step depends on: parameters as they are kept, optimiser state, place in the noise."""
+        """Copies of all that a later step depends on: parameters as kept, optimiser state, the place in the noise."""
         state: dict[str, Array] = {name: np.array(self._state[name].numpy()) for name in sorted(self._state)}
         return state | {NOISE: np.array(self._noise.position, np.int64)}
 

@@ -19,12 +19,11 @@ from bedside.core.bundle.training import ALL, Level, Optimiser, TrainingGraph
 from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import RefusedError
 from bedside.ondevice.refresh import float_runtime
-from bedside.ondevice.runtimes import Float32, Runtime
+from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.training.examples import Examples, Windows, checked
 from bedside.ondevice.training.position import Between, Position, Saved
+from bedside.ondevice.training.scoring import SCORING_BATCH, Score, Truth, new_score, score
 from bedside.ondevice.training.step import Rates, TrainingStep, open_step
-
-_EVALUATION_BATCH = 64
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,8 +74,8 @@ class Counts(msgspec.Struct, frozen=True):
         steps: local steps taken.
         loss_before: mean loss of the first epoch's steps.
         loss_after: mean loss of the last epoch's steps.
-        correct_before: of `examples`, with the parameters it started from (float).
-        correct_after: of `examples`, with the parameters it ended with (float).
+        correct_before: of `examples`, those that are right (see `scoring`) with the parameters it started from (float).
+        correct_after: likewise, with the parameters it ended with (float).
     """
 
     examples: int
@@ -171,10 +170,9 @@ def chosen_graph(bundle: Bundle, schedule: Schedule) -> TrainingGraph:
     return graph
 
 
-def count_correct(runtime: Runtime, windows: Windows) -> int:
-    """How many of `windows` a model classifies as labelled."""
-    firsts = range(0, len(windows), _EVALUATION_BATCH)
-    return sum(_correct(runtime, *windows.take(_numbers(first, len(windows)))) for first in firsts)
+def score_windows(bundle: Bundle, parameters: Mapping[str, Float32], windows: Windows) -> Score:
+    """Score parameters of a bundle, in float."""
+    return score(bundle.manifest, float_runtime(bundle, parameters).predict, [(windows.x, windows.y)])
 
 
 class _Course:
@@ -199,14 +197,16 @@ class _Course:
     def judge(
         self, position: Position, parameters: Mapping[str, Float32], when: Literal["before", "after"]
     ) -> Position:
-        """Count what the float model with these parameters classifies as labelled."""
+        """Count the examples on which the float model with these parameters is right."""
         count = len(self._examples)
         judged = position.judged_before if when == "before" else position.judged_after
         correct = position.correct_before if when == "before" else position.correct_after
         runtime = float_runtime(self._bundle, parameters) if judged < count else None
         while runtime is not None and judged < count:
             batch = self._take(_numbers(judged, count))
-            judged, correct = judged + len(batch[1]), correct + _correct(runtime, *batch)
+            found = new_score(self._bundle.manifest)
+            found.add(runtime.predict(batch[0]), batch[1])
+            judged, correct = judged + len(batch[1]), correct + found.correct
             changes = {f"judged_{when}": judged, f"correct_{when}": correct}
             position = self._at(msgspec.structs.replace(position, **changes))
         return position
@@ -225,7 +225,7 @@ class _Course:
             self._at(position)
         return position
 
-    def _take(self, picked: npt.NDArray[np.int64]) -> tuple[Float32, npt.NDArray[np.int64]]:
+    def _take(self, picked: npt.NDArray[np.int64]) -> tuple[Float32, Truth]:
         return checked(self._bundle.manifest, self._examples.take(picked))
 
     def _at(self, position: Position) -> Position:
@@ -235,11 +235,7 @@ class _Course:
 
 
 def _numbers(first: int, count: int) -> npt.NDArray[np.int64]:
-    return np.arange(first, min(first + _EVALUATION_BATCH, count))
-
-
-def _correct(runtime: Runtime, x: Float32, y: npt.NDArray[np.int64]) -> int:
-    return int((runtime.predict(x).argmax(axis=1) == y).sum())
+    return np.arange(first, min(first + SCORING_BATCH, count))
 
 
 def _plan_steps(examples: int, schedule: Schedule) -> tuple[int, int]:
