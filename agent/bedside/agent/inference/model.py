@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from bedside.core.errors import MalformedError
 from bedside.ondevice.runtimes import Float32, Runtime
+
+BAD_WINDOW: Final = "bad-window"
+"""The window's fault."""
+BAD_ANSWER: Final = "bad-answer"
+"""The model's."""
 
 
 class ClosedWindow(Protocol):
@@ -58,14 +63,19 @@ class Model:
         """Return softmax probabilities (N, classes) of windows `x` (N, L, C), both float32; not calibrated.
 
         Raises:
-            MalformedError: `bad-window`: the windows are not of the model's shape, or a value or logit is not finite.
+            MalformedError: `bad-window`: the windows are not of the model's shape, or a value is not finite;
+                `bad-answer`: a logit is not.
         """
         if x.shape[1:] != self.shape or not np.isfinite(x).all():
-            raise _bad(f"a window has shape {x.shape[1:]} or a value that is not finite")
+            raise _bad_window(f"a window has shape {x.shape[1:]} or a value that is not finite")
         with self._lock:
             logits = self.runtime.predict(x)
         if not np.isfinite(logits).all():
-            raise _bad("the model's answer to a window is not finite")
+            raise MalformedError(
+                BAD_ANSWER,
+                "the model's answer to a window is not finite",
+                remedy="bedside agent model rollback DIRECTORY NAME",
+            )
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         softmax: Float32 = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
         return softmax
@@ -105,10 +115,10 @@ def decide(model: Model, window: ClosedWindow) -> Decision:
     """Predict one window.
 
     Raises:
-        MalformedError: `bad-window`, see `Model.probabilities`.
+        MalformedError: `bad-window`, `bad-answer`: see `Model.probabilities`.
     """
     return Decision(model, window, model.probabilities(window.values[np.newaxis])[0])
 
 
-def _bad(sentence: str) -> MalformedError:
-    return MalformedError("bad-window", sentence, remedy="check the stream's source and the model's window")
+def _bad_window(sentence: str) -> MalformedError:
+    return MalformedError(BAD_WINDOW, sentence, remedy="check the stream's source and the model's window")

@@ -20,6 +20,7 @@ from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.agent.windows.cutter import Window
+from bedside.agent.windows.holdout import Split
 from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.stored import stored_windows_of, windows_of
 from bedside.core.bundle.manifest import WindowSpec
@@ -56,6 +57,7 @@ def collect(
     consent_only: bool = True,
     min_cover: float = MIN_COVER,
     streams: Sequence[str] = (),
+    split: Split | None = None,
 ) -> TrainingSet:
     """Read the newest `max_windows` labelled windows.
 
@@ -68,6 +70,7 @@ def collect(
         consent_only: leave out sessions without consent for training.
         min_cover: share of a window that one label must cover.
         streams: those that the model is bound to; empty for the one that the spec names.
+        split: which windows; None for all of them, also those that are held out.
 
     Raises:
         StoreError: `store-open`.
@@ -82,20 +85,29 @@ def collect(
                 break
             if consent_only and not session.consent_training:
                 continue
-            newest = deque(_labelled(reader, session, spec, classes, min_cover), maxlen=left)
+            if split is not None and not split.may_have(session.session):
+                continue
+            newest = deque(_labelled(reader, session, spec, classes, min_cover, split), maxlen=left)
             left -= len(newest)
             found.append(list(newest))
     return _stack([pair for session_pairs in reversed(found) for pair in session_pairs], spec)
 
 
 def _labelled(
-    reader: BufferReader, session: Session, spec: WindowSpec, classes: dict[str, int], min_cover: float
+    reader: BufferReader,
+    session: Session,
+    spec: WindowSpec,
+    classes: dict[str, int],
+    min_cover: float,
+    split: Split | None,
 ) -> Iterator[tuple[Window, int]]:
     labels = [label for label in reader.labels(session.session) if label.stream == session.stream]
     if not labels:
         return
     labeller = Labeller(spec, labels, min_cover)
     for window in chain(stored_windows_of(reader, session, spec), windows_of(reader, session, spec)):
+        if split is not None and not split.has(window.session, window.start_ns, window.end_ns):
+            continue
         name = labeller.label_of(window)
         if name is not None and name in classes:
             yield window, classes[name]
