@@ -74,7 +74,7 @@ class Model:
             raise MalformedError(
                 BAD_ANSWER,
                 "the model's answer to a window is not finite",
-                remedy="bedside agent model rollback DIRECTORY NAME",
+                remedy="return to the model before it with `bedside agent model rollback`",
             )
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         softmax: Float32 = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)

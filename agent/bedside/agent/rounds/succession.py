@@ -14,20 +14,23 @@ Source: DESIGN section 6, two slots.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 import msgspec
 
-from bedside.agent.rounds.slots import Candidate, Slot
+from bedside.agent.rounds.slots import Candidate, Slot, Verdict
 from bedside.core.errors import RefusedError
 
 if TYPE_CHECKING:
-    from bedside.agent.rounds.slots import ActiveModel, Verdict
+    from bedside.agent.rounds.slots import ActiveModel
 
 MAX_WITHDRAWN: Final = 16
 """Models of one slot that are known not to come back; a coordinator announces the newest one."""
 MAX_VERDICTS: Final = 8
 """Decisions of one slot that are told."""
+
+Action = Literal["roll-back", "promote", "accept", "reject"]
+"""What somebody may order."""
 
 
 def propose(slot: Slot, candidate: Candidate) -> Slot:
@@ -115,7 +118,7 @@ def roll_back(slot: Slot, verdict: Verdict) -> Slot:
         raise RefusedError(
             "no-previous-model",
             "there is no previous model to return to: this is the first one, or the last rollback has returned to it",
-            remedy="bedside agent model show DIRECTORY NAME",
+            remedy="bedside agent model list DIRECTORY",
         )
     return _with(slot, verdict, model=slot.previous, previous=None, withdrawn=_withdrawn(slot, slot.model), lost=False)
 
@@ -130,7 +133,7 @@ def accept(slot: Slot, verdict: Verdict) -> Slot:
         raise RefusedError(
             "nothing-withdrawn",
             "no model of this name was refused, rejected or rolled back",
-            remedy="bedside agent model show DIRECTORY NAME",
+            remedy="bedside agent model list DIRECTORY",
         )
     accepted = promote(msgspec.structs.replace(slot, candidate=Candidate(slot.withdrawn[-1])), verdict)
     return msgspec.structs.replace(accepted, candidate=slot.candidate)
@@ -146,6 +149,27 @@ def after_loss(slot: Slot) -> Slot | None:
     if slot.model.checkpoint:
         return msgspec.structs.replace(slot, model=msgspec.structs.replace(slot.model, checkpoint=""), lost=True)
     return None
+
+
+def by_hand(slot: Slot, action: Action, at_s: int) -> Slot:
+    """What somebody has ordered at a Unix time.
+
+    Raises:
+        RefusedError: `no-previous-model`, `no-candidate`, `nothing-withdrawn`.
+    """
+    last = (slot.model, *slot.withdrawn)[-1]
+    about = slot.candidate.model if slot.candidate is not None else last
+    match action:
+        case "roll-back":
+            return roll_back(slot, Verdict(slot.model.name, "rolled-back", "somebody has rolled it back", at_s=at_s))
+        case "promote":
+            return promote(slot, Verdict(about.name, "by-hand", "somebody has promoted it", at_s=at_s))
+        case "accept":
+            return accept(slot, Verdict(last.name, "by-hand", "somebody has accepted it", at_s=at_s))
+        case "reject":
+            return reject(slot, Verdict(about.name, "rejected", "somebody has rejected it", at_s=at_s))
+        case _:
+            assert_never(action)
 
 
 def is_withdrawn(slot: Slot, model: ActiveModel) -> bool:
@@ -168,7 +192,7 @@ def concern(slot: Slot) -> str:
 def _candidate(slot: Slot) -> Candidate:
     if slot.candidate is None:
         raise RefusedError(
-            "no-candidate", "there is no candidate under this name", remedy="bedside agent model show DIRECTORY NAME"
+            "no-candidate", "there is no candidate under this name", remedy="bedside agent model list DIRECTORY"
         )
     return slot.candidate
 

@@ -112,17 +112,15 @@ class SlotChanges:
         self._serve(served, slot.model)
         return slot
 
-    async def go_back(self, name: str, outcome: Outcome, sentence: str) -> Slot:
-        """Serve the previous model again.
+    async def go_back(self, name: str, back: Slot) -> Slot:
+        """Serve the model that a rollback returns to.
 
         Raises:
-            RefusedError: `no-previous-model`.
             BedsideError: as `open`, and what served goes on; `file-write`: it serves, and the disk does not know.
         """
-        slot = self.slot(name)
-        back = succession.roll_back(slot, self.verdict(slot.model, outcome, sentence))
-        served = await self.open(back.model)
-        event(_LOGGER, "model-rolled-back", level=logging.WARNING, slot=name, model=short(slot.model), why=sentence)
+        served, verdict = await self.open(back.model), back.verdicts[-1]
+        model = verdict.model[:SHORT_CHARS]
+        event(_LOGGER, "model-rolled-back", level=logging.WARNING, slot=name, model=model, why=verdict.sentence)
         self._serve(served, back.model)
         try:
             return self._models.change(name, lambda _: back, insist=True)
@@ -143,7 +141,11 @@ class SlotChanges:
 
     def verdict(self, model: ActiveModel, outcome: Outcome, sentence: str, *, windows: int = 0) -> Verdict:
         """A decision of now."""
-        return Verdict(model.name, outcome, sentence, windows=windows, at_s=self._clock.now_ns() // _NS_PER_S)
+        return Verdict(model.name, outcome, sentence, windows=windows, at_s=self.now_s())
+
+    def now_s(self) -> int:
+        """Unix time."""
+        return self._clock.now_ns() // _NS_PER_S
 
     def release(self, name: str) -> None:
         """Serve a slot no longer."""

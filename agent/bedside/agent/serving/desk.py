@@ -111,7 +111,7 @@ class ModelDesk:
             BedsideError: as `SlotChanges.go_back`.
         """
         async with self._lock:
-            await self._changes.go_back(name, "rolled-back", "somebody has rolled it back")
+            await self._changes.go_back(name, self._by_hand(name, "roll-back"))
 
     async def promote(self, name: str) -> None:
         """Serve the candidate, whatever was or will be found.
@@ -122,10 +122,7 @@ class ModelDesk:
             BedsideError: as `SlotChanges.go_on`.
         """
         async with self._lock:
-            slot = self._changes.slot(name)
-            model = slot.candidate.model if slot.candidate is not None else slot.model
-            verdict = self._changes.verdict(model, "by-hand", "somebody has promoted it")
-            await self._advance(name, succession.promote(slot, verdict))
+            await self._advance(name, self._by_hand(name, "promote"))
 
     async def accept(self, name: str) -> None:
         """Serve the newest model that was refused, rejected or rolled back after all.
@@ -136,10 +133,7 @@ class ModelDesk:
             BedsideError: as `SlotChanges.go_on`.
         """
         async with self._lock:
-            slot = self._changes.slot(name)
-            model = (slot.model, *slot.withdrawn)[-1]
-            verdict = self._changes.verdict(model, "by-hand", "somebody has accepted it")
-            await self._advance(name, succession.accept(slot, verdict))
+            await self._advance(name, self._by_hand(name, "accept"))
 
     async def reject(self, name: str) -> None:
         """Let the candidate go, or agree that one was refused.
@@ -150,10 +144,8 @@ class ModelDesk:
             StoreError: `file-write`.
         """
         async with self._lock:
-            slot = self._changes.slot(name)
-            model = slot.candidate.model if slot.candidate is not None else (slot.model, *slot.withdrawn)[-1]
-            verdict = self._changes.verdict(model, "rejected", "somebody has rejected it")
-            self._note(name, partial(succession.reject, verdict=verdict))
+            rejected = self._by_hand(name, "reject")
+            self._note(name, lambda _: rejected)
 
     async def settled(self) -> None:
         """Wait until nothing is judged or changed any more; a shadow run may be under way."""
@@ -168,6 +160,9 @@ class ModelDesk:
         """Serve a slot no longer."""
         self._shadows.end(name)
         self._changes.release(name)
+
+    def _by_hand(self, name: str, action: succession.Action) -> Slot:
+        return succession.by_hand(self._changes.slot(name), action, self._changes.now_s())
 
     def _known(self, active: ActiveModel, origin: Origin | None) -> str | None:
         """The slot in which a model serves, is a candidate already, or was withdrawn."""
@@ -268,6 +263,8 @@ class ModelDesk:
         try:
             async with self._lock:
                 if self._pipeline.engine.slots[name].model is model:
-                    await self._changes.go_back(name, "failed", f"it failed at work: {why}")
+                    slot = self._changes.slot(name)
+                    verdict = self._changes.verdict(slot.model, "failed", f"it failed at work: {why}")
+                    await self._changes.go_back(name, succession.roll_back(slot, verdict))
         finally:
             self._giving_up.discard(name)
