@@ -11,9 +11,10 @@ import pytest
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
 from bedside.agent.health.pulse import Pulse
-from bedside.agent.rounds.client import RoundClient, RoundSettings
+from bedside.agent.rounds.client import RoundClient
 from bedside.agent.rounds.journal import Journal
 from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.settings import RoundSettings
 from bedside.agent.uplink import Uplink
 from bedside.core.errors import BedsideError, StoreError
 from bedside.proto.v1.device_pb2 import HeartbeatAnswer

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -22,10 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.agent.api.messages import alarm_row, label_message, label_row, prediction_row, quarantined_row, session_row
+from bedside.agent.api.models import slot_row
 from bedside.agent.buffer.labels import Added, Fault, WrongLabelsError
 from bedside.agent.buffer.rows import Alarm, Label, Prediction, Quarantined, Session
+from bedside.agent.client_rows import Answer, Explanation, explanation_of
 from bedside.agent.config import CONFIG_NAME, load_agent_config
 from bedside.agent.naming import typeable
+from bedside.agent.serving.view import SlotView
 from bedside.agent.writer import is_served
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
@@ -48,41 +50,6 @@ _AGAIN_S: Final = 0.25
 
 Stream = TypeVar("Stream", bound="grpc.aio.Call")
 Float32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model says about one window.
-
-    Attributes:
-        model: its name.
-        model_digest: of the parameters that decided, 32 bytes.
-        label: the most probable class.
-        probabilities: of every class, 0 to 1.
-        latency_s: seconds that it took.
-    """
-
-    model: str
-    model_digest: bytes
-    label: str
-    probabilities: Mapping[str, float]
-    latency_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a prediction came out as it did.
-
-    Attributes:
-        prediction: its number.
-        method: how it was found.
-        effects: (segments, channels) float32: by how much the probability of the predicted class falls when that piece
-            of that channel is covered. Positive speaks for the class, negative against it.
-    """
-
-    prediction: int
-    method: str
-    effects: Float32
 
 
 class LocalAgent:
@@ -323,6 +290,37 @@ class LocalAgent:
             answer = await self._stub.SendNow(wire.SendNowRequest(sink=sink, since_ns=since_ns))
         return answer.sent, answer.failed, answer.error
 
+    async def model_slots(self) -> list[SlotView]:
+        """Which models serve, may come to serve, and were put away."""
+        with self._errors():
+            answer = await self._stub.ListModelSlots(Empty(), timeout=self._timeout_s)
+        return [slot_row(message) for message in answer.slots]
+
+    async def roll_back_model(self, name: str) -> SlotView:
+        """Serve the previous model again; the one that served does not come back by itself.
+
+        Raises:
+            ProtocolError: `no-such-model`.
+            RefusedError: `no-previous-model`.
+        """
+        with self._errors():
+            return slot_row(await self._stub.RollBackModel(wire.ModelRef(name=name)))
+
+    async def accept_model(self, name: str) -> SlotView:
+        """Serve the newest model that was put away after all. Raises as `roll_back_model`; `nothing-withdrawn`."""
+        with self._errors():
+            return slot_row(await self._stub.AcceptModel(wire.ModelRef(name=name)))
+
+    async def promote_model(self, name: str) -> SlotView:
+        """Serve the candidate now. Raises as `roll_back_model`; `no-candidate`."""
+        with self._errors():
+            return slot_row(await self._stub.PromoteModel(wire.ModelRef(name=name)))
+
+    async def reject_model(self, name: str) -> SlotView:
+        """Let the candidate go, or agree that one was refused. Raises as `promote_model`."""
+        with self._errors():
+            return slot_row(await self._stub.RejectModel(wire.ModelRef(name=name)))
+
     async def _page(self, session: str, after: int) -> list[Label]:
         request = wire.ListLabelsRequest(session=session, since_id=after)
         answer = await self._stub.ListLabels(request, timeout=self._timeout_s)
@@ -351,12 +349,6 @@ def _ended(call: Stream) -> Iterator[Stream]:
         yield call
     finally:
         call.cancel()
-
-
-def explanation_of(message: wire.Explanation) -> Explanation:
-    """An explanation from the wire."""
-    effects = np.array(message.effect_e6, np.float32).reshape(message.segments, message.channels) / np.float32(1e6)
-    return Explanation(message.prediction_id, message.method, effects)
 
 
 def not_running(socket: Path) -> UnavailableError:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from bedside.agent.serving.rules import ServingConfig, serving_rules
 from bedside.core.errors import ConfigError
 from bedside.core.ids import check_id
 from bedside.service.config import load_config
@@ -217,6 +218,7 @@ class AgentConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     inference: InferenceConfig = msgspec.field(default_factory=InferenceConfig)
     buffer: BufferConfig = msgspec.field(default_factory=BufferConfig)
     training: TrainingConfig = msgspec.field(default_factory=TrainingConfig)
+    serving: ServingConfig = msgspec.field(default_factory=ServingConfig)
     link: LinkConfig = msgspec.field(default_factory=LinkConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
 
@@ -277,6 +279,7 @@ def _check(config: AgentConfig) -> None:
             if stream.raw_hours is not None
         ),
         (1 <= config.inference.queue_windows <= 100_000, "inference.queue_windows must be 1 to 100000"),
+        *serving_rules(config.serving),
         (0 < config.link.poll_wait_ms <= 60_000, "link.poll_wait_ms must be 1 to 60000"),
         (1 <= config.link.heartbeat_s <= MAX_WAIT_S, f"link.heartbeat_s must be 1 to {MAX_WAIT_S}"),
     )
@@ -316,6 +319,13 @@ enabled = true             # false: this device only infers
 nice = 10                  # priority of the training child
 memory_mib = 1024          # memory that the training child may take, MiB
 timeout_s = 3600.0         # the training child is ended after so many seconds
+
+[serving]
+gate = true                # a newer model is compared with the one that serves, on labelled windows that are held out
+gate_margin = 0.02         # by how much of the score it may surely be worse
+gate_min_windows = 50      # with fewer validation windows it is not judged, and serves
+shadow_windows = 0         # live windows for which it first runs beside the other one; 0: none
+shadow_disagreement = 0.1  # largest share of them on which the two may differ
 
 [link]
 enabled = true             # false: never dial out

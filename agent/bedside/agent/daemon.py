@@ -22,6 +22,7 @@ from bedside.agent.api.alarms import AlarmCalls
 from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import prediction_messages
+from bedside.agent.api.models import ModelCalls
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
@@ -46,7 +47,8 @@ from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.naming import configured_streams
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ModelStore
-from bedside.agent.serving import Serving
+from bedside.agent.serving.gate import Gate
+from bedside.agent.serving.start import Serving
 from bedside.agent.sinks.engine import SinkEngine
 from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceOptions
 from bedside.agent.sources.registry import build_source, typed_source
@@ -138,7 +140,8 @@ class Agent:
             sources=[stream for one in options for stream in one.streams()],
         )
         self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
-        self._serving = Serving(config, self._models, self._pipeline, self._policy)
+        gate = Gate(config.state_dir, identity.directory, config.serving, config.inference.runtime, clock)
+        self._serving = Serving(config, self._models, self._pipeline, self._policy, gate)
         gauges = {source.name: SourceGauge() for source in config.sources}
         self._supervisor = Supervisor(self._built(options, gauges), self._pipeline.consume, clock, gauges=gauges)
         self._runs = RunNote(config.state_dir)
@@ -217,6 +220,7 @@ class Agent:
             AlarmCalls(self._alarms, self._alarm_followers),
             QuarantineCalls(self._buffer, self._reader),
             SinkCalls(self._sinks),
+            ModelCalls(self._serving.desk),
         )
 
     def _known_classes(self) -> frozenset[str]:
@@ -240,6 +244,7 @@ class Agent:
             closing.callback(self._buffer.close)
             closing.push_async_callback(self._sinks.stop)
             closing.push_async_callback(self._pipeline.close, DRAIN_S)
+            closing.callback(self._serving.desk.close)
             closing.push_async_callback(server.stop, 0.5)
 
     async def _work(self) -> None:

@@ -22,11 +22,13 @@ from bedside.agent.api.messages import prediction_message
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.freshness import Freshness
-from bedside.agent.health.facts import ModelFacts, StreamFacts
+from bedside.agent.health.facts import ModelFacts, Prospect, StreamFacts
 from bedside.agent.inference.engine import Engine
 from bedside.agent.inference.model import ClosedWindow, Decision, Model
+from bedside.agent.inference.worker import Fails
 from bedside.agent.keeping import Keeper
 from bedside.agent.rounds.models import ServedModel
+from bedside.agent.serving.shadow import Shadow
 from bedside.agent.windows.cutter import WindowCutter
 from bedside.agent.windows.fit import taken
 from bedside.agent.windows.quality import QualityMonitor
@@ -66,6 +68,9 @@ class Pipeline:
 
     Attributes:
         engine: decides.
+        shadows: candidates that decide beside it for nobody, by slot.
+        prospects: what may come to serve, by slot.
+        fails: called when the model of a slot fails at work, with the slot's name and the model.
         main: slot that the heartbeat tells of: the one that rounds train, or the first.
         faults: why a slot's model, or the one that should replace it, could not be loaded, by name.
         predictions: id of the newest prediction.
@@ -102,7 +107,16 @@ class Pipeline:
         self._alarms = alarms
         self._commit_due = commit_due or buffer.flush_due
         self._sources = frozenset(sources)
-        self.engine = Engine(clock, queue_windows=queue_windows, decided=self._decided, lost=self._lost)
+        self.engine = Engine(
+            clock,
+            queue_windows=queue_windows,
+            decided=self._decided,
+            lost=self._lost,
+            fails=lambda name, model: self.fails(name, model),
+        )
+        self.shadows: dict[str, Shadow] = {}
+        self.prospects: dict[str, Prospect] = {}
+        self.fails: Fails = lambda _name, _model: None
         self._slots: dict[str, _Slot] = {}
         self._streams: dict[StreamId, _Stream] = {}
         self._keeper = Keeper(buffer)
@@ -165,6 +179,7 @@ class Pipeline:
         self._slots.pop(name, None)
         self.engine.release(name)
         self.faults.pop(name, None)
+        self.prospects.pop(name, None)
         if self.main == name:
             self.main = next(iter(self._slots), "")
 
@@ -234,6 +249,7 @@ class Pipeline:
         facts = []
         for name, worker in self.engine.slots.items():
             slot, fault = self._slots[name], self.faults.get(name) or worker.error
+            prospect = self.prospects.get(name, Prospect())
             facts.append(
                 ModelFacts(
                     name=name,
@@ -247,6 +263,7 @@ class Pipeline:
                     latencies=worker.latencies(),
                     error=fault.sentence if fault is not None else "",
                     idle=self._why_idle(slot),
+                    prospect=prospect,
                 )
             )
         absent = [(name, fault) for name, fault in self.faults.items() if name not in self._slots]
@@ -322,6 +339,8 @@ class Pipeline:
         self._followers.publish(prediction_message(prediction, self.predictions))
         if self._alarms is not None:
             self._alarms.decided(name, decision, stretch, self.predictions)
+        if name in self.shadows:
+            self.shadows[name].offer(decision)
 
     def _lost(self, window: ClosedWindow, counter: str) -> None:
         if window.session not in self._buffer.erased:

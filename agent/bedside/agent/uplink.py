@@ -164,11 +164,18 @@ class Uplink:
             await asyncio.sleep(ENROLMENT_INTERVAL_S)
 
     def _round_client(self, link: CoordinatorLink, journal: Journal, sequence: SequenceNumbers) -> RoundClient:
-        from bedside.agent.rounds.client import RoundClient, RoundSettings
+        from bedside.agent.rounds.client import RoundClient
+        from bedside.agent.rounds.settings import RoundSettings
 
         config = self._config
         return RoundClient(
-            RoundSettings(config.state_dir, config.policy, config.training, config.link.poll_wait_ms),
+            RoundSettings(
+                config.state_dir,
+                config.policy,
+                config.training,
+                config.link.poll_wait_ms,
+                hold_out=config.serving.gate,
+            ),
             self._identity,
             journal,
             self._models,

@@ -13,7 +13,7 @@ import pytest
 
 from bedside.service.cli import run
 
-WORDS = {"session", "label", "alarms", "predictions", "quarantine", "sources"}
+WORDS = {"model", "session", "label", "alarms", "predictions", "quarantine", "sources"}
 
 
 class Typed:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.cli.heat import heat, plain_heat
-from bedside.agent.client import Explanation
+from bedside.agent.client_rows import Explanation
 
 WINDOW = Prediction("wrist", "x", 0, 1_280_000_000, "wa\x1b[2Jlk", 0.93, b"", 0.0, "m", 159)
 

@@ -10,10 +10,11 @@ import pytest
 
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
-from bedside.agent.rounds.client import RoundClient, RoundSettings
+from bedside.agent.rounds.client import RoundClient
 from bedside.agent.rounds.contribution import ContributionOutcome
 from bedside.agent.rounds.journal import Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.settings import RoundSettings
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.core.bundle.tensors import encode_tensors
 from bedside.core.bundle.verify import verify_archive

@@ -17,6 +17,7 @@ import grpc
 from bedside.agent.api.alarms import AlarmCalls
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import session_message
+from bedside.agent.api.models import ModelCalls
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.sessions import SessionCalls
@@ -49,6 +50,7 @@ class Calls:
     alarms: AlarmCalls
     quarantine: QuarantineCalls
     sinks: SinkCalls
+    models: ModelCalls
 
 
 class AgentServicer(local_pb2_grpc.AgentServiceServicer):
@@ -151,6 +153,29 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
         self, request: wire.SendNowRequest, _context: Context[wire.SendNowRequest, wire.SendNowResponse]
     ) -> wire.SendNowResponse:
         return await self._calls.sinks.send_now(request)
+
+    async def ListModelSlots(self, _request: Empty, _context: Context[Empty, wire.ModelSlotList]) -> wire.ModelSlotList:
+        return self._calls.models.slots()
+
+    async def RollBackModel(
+        self, request: wire.ModelRef, _context: Context[wire.ModelRef, wire.ModelSlot]
+    ) -> wire.ModelSlot:
+        return await self._calls.models.roll_back(request)
+
+    async def AcceptModel(
+        self, request: wire.ModelRef, _context: Context[wire.ModelRef, wire.ModelSlot]
+    ) -> wire.ModelSlot:
+        return await self._calls.models.accept(request)
+
+    async def PromoteModel(
+        self, request: wire.ModelRef, _context: Context[wire.ModelRef, wire.ModelSlot]
+    ) -> wire.ModelSlot:
+        return await self._calls.models.promote(request)
+
+    async def RejectModel(
+        self, request: wire.ModelRef, _context: Context[wire.ModelRef, wire.ModelSlot]
+    ) -> wire.ModelSlot:
+        return await self._calls.models.reject(request)
 
 
 async def start_api(socket: Path, servicer: AgentServicer, health: Health) -> LinkServer:

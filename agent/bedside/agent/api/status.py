@@ -155,4 +155,8 @@ def _model_message(model: ModelFacts) -> ModelStatus:
             for found in model.latencies
         ],
         error=model.error or model.idle,
+        candidate=model.prospect.candidate,
+        stage=model.prospect.stage,
+        previous=model.prospect.previous,
+        concern=model.prospect.concern,
     )

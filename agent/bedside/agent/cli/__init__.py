@@ -5,6 +5,7 @@ from bedside.agent.cli.checking import check
 from bedside.agent.cli.database import database
 from bedside.agent.cli.labels import labels
 from bedside.agent.cli.looking import health, models, status, streams
+from bedside.agent.cli.model import model
 from bedside.agent.cli.predictions import predict, predictions
 from bedside.agent.cli.quarantine import quarantine
 from bedside.agent.cli.sessions import forget, sessions
@@ -20,6 +21,7 @@ for _command in (
     forget,
     health,
     labels,
+    model,
     models,
     predict,
     predictions,

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 from bedside.agent.buffer.rows import Prediction
-from bedside.agent.client import Explanation, Float32
+from bedside.agent.client_rows import Explanation, Float32
 from bedside.service.text import bounded
 
 _WARM: Final = (214, 69, 65)

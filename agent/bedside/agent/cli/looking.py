@@ -114,7 +114,7 @@ def models(directory: Path, as_json: bool) -> None:
             str(model.dropped_windows),
             stage_words(model, "infer"),
             stage_words(model, "decide"),
-            model.error or "serves",
+            model.error or prospect_words(model) or "serves",
         )
         for model in answer.models
     ]
@@ -175,6 +175,14 @@ def stage_words(model: local_pb2.ModelStatus, stage: str) -> str:
     return "-"
 
 
+def prospect_words(model: local_pb2.ModelStatus) -> str:
+    """What may come to serve in a model's place, in a few words; empty where nothing may."""
+    if not model.candidate:
+        return "serves on: look at its last decision" if model.concern else ""
+    doing = {"gate": "is judged", "shadow": "runs in the shadow", "held": "waits for your word"}
+    return f"serves; {model.candidate.hex()[:8]} {doing.get(model.stage, model.stage)}"
+
+
 def stream_fields(stream: local_pb2.StreamStatus) -> dict[str, object]:
     """A stream for programs."""
     quality = stream.quality
@@ -213,6 +221,10 @@ def model_fields(model: local_pb2.ModelStatus) -> dict[str, object]:
             for stage in model.stages
         },
         "error": model.error,
+        "previous": model.previous.hex(),
+        "candidate": model.candidate.hex(),
+        "stage": model.stage,
+        "concern": model.concern,
     }
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bedside.agent.cli.glance import MAX_STREAMS_SHOWN, Glance
-from bedside.agent.cli.looking import quality_words
+from bedside.agent.cli.looking import prospect_words, quality_words
 from bedside.agent.cli.sink_words import needs_help, sink_words
 from bedside.agent.cli.source_words import state_words
 from bedside.agent.cli.sparks import Bar, Spark
@@ -57,7 +57,7 @@ def draw(glance: Glance, height: int | None = None, width: int = _WIDE) -> Rende
         parts += [_components(status), _streams(status, glance, narrow), _models(status, glance, narrow)]
         parts.append(_buffer(status.buffer, glance.written_bytes_per_s))
         unwell = sum(one.state != ComponentState.COMPONENT_STATE_OK for one in status.components)
-        faults = sum(bool(model.error) for model in status.models) + len(_troubles(status))
+        faults = sum(bool(model.error or prospect_words(model)) for model in status.models) + len(_troubles(status))
         height -= narrow + unwell + min(MAX_STREAMS_SHOWN, len(status.streams)) + len(status.models) + faults
     longest = max(1, len(glance.stored.predictions), len(glance.stored.alarms))
     low = low and height - _FIXED_ROWS < _LEAST_ROWS
@@ -159,6 +159,9 @@ def _models(status: AgentStatus, glance: Glance, narrow: bool) -> Panel:
         )
         if model.error:
             faults.append(Text(f"{model.name}: {bounded(model.error)}", "red", no_wrap=True, overflow="ellipsis"))
+        elif words := prospect_words(model):
+            told = f"{model.name} {model.digest.hex()[:8]} {bounded(words)}"
+            faults.append(Text(told, "yellow" if model.concern else "dim", no_wrap=True, overflow="ellipsis"))
     note = "p50/p99 in ms" if narrow else "p50/p99 in ms: window cut, waited, inferred; arrival to decision"
     return _panel("models", Group(table, *faults), note)
 

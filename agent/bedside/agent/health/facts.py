@@ -38,6 +38,23 @@ class StreamFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Prospect:
+    """What may come to serve in a slot.
+
+    Attributes:
+        candidate: its digest; empty when there is none.
+        stage: `gate`, `shadow` or `held`; empty as well.
+        previous: digest of what a rollback returns to; empty when there is nothing.
+        concern: why somebody should look at it: a sentence whose subject is the model; empty when nobody need.
+    """
+
+    candidate: bytes = b""
+    stage: str = ""
+    previous: bytes = b""
+    concern: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """One slot since the process started.
 
@@ -53,6 +70,7 @@ class ModelFacts:
         latencies: by stage.
         error: what is wrong, for this machine's users only; empty when nothing is.
         idle: why a sound model can decide nothing of a stream, for the same: a sentence whose subject is the model.
+        prospect: what may come to serve in its place.
     """
 
     name: str
@@ -66,6 +84,7 @@ class ModelFacts:
     latencies: Sequence[LatencyFacts] = ()
     error: str = ""
     idle: str = ""
+    prospect: Prospect = Prospect()
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,7 @@ class Observer:
         alone = not models and not self._parts.models_come
         unwatched = self._parts.alarms.unwatched(pipeline.deciders, pipeline.fed, patient=starting, modelless=alone)
         in_vain = [f"model {model.name} {model.idle}" for model in models if model.idle] + unwatched
+        in_vain += [f"model {model.name} {model.prospect.concern}" for model in models if model.prospect.concern]
         if alone:
             level = Level.DEGRADED if unwatched else Level.OK
             self._health.set("inference", level, few(unwatched or ["no model is configured"]))

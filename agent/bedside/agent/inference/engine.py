@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from bedside.agent.inference.model import ClosedWindow, Model
-from bedside.agent.inference.worker import Decided, Lost, Worker
+from bedside.agent.inference.worker import Decided, Fails, Lost, Worker
 from bedside.agent.rounds.slots import MAX_SLOTS, check_room
 from bedside.core.clock import Clock
 
@@ -24,13 +24,22 @@ Result = TypeVar("Result")
 
 
 class Engine:
-    """Serves one model per slot. Use from one event loop; `decided` and `lost` are called in it."""
+    """Serves one model per slot. Use from one event loop; `decided`, `lost` and `fails` are called in it."""
 
-    def __init__(self, clock: Clock, *, queue_windows: int, decided: Decided, lost: Lost) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        queue_windows: int,
+        decided: Decided,
+        lost: Lost,
+        fails: Fails = lambda _name, _model: None,
+    ) -> None:
         self._clock = clock
         self._queue_windows = queue_windows
         self._decided = decided
         self._lost = lost
+        self._fails = fails
         self._workers: dict[str, Worker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._executor = ThreadPoolExecutor(MAX_SLOTS + CALLERS, thread_name_prefix="inference")
@@ -53,7 +62,13 @@ class Engine:
             return
         check_room(self._workers, name)
         self._workers[name] = Worker(
-            name, model, self._clock, queue_windows=self._queue_windows, decided=self._decided, lost=self._lost
+            name,
+            model,
+            self._clock,
+            queue_windows=self._queue_windows,
+            decided=self._decided,
+            lost=self._lost,
+            fails=self._fails,
         )
 
     def release(self, name: str) -> None:

@@ -15,6 +15,10 @@ from bedside.ondevice.runtimes import Float32, Runtime
 
 HOLDS: Final = 0.5
 """Probability from which on one of several labels is likely."""
+BAD_WINDOW: Final = "bad-window"
+"""The window's fault."""
+BAD_ANSWER: Final = "bad-answer"
+"""The model's."""
 
 
 class ClosedWindow(Protocol):
@@ -68,15 +72,28 @@ class Model:
         """Return what it says (N, outputs) of windows `x` (N, L, C), both float32, see `Head.answers`.
 
         Raises:
-            MalformedError: `bad-window`: the windows are not of the model's shape, or a value or logit is not finite.
+            MalformedError: as `logits`.
+        """
+        return self.head.answers(self.logits(x))
+
+    def logits(self, x: Float32) -> Float32:
+        """Return its net's outputs (N, outputs) of windows `x` (N, L, C), both float32.
+
+        Raises:
+            MalformedError: `bad-window`: the windows are not of the model's shape, or a value is not finite;
+                `bad-answer`: a logit is not.
         """
         if x.shape[1:] != self.shape or not np.isfinite(x).all():
-            raise _bad(f"a window has shape {x.shape[1:]} or a value that is not finite")
+            raise _bad_window(f"a window has shape {x.shape[1:]} or a value that is not finite")
         with self._lock:
             logits = self.runtime.predict(x)
         if not np.isfinite(logits).all():
-            raise _bad("the model's answer to a window is not finite")
-        return self.head.answers(logits)
+            raise MalformedError(
+                BAD_ANSWER,
+                "the model's answer to a window is not finite",
+                remedy="return to the model before it with `bedside agent model rollback`",
+            )
+        return logits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,10 +159,10 @@ def decide(model: Model, window: ClosedWindow) -> Decision:
     """Predict one window.
 
     Raises:
-        MalformedError: `bad-window`, see `Model.answers`.
+        MalformedError: `bad-window`, `bad-answer`: see `Model.answers`.
     """
     return Decision(model, window, model.answers(window.values[np.newaxis])[0])
 
 
-def _bad(sentence: str) -> MalformedError:
-    return MalformedError("bad-window", sentence, remedy="check the stream's source and the model's window")
+def _bad_window(sentence: str) -> MalformedError:
+    return MalformedError(BAD_WINDOW, sentence, remedy="check the stream's source and the model's window")

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, NamedTuple
 
+from bedside.agent.inference.failing import Failing
 from bedside.agent.inference.latency import STAGES, Histogram, LatencyFacts
 from bedside.agent.inference.model import ClosedWindow, Decision, Model, decide
 from bedside.core.clock import Clock
@@ -40,6 +41,8 @@ Decided = Callable[[str, Decision, int], None]
 """Takes the slot's name, a decision, and the stretch that its window belongs to."""
 Lost = Callable[[ClosedWindow, str], None]
 """Takes a window that nobody will decide, and the counter that it belongs to."""
+Fails = Callable[[str, Model], None]
+"""Takes the slot's name and a model that fails at work; it is called for every window that finds it failing."""
 
 
 class _Waiting(NamedTuple):
@@ -54,7 +57,7 @@ _Answer = tuple[Decision | BedsideError, float]
 
 
 class Worker:
-    """One slot. Use from one event loop; `decided` and `lost` are called in it.
+    """One slot. Use from one event loop; `decided`, `lost` and `fails` are called in it.
 
     Attributes:
         name: of the slot.
@@ -65,7 +68,15 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, model: Model, clock: Clock, *, queue_windows: int, decided: Decided, lost: Lost
+        self,
+        name: str,
+        model: Model,
+        clock: Clock,
+        *,
+        queue_windows: int,
+        decided: Decided,
+        lost: Lost,
+        fails: Fails = lambda _name, _model: None,
     ) -> None:
         self.name = name
         self.model = model
@@ -76,6 +87,8 @@ class Worker:
         self._queue_windows = queue_windows
         self._decided = decided
         self._lost = lost
+        self._fails = fails
+        self._failing = Failing()
         self._waiting: deque[_Waiting] = deque()
         self._in_thread: list[_Waiting] = []
         self._arrived = asyncio.Event()
@@ -94,6 +107,7 @@ class Worker:
         if not same_form:
             self._waiting = deque(waiting._replace(model=waiting.model or self.model) for waiting in self._waiting)
         self.model, self.error = model, None
+        self._failing = Failing()
         self._infer_s = 0.0  # nobody knows yet how quick it is
 
     def offer(self, window: ClosedWindow, stretch: int) -> None:
@@ -102,7 +116,7 @@ class Worker:
         self._latencies["cut"].add(now_s - window.closed_monotonic_s)
         waiting = _Waiting(window, stretch, now_s)
         if self._may_decide_at_once():
-            self._tell_all([waiting], self._decide(self.model, [waiting]), now_s, self.dropped)
+            self._tell_all([waiting], self._decide(self.model, [waiting]), self.model, now_s, self.dropped)
             return
         self._waiting.append(waiting)
         while len(self._waiting) > self._queue_windows:
@@ -124,7 +138,7 @@ class Worker:
             taken_s = self._clock.monotonic_s()
             answers = await loop.run_in_executor(executor, self._decide, model, self._in_thread)
             done, self._in_thread = self._in_thread, []
-            self._tell_all(done, answers, taken_s, dropped)
+            self._tell_all(done, answers, model, taken_s, dropped)
             if not self._waiting:
                 self._arrived.clear()
                 self._idle.set()
@@ -166,20 +180,26 @@ class Worker:
         idle = not self._waiting and not self._in_thread
         return idle and 0 < self._infer_s < QUICK_S and not self.model.busy
 
-    def _tell_all(self, done: list[_Waiting], answers: list[_Answer], taken_s: float, dropped: int) -> None:
+    def _tell_all(
+        self, done: list[_Waiting], answers: list[_Answer], model: Model, taken_s: float, dropped: int
+    ) -> None:
         for waiting, (answer, infer_s) in zip(done, answers, strict=True):
             self._latencies["wait"].add(taken_s - waiting.closed_s)
             self._latencies["infer"].add(infer_s)
             try:
-                self._tell(waiting, answer, waiting.stretch + dropped)
+                self._tell(waiting, answer, waiting.model or model, waiting.stretch + dropped)
             except Exception as error:
                 _LOGGER.exception("decision-failed")
                 self.error = unexpected(error)
 
-    def _tell(self, waiting: _Waiting, answer: Decision | BedsideError, stretch: int) -> None:
+    def _tell(self, waiting: _Waiting, answer: Decision | BedsideError, model: Model, stretch: int) -> None:
+        error = answer if isinstance(answer, BedsideError) else None
+        fails = model is self.model and self._failing.add(error)
         if isinstance(answer, BedsideError):
             self.error = answer
             self._lost(waiting.window, "undecided-windows")
+            if fails:
+                self._fails(self.name, model)
             return
         self.error = None
         self.predictions += 1

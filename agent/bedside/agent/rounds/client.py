@@ -11,11 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from bedside.agent.config import TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.kept import MAX_AGE_ROUNDS
@@ -26,6 +23,7 @@ from bedside.agent.rounds.outbox import Outbox
 from bedside.agent.rounds.receipts import check_receipt
 from bedside.agent.rounds.refusals import Refusals
 from bedside.agent.rounds.results import CheckedResult, check_result
+from bedside.agent.rounds.settings import RoundSettings
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.rounds.upload import send_upload, upload_holds
 from bedside.core.clock import Clock, Entropy
@@ -62,23 +60,6 @@ _NS_PER_S: Final = 1_000_000_000
 
 Report = Callable[[str, BedsideError | None], None]
 """Takes the component (`link` or `trainer`) and what is wrong with it, None when nothing is."""
-
-
-@dataclass(frozen=True)
-class RoundSettings:
-    """What the loop needs to know about its device.
-
-    Attributes:
-        state_dir: journal, outbox, models and buffer.
-        policy_path: this device's copy of the site's policy; read again for every plan.
-        training: limits of the child.
-        poll_wait_ms: how long one question for an offer may wait on the other side.
-    """
-
-    state_dir: Path
-    policy_path: Path
-    training: TrainingConfig
-    poll_wait_ms: int
 
 
 class RoundClient:
@@ -261,6 +242,7 @@ class RoundClient:
             state_dir=str(self._settings.state_dir),
             model=model,
             streams=tuple(streams),
+            hold_out=self._settings.hold_out,
             target=str(directory / name),
             kept=str(directory / fresh.file),
             freed=str(directory / freed.file) if freed is not None else "",

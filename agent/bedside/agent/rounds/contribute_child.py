@@ -116,25 +116,28 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
 
 
 def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Plan) -> Windows:
-    """The newest labelled windows, at most as many as the plan takes.
+    """The newest labelled windows, at most as many as the plan takes, and none that is held out.
 
     Raises:
         RefusedError: `too-few-sessions`; `train` refuses too few examples.
     """
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.config import BUFFER_NAME
+    from bedside.agent.windows.holdout import HoldOut, Split
     from bedside.agent.windows.targets import Question
     from bedside.agent.windows.training import collect
     from bedside.core.errors import RefusedError
     from bedside.ondevice.training.examples import Windows
 
     training = plan.training
+    hold_out = HoldOut(identity.device_secret, bundle.manifest.window) if job.hold_out else None
     found = collect(
         Path(job.state_dir) / BUFFER_NAME,
         load_key_ring(identity.directory),
         Question.of(bundle.manifest),
         max_windows=training.max_examples,
         streams=job.streams,
+        split=Split(hold_out, "training") if hold_out is not None else None,
     )
     sessions = len(set(found.sessions))
     if sessions < training.min_sessions:

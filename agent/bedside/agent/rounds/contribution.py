@@ -36,6 +36,7 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         freed: the sealed delta of an earlier round that its own trustee gave back; empty when there is none.
         sequence: of the header, durable already.
         streams: that the model reads on this device; empty for the one that its manifest names.
+        hold_out: whether windows are held out of the training, for the accuracy gate.
     """
 
     offer: bytes
@@ -47,6 +48,7 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     freed: str
     sequence: int
     streams: tuple[str, ...] = ()
+    hold_out: bool = False
 
 
 class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,8 +5,8 @@ Invariants:
       vectors held on this machine; a checkpoint only after its digest did.
     * What is read is checked again: a file that rotted, or that does not fit its model, is dropped, so that it is
       fetched anew.
-    * There are never more than a few checkpoints beside those that serve, and one unfinished file, whatever is
-      announced; what a slot names stays.
+    * There are never more than a few checkpoints beside those that a slot names, and one unfinished file, whatever is
+      announced; what a slot names stays, so that the way back is open at once.
 
 Source: DESIGN section 6.
 """
@@ -24,16 +24,17 @@ import msgspec
 
 from bedside.agent.inference.choice import Wish, choose, open_chosen
 from bedside.agent.rounds.slots import NOTE_NAME, ActiveModel, SlotNote
-from bedside.core.errors import MalformedError, StoreError, TrustError
+from bedside.core.errors import MalformedError, ProtocolError, StoreError, TrustError
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.signing.envelope import digest
 from bedside.ondevice.golden import DEFAULT_LIMITS, Replay, replay_golden
 from bedside.ondevice.heads import Head
 from bedside.service.files import durable_file, open_regular, read_regular, sync_directory
 from bedside.service.link.blobs import PARTIAL_SUFFIX, GetBlob, fetch_blob
+from bedside.service.text import bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from bedside.agent.inference.model import Model
     from bedside.agent.rounds.slots import Origin, Slot
@@ -69,6 +70,7 @@ class ModelStore:
         self._limits = limits
         self._wish: Wish = wish
         self._note = SlotNote(self._root / NOTE_NAME)
+        self._newest: Path | None = None
         for name in ("bundles", "checkpoints", "incoming"):
             (self._root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -98,13 +100,40 @@ class ModelStore:
         """
         return self._note.read()
 
+    def known(self) -> dict[str, Slot]:
+        """As `slots`; empty as well where the note is damaged."""
+        return self._note.known()
+
     def activate(self, name: str, active: ActiveModel, origin: Origin | None = None) -> None:
         """Note durably which model serves under a name, and drop checkpoints that nobody needs any more.
 
         Raises:
             RefusedError: `too-many-models`.
         """
-        self._sweep(self._note.put(name, active, origin), self.checkpoint_path(active.checkpoint))
+        self._sweep(self._note.put(name, active, origin))
+
+    def change(self, name: str, step: Callable[[Slot], Slot], *, insist: bool = False) -> Slot:
+        """Note durably what a step makes of a slot; return that.
+
+        Args:
+            name: of the slot.
+            step: see `succession`.
+            insist: hold to it until this process ends also where the disk does not take it.
+
+        Raises:
+            ProtocolError: `no-such-model`.
+            RefusedError: what the step refuses.
+            StoreError: `file-write`.
+        """
+
+        def checked(slot: Slot | None) -> Slot:
+            if slot is None:
+                raise no_such_model(name, self._note.known())
+            return step(slot)
+
+        slots = self._note.update(name, checked, insist=insist)
+        self._sweep(slots)
+        return slots[name]
 
     def release(self, name: str) -> None:
         """Note durably that nothing serves under a name any more."""
@@ -153,9 +182,18 @@ class ModelStore:
         if checkpoint.size_bytes > most:
             raise MalformedError("blob-size", f"a checkpoint of {checkpoint.size_bytes} bytes is above {most}")
         self._drop_partials(target)
-        self._sweep(self._note.known(), target)
+        self._newest = target  # a plan may begin with it, whether it serves or not
+        self._sweep(self._note.known())
         await fetch_blob(get_blob, checkpoint.digest, target, max_bytes=checkpoint.size_bytes)
         return ActiveModel(bundle, checkpoint.digest.hex(), signer_pks)
+
+    def name_of(self, active: ActiveModel) -> str:
+        """The slot that a model belongs to: the name in its manifest.
+
+        Raises:
+            TrustError, MalformedError, StoreError: as `read_bundle`.
+        """
+        return self.read_bundle(active).manifest.name
 
     async def settle(self, active: ActiveModel) -> None:
         """Decide on which runtime a bundle serves here, unless that is known; before `load`.
@@ -225,7 +263,9 @@ class ModelStore:
             raise
 
     def lost(self, manifest: bytes) -> bool:
-        """Whether no checkpoint of a round serves in a manifest's slot: then its newest result is wanted again.
+        """Whether the newest result of a manifest's slot is wanted again.
+
+        It is where no checkpoint of a round is known there, or the newest could not be read.
 
         Raises:
             MalformedError: `bad-manifest`.
@@ -233,7 +273,9 @@ class ModelStore:
         from bedside.core.bundle.manifest import decode_manifest
 
         slot = self._note.known().get(decode_manifest(manifest).name)
-        return slot is None or not slot.model.checkpoint
+        if slot is None or slot.lost:
+            return True
+        return not any(model.checkpoint for model in (*slot.needed(), *slot.withdrawn))
 
     async def _admit(self, incoming: Path, signer_pks: tuple[str, ...], *, wanted: str | None) -> str:
         """Verify and replay an incoming tar in a limited child, then give it its name; returns the bundle's digest."""
@@ -255,14 +297,23 @@ class ModelStore:
             if target is None or path != target.with_name(f".{target.name}{PARTIAL_SUFFIX}"):
                 path.unlink(missing_ok=True)
 
-    def _sweep(self, slots: Mapping[str, Slot], newest: Path) -> None:
-        """Keep what serves, `newest` (which may not be here yet), and the last ones beside them."""
-        kept = {newest} | {self.checkpoint_path(slot.model.checkpoint) for slot in slots.values()}
+    def _sweep(self, slots: Mapping[str, Slot]) -> None:
+        """Keep what slots name, what was fetched last (which may not be here yet), and the last ones beside them."""
+        named = [model for slot in slots.values() for model in slot.needed() if model.checkpoint]
+        kept = {self.checkpoint_path(model.checkpoint) for model in named}
+        if self._newest is not None:
+            kept.add(self._newest)
         files = sorted((self._root / "checkpoints").glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
         others = [path for path in files if path not in kept]
         spare = max(0, _SPARE_CHECKPOINTS + max(1, len(slots)) - len(kept))
         for path in others[: max(0, len(others) - spare)]:
             path.unlink()
+
+
+def no_such_model(name: str, known: Iterable[str]) -> ProtocolError:
+    """The error for a name under which nothing serves."""
+    names = bounded(", ".join(sorted(known)) or "none")
+    return ProtocolError("no-such-model", f"no model {bounded(name, 64)!r} serves here", remedy=f"serving: {names}")
 
 
 def _shared_from(data: bytes, bundle: Bundle) -> Parameters:

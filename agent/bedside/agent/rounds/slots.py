@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -20,7 +20,7 @@ from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import read_regular, write_durable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 NOTE_NAME: Final = "active.json"
@@ -29,6 +29,16 @@ MAX_SLOTS: Final = 16
 _MAX_NOTE_BYTES: Final = 1 << 20
 UNNAMED: Final = ""
 """Slot of a note that held one model and not its name; it goes when its model is activated under its name."""
+
+Stage = Literal["gate", "shadow", "held"]
+Outcome = Literal[
+    "passed", "refused", "not-judged", "agreed", "disagreed", "failed", "rolled-back", "by-hand", "rejected"
+]
+"""What was decided about a model.
+
+`passed`, `refused`, `not-judged`: by the accuracy gate; `agreed`, `disagreed`: in the shadow; `failed`: at work or in
+the shadow; `rolled-back`, `by-hand` (promoted or accepted), `rejected`: by somebody.
+"""
 
 
 class ActiveModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,9 +59,18 @@ class ActiveModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             bytes.fromhex(text)
 
     @property
+    def name(self) -> str:
+        """The checkpoint's digest, or the bundle's, in hexadecimal."""
+        return self.checkpoint or self.bundle
+
+    @property
     def digest(self) -> bytes:
-        """What predictions carry: the checkpoint's digest, or the bundle's (32 bytes)."""
-        return bytes.fromhex(self.checkpoint or self.bundle)
+        """What predictions carry: `name` in bytes (32)."""
+        return bytes.fromhex(self.name)
+
+    def same(self, other: ActiveModel) -> bool:
+        """Whether both are one model, under whatever keys they were accepted."""
+        return (self.bundle, self.checkpoint) == (other.bundle, other.checkpoint)
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,11 +85,73 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str = ""
 
 
-class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What serves under one name, and where it came from."""
+class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that may come to serve.
+
+    Attributes:
+        model: which.
+        stage: `gate`: it is to be compared on local validation windows; `shadow`: it runs beside the one that serves;
+            `held`: somebody must decide.
+        origin: the configured file that it came from; None when a plan or a result brought it.
+    """
+
+    model: ActiveModel
+    stage: Stage = "gate"
+    origin: Origin | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was decided about a model. The numbers stay on this device.
+
+    Attributes:
+        model: hexadecimal digest of its checkpoint or bundle.
+        outcome: what was decided.
+        sentence: why.
+        score: what `old` and `new` are, for instance `accuracy`; empty where nothing was measured.
+        windows: validation windows, or windows of the shadow run.
+        old: score of the model that served; None where nothing was measured.
+        new: score of this one; likewise.
+        at_s: Unix time.
+    """
+
+    model: str
+    outcome: Outcome
+    sentence: str
+    score: str = ""
+    windows: int = 0
+    old: float | None = None
+    new: float | None = None
+    at_s: int = 0
+
+
+class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What serves under one name, where it came from, and what could serve instead.
+
+    Attributes:
+        model: serves.
+        origin: the configured file that it began with.
+        previous: the last known good one: what a rollback returns to; None after one, and at the beginning.
+        candidate: may come to serve.
+        waiting: came while another candidate ran in the shadow; it is next.
+        withdrawn: refused, rejected or rolled back, the newest last: these do not come back by themselves.
+        verdicts: the last decisions, the newest last.
+        lost: the newest checkpoint could not be read, and its result is wanted again.
+    """
 
     model: ActiveModel
     origin: Origin = Origin()
+    previous: ActiveModel | None = None
+    candidate: Candidate | None = None
+    waiting: Candidate | None = None
+    withdrawn: tuple[ActiveModel, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    lost: bool = False
+
+    def needed(self) -> tuple[ActiveModel, ...]:
+        """The models whose files stay; of those that were withdrawn the newest, which somebody may still accept."""
+        beside = (self.candidate, self.waiting)
+        others = (self.previous, *(one.model for one in beside if one is not None), *self.withdrawn[-1:])
+        return (self.model, *(one for one in others if one is not None))
 
 
 class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +163,7 @@ class SlotNote:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._unwritten: dict[str, Slot] | None = None
 
     def read(self) -> dict[str, Slot]:
         """Slots by name, the oldest first; a note of one model, as it was before there were slots, is `UNNAMED`.
@@ -89,6 +171,8 @@ class SlotNote:
         Raises:
             StoreError: `active-model` when the note is damaged.
         """
+        if self._unwritten is not None:
+            return self._unwritten
         if not self._path.exists():
             return {}
         try:
@@ -112,12 +196,31 @@ class SlotNote:
         Raises:
             RefusedError: `too-many-models`.
         """
+
+        def replaced(slot: Slot | None) -> Slot:
+            if slot is None:
+                return Slot(model, origin or Origin())
+            return msgspec.structs.replace(slot, model=model, origin=origin or slot.origin)
+
+        return self.update(name, replaced)
+
+    def update(self, name: str, change: Callable[[Slot | None], Slot], *, insist: bool = False) -> dict[str, Slot]:
+        """Note durably what `change` makes of a name's slot, and return every slot.
+
+        Args:
+            name: of the slot.
+            change: is given None while there is no such slot.
+            insist: hold to the change until this process ends also where the disk does not take it.
+
+        Raises:
+            RefusedError: `too-many-models`, or what `change` refuses.
+            StoreError: `file-write`: the note is what it was, and with `insist` only the disk's.
+        """
         before = self.known()
         slots = {known: slot for known, slot in before.items() if known != UNNAMED}
         check_room(slots, name)
-        replaced = slots.get(name)
-        slots[name] = Slot(model, origin or (replaced.origin if replaced is not None else Origin()))
-        self._write(before, slots)
+        slots[name] = change(slots.get(name))
+        self._write(before, slots, insist=insist)
         return slots
 
     def drop(self, name: str) -> dict[str, Slot]:
@@ -127,9 +230,15 @@ class SlotNote:
         self._write(before, slots)
         return slots
 
-    def _write(self, before: Mapping[str, Slot], after: Mapping[str, Slot]) -> None:
-        if before != after:  # at a start nothing is written, so that a full disk does not matter
-            write_durable(self._path, msgspec.json.encode(_Note(dict(after))))
+    def _write(self, before: Mapping[str, Slot], after: dict[str, Slot], *, insist: bool = False) -> None:
+        if before == after and self._unwritten is None:
+            return  # at a start nothing is written, so that a full disk does not matter
+        try:
+            write_durable(self._path, msgspec.json.encode(_Note(after)))
+        except StoreError:
+            self._unwritten = after if insist else self._unwritten
+            raise
+        self._unwritten = None
 
 
 def check_room(slots: Mapping[str, object], name: str) -> None:

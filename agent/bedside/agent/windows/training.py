@@ -20,6 +20,7 @@ from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.agent.windows.cutter import Window
+from bedside.agent.windows.holdout import Split
 from bedside.agent.windows.stored import stored_windows_of, windows_of
 from bedside.agent.windows.targets import Answer, Answers, Question, stack_answers
 from bedside.core.ids import SessionId
@@ -55,6 +56,7 @@ def collect(
     consent_only: bool = True,
     min_cover: float = MIN_COVER,
     streams: Sequence[str] = (),
+    split: Split | None = None,
 ) -> TrainingSet:
     """Read the newest `max_windows` windows whose answer is known.
 
@@ -66,6 +68,7 @@ def collect(
         consent_only: leave out sessions without consent for training.
         min_cover: share of a window that labels must cover.
         streams: those that the model is bound to; empty for the one that the spec names.
+        split: which windows; None for all of them, also those that are held out.
 
     Raises:
         StoreError: `store-open`.
@@ -80,14 +83,16 @@ def collect(
                 break
             if consent_only and not session.consent_training:
                 continue
-            newest = deque(_answered(reader, session, question, min_cover), maxlen=left)
+            if split is not None and not split.may_have(session.session):
+                continue
+            newest = deque(_answered(reader, session, question, min_cover, split), maxlen=left)
             left -= len(newest)
             found.append(list(newest))
     return _stack([pair for session_pairs in reversed(found) for pair in session_pairs], question)
 
 
 def _answered(
-    reader: BufferReader, session: Session, question: Question, min_cover: float
+    reader: BufferReader, session: Session, question: Question, min_cover: float, split: Split | None
 ) -> Iterator[tuple[Window, Answer]]:
     labels = [label for label in reader.labels(session.session) if label.stream == session.stream]
     answers, spec = Answers(question, labels, min_cover), question.window
@@ -95,6 +100,8 @@ def _answered(
         return
     kept = stored_windows_of(reader, session, spec, question.labels)
     for window in chain(kept, windows_of(reader, session, spec)):
+        if split is not None and not split.has(window.session, window.start_ns, window.end_ns):
+            continue
         answer = answers.answer(window)
         if answer is not None:
             yield window, answer

@@ -22,6 +22,199 @@ else:
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class ModelRef(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___ModelRef: typing_extensions.TypeAlias = ModelRef
+
+@typing.final
+class ModelSlotList(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SLOTS_FIELD_NUMBER: builtins.int
+    @property
+    def slots(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelSlot]: ...
+    def __init__(
+        self,
+        *,
+        slots: collections.abc.Iterable[Global___ModelSlot] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["slots", b"slots"]) -> None: ...
+
+Global___ModelSlotList: typing_extensions.TypeAlias = ModelSlotList
+
+@typing.final
+class ModelSlot(google.protobuf.message.Message):
+    """Models are named by the digest of their checkpoint, or of their bundle where they have none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CURRENT_FIELD_NUMBER: builtins.int
+    PREVIOUS_FIELD_NUMBER: builtins.int
+    CANDIDATE_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    WITHDRAWN_FIELD_NUMBER: builtins.int
+    VERDICTS_FIELD_NUMBER: builtins.int
+    CONCERN_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    current: builtins.bytes
+    previous: builtins.bytes
+    """What a rollback returns to; empty when there is nothing."""
+    candidate: builtins.bytes
+    stage: builtins.str
+    """Of the candidate: "gate", "shadow", "held" (somebody must decide)."""
+    waiting: builtins.bytes
+    """Comes after the candidate in the shadow."""
+    concern: builtins.str
+    """Why somebody should look at it; empty when nobody need."""
+    @property
+    def withdrawn(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """The newest last."""
+
+    @property
+    def verdicts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelVerdict]:
+        """The newest last."""
+
+    @property
+    def shadow(self) -> Global___ShadowRun:
+        """The newest since the process started; absent when there was none."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        current: builtins.bytes = ...,
+        previous: builtins.bytes = ...,
+        candidate: builtins.bytes = ...,
+        stage: builtins.str = ...,
+        waiting: builtins.bytes = ...,
+        withdrawn: collections.abc.Iterable[builtins.bytes] | None = ...,
+        verdicts: collections.abc.Iterable[Global___ModelVerdict] | None = ...,
+        concern: builtins.str = ...,
+        shadow: Global___ShadowRun | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["shadow", b"shadow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["candidate", b"candidate", "concern", b"concern", "current", b"current", "name", b"name", "previous", b"previous", "shadow", b"shadow", "stage", b"stage", "verdicts", b"verdicts", "waiting", b"waiting", "withdrawn", b"withdrawn"]) -> None: ...
+
+Global___ModelSlot: typing_extensions.TypeAlias = ModelSlot
+
+@typing.final
+class ModelVerdict(google.protobuf.message.Message):
+    """What was decided about a model. The numbers never leave the device."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    WINDOWS_FIELD_NUMBER: builtins.int
+    OLD_FIELD_NUMBER: builtins.int
+    NEW_FIELD_NUMBER: builtins.int
+    AT_S_FIELD_NUMBER: builtins.int
+    model: builtins.bytes
+    outcome: builtins.str
+    """"passed", "refused", "not-judged", "agreed", "disagreed", "failed", "rolled-back", "by-hand", "rejected"."""
+    sentence: builtins.str
+    score: builtins.str
+    """What old and new are; empty where nothing was measured."""
+    windows: builtins.int
+    old: builtins.float
+    """Of the model that served."""
+    new: builtins.float
+    """Of this one."""
+    at_s: builtins.int
+    def __init__(
+        self,
+        *,
+        model: builtins.bytes = ...,
+        outcome: builtins.str = ...,
+        sentence: builtins.str = ...,
+        score: builtins.str = ...,
+        windows: builtins.int = ...,
+        old: builtins.float | None = ...,
+        new: builtins.float | None = ...,
+        at_s: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_new", b"_new", "_old", b"_old", "new", b"new", "old", b"old"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_new", b"_new", "_old", b"_old", "at_s", b"at_s", "model", b"model", "new", b"new", "old", b"old", "outcome", b"outcome", "score", b"score", "sentence", b"sentence", "windows", b"windows"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_new", b"_new"]) -> typing.Literal["new"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_old", b"_old"]) -> typing.Literal["old"] | None: ...
+
+Global___ModelVerdict: typing_extensions.TypeAlias = ModelVerdict
+
+@typing.final
+class ShadowRun(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: builtins.int
+    PAIRS_FIELD_NUMBER: builtins.int
+    FAILED_FIELD_NUMBER: builtins.int
+    DROPPED_FIELD_NUMBER: builtins.int
+    LATENCY_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    wanted: builtins.int
+    """Windows after which it is over."""
+    failed: builtins.int
+    """Windows that the candidate had no answer to."""
+    dropped: builtins.int
+    """Windows that it was too slow for."""
+    error: builtins.str
+    @property
+    def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShadowPair]: ...
+    @property
+    def latency(self) -> Global___StageLatency: ...
+    def __init__(
+        self,
+        *,
+        wanted: builtins.int = ...,
+        pairs: collections.abc.Iterable[Global___ShadowPair] | None = ...,
+        failed: builtins.int = ...,
+        dropped: builtins.int = ...,
+        latency: Global___StageLatency | None = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["latency", b"latency"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dropped", b"dropped", "error", b"error", "failed", b"failed", "latency", b"latency", "pairs", b"pairs", "wanted", b"wanted"]) -> None: ...
+
+Global___ShadowRun: typing_extensions.TypeAlias = ShadowRun
+
+@typing.final
+class ShadowPair(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CURRENT_FIELD_NUMBER: builtins.int
+    CANDIDATE_FIELD_NUMBER: builtins.int
+    WINDOWS_FIELD_NUMBER: builtins.int
+    current: builtins.str
+    candidate: builtins.str
+    windows: builtins.int
+    def __init__(
+        self,
+        *,
+        current: builtins.str = ...,
+        candidate: builtins.str = ...,
+        windows: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidate", b"candidate", "current", b"current", "windows", b"windows"]) -> None: ...
+
+Global___ShadowPair: typing_extensions.TypeAlias = ShadowPair
+
+@typing.final
 class AgentStatus(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -370,6 +563,10 @@ class ModelStatus(google.protobuf.message.Message):
     GAPS_FIELD_NUMBER: builtins.int
     STAGES_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    CANDIDATE_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    PREVIOUS_FIELD_NUMBER: builtins.int
+    CONCERN_FIELD_NUMBER: builtins.int
     name: builtins.str
     digest: builtins.bytes
     stream: builtins.str
@@ -383,6 +580,13 @@ class ModelStatus(google.protobuf.message.Message):
     """Windows that a gap, a session's end or a change of form cut short."""
     error: builtins.str
     """Why it does not serve, or why it can decide nothing here; empty when it can."""
+    candidate: builtins.bytes
+    """What may come to serve in its place; empty when there is none."""
+    stage: builtins.str
+    """Of the candidate, as in ModelSlot."""
+    previous: builtins.bytes
+    """As in ModelSlot."""
+    concern: builtins.str
     @property
     def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StageLatency]: ...
     def __init__(
@@ -398,8 +602,12 @@ class ModelStatus(google.protobuf.message.Message):
         gaps: builtins.int = ...,
         stages: collections.abc.Iterable[Global___StageLatency] | None = ...,
         error: builtins.str = ...,
+        candidate: builtins.bytes = ...,
+        stage: builtins.str = ...,
+        previous: builtins.bytes = ...,
+        concern: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["digest", b"digest", "dropped_windows", b"dropped_windows", "error", b"error", "gaps", b"gaps", "name", b"name", "predictions", b"predictions", "runtime", b"runtime", "stages", b"stages", "stream", b"stream", "waiting_windows", b"waiting_windows"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidate", b"candidate", "concern", b"concern", "digest", b"digest", "dropped_windows", b"dropped_windows", "error", b"error", "gaps", b"gaps", "name", b"name", "predictions", b"predictions", "previous", b"previous", "runtime", b"runtime", "stage", b"stage", "stages", b"stages", "stream", b"stream", "waiting_windows", b"waiting_windows"]) -> None: ...
 
 Global___ModelStatus: typing_extensions.TypeAlias = ModelStatus
 

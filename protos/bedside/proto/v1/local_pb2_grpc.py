@@ -125,6 +125,31 @@ class AgentServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowRequest.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowResponse.FromString,
                 _registered_method=True)
+        self.ListModelSlots = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ListModelSlots',
+                request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlotList.FromString,
+                _registered_method=True)
+        self.RollBackModel = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/RollBackModel',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+                _registered_method=True)
+        self.AcceptModel = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/AcceptModel',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+                _registered_method=True)
+        self.PromoteModel = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/PromoteModel',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+                _registered_method=True)
+        self.RejectModel = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/RejectModel',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer(object):
@@ -245,6 +270,40 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModelSlots(self, request, context):
+        """Which models serve, may come to serve, and were put away; the other calls return the slot as it is afterwards.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackModel(self, request, context):
+        """Serves the previous model again; the one that served does not come back by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptModel(self, request, context):
+        """Serves the newest model that was refused, rejected or rolled back after all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteModel(self, request, context):
+        """Serves the candidate now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -337,6 +396,31 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.SendNow,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowRequest.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.SendNowResponse.SerializeToString,
+            ),
+            'ListModelSlots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelSlots,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlotList.SerializeToString,
+            ),
+            'RollBackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackModel,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.SerializeToString,
+            ),
+            'AcceptModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptModel,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.SerializeToString,
+            ),
+            'PromoteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModel,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.SerializeToString,
+            ),
+            'RejectModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectModel,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -825,6 +909,141 @@ class AgentService(object):
             '/bedside.proto.v1.AgentService/SendNow',
             bedside_dot_proto_dot_v1_dot_local__pb2.SendNowRequest.SerializeToString,
             bedside_dot_proto_dot_v1_dot_local__pb2.SendNowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelSlots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ListModelSlots',
+            bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlotList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/RollBackModel',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/AcceptModel',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/PromoteModel',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/RejectModel',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
             options,
             channel_credentials,
             insecure,

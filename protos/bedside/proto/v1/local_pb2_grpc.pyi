@@ -316,7 +316,87 @@ _AgentServiceSendNowType = typing_extensions.TypeVar(
     ],
 )
 
-class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType, _AgentServicePredictType, _AgentServiceExplainType, _AgentServiceListSessionsType, _AgentServiceOpenSessionType, _AgentServiceCloseSessionType, _AgentServiceSetConsentType, _AgentServiceForgetSessionType, _AgentServiceListLabelsType, _AgentServiceAddLabelsType, _AgentServiceWithdrawLabelType, _AgentServiceListAlarmsType, _AgentServiceFollowAlarmsType, _AgentServiceAcknowledgeAlarmType, _AgentServiceListQuarantineType, _AgentServiceClearQuarantineType, _AgentServiceSendNowType]):
+_AgentServiceListModelSlotsType = typing_extensions.TypeVar(
+    '_AgentServiceListModelSlotsType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.ModelSlotList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.ModelSlotList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.ModelSlotList,
+    ],
+)
+
+_AgentServiceRollBackModelType = typing_extensions.TypeVar(
+    '_AgentServiceRollBackModelType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+)
+
+_AgentServiceAcceptModelType = typing_extensions.TypeVar(
+    '_AgentServiceAcceptModelType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+)
+
+_AgentServicePromoteModelType = typing_extensions.TypeVar(
+    '_AgentServicePromoteModelType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+)
+
+_AgentServiceRejectModelType = typing_extensions.TypeVar(
+    '_AgentServiceRejectModelType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+)
+
+class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType, _AgentServicePredictType, _AgentServiceExplainType, _AgentServiceListSessionsType, _AgentServiceOpenSessionType, _AgentServiceCloseSessionType, _AgentServiceSetConsentType, _AgentServiceForgetSessionType, _AgentServiceListLabelsType, _AgentServiceAddLabelsType, _AgentServiceWithdrawLabelType, _AgentServiceListAlarmsType, _AgentServiceFollowAlarmsType, _AgentServiceAcknowledgeAlarmType, _AgentServiceListQuarantineType, _AgentServiceClearQuarantineType, _AgentServiceSendNowType, _AgentServiceListModelSlotsType, _AgentServiceRollBackModelType, _AgentServiceAcceptModelType, _AgentServicePromoteModelType, _AgentServiceRejectModelType]):
     @typing.overload
     def __init__(self: AgentServiceStub[
         grpc.UnaryUnaryMultiCallable[
@@ -390,6 +470,26 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.local_pb2.SendNowRequest,
             bedside.proto.v1.local_pb2.SendNowResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.local_pb2.ModelSlotList,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -467,6 +567,26 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
             bedside.proto.v1.local_pb2.SendNowRequest,
             bedside.proto.v1.local_pb2.SendNowResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.local_pb2.ModelSlotList,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.ModelSlot,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Status: _AgentServiceStatusType
@@ -511,6 +631,20 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
 
     SendNow: _AgentServiceSendNowType
     """Delivers now what waits for a sink, or again what is stored of a time; returns when all is delivered or has failed."""
+
+    ListModelSlots: _AgentServiceListModelSlotsType
+    """Which models serve, may come to serve, and were put away; the other calls return the slot as it is afterwards."""
+
+    RollBackModel: _AgentServiceRollBackModelType
+    """Serves the previous model again; the one that served does not come back by itself."""
+
+    AcceptModel: _AgentServiceAcceptModelType
+    """Serves the newest model that was refused, rejected or rolled back after all."""
+
+    PromoteModel: _AgentServicePromoteModelType
+    """Serves the candidate now."""
+
+    RejectModel: _AgentServiceRejectModelType
 
 AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -584,6 +718,26 @@ AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.local_pb2.SendNowRequest,
         bedside.proto.v1.local_pb2.SendNowResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.ModelSlotList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.ModelSlot,
     ],
 ]
 
@@ -720,5 +874,44 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.local_pb2.SendNowResponse, collections.abc.Awaitable[bedside.proto.v1.local_pb2.SendNowResponse]]:
         """Delivers now what waits for a sink, or again what is stored of a time; returns when all is delivered or has failed."""
+
+    @abc.abstractmethod
+    def ListModelSlots(
+        self,
+        request: bedside.proto.v1.common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.ModelSlotList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.ModelSlotList]]:
+        """Which models serve, may come to serve, and were put away; the other calls return the slot as it is afterwards."""
+
+    @abc.abstractmethod
+    def RollBackModel(
+        self,
+        request: bedside.proto.v1.local_pb2.ModelRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.ModelSlot, collections.abc.Awaitable[bedside.proto.v1.local_pb2.ModelSlot]]:
+        """Serves the previous model again; the one that served does not come back by itself."""
+
+    @abc.abstractmethod
+    def AcceptModel(
+        self,
+        request: bedside.proto.v1.local_pb2.ModelRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.ModelSlot, collections.abc.Awaitable[bedside.proto.v1.local_pb2.ModelSlot]]:
+        """Serves the newest model that was refused, rejected or rolled back after all."""
+
+    @abc.abstractmethod
+    def PromoteModel(
+        self,
+        request: bedside.proto.v1.local_pb2.ModelRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.ModelSlot, collections.abc.Awaitable[bedside.proto.v1.local_pb2.ModelSlot]]:
+        """Serves the candidate now."""
+
+    @abc.abstractmethod
+    def RejectModel(
+        self,
+        request: bedside.proto.v1.local_pb2.ModelRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.ModelSlot, collections.abc.Awaitable[bedside.proto.v1.local_pb2.ModelSlot]]: ...
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

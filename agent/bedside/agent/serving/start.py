@@ -11,15 +11,18 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from bedside.agent.config import AgentConfig, ModelConfig
 from bedside.agent.pipeline import Pipeline
+from bedside.agent.rounds import succession
 from bedside.agent.rounds.models import CHECKPOINT_CODES, ModelStore
-from bedside.agent.rounds.slots import UNNAMED, ActiveModel, Origin, Slot, check_room
+from bedside.agent.rounds.slots import UNNAMED, ActiveModel, Origin, Slot
+from bedside.agent.serving.desk import ModelDesk
+from bedside.agent.serving.gate import Gate
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.policy import SitePolicy
@@ -32,18 +35,18 @@ _LOGGER = logging.getLogger(__name__)
 
 BUNDLE_TAR: Final = "bundle.tar"
 """The tar inside a bundle's directory."""
-_SHORT_CHARS: Final = 12
 
 
 class Serving:
     """Fills the pipeline's slots. Use from one event loop.
 
     Attributes:
+        desk: changes what serves.
         wanted: digest of what was to serve last in the main slot; empty before anything was.
     """
 
     def __init__(
-        self, config: AgentConfig, models: ModelStore, pipeline: Pipeline, policy: Callable[[], SitePolicy]
+        self, config: AgentConfig, models: ModelStore, pipeline: Pipeline, policy: Callable[[], SitePolicy], gate: Gate
     ) -> None:
         first = [ModelConfig(bundle=config.model)] if config.model else []
         self._entries = {entry.bundle: entry for entry in (*first, *config.models)}
@@ -52,6 +55,7 @@ class Serving:
         self._pipeline = pipeline
         self._policy = policy
         self._streams: dict[str, list[str]] = {}
+        self.desk = ModelDesk(models, pipeline, gate, lambda name: self._streams.get(name, ()))
         self.wanted = b""
 
     async def start(self) -> None:
@@ -76,44 +80,35 @@ class Serving:
         self.wanted = self._pipeline.model_digest
 
     async def take(self, active: ActiveModel) -> Sequence[str]:
-        """Serve a verified model that a plan or a result brought, in the slot of its name; return its streams.
+        """Take a verified model that a plan or a result brought; return the streams of its slot.
 
         Raises:
-            RefusedError: `too-many-models`.
-            TrustError, MalformedError, StoreError: what is on the disk does not hold any more.
-            UnavailableError: `runtime-missing`, when the configuration asks for LiteRT.
+            As `ModelDesk.take`.
         """
         self.wanted = active.digest
-        self._pipeline.main = await self._serve(active)
+        self._pipeline.main = await self.desk.take(active)
         return self._pipeline.streams_of(self._pipeline.main)
 
-    async def _serve(self, active: ActiveModel, origin: Origin | None = None) -> str:
-        """Load, swap, and note; returns the slot's name."""
-        for name, worker in self._pipeline.engine.slots.items():
-            if worker.model.digest == active.digest and origin is None:
-                return name
-        await self._models.settle(active)
-        served = await asyncio.to_thread(self._models.load, active)
-        check_room(self._pipeline.engine.slots, served.name)
-        if origin is not None and origin.path in self._entries:
-            self._streams[served.name] = self._entries[origin.path].streams
-        self._pipeline.serve(served, self._streams.get(served.name, ()))
-        self._models.activate(served.name, active, origin)
-        event(_LOGGER, "model-serves", slot=served.name, model=_short(active.digest), runtime=served.model.runtime.name)
-        return served.name
-
     async def _serve_stored(self, name: str, slot: Slot) -> None:
-        """Serve what served last; without its checkpoint the bundle's own, until the result comes again."""
+        """Serve what served last; without its checkpoint the one before, until the result comes again."""
         origin = slot.origin
         if name == UNNAMED and self._first:  # before there were slots, the one model began with the configured file
             origin = Origin(self._first, await asyncio.to_thread(_digest_of, self._first))
-        try:
-            await self._serve(slot.model, origin)
-        except (StoreError, MalformedError) as error:
-            if not slot.model.checkpoint or error.code not in CHECKPOINT_CODES:
-                raise
-            event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
-            await self._serve(msgspec.structs.replace(slot.model, checkpoint=""), origin)
+        if origin.path in self._entries:
+            self._streams[name] = self._entries[origin.path].streams
+        while True:
+            try:
+                await self.desk.resume(slot.model, origin)
+            except (StoreError, MalformedError) as error:
+                behind = succession.after_loss(slot)
+                if behind is None or error.code not in CHECKPOINT_CODES:
+                    raise
+                event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
+                slot = behind
+                with suppress(StoreError):  # a disk that takes no writes does not keep it from serving
+                    self._models.change(name, partial(_same, behind), insist=True)
+            else:
+                return
 
     async def _serve_configured(self, entry: ModelConfig, before: dict[str, Slot]) -> None:
         """Serve what a configured file holds, unless its slot serves already and the file is still the same."""
@@ -124,17 +119,20 @@ class Serving:
             return  # also where the file is gone: what was accepted from it goes on
         accepted = await self._models.accept_file(_tar(entry.bundle), self._policy())
         same = [slot.model for slot in serving.values() if slot.model.bundle == accepted.bundle]
-        name = await self._serve(same[0] if same else accepted, Origin(entry.bundle, file))
+        name = await self._take_configured(same[0] if same else accepted, entry, Origin(entry.bundle, file))
         for other in mine.keys() - {name}:  # the file's model has another name now
             await self._release(other)
         for other, slot in before.items():
             if slot.origin.path == entry.bundle:
                 self._pipeline.faults.pop(other, None)
 
+    async def _take_configured(self, active: ActiveModel, entry: ModelConfig, origin: Origin) -> str:
+        name = await asyncio.to_thread(self._models.name_of, active)
+        self._streams[name] = entry.streams
+        return await self.desk.take(active, origin)
+
     async def _release(self, name: str) -> None:
-        self._pipeline.release(name)
-        self._models.release(name)
-        event(_LOGGER, "model-released", slot=name)
+        self.desk.release(name)
 
     async def _guarded(self, name: str, work: Awaitable[None], of: Callable[[str], str] = str) -> None:
         """Do the work; what it fails with is the fault of a slot, whose name is `of(name)`."""
@@ -178,9 +176,8 @@ def _name_in(bundle: str) -> str:
         return Path(bundle).stem
 
 
-def _short(model: bytes) -> str:
-    """A model's digest as `bedside agent models` shows it."""
-    return model.hex()[:_SHORT_CHARS]
+def _same(slot: Slot, _before: Slot) -> Slot:
+    return slot
 
 
 def _digest_of(bundle: str) -> str:
