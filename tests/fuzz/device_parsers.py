@@ -130,7 +130,6 @@ def _agent() -> None:
     from bedside.agent.api.predictions import window_values
     from bedside.agent.buffer.codec import decode_samples, encode_samples
     from bedside.agent.buffer.derived import open_summary, seal_summary, summary_place
-    from bedside.agent.buffer.part import Part
     from bedside.agent.buffer.records import decode_record, encode_record
     from bedside.agent.buffer.rows import Moments, Summary
     from bedside.agent.buffer.seal import Sealer
@@ -147,6 +146,7 @@ def _agent() -> None:
     from bedside.core.samples import Quality, Record
     from bedside.ondevice.confinement import decode_job
     from bedside.ondevice.training.train import Schedule
+    from bedside.ondevice.windows.part import Part
     from bedside.service.platform import SystemClock, SystemEntropy
 
     values = np.arange(40, dtype=np.int16).reshape(20, 2)

@@ -29,8 +29,6 @@ from bedside.agent.inference.worker import Fails
 from bedside.agent.keeping import Keeper
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.serving.shadow import Shadow
-from bedside.agent.windows.cutter import WindowCutter
-from bedside.agent.windows.fit import taken
 from bedside.agent.windows.quality import QualityMonitor
 from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
@@ -39,6 +37,8 @@ from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Event, Mark, Record, Unmapped
+from bedside.ondevice.windows.cutter import WindowCutter
+from bedside.ondevice.windows.fit import taken
 
 
 @dataclass(slots=True)

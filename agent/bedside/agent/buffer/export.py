@@ -15,11 +15,11 @@ from typing import BinaryIO, Final, Literal, Protocol
 
 import numpy as np
 
-from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.core.errors import ConfigError, ProtocolError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
+from bedside.ondevice.windows.part import Part
 from bedside.service.files import durable_file
 from bedside.service.text import bounded, for_spreadsheet
 

@@ -22,12 +22,12 @@ from bedside.agent.inference.model import Model
 from bedside.agent.inference.occlusion import METHOD, NEAR_METHOD, borders, covered, effects
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.windows.recut import FAR_BACK_S, LOOK_BACK_S, Recut, recut, remembers
-from bedside.agent.windows.shaping import Shaper
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import signal_channels
 from bedside.core.clock import Clock
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.windows.shaping import Shaper
 from bedside.proto.v1 import local_pb2
 
 _MILLION = 1_000_000

@@ -19,16 +19,16 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from bedside.agent.buffer.part import NS_PER_S, Part, Run, offset_ns
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session, StoredWindow
-from bedside.agent.windows.cutter import Window, WindowCutter
-from bedside.agent.windows.resampler import ratio_of
-from bedside.agent.windows.rpeaks import LEARNING_S, MAX_SEARCH_S
 from bedside.agent.windows.targets import Question, answering_fields, asked_fields
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.samples import Block, Record
 from bedside.core.signing import digest
+from bedside.ondevice.windows.cutter import Window, WindowCutter
+from bedside.ondevice.windows.part import NS_PER_S, Part, Run, offset_ns
+from bedside.ondevice.windows.resampler import ratio_of
+from bedside.ondevice.windows.rpeaks import LEARNING_S, MAX_SEARCH_S
 
 LEAD_S: Final = 30.0
 """Signal before the first window that counts, beside what the filter needs: the detector of beats learns from it."""
