@@ -15,7 +15,10 @@ from bedside.ondevice.runtimes import Float32, Runtime
 
 
 def compare_golden(bundle: Bundle) -> dict[str, float]:
-    """Return the largest absolute difference per golden tensor; `classes` counts windows that differ.
+    """Return the difference per golden tensor; `classes` counts windows that differ.
+
+    Of losses and logits it is the largest absolute one. Of a parameter it is the root mean square: where training
+    rounds, another order of sums moves single values by a whole step of theirs.
 
     Raises:
         MalformedError: `bad-golden`: a tensor is missing or has another shape; `bad-graph`.
@@ -24,11 +27,9 @@ def compare_golden(bundle: Bundle) -> dict[str, float]:
     after = golden_parameters(bundle)
     probe = golden_windows(bundle)
     int8 = int8_runtime(bundle, after).predict(probe)
-    return differences | {
-        "logits": _distance(int8, _float(bundle, "logits")),
-        "logits_float": _distance(float_runtime(bundle, after).predict(probe), _float(bundle, "logits_float")),
-        "classes": float((int8.argmax(axis=1) != _tensor(bundle, "classes")).sum()),
-    }
+    differences["logits"] = _distance(int8, _float(bundle, "logits"))
+    differences["logits_float"] = _distance(float_runtime(bundle, after).predict(probe), _float(bundle, "logits_float"))
+    return differences | _compare_classes(bundle, int8)
 
 
 def compare_litert(bundle: Bundle, runtime: Runtime) -> dict[str, float]:
@@ -38,10 +39,7 @@ def compare_litert(bundle: Bundle, runtime: Runtime) -> dict[str, float]:
         MalformedError: `bad-golden`; `bad-graph`.
     """
     logits = runtime.predict(golden_windows(bundle))
-    return {
-        "logits_litert": _distance(logits, _float(bundle, "logits")),
-        "classes": float((logits.argmax(axis=1) != _tensor(bundle, "classes")).sum()),
-    }
+    return {"logits_litert": _distance(logits, _float(bundle, "logits"))} | _compare_classes(bundle, logits)
 
 
 def golden_parameters(bundle: Bundle) -> dict[str, Float32]:
@@ -82,8 +80,18 @@ def _compare_training(bundle: Bundle) -> dict[str, float]:
         after = step.parameters()
         for spec in manifest.changed(graph.suffix):
             name = f"{graph.key}/{spec.name}"
-            differences[name] = _distance(after[spec.name], _float(bundle, name))
+            differences[name] = root_mean_square(_off(after[spec.name], _float(bundle, name)))
     return differences
+
+
+def _compare_classes(bundle: Bundle, logits: Float32) -> dict[str, float]:
+    """How many windows are told to be of another class, where there are classes."""
+    if bundle.manifest.task != "classification":
+        return {}
+    classes = _tensor(bundle, "classes")
+    if classes.shape != logits.shape[:1]:
+        raise _bad(f"golden vector classes has shape {classes.shape}")
+    return {"classes": float((logits.argmax(axis=1) != classes).sum())}
 
 
 def _targets(bundle: Bundle) -> npt.NDArray[np.int64] | Float32:
@@ -93,10 +101,19 @@ def _targets(bundle: Bundle) -> npt.NDArray[np.int64] | Float32:
     return cast("npt.NDArray[np.int64] | Float32", array)
 
 
+def root_mean_square(values: Float32) -> float:
+    """Of all values; not a number when one of them is none."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
 def _distance(ours: Float32, theirs: Float32) -> float:
+    return float(np.abs(_off(ours, theirs)).max(initial=0.0))
+
+
+def _off(ours: Float32, theirs: Float32) -> Float32:
     if ours.shape != theirs.shape:
         raise _bad(f"a golden vector has shape {theirs.shape} where the graph gives {ours.shape}")
-    return float(np.abs(ours - theirs).max(initial=0.0))
+    return ours - theirs
 
 
 def _float(bundle: Bundle, name: str) -> Float32:
