@@ -22,6 +22,7 @@ from bedside.ondevice.confinement import (
     Limits,
     confine,
     decode_job,
+    forbid_writing,
     read_job,
     read_outcome,
     report_error,
@@ -66,6 +67,7 @@ async def replay_golden(replay: Replay, limits: Limits = DEFAULT_LIMITS) -> Comp
 def main() -> None:
     """The child: confine, verify, replay, report."""
     confine(sys.argv[1:])
+    forbid_writing()
     try:
         report_result(_run(read_job()))
     except BedsideError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from bedside.core.errors import BedsideError
-from bedside.ondevice.confinement import confine, read_job, report_error, report_result
+from bedside.ondevice.confinement import confine, forbid_writing, read_job, report_error, report_result
 from bedside.ondevice.golden import believed_bundle, check_differences
 from bedside.ondevice.runtimes import RuntimeName
 
@@ -42,6 +42,7 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def main() -> None:
     """The child: confine, verify, replay, measure, report."""
     confine(sys.argv[1:])
+    forbid_writing()
     try:
         report_result(_run(read_job()))
     except BedsideError as error:
