@@ -216,8 +216,8 @@ def _bundles() -> None:
 
     files, pk = seeds.BUNDLE_FILES, bytes(AUTHOR.verify_key)
     add("manifest", "core.bundle.manifest.decode_manifest core.bundle.layers.walk core.bundle.patch.check_patches"
-        " core.bundle.preprocessing.check_stages core.bundle.terms.check_golden core.bundle.terms.check_costs", decode_manifest, [files[MANIFEST], *seeds.full_manifests()],
-        json)  # fmt: skip
+        " core.bundle.preprocessing.check_stages core.bundle.terms.check_golden core.bundle.terms.check_costs",
+        decode_manifest, [files[MANIFEST], *seeds.full_manifests()], json)  # fmt: skip
     add("tensors", "core.bundle.tensors.decode_tensors", decode_tensors, [files[PARAMETERS], files[GOLDEN]],
         forms.tensors)  # fmt: skip
     add("onnx", "core.bundle.onnx_file.check_self_contained", check_self_contained, [seeds.ONNX], plain)

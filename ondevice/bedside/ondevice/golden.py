@@ -38,7 +38,7 @@ CHILD: Final = "bedside.ondevice.golden"
 DEFAULT_LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=60)
 
 
-class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Replay(msgspec.Struct, frozen=True):
     """Which bundle to replay: the path of its tar, and the accepted signers' keys in hexadecimal."""
 
     bundle: str
