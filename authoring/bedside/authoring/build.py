@@ -6,14 +6,14 @@ onnxruntime and CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from msgspec import UNSET
 from nacl.signing import SigningKey
 
-from bedside.authoring.cost import Measurable, batch_sizes, measure_cost
-from bedside.authoring.golden import GoldenSet, golden_batch, make_golden, synthetic_batch
+from bedside.authoring.cost import batch_sizes, measure_cost
+from bedside.authoring.golden import GoldenSet, golden_batch, make_golden
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
 from bedside.authoring.initialise import initial_parameters
 from bedside.authoring.net import Net
@@ -42,7 +42,7 @@ from bedside.core.bundle.patch import Patch
 from bedside.core.bundle.preprocessing import Reference
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.tensors import encode_tensors
-from bedside.core.bundle.training import Cost, TrainingGraph, first_layer, optimiser_tensors, suffix_tensors
+from bedside.core.bundle.training import Cost, TrainingGraph, first_layer, suffix_tensors
 from bedside.core.bundle.verify import file_digest, verify_archive
 from bedside.core.errors import ConfigError
 from bedside.core.signing.envelope import signature_of
@@ -92,7 +92,7 @@ def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = 
     """
     parts = _parts(recipe)
     golden = make_golden(parts.net, parts.training, parts.changed, parts.parameters, recipe.seed)
-    costs = recipe.costs or tuple(_costs(recipe, parts))
+    costs = recipe.costs or _measured(recipe, parts, golden)
     files = {graph.file: data for graph, data in parts.training.items()} | parts.inference
     files |= {PARAMETERS: encode_tensors(parts.parameters), GOLDEN: encode_tensors(golden.tensors)}
     built = _sign(_manifest(recipe, parts, golden, costs, files, key, reference), files, key)
@@ -172,9 +172,13 @@ def _sign(manifest: Manifest, files: dict[str, bytes], key: SigningKey) -> Built
     return Built(manifest, bundle_digest(data), signed, pack_bundle(signed))
 
 
-def _costs(recipe: Recipe, parts: Parts) -> Iterator[Cost]:
-    """Measure every training graph with batches about the recommended one."""
-    for kind, data in parts.training.items():
-        measured = Measurable(kind, data, parts.parameters, optimiser_tensors(kind, parts.changed[kind]))
-        for batch in batch_sizes(recipe.training.batch):
-            yield measure_cost(measured, *synthetic_batch(parts.net, batch, recipe.seed))
+def _measured(recipe: Recipe, parts: Parts, golden: GoldenSet) -> tuple[Cost, ...]:
+    """What a step of each graph takes here, with batches about the recommended one."""
+    training = recipe.training
+    rates = (training.learning_rate, training.momentum, training.proximal_mu, training.gradient_clip)
+    examples = (cast("Float32", golden.tensors["x"]), golden.tensors["y"])
+    return tuple(
+        measure_cost(graph, data, parts.parameters, parts.changed[graph], examples, batch, rates)
+        for graph, data in parts.training.items()
+        for batch in batch_sizes(training.batch)
+    )

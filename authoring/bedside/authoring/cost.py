@@ -1,64 +1,66 @@
-"""`python -m bedside.authoring.cost FOLDER`: one training step's time and memory, measured where nothing else runs.
+"""One training step's time and memory, measured in a limited child where nothing else runs.
 
-A process of its own, without onnx in it: its resident memory is what a device's training process will have. It trains
-by the device's own step, and tells the processor's time, which other work on the author's machine does not lengthen.
+The child has neither onnx nor an author's data in it: it takes the memory that a device's training process will take.
 """
 
 from __future__ import annotations
 
 import re
+import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from bedside.core.bundle.parameters import TensorSpec
-from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.bundle.training import Cost, TrainingGraph
-from bedside.core.errors import UnavailableError
-from bedside.ondevice.runtimes import Float32
-from bedside.ondevice.training.step import Rates, Targets, TrainingStep
+from bedside.core.errors import BedsideError, UnavailableError
+from bedside.ondevice.confinement import (
+    Limits,
+    confine,
+    decode_job,
+    forbid_writing,
+    read_job,
+    read_outcome,
+    report_error,
+    report_result,
+)
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bedside.core.bundle.tensors import Array
+    from bedside.ondevice.runtimes import Float32
+
+CHILD: Final = "bedside.authoring.cost"
 _GRAPH: Final = "train.onnx"
-_STATE: Final = "state.safetensors"
+_START: Final = "start.safetensors"
 _BATCH: Final = "batch.safetensors"
-_KIND: Final = "kind.json"
 _WARM_STEPS: Final = 5
 _STEPS: Final = 30
-_TIMEOUT_S: Final = 300.0
+_LIMITS: Final = Limits(address_space_bytes=4 << 30, timeout_s=300, nice=0)
 _KIB_PER_MB: Final = 1_000_000 / 1_024
-_RATES: Final = Rates(learning_rate=1e-3, momentum=0.9, gradient_clip=1.0)
 
 
-class _Kind(msgspec.Struct, frozen=True):
-    """Which graph it is, and the tensors of its optimiser."""
-
-    graph: TrainingGraph
-    optimiser: tuple[TensorSpec, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Measurable:
-    """What a training graph is measured with.
+class Measuring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the child is to measure.
 
     Attributes:
-        kind: which one it is.
-        graph: its bytes.
-        parameters: to start from.
-        optimiser: its optimiser's tensors.
+        folder: where the graph, its parameters and its examples are.
+        graph: which graph it is.
+        changed: the tensors that it may change.
+        batch: examples per step; those in the folder are repeated.
+        rates: learning rate, momentum, weight of the FedProx term, largest norm of a gradient.
     """
 
-    kind: TrainingGraph
-    graph: bytes
-    parameters: Mapping[str, Float32]
-    optimiser: Sequence[TensorSpec]
+    folder: str
+    graph: TrainingGraph
+    changed: tuple[TensorSpec, ...]
+    batch: int
+    rates: tuple[float, float, float, float]
 
 
 def batch_sizes(recommended: int) -> tuple[int, ...]:
@@ -66,52 +68,92 @@ def batch_sizes(recommended: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, recommended // 2), recommended, 2 * recommended}))
 
 
-def measure_cost(measured: Measurable, x: Float32, y: Targets) -> Cost:
-    """Measure a training graph with the batch `x`, `y`, in a child.
+def measure_cost(
+    graph: TrainingGraph,
+    data: bytes,
+    start: Mapping[str, Float32],
+    changed: tuple[TensorSpec, ...],
+    examples: tuple[Float32, Array],
+    batch: int,
+    rates: tuple[float, float, float, float],
+) -> Cost:
+    """Measure a training graph in a child.
+
+    Args:
+        graph: which one it is.
+        data: its bytes.
+        start: every parameter of the model.
+        changed: the tensors that the graph may change.
+        examples: windows (N, L, C) and what is to be learnt of them.
+        batch: examples per step.
+        rates: learning rate, momentum, weight of the FedProx term, largest norm of a gradient.
 
     Raises:
         UnavailableError: `cost-not-measured`.
     """
+    from bedside.authoring.children import ask_child
+    from bedside.core.bundle.tensors import encode_tensors
+
     with tempfile.TemporaryDirectory(prefix="bedside-cost-") as name:
         folder = Path(name)
-        (folder / _GRAPH).write_bytes(measured.graph)
-        (folder / _STATE).write_bytes(encode_tensors(measured.parameters))
-        (folder / _BATCH).write_bytes(encode_tensors({"x": x, "y": y}))
-        (folder / _KIND).write_bytes(msgspec.json.encode(_Kind(measured.kind, tuple(measured.optimiser))))
-        done = subprocess.run(
-            [sys.executable, "-m", "bedside.authoring.cost", name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    if done.returncode != 0:
-        raise UnavailableError(
-            "cost-not-measured",
-            f"the training step could not be measured: {done.stderr.decode(errors='replace').strip()[-200:]}",
-            remedy="state [[costs]] in the recipe, or free memory",
-        )
-    return msgspec.json.decode(done.stdout, type=Cost)
+        (folder / _GRAPH).write_bytes(data)
+        (folder / _START).write_bytes(encode_tensors(start))
+        (folder / _BATCH).write_bytes(encode_tensors({"x": examples[0], "y": examples[1]}))
+        job = msgspec.json.encode(Measuring(name, graph, changed, batch, rates))
+        try:
+            return read_outcome(ask_child(CHILD, job, _LIMITS), Cost)
+        except BedsideError as error:
+            raise UnavailableError(
+                "cost-not-measured",
+                f"a step of {graph.key} with {batch} examples could not be measured: {error.sentence}",
+                remedy="state [[costs]] in the recipe, name smaller batches, or free memory",
+            ) from error
 
 
-def time_steps(folder: Path, processor_s: Callable[[], float]) -> Cost:
-    """In the child: train with what is in `folder` and report the median step and this process's peak memory."""
-    kind = msgspec.json.decode((folder / _KIND).read_bytes(), type=_Kind)
-    state = cast("dict[str, Float32]", decode_tensors((folder / _STATE).read_bytes()))
-    batch = decode_tensors((folder / _BATCH).read_bytes())
-    x, y = cast("Float32", batch["x"]), cast("Targets", batch["y"])
-    step = TrainingStep((folder / _GRAPH).read_bytes(), state, kind.optimiser, _RATES)
+def main() -> None:
+    """The child: confine, step, report."""
+    confine(sys.argv[1:])
+    forbid_writing()
+    try:
+        report_result(time_steps(decode_job(read_job(), Measuring)))
+    except BedsideError as error:
+        report_error(error)
+
+
+def time_steps(measuring: Measuring) -> Cost:
+    """In the child: run the graph and report its median step, in processor time, and this process's peak memory."""
+    import numpy as np
+
+    from bedside.core.bundle.tensors import decode_tensors, float_tensors
+    from bedside.core.bundle.training import optimiser_tensors
+    from bedside.ondevice.training.step import Rates, TrainingStep
+
+    folder, graph, batch = Path(measuring.folder), measuring.graph, measuring.batch
+    examples = decode_tensors((folder / _BATCH).read_bytes())
+    x, y = (np.resize(array, (batch, *array.shape[1:])) for array in (examples["x"], examples["y"]))
+    step = TrainingStep(
+        (folder / _GRAPH).read_bytes(),
+        float_tensors((folder / _START).read_bytes()),
+        optimiser_tensors(graph, measuring.changed),
+        Rates(*measuring.rates),
+    )
     steps_ms = []
     for _ in range(_WARM_STEPS + _STEPS):
-        began_s = processor_s()
+        began_ms = _processor_ms()
         step(x, y)
-        steps_ms.append((processor_s() - began_s) * 1e3)
+        steps_ms.append(_processor_ms() - began_ms)
     return Cost(
-        graph=kind.graph.key,
-        batch=len(x),
-        step_ms=round(statistics.median(steps_ms[_WARM_STEPS:]), 3),
+        graph=graph.key,
+        batch=batch,
+        step_ms=round(statistics.median(steps_ms[_WARM_STEPS:]), 2),
         rss_mb=round(_peak_kib() / _KIB_PER_MB, 1),
     )
+
+
+def _processor_ms() -> float:
+    """Processor time of this process, which other processes' work does not lengthen."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return (used.ru_utime + used.ru_stime) * 1e3
 
 
 def _peak_kib() -> int:
@@ -123,4 +165,4 @@ def _peak_kib() -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(msgspec.json.encode(time_steps(Path(sys.argv[1]), time.process_time)))
+    main()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from bedside.core.bundle.manifest import INFER, INFER_FLOAT, INFER_TFLITE
 from bedside.core.bundle.tensors import Array
 from bedside.core.bundle.verify import Bundle
-from bedside.core.errors import MalformedError
+from bedside.core.errors import BedsideError, MalformedError
 from bedside.ondevice.refresh import float_runtime, int8_runtime
 from bedside.ondevice.runtimes import Float32, Runtime
 
@@ -26,9 +29,12 @@ def compare_golden(bundle: Bundle) -> dict[str, float]:
     differences = _compare_training(bundle)
     after = golden_parameters(bundle)
     probe = golden_windows(bundle)
-    int8 = int8_runtime(bundle, after).predict(probe)
+    with _blaming(INFER):
+        int8 = int8_runtime(bundle, after).predict(probe)
+    with _blaming(INFER_FLOAT):
+        exact = float_runtime(bundle, after).predict(probe)
     differences["logits"] = _distance(int8, _float(bundle, "logits"))
-    differences["logits_float"] = _distance(float_runtime(bundle, after).predict(probe), _float(bundle, "logits_float"))
+    differences["logits_float"] = _distance(exact, _float(bundle, "logits_float"))
     return differences | _compare_classes(bundle, int8)
 
 
@@ -38,7 +44,8 @@ def compare_litert(bundle: Bundle, runtime: Runtime) -> dict[str, float]:
     Raises:
         MalformedError: `bad-golden`; `bad-graph`.
     """
-    logits = runtime.predict(golden_windows(bundle))
+    with _blaming(INFER_TFLITE):
+        logits = runtime.predict(golden_windows(bundle))
     return {"logits_litert": _distance(logits, _float(bundle, "logits"))} | _compare_classes(bundle, logits)
 
 
@@ -63,7 +70,25 @@ def golden_windows(bundle: Bundle) -> Float32:
     Raises:
         MalformedError: `bad-golden`.
     """
-    return _float(bundle, "probe")
+    probe = _float(bundle, "probe")
+    if not len(probe):
+        raise _bad("the golden vectors have no window to predict")
+    return probe
+
+
+@contextmanager
+def _blaming(file: str) -> Iterator[None]:
+    """Foreign bytes may fail in any way while they are run; each is their fault."""
+    try:
+        yield
+    except BedsideError:
+        raise
+    except Exception as error:
+        raise MalformedError(
+            "bad-graph",
+            f"{file} cannot be run as a graph of this model: {type(error).__name__}: {str(error)[:200]}",
+            remedy="build the bundle again with `bedside model build`",
+        ) from error
 
 
 def _compare_training(bundle: Bundle) -> dict[str, float]:
@@ -74,10 +99,11 @@ def _compare_training(bundle: Bundle) -> dict[str, float]:
     x, y = _float(bundle, "x"), _targets(bundle)
     differences: dict[str, float] = {}
     for graph in manifest.graphs:
-        step = open_step(bundle, graph, bundle.parameters, Rates.of_golden(manifest.golden))
-        losses = np.array([step(x, y) for _ in range(manifest.golden.steps)], np.float32)
+        with _blaming(graph.file):
+            step = open_step(bundle, graph, bundle.parameters, Rates.of_golden(manifest.golden))
+            losses = np.array([step(x, y) for _ in range(manifest.golden.steps)], np.float32)
+            after = step.parameters()
         differences[f"{graph.key}/loss"] = _distance(losses, _float(bundle, f"{graph.key}/loss"))
-        after = step.parameters()
         for spec in manifest.changed(graph.suffix):
             name = f"{graph.key}/{spec.name}"
             differences[name] = root_mean_square(_off(after[spec.name], _float(bundle, name)))

@@ -31,6 +31,7 @@ from bedside.core.bundle.preprocessing import (
     check_stages,
     signal_channels,
 )
+from bedside.core.bundle.terms import check_costs, check_golden
 from bedside.core.bundle.training import ALL, Cost, Suffix, Task, Training, TrainingGraph, first_layer, suffix_tensors
 from bedside.core.errors import MalformedError
 from bedside.core.limits import MAX_VECTOR_WORDS
@@ -51,9 +52,10 @@ OPTIONAL: Final = (INFER_TFLITE,)
 """The files that may follow them, in this order."""
 
 SIGNED_KIND: Final = "bundle"
+"""The domain of the signature over the manifest's bytes."""
+
 SUFFIX_NAME: Final = re.compile("[a-z0-9]{1,16}")
 _SHORT_KEY_CHARS: Final = 16
-"""The domain of the signature over the manifest's bytes."""
 
 
 class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -262,6 +264,8 @@ def decode_manifest(data: bytes) -> Manifest:
     _check_names(manifest)
     _check_tensors(manifest)
     _check_training(manifest)
+    check_golden(manifest.golden)
+    check_costs(manifest.costs)
     return manifest
 
 
