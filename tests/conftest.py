@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -296,6 +297,14 @@ class World:
 
     def header_set(self, entries: Iterable[HeaderEntry]) -> HeaderSet:
         return HeaderSet(entries=sorted(entries, key=lambda entry: digest(entry.credential.payload)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("BEDSIDE_SLOW") != "1":
+        skipped = pytest.mark.skip(reason="slow: make slow, or BEDSIDE_SLOW=1")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skipped)
 
 
 @pytest.fixture

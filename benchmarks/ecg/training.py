@@ -18,7 +18,8 @@ from bedside.core.bundle.verify import Bundle
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording
-from bedside.ondevice.training.train import Schedule, Windows, train
+from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.training.train import Schedule, train
 
 SESSION = SessionId("record")
 RARE_SHARE = 0.2

@@ -30,6 +30,7 @@ from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.errors import MalformedError, ProtocolError, StoreError
 from bedside.core.samples import Block, Mark, MarkKind, Record
+from bedside.ondevice.heads import Head
 from bedside.service.platform import SystemEntropy
 
 S = 1_000_000_000
@@ -62,7 +63,9 @@ class Slope:
 
 
 def served(spec: WindowSpec, name: str = "har", digest: bytes = b"m" * 32) -> ServedModel:
-    return ServedModel(name, Model(digest, ("low", "high"), (spec.length, spec.channels), Slope()), spec)
+    return ServedModel(
+        name, Model(digest, Head("classification", ("low", "high")), (spec.length, spec.channels), Slope()), spec
+    )
 
 
 class Device:
@@ -356,7 +359,7 @@ async def test_an_explanation_tells_when_the_model_does_not_decide_quite_as_it_d
     for sign, bias in ((1, 1e-3), (-1, 0.0)):
         other = Slope()  # as another runtime would compute
         other.predict = lambda x, sign=sign, bias=bias: sign * Slope().predict(x) + np.float32([bias, 0])
-        model = Model(b"m" * 32, ("low", "high"), (WRIST.length, WRIST.channels), other)
+        model = Model(b"m" * 32, Head("classification", ("low", "high")), (WRIST.length, WRIST.channels), other)
         device.pipeline.serve(ServedModel("har", model, WRIST))
         if sign > 0:
             assert (await device.answers().explain(1, 5)).method == "occlusion-near"
@@ -401,7 +404,7 @@ async def test_blocks_without_samples_cost_nothing_but_themselves(device) -> Non
 
 async def test_a_labelled_window_is_explained_when_its_signal_has_gone(device) -> None:
     device.pipeline.serve(served(WRIST), ["left"])
-    assert [(spec.stream, spec.length) for spec in device.pipeline.window_specs()] == [("left", 10)]
+    assert [(asked.window.stream, asked.window.length) for asked in device.pipeline.questions()] == [("left", 10)]
     device.send(20, stream="left")
     await device.decided(20)
     device.buffer.add_label("left", 100 * S, 102 * S, "high", "cli")
@@ -412,7 +415,7 @@ async def test_a_labelled_window_is_explained_when_its_signal_has_gone(device) -
     hour_ns = 3_600 * S
     rules = RetentionRules(hour_ns, 99 * hour_ns, 99 * hour_ns)
     retention = Retention(device.path, KEY, rules, SystemEntropy())
-    while retention.run(device.buffer, 100 * S + 2 * hour_ns, device.pipeline.window_specs()):
+    while retention.run(device.buffer, 100 * S + 2 * hour_ns, device.pipeline.questions()):
         pass
     assert list(device.reader.parts("left", device.reader.sessions("left")[0].session)) == []
     assert await device.answers().explain(3, 5) == before

@@ -6,14 +6,15 @@ from ai_edge_litert import schema_py_generated as schema
 
 from bedside.authoring.golden import synthetic_windows
 from bedside.authoring.inference_graph import build_int8_graph
-from bedside.authoring.initialise import AMAX, initial_parameters
-from bedside.authoring.session import predict, predict_tflite
+from bedside.authoring.initialise import initial_parameters
+from bedside.authoring.net import Net as Model
 from bedside.authoring.tflite_graph import build_tflite
 from bedside.core.bundle.layers import Conv1d, Dense, Flatten, GlobalAveragePool, MaxPool, Relu, walk
-from bedside.core.bundle.manifest import Quantisation, WindowSpec, expected_tensors
 from bedside.core.bundle.patch import apply_patches, check_patches
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.errors import MalformedError
+from bedside.ondevice.runtimes.litert import LiteRtRuntime
+from bedside.ondevice.runtimes.onnx import OnnxRuntime
 
 NETS = {
     "pools between convolutions": (
@@ -38,11 +39,11 @@ class Net:
     def __init__(self, layers, seed=5):
         shape = (16, 2)
         self.steps = walk(layers, shape, 3)
-        window = WindowSpec("s", 2, 50.0, 16, 8, (0.0, 0.0), (1.0, 1.0))
-        self.quantisation = Quantisation("Q1", AMAX, 63, expected_tensors(layers, window, 3, AMAX)[1])
+        self.model = Model(self.steps)
         self.x, y = synthetic_windows(shape, 3, 60, seed)
-        self.quantised = quantise_parameters(initial_parameters(self.steps, seed, self.x, y), self.quantisation)
-        self.tensors = self.quantised | real_tensors(self.quantised, self.quantisation)
+        parameters = initial_parameters(self.model, seed, self.x, y)
+        self.quantised = quantise_parameters(parameters, self.model.quantisation)
+        self.tensors = self.quantised | real_tensors(self.quantised, self.model.quantisation)
 
 
 @pytest.fixture(params=NETS)
@@ -51,9 +52,9 @@ def net(request):
 
 
 def test_it_computes_what_onnxruntime_computes(net):
-    data, _ = build_tflite(net.steps, net.tensors)
-    wanted = predict(build_int8_graph(net.steps, net.quantised), {}, net.x)
-    found = predict_tflite(data, net.x)
+    data, _ = build_tflite(net.model, net.tensors)
+    wanted = OnnxRuntime(build_int8_graph(net.model, net.quantised), {}).predict(net.x)
+    found = LiteRtRuntime(data, (16, 2), 3).predict(net.x)
     step = max(float(net.quantised[f"w{net.steps[-1].order}.input_scale"]), 1e-9)
     assert np.abs(wanted).max() > 20 * step, "the answers must be more than rounding"
     # Where a sum falls on the middle between two integers, the runtimes may round it apart.
@@ -62,24 +63,24 @@ def test_it_computes_what_onnxruntime_computes(net):
 
 
 def test_the_table_covers_all_that_follows_from_the_parameters(net):
-    data, table = build_tflite(net.steps, net.tensors)
+    data, table = build_tflite(net.model, net.tensors)
     check_patches(table, len(data))
     assert apply_patches(data, table, net.tensors) == data
     other = {name: (array * 0 + 1).astype(array.dtype) for name, array in net.tensors.items()}
-    fresh, again = build_tflite(net.steps, other)
+    fresh, again = build_tflite(net.model, other)
     assert again == table
     assert apply_patches(data, table, other) == fresh != data
 
 
 def test_a_file_of_another_recipe_is_not_run():
-    data, _ = build_tflite(Net(NETS["one dense layer"]).steps, Net(NETS["one dense layer"]).tensors)
+    data, _ = build_tflite(Net(NETS["one dense layer"]).model, Net(NETS["one dense layer"]).tensors)
     with pytest.raises(MalformedError) as caught:
-        predict_tflite(data, np.zeros((1, 16, 3), np.float32))
+        LiteRtRuntime(data, (16, 3), 3)
     assert caught.value.code == "bad-graph"
 
 
 def test_inner_layers_are_integers_with_a_scale_per_channel_and_aligned(net):
-    data, table = build_tflite(net.steps, net.tensors)
+    data, table = build_tflite(net.model, net.tensors)
     assert all(patch.offset % 16 == 0 for patch in table if patch.tensor.endswith((".q", ".real")))
     graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
     tensors = [graph.Tensors(number) for number in range(graph.TensorsLength())]

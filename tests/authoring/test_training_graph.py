@@ -5,10 +5,13 @@ import pytest
 from plain_reference import loss_and_ranges
 
 from bedside.authoring.golden import synthetic_windows
-from bedside.authoring.initialise import AMAX, initial_parameters, parameter_tensors
-from bedside.authoring.session import Rates, TrainingRun
-from bedside.authoring.training_graph import build_training_graph, optimiser_tensors
+from bedside.authoring.initialise import initial_parameters
+from bedside.authoring.net import Net as Model
+from bedside.authoring.training_graph import build_training_graph
 from bedside.core.bundle.layers import Conv1d, Dense, Flatten, GlobalAveragePool, MaxPool, Relu, walk
+from bedside.core.bundle.parameters import AMAX
+from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
+from bedside.ondevice.training.step import Rates, TrainingStep
 
 QMAX = 63
 SMALL = (
@@ -27,19 +30,19 @@ class Net:
 
     def __init__(self, layers, shape, classes, *, level="Q0", batch=6, seed=5):
         self.steps = walk(layers, shape, classes)
-        self.specs = parameter_tensors(self.steps)
-        self.optimiser = optimiser_tensors(self.specs, AMAX)
+        model, kind = Model(self.steps, weight_qmax=QMAX), TrainingGraph(level, "all", "sgd")
+        self.optimiser = optimiser_tensors(kind, model.parameters)
         self.x, self.y = synthetic_windows(shape, classes, batch, seed)
-        self.parameters = initial_parameters(self.steps, seed, self.x, self.y)
-        self.graph = build_training_graph(self.steps, self.specs, AMAX, level, QMAX)
+        self.parameters = initial_parameters(model, seed, self.x, self.y)
+        self.graph = build_training_graph(model, kind)
 
     def run(self, *, lr=1.0, momentum=0.0, mu=0.0, parameters=None):
-        return TrainingRun(self.graph, parameters or self.parameters, self.optimiser, Rates(lr, momentum, mu))
+        return TrainingStep(self.graph, parameters or self.parameters, self.optimiser, Rates(lr, momentum, mu))
 
     def gradients(self):
         """What one step of plain SGD with rate one takes away."""
         run = self.run()
-        run.step(self.x, self.y)
+        run(self.x, self.y)
         after = run.parameters()
         return {name: self.parameters[name] - after[name] for name in after if name != AMAX}
 
@@ -71,7 +74,7 @@ def test_momentum_and_the_proximal_term_are_those_of_their_formulas():
     value, bias, velocity, bias_velocity = start, net.parameters["b0"].astype(np.float64), 0.0, 0.0
     flat = net.x.reshape(len(net.x), -1).astype(np.float64)
     for _ in range(4):
-        run.step(net.x, net.y)
+        run(net.x, net.y)
         state = net.parameters | {"w0": value, "b0": bias}
         probability = loss_and_ranges(net.steps, state, net.x, net.y)[3]
         error = (probability - np.eye(3)[net.y]) / len(net.y)
@@ -86,7 +89,7 @@ def test_momentum_and_the_proximal_term_are_those_of_their_formulas():
 def test_quantisation_aware_training_rounds_as_the_paper_says(layers):
     net = Net(layers, (16, 2), 3, level="Q1")
     run = net.run()
-    loss = run.step(net.x, net.y)
+    loss = run(net.x, net.y)
     wanted, ranges, used, probability = loss_and_ranges(net.steps, net.parameters, net.x, net.y, qmax=QMAX)
     plain = loss_and_ranges(net.steps, net.parameters, net.x, net.y)[0]
     assert loss == pytest.approx(wanted, abs=1e-5)
@@ -100,7 +103,7 @@ def test_quantisation_aware_training_rounds_as_the_paper_says(layers):
 def test_a_net_without_rounding_still_observes_its_ranges():
     net = Net(SMALL[0], (16, 2), 3, level="Q0")
     run = net.run(lr=0.0)
-    run.step(net.x, net.y)
+    run(net.x, net.y)
     ranges = loss_and_ranges(net.steps, net.parameters, net.x, net.y)[1]
     assert np.abs(run.parameters()[AMAX] - ranges).max() < 1e-5
 
@@ -109,7 +112,7 @@ def test_a_value_outside_the_range_passes_no_gradient_down():
     net = Net((Conv1d(3, 1), Relu(), Flatten(), Dense(3)), (16, 2), 3, level="Q1")
     narrow = net.parameters | {AMAX: np.array([net.parameters[AMAX][0], 1e-6], np.float32)}
     run = net.run(parameters=narrow)
-    run.step(net.x, net.y)
+    run(net.x, net.y)
     ranges = loss_and_ranges(net.steps, narrow, net.x, net.y)[1]
     assert ranges[1] < net.parameters[AMAX][1] / 2, "most values must lie outside"
     clipped = np.abs(run.parameters()["w0"] - narrow["w0"]).max()
@@ -126,7 +129,7 @@ def test_fifty_steps_are_those_of_torch(shape):
     # Few values a step: where a rectifier input is within one rounding of zero, torch and we may each tip over.
     net = Net(WATCH, shape, 7, batch=4)
     run = net.run(lr=0.02, momentum=0.9, mu=0.1)
-    losses = [run.step(net.x, net.y) for _ in range(50)]
+    losses = [run(net.x, net.y) for _ in range(50)]
     theirs, parameters = train_with_torch(
         net.steps, net.parameters, net.x, net.y, lr=0.02, momentum=0.9, mu=0.1, count=50
     )

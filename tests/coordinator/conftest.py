@@ -22,25 +22,23 @@ from bedside.coordinator.founding import SitePublic, found_federation, read_fede
 from bedside.coordinator.home import CoordinatorPublic, Home, create_home
 from bedside.coordinator.server import Running, running
 from bedside.core.bundle.archive import pack_bundle
-from bedside.core.bundle.layers import Dense, Flatten
+from bedside.core.bundle.layers import Dense, Flatten, walk
 from bedside.core.bundle.manifest import (
-    COMMITTED,
     GOLDEN,
     MANIFEST,
     PARAMETERS,
     SIGNATURE,
-    Cost,
     FileEntry,
     Golden,
     Manifest,
-    Quantisation,
-    QuantisedLayer,
-    TensorSpec,
-    Training,
     WindowSpec,
+    committed_files,
     encode_manifest,
+    quantisation_of,
 )
+from bedside.core.bundle.parameters import layer_tensors
 from bedside.core.bundle.tensors import encode_tensors
+from bedside.core.bundle.training import Cost, Training, TrainingGraph
 from bedside.core.bundle.verify import file_digest
 from bedside.core.codec.encoder import encode
 from bedside.core.securesum.device import contribute, rounding_key
@@ -634,27 +632,28 @@ def make_bundle(classes: int = 20, seed: int = 1) -> bytes:
     generator = np.random.default_rng(seed)
     shapes = {"w0": (128, classes), "b0": (classes,), "amax": (1,)}
     parameters = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    files = {name: name.encode() for name in COMMITTED}
+    steps = walk((Flatten(), Dense(classes)), (64, 2), classes)
+    graph = TrainingGraph("Q1", "all", "sgd")
+    w0, b0, amax = layer_tensors(steps)
+    files = {name: name.encode() for name in committed_files((graph,), optional=False)}
     files[PARAMETERS] = encode_tensors(parameters)
     files[GOLDEN] = encode_tensors({"x": np.zeros(2, np.float32)})
     manifest = Manifest(
         name="tiny",
         version="1",
         signer="author",
+        task="classification",
         labels=tuple(f"label-{index}" for index in range(classes)),
         window=WindowSpec("motion", 2, 50.0, 64, 32, (0.0, 0.0), (1.0, 1.0)),
         layers=(Flatten(), Dense(classes)),
-        parameters=(
-            TensorSpec("w0", (128, classes)),
-            TensorSpec("b0", (classes,)),
-            TensorSpec("amax", (1,), shared=False),
-        ),
-        optimiser=(),
-        quantisation=Quantisation("Q1", "amax", 63, (QuantisedLayer("w0", "b0", 0, True),)),
+        parameters=(w0, b0, msgspec.structs.replace(amax, shared=False)),
+        quantisation=quantisation_of(steps, 63),
+        suffixes=(),
+        graphs=(graph,),
         training=Training(0.05, 0.9, 32, 2),
-        golden=Golden(1, 0.05, 0.9, 0.0, ()),
-        cost=Cost(32, 1.0, 50.0),
-        files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in COMMITTED),
+        golden=Golden(1, 0.05, 0.9, 0.0, 0.0, ()),
+        costs=(Cost(graph.key, 32, 1.0, 50.0),),
+        files=tuple(FileEntry(name, len(data), file_digest(data)) for name, data in files.items()),
         checkpoint=file_digest(encode_tensors({name: parameters[name] for name in ("w0", "b0")})),
     )
     encoded = encode_manifest(manifest)

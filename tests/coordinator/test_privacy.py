@@ -14,13 +14,13 @@ import pytest
 from bedside.coordinator.aggregation.result import _decode
 from bedside.coordinator.privacy import accounting
 from bedside.coordinator.rounds.judge import Crowd, Patience, judge_cohort
-from bedside.coordinator.rounds.plans import narrowest_ring
 from bedside.coordinator.rounds.state import RoundState, find_round
 from bedside.coordinator.store import tasks
 from bedside.coordinator.store.contributions import CohortRow, WordRow
 from bedside.coordinator.store.tasks import RoundRow
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.errors import BedsideError, ConfigError
+from bedside.core.learning.training_layout import narrowest_ring
 from bedside.core.learning.weighting import bounded_examples
 from bedside.core.privacy import noise_tails, zcdp_epsilon
 from bedside.core.securesum.aggregator import CohortInput

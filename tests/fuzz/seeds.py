@@ -22,7 +22,6 @@ from nacl.signing import SigningKey
 
 from bedside.core.bundle.archive import pack_bundle, unpack_bundle
 from bedside.core.bundle.manifest import (
-    COMMITTED,
     GOLDEN,
     INFER_TFLITE,
     MANIFEST,
@@ -90,18 +89,21 @@ def under(kind: str, key: SigningKey, accept: Callable[[Signed], object]) -> Cal
     return lambda data: accept(Signed.FromString(sign(kind, data, key)))
 
 
+FILES = load("tiny_manifest.py").FILES
+
+
 def _manifest(files: dict[str, bytes], checkpoint: bytes) -> Manifest:
     told = load("tiny_manifest.py").make_manifest()
     return msgspec.structs.replace(
         told,
-        files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in COMMITTED),
+        files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in FILES),
         checkpoint=hashlib.blake2b(checkpoint, digest_size=32).hexdigest(),
     )
 
 
 def _bundle_files() -> dict[str, bytes]:
     parameters = {"w0": np.ones((4, 2), np.float32), "b0": np.zeros(2, np.float32), "amax": np.ones(1, np.float32)}
-    files = {name: f"the graph {name}".encode() for name in COMMITTED}
+    files = {name: f"the graph {name}".encode() for name in FILES}
     files[PARAMETERS] = encode_tensors(parameters)
     files[GOLDEN] = encode_tensors({"x": np.ones((2, 4, 1), np.float32), "y": np.array([0, 1], np.int64)})
     first = first_checkpoint(load("tiny_manifest.py").make_manifest(), parameters)
@@ -145,7 +147,7 @@ def bundle(data: bytes, rng: Random, others: Any) -> bytes:
         told = msgspec.json.decode(files[MANIFEST], type=dict[str, Any])
     except (MalformedError, *UNREADABLE):
         return mutate(data, rng, others)
-    name = rng.choice((MANIFEST, *COMMITTED))
+    name = rng.choice((MANIFEST, *FILES))
     change: Change = json if name == MANIFEST else tensors
     files[name] = change(files[name], rng, [files[name]])
     if name != MANIFEST:

@@ -65,7 +65,7 @@ def test_a_sound_bundle_replays_in_the_child(tmp_path, built, author):
     assert compared.differences["classes"] == 0
 
 
-@pytest.mark.parametrize("tensor", ["logits", "logits_float", "loss", "after.w0", "after.amax"])
+@pytest.mark.parametrize("tensor", ["logits", "logits_float", "q1-all-sgd/loss", "q1-all-sgd/w0", "q1-all-sgd/amax"])
 def test_a_golden_tensor_that_this_machine_does_not_compute_is_refused(tmp_path, built, author, tensor):
     def change(tensors):
         tensors[tensor] += 0.5

@@ -7,9 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from bedside.authoring.session import predict_tflite
+from bedside.authoring.net import Net
 from bedside.authoring.tflite_graph import build_tflite
-from bedside.core.bundle.layers import walk
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.ondevice.refresh import int8_runtime, patched_tflite
@@ -32,15 +31,14 @@ def without_tflite(bundle):
 
 
 def test_a_refresh_is_a_freshly_written_file_byte_for_byte(bundle, moved):
-    window = bundle.manifest.window
-    steps = walk(bundle.manifest.layers, (window.length, window.channels), len(bundle.manifest.labels))
+    net, window = Net(bundle.manifest.steps()), bundle.manifest.window
     quantised = quantise_parameters(moved, bundle.manifest.quantisation)
-    fresh, patches = build_tflite(steps, quantised | real_tensors(quantised, bundle.manifest.quantisation))
+    fresh, patches = build_tflite(net, quantised | real_tensors(quantised, bundle.manifest.quantisation))
     assert patched_tflite(bundle, moved) == fresh != bundle.files["infer.tflite"]
     assert patches == bundle.manifest.patches
     windows = bundle.golden["probe"]
     ours = int8_runtime(bundle, moved, "litert").predict(windows)
-    assert ours.tobytes() == predict_tflite(fresh, windows).tobytes()
+    assert ours.tobytes() == litert.LiteRtRuntime(fresh, (window.length, window.channels), 3).predict(windows).tobytes()
     assert ours.tobytes() != int8_runtime(bundle, bundle.parameters, "litert").predict(windows).tobytes()
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
-from bedside.core.bundle.layers import walk
+from bedside.authoring.net import Net
 from bedside.core.bundle.quantise import quantise_parameters
 from bedside.core.errors import MalformedError
 from bedside.ondevice.refresh import float_runtime, int8_runtime
@@ -10,9 +10,8 @@ from bedside.ondevice.runtimes.onnx import OnnxRuntime
 
 
 @pytest.fixture
-def steps(bundle):
-    window = bundle.manifest.window
-    return walk(bundle.manifest.layers, (window.length, window.channels), len(bundle.manifest.labels))
+def net(bundle):
+    return Net(bundle.manifest.steps())
 
 
 @pytest.fixture
@@ -32,15 +31,15 @@ def windows(bundle):
     return bundle.golden["probe"]
 
 
-def test_a_refresh_is_a_fresh_quantisation_bit_for_bit(bundle, moved, steps, windows):
-    fresh = build_int8_graph(steps, quantise_parameters(moved, bundle.manifest.quantisation))
+def test_a_refresh_is_a_fresh_quantisation_bit_for_bit(bundle, moved, net, windows):
+    fresh = build_int8_graph(net, quantise_parameters(moved, bundle.manifest.quantisation))
     ours = int8_runtime(bundle, moved).predict(windows)
     assert ours.tobytes() == OnnxRuntime(fresh, {}).predict(windows).tobytes()
     assert ours.tobytes() != int8_runtime(bundle, bundle.parameters).predict(windows).tobytes()
 
 
-def test_a_float_refresh_is_the_graph_built_with_those_parameters_bit_for_bit(bundle, moved, steps, windows):
-    fresh = build_float_graph(steps, {name: array for name, array in moved.items() if name != "amax"})
+def test_a_float_refresh_is_the_graph_built_with_those_parameters_bit_for_bit(bundle, moved, net, windows):
+    fresh = build_float_graph(net, {name: array for name, array in moved.items() if name != "amax"})
     ours = float_runtime(bundle, moved).predict(windows)
     assert ours.tobytes() == OnnxRuntime(fresh, {}).predict(windows).tobytes()
     assert ours.tobytes() != float_runtime(bundle, bundle.parameters).predict(windows).tobytes()

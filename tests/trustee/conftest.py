@@ -6,22 +6,21 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
-from bedside.core.bundle.layers import Dense, Flatten
+from bedside.core.bundle.layers import Dense, Flatten, walk
 from bedside.core.bundle.manifest import (
-    COMMITTED,
-    Cost,
     FileEntry,
     Golden,
     Manifest,
-    Quantisation,
-    QuantisedLayer,
-    TensorSpec,
-    Training,
     WindowSpec,
+    committed_files,
     encode_manifest,
+    quantisation_of,
 )
+from bedside.core.bundle.parameters import layer_tensors
+from bedside.core.bundle.training import Cost, Training, TrainingGraph
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.errors import BedsideError
 from bedside.core.securesum.keys import RoundSecret
@@ -62,21 +61,27 @@ class SettableClock:
         return float(self.now_s)
 
 
+STEPS = walk((Flatten(), Dense(2)), (4, 1), 2)
+GRAPH = TrainingGraph("Q1", "all", "sgd")
+
+
 def make_manifest() -> Manifest:
     return Manifest(
         name="tiny",
         version="1",
         signer="author",
+        task="classification",
         labels=("rest", "move"),
         window=WindowSpec("motion", 1, 50.0, 4, 2, (0.0,), (1.0,)),
         layers=(Flatten(), Dense(2)),
-        parameters=(TensorSpec("w0", (4, 2)), TensorSpec("b0", (2,)), TensorSpec("amax", (1,), shared=False)),
-        optimiser=(),
-        quantisation=Quantisation("Q1", "amax", 63, (QuantisedLayer("w0", "b0", 0, True),)),
+        parameters=(*layer_tensors(STEPS)[:2], msgspec.structs.replace(layer_tensors(STEPS)[2], shared=False)),
+        quantisation=quantisation_of(STEPS, 63),
+        suffixes=(),
+        graphs=(GRAPH,),
         training=Training(0.05, 0.9, 32, 2),
-        golden=Golden(1, 0.05, 0.9, 0.0, ()),
-        cost=Cost(32, 1.0, 50.0),
-        files=tuple(FileEntry(name, 1, "0" * 64) for name in COMMITTED),
+        golden=Golden(1, 0.05, 0.9, 0.0, 0.0, ()),
+        costs=(Cost(GRAPH.key, 32, 1.0, 50.0),),
+        files=tuple(FileEntry(name, 1, "0" * 64) for name in committed_files((GRAPH,), optional=False)),
         checkpoint=(b"k" * 32).hex(),
     )
 

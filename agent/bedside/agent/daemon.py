@@ -266,7 +266,7 @@ class Agent:
             try:
                 await asyncio.to_thread(self._time.save_due)
                 while (now_ns := self._time.expiry_ns()) is not None:
-                    step = await asyncio.to_thread(self._retention.prepare, now_ns, self._pipeline.window_specs())
+                    step = await asyncio.to_thread(self._retention.prepare, now_ns, self._pipeline.questions())
                     if step is None:
                         break
                     self._buffer.expire(step)

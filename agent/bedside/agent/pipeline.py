@@ -32,6 +32,7 @@ from bedside.agent.serving.shadow import Shadow
 from bedside.agent.windows.cutter import WindowCutter
 from bedside.agent.windows.fit import taken
 from bedside.agent.windows.quality import QualityMonitor
+from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
@@ -182,10 +183,12 @@ class Pipeline:
         if self.main == name:
             self.main = next(iter(self._slots), "")
 
-    def window_specs(self) -> list[WindowSpec]:
-        """Of what serves, each bound to its stream: windows of these are worth keeping."""
+    def questions(self) -> list[Question]:
+        """To what serves, each bound to its stream: windows of these are worth keeping."""
         return [
-            msgspec.structs.replace(slot.window, stream=name) for slot in self._slots.values() for name in slot.cutters
+            Question.to(self.engine.slots[of].model.head, msgspec.structs.replace(slot.window, stream=name))
+            for of, slot in self._slots.items()
+            for name in slot.cutters
         ]
 
     def consume(self, arrived: Event) -> None:
@@ -329,6 +332,7 @@ class Pipeline:
             model=decision.model.digest,
             latency_s=now_s - window.closed_monotonic_s,
             model_name=name,
+            outputs=decision.outputs,
         )
         self.predictions = self._buffer.add_prediction(prediction)
         self.last_prediction_s = now_s

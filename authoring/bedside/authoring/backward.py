@@ -2,45 +2,81 @@
 
 Automatic differentiation followed by export has been seen to give wrong updates beside a correct loss; these rules are
 few, and the tests hold them against finite differences and torch.
-
-Rounding is passed straight through (its derivative is taken as one inside the range, zero outside it).
-
-Source: Bengio et al. 2013 (straight-through estimator); Jacob et al. 2018, section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from bedside.authoring.convolution import emit_bias_gradient, emit_input_gradient, emit_weight_gradient
 from bedside.authoring.forward import Taped
 from bedside.authoring.graph import Graph
-from bedside.core.bundle.layers import Conv1d, Dense, Flatten, GlobalAveragePool, MaxPool, Relu, Step
+from bedside.authoring.norms import emit_norm_gradients
+from bedside.core.bundle.layers import (
+    Add,
+    BatchNorm,
+    Conv1d,
+    Dense,
+    DepthwiseConv1d,
+    Flatten,
+    GlobalAveragePool,
+    GroupNorm,
+    MaxPool,
+    Relu,
+    Standardise,
+)
 
 
-def emit_backward(graph: Graph, tape: Sequence[Taped], slope: str) -> dict[str, str]:
-    """Append the backward pass from `slope`, the gradient of the logits; returns gradients by parameter name."""
+def emit_backward(graph: Graph, tape: Sequence[Taped], slope: str, first: int = 0) -> dict[str, str]:
+    """Append the backward pass from `slope`, the gradient of the logits, down to layer `first`.
+
+    Returns:
+        Gradients by parameter name. The gradient of a value that two layers used is the sum of theirs.
+    """
     gradients: dict[str, str] = {}
-    for taped in reversed(tape):
-        step = taped.step
-        if step.order >= 0:
-            gradients |= _emit_parameters(graph, taped, slope)
-            if step.order == 0:  # nothing below has parameters
-                break
-        slope = _emit_input(graph, taped, slope)
+    slopes: dict[int, list[str]] = {len(tape) - 1: [slope]}
+    for taped in reversed(tape[first:]):
+        step, parts = taped.step, slopes.pop(taped.step.number)
+        slope = graph.op("Sum", *parts) if len(parts) > 1 else parts[0]
+        below = slopes.setdefault(step.number - 1, [])
+        if step.kernel is not None:
+            gradients[f"w{step.order}"] = emit_weight_gradient(graph, step, taped.columns, slope)
+            gradients[f"b{step.order}"] = _emit_bias(graph, tape, taped, slope)
+            applied = _emit_applied(graph, taped, slope)
+            if step.skip >= 0:
+                below.append(slope)
+                slopes.setdefault(step.skip, []).append(applied)
+            else:
+                below.append(applied)
+        elif taped.normed is not None:
+            learnt, under = emit_norm_gradients(graph, step, taped.normed, slope)
+            gradients |= learnt
+            below.append(under)
+        else:
+            below.append(_emit_plain(graph, taped, slope))
+            if step.skip >= 0:
+                slopes.setdefault(step.skip, []).append(slope)
     return gradients
 
 
-def _emit_parameters(graph: Graph, taped: Taped, slope: str) -> dict[str, str]:
+def _emit_bias(graph: Graph, tape: Sequence[Taped], taped: Taped, slope: str) -> str:
+    """A batch norm takes the mean, and so any bias, away: what would come out for one in front of it is noise."""
     step = taped.step
-    rows = _rows(graph, step, slope)
-    weight = graph.op("Gemm", taped.columns, rows, transA=1)
-    if isinstance(step.layer, Conv1d):
-        weight = graph.op("Reshape", weight, graph.ints(step.layer.taps, step.before[-1], step.after[-1]))
-    bias = graph.op("ReduceSum", rows, graph.ints(0), keepdims=0)
-    return {f"w{step.order}": weight, f"b{step.order}": bias}
+    later = tape[step.number + 1 :][:1]
+    if any(isinstance(behind.step.layer, BatchNorm) for behind in later):
+        return graph.constant(np.zeros(step.after[-1:], np.float32))
+    return emit_bias_gradient(graph, step, slope)
 
 
-def _emit_input(graph: Graph, taped: Taped, slope: str) -> str:
+def _emit_applied(graph: Graph, taped: Taped, slope: str) -> str:
+    """The gradient of what a layer's weights were applied to; none for values outside the quantised range."""
+    below = emit_input_gradient(graph, taped.step, taped.weight, slope)
+    return graph.op("Where", taped.inside, below, graph.number(0)) if taped.inside else below
+
+
+def _emit_plain(graph: Graph, taped: Taped, slope: str) -> str:
     step = taped.step
     match step.layer:
         case Relu():
@@ -54,15 +90,12 @@ def _emit_input(graph: Graph, taped: Taped, slope: str) -> str:
             return graph.op("Expand", rows, graph.ints(1, length, 1))
         case Flatten():
             return graph.op("Reshape", slope, graph.ints(-1, *step.before))
-        case Conv1d() | Dense():
-            columns = graph.op("Gemm", _rows(graph, step, slope), taped.weight, transB=1)
-            below = _col2im(graph, step, columns) if isinstance(step.layer, Conv1d) else columns
-            return graph.op("Where", taped.inside, below, graph.number(0)) if taped.inside else below
-
-
-def _rows(graph: Graph, step: Step, slope: str) -> str:
-    """(N, L, units) to (N x L, units) for a convolution; a dense layer's gradient already is a matrix."""
-    return graph.op("Reshape", slope, graph.ints(-1, step.after[-1])) if len(step.after) == 2 else slope
+        case Add():
+            return slope
+        case Standardise():  # the first layer: nothing below wants it
+            return slope
+        case Conv1d() | DepthwiseConv1d() | Dense() | GroupNorm() | BatchNorm():
+            raise ValueError(f"layer {step.number} left no tape")
 
 
 def _spread_pairs(graph: Graph, taped: Taped, slope: str) -> str:
@@ -73,25 +106,3 @@ def _spread_pairs(graph: Graph, taped: Taped, slope: str) -> str:
     first = graph.op("Where", taped.mask, pairs, zero)
     second = graph.op("Where", taped.mask, zero, pairs)
     return graph.op("Reshape", graph.op("Concat", first, second, axis=2), graph.ints(-1, *taped.step.before))
-
-
-def _col2im(graph: Graph, step: Step, columns: str) -> str:
-    """Sum the gradient of every column over the input positions it was copied from."""
-    assert isinstance(step.layer, Conv1d)  # noqa: S101 - narrows the type; the caller chose by it
-    taps, (length, channels) = step.layer.taps, step.before
-    stacked = graph.op("Reshape", columns, graph.ints(-1, length, taps * channels))
-    if taps == 1:
-        return stacked
-    parts = graph.split(stacked, [channels] * taps, axis=2)
-    shifted = [_shift(graph, part, tap - taps // 2, length) for tap, part in enumerate(parts)]
-    return graph.op("Sum", *shifted)
-
-
-def _shift(graph: Graph, part: str, by: int, length: int) -> str:
-    """Move `part` (N, L, C) by `by` samples along time, zeros behind it; what leaves the window was padding."""
-    if by == 0:
-        return part
-    first, last = (0, length - by) if by > 0 else (-by, length)
-    kept = graph.op("Slice", part, graph.ints(first), graph.ints(last), graph.ints(1))
-    pads = graph.ints(0, max(by, 0), 0, 0, max(-by, 0), 0)
-    return graph.op("Pad", kept, pads, graph.number(0))

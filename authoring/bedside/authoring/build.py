@@ -13,42 +13,44 @@ from msgspec import UNSET
 from nacl.signing import SigningKey
 
 from bedside.authoring.cost import measure_cost
-from bedside.authoring.golden import GoldenSet, golden_batch, make_golden, replay_golden, synthetic_windows
+from bedside.authoring.golden import GoldenSet, golden_batch, make_golden, synthetic_windows
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
-from bedside.authoring.initialise import AMAX, initial_parameters, parameter_tensors
+from bedside.authoring.initialise import initial_parameters
+from bedside.authoring.net import Net
+from bedside.authoring.notices import without_notices
 from bedside.authoring.recipe import Recipe
-from bedside.authoring.session import Float32
 from bedside.authoring.tflite_graph import build_tflite
-from bedside.authoring.training_graph import START, build_training_graph, optimiser_tensors
+from bedside.authoring.training_graph import build_training_graph
 from bedside.core.bundle.archive import pack_bundle
-from bedside.core.bundle.layers import Step
 from bedside.core.bundle.manifest import (
-    COMMITTED,
     GOLDEN,
     INFER,
     INFER_FLOAT,
     INFER_TFLITE,
     MANIFEST,
-    OPTIONAL,
     PARAMETERS,
     SIGNATURE,
     SIGNED_KIND,
-    TRAIN,
-    Cost,
     FileEntry,
     Manifest,
-    Quantisation,
-    TensorSpec,
     bundle_digest,
+    committed_files,
     encode_manifest,
-    expected_tensors,
 )
+from bedside.core.bundle.parameters import AMAX, TensorSpec
 from bedside.core.bundle.patch import Patch
 from bedside.core.bundle.preprocessing import Reference
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.tensors import Array, encode_tensors
+from bedside.core.bundle.training import Cost, TrainingGraph, first_layer, optimiser_tensors, suffix_tensors
 from bedside.core.bundle.verify import file_digest, verify_archive
+from bedside.core.errors import ConfigError
 from bedside.core.signing.envelope import signature_of
+from bedside.ondevice.golden import check_differences
+from bedside.ondevice.refresh import int8_runtime
+from bedside.ondevice.replay import compare_golden, compare_litert, golden_parameters
+from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.training.step import START
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,16 @@ class Built:
 class Parts:
     """What a recipe determines before it is measured and signed."""
 
-    specs: tuple[TensorSpec, ...]
-    optimiser: tuple[TensorSpec, ...]
-    quantisation: Quantisation
+    net: Net
     parameters: dict[str, Float32]
-    graphs: dict[str, bytes]
+    training: dict[TrainingGraph, bytes]
+    changed: dict[TrainingGraph, tuple[TensorSpec, ...]]
+    inference: dict[str, bytes]
     patches: tuple[Patch, ...]
 
 
 def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = None) -> Built:
-    """Build, measure unless the recipe states its cost, and sign; `reference` is for devices to compare streams with.
+    """Build, measure unless the recipe states its costs, and sign; `reference` is for devices to compare streams with.
 
     Raises:
         ConfigError: `bad-recipe`, `no-clear-golden`.
@@ -89,61 +91,79 @@ def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = 
         TrustError: `golden-mismatch`: this machine's onnxruntime does not run the graphs as they are meant.
         UnavailableError: `cost-not-measured`.
     """
-    steps = recipe.steps()
-    parts = _parts(recipe, steps)
-    golden = make_golden(parts.graphs[TRAIN], steps, parts.parameters, parts.optimiser, parts.quantisation, recipe.seed)
-    cost = recipe.cost or measure_cost(parts.graphs[TRAIN], _feeds(recipe, parts))
-    files = parts.graphs | {PARAMETERS: encode_tensors(parts.parameters), GOLDEN: encode_tensors(golden.tensors)}
-    built = _sign(_manifest(recipe, parts, golden, cost, files, key, reference), files, key)
-    replay_golden(verify_archive(built.tar, [bytes(key.verify_key)]))  # what a device would refuse is refused here
+    parts = _parts(recipe)
+    golden = make_golden(parts.net, parts.training, parts.changed, parts.parameters, recipe.seed)
+    costs = recipe.costs or tuple(
+        measure_cost(graph, data, _feeds(recipe, parts, graph)) for graph, data in parts.training.items()
+    )
+    files = {graph.file: data for graph, data in parts.training.items()} | parts.inference
+    files |= {PARAMETERS: encode_tensors(parts.parameters), GOLDEN: encode_tensors(golden.tensors)}
+    built = _sign(_manifest(recipe, parts, golden, costs, files, key, reference), files, key)
+    bundle = verify_archive(built.tar, [bytes(key.verify_key)])
+    check_differences(bundle.manifest, compare_golden(bundle))  # what a device would refuse is refused here
+    with without_notices():
+        litert = int8_runtime(bundle, golden_parameters(bundle), "litert")
+    check_differences(bundle.manifest, compare_litert(bundle, litert))
     return built
 
 
-def _parts(recipe: Recipe, steps: tuple[Step, ...]) -> Parts:
-    window, classes = recipe.window, len(recipe.labels)
-    specs = parameter_tensors(steps)
-    _, layers = expected_tensors(recipe.layer_list(), window, classes, AMAX)
-    quantisation = Quantisation(recipe.level, AMAX, recipe.weight_qmax, layers)
-    x, y = golden_batch((window.length, window.channels), classes, recipe.seed)
-    parameters = initial_parameters(steps, recipe.seed, x, y)
+def _parts(recipe: Recipe) -> Parts:
+    net, suffixes = recipe.net(), recipe.suffix_list()
+    parameters = initial_parameters(net, recipe.seed, *golden_batch(net, recipe.seed))
     weights = {name: array for name, array in parameters.items() if name != AMAX}
-    quantised = quantise_parameters(parameters, quantisation)
-    tflite, patches = build_tflite(steps, quantised | real_tensors(quantised, quantisation))
-    graphs = {
-        TRAIN: build_training_graph(steps, specs, AMAX, recipe.level, recipe.weight_qmax),
-        INFER: build_int8_graph(steps, quantised),
-        INFER_FLOAT: build_float_graph(steps, weights),
+    quantised = quantise_parameters(parameters, net.quantisation)
+    tflite, patches = build_tflite(net, quantised | real_tensors(quantised, net.quantisation))
+    changed, training = {}, {}
+    for graph in recipe.graphs:
+        first = first_layer(suffixes, graph.suffix)
+        if first is None:
+            raise ConfigError(
+                "bad-recipe",
+                f"a training graph of {recipe.name} begins at {graph.suffix!r}, which is no suffix of it",
+                remedy="name all, head, or one of its [[suffixes]]",
+            )
+        changed[graph] = suffix_tensors(net.steps, first)
+        training[graph] = build_training_graph(net, graph, first)
+    inference = {
+        INFER: build_int8_graph(net, quantised),
+        INFER_FLOAT: build_float_graph(net, weights),
         INFER_TFLITE: tflite,
     }
-    return Parts(specs, optimiser_tensors(specs, AMAX), quantisation, parameters, graphs, patches)
+    return Parts(net, parameters, training, changed, inference, patches)
 
 
 def _manifest(
     recipe: Recipe,
     parts: Parts,
     golden: GoldenSet,
-    cost: Cost,
+    costs: tuple[Cost, ...],
     files: dict[str, bytes],
     key: SigningKey,
     reference: Reference | None,
 ) -> Manifest:
+    specs = parts.net.parameters
+    names = committed_files(recipe.graphs, optional=True)
     return Manifest(
         name=recipe.name,
         version=recipe.version,
         signer=bytes(key.verify_key).hex(),
+        task=recipe.task,
         labels=recipe.labels,
         window=recipe.window_spec(),
         layers=recipe.layer_list(),
-        parameters=parts.specs,
-        optimiser=parts.optimiser,
-        quantisation=parts.quantisation,
+        parameters=specs,
+        quantisation=parts.net.quantisation,
+        suffixes=recipe.suffix_list(),
+        graphs=recipe.graphs,
         training=recipe.training,
         golden=golden.terms,
-        cost=cost,
-        files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in (*COMMITTED, *OPTIONAL)),
+        costs=costs,
+        files=tuple(FileEntry(name, len(files[name]), file_digest(files[name])) for name in names),
         checkpoint=file_digest(
-            encode_tensors({spec.name: parts.parameters[spec.name] for spec in parts.specs if spec.shared})
+            encode_tensors({spec.name: parts.parameters[spec.name] for spec in specs if spec.shared})
         ),
+        class_weights=recipe.class_weights,
+        targets=UNSET if recipe.targets is None else recipe.targets,
         patches=parts.patches,
         reference=UNSET if reference is None else reference,
     )
@@ -155,13 +175,13 @@ def _sign(manifest: Manifest, files: dict[str, bytes], key: SigningKey) -> Built
     return Built(manifest, bundle_digest(data), signed, pack_bundle(signed))
 
 
-def _feeds(recipe: Recipe, parts: Parts) -> dict[str, Array]:
+def _feeds(recipe: Recipe, parts: Parts, graph: TrainingGraph) -> dict[str, Array]:
     """One batch of the recommended size, and a state, for measuring."""
-    window = recipe.window
-    x, y = synthetic_windows((window.length, window.channels), len(recipe.labels), recipe.training.batch, recipe.seed)
+    net, training = parts.net, recipe.training
+    x, y = synthetic_windows(net.input_shape, net.outputs, training.batch, recipe.seed)
     feeds: dict[str, Array] = {"x": x, "y": y, **parts.parameters}
-    feeds |= {START + name: array for name, array in parts.parameters.items() if name != AMAX}
-    feeds |= {spec.name: np.zeros(spec.shape, np.float32) for spec in parts.optimiser}
-    training = recipe.training
+    feeds |= {START + spec.name: parts.parameters[spec.name] for spec in parts.changed[graph] if spec.trained}
+    feeds |= {spec.name: np.zeros(spec.shape, np.float32) for spec in optimiser_tensors(graph, parts.changed[graph])}
     scalars = {"lr": training.learning_rate, "momentum": training.momentum, "mu": training.proximal_mu}
+    scalars["clip"] = training.gradient_clip or float("inf")
     return feeds | {name: np.array(value, np.float32) for name, value in scalars.items()}

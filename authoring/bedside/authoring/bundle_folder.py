@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from bedside.authoring.build import Built
-from bedside.core.bundle.archive import MEMBERS, members_of
-from bedside.core.bundle.manifest import OPTIONAL
+from bedside.core.bundle.archive import HEAD, is_graph, members_of
+from bedside.core.bundle.manifest import COMMITTED, OPTIONAL
 from bedside.core.errors import ConfigError, StoreError
 from bedside.service.files import write_durable
 
@@ -22,8 +22,9 @@ def write_bundle(folder: Path, built: Built) -> Path:
         ConfigError: `bundle-folder`: something else is in it.
         StoreError: `file-write`.
     """
-    ours = {*MEMBERS, *OPTIONAL, TAR}
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.is_dir() else []
+    ours = {*HEAD, *COMMITTED, *OPTIONAL, TAR}
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in found if name not in ours and not is_graph(name)]
     if foreign or (folder.exists() and not folder.is_dir()):
         raise ConfigError(
             "bundle-folder",
@@ -34,9 +35,9 @@ def write_bundle(folder: Path, built: Built) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError("file-write", f"{folder} was not made: {error.strerror}") from error
-    for name in set(OPTIONAL) - set(built.files):
+    for name in set(found) - set(built.files) - {TAR}:
         (folder / name).unlink(missing_ok=True)
-    for name in members_of(built.files):
+    for name in members_of(built.files) or ():
         write_durable(folder / name, built.files[name], _MODE)
     write_durable(folder / TAR, built.tar, _MODE)
     return folder / TAR

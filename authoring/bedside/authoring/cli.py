@@ -10,11 +10,12 @@ import msgspec
 
 from bedside.authoring.build import build_bundle
 from bedside.authoring.bundle_folder import write_bundle
-from bedside.authoring.golden import replay_golden
 from bedside.authoring.recipe import load_recipe, shipped_recipes
 from bedside.authoring.reference import reference_of
+from bedside.authoring.replaying import replay_in_children
 from bedside.core.bundle.archive import unpack_bundle
-from bedside.core.bundle.manifest import MANIFEST, Cost, Manifest, WindowSpec, bundle_digest, decode_manifest
+from bedside.core.bundle.manifest import MANIFEST, Manifest, WindowSpec, bundle_digest, decode_manifest
+from bedside.core.bundle.training import Cost
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.firmware_bridge.recording import read_recording
@@ -64,21 +65,21 @@ def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_
     built = build_bundle(loaded, author, described)
     before = _digest_in(out)
     tar = write_bundle(out, built)
-    cost = built.manifest.cost
+    costs = built.manifest.costs
     data = {
         "name": built.manifest.name,
         "version": built.manifest.version,
         "digest": built.digest,
         "signer_pk": bytes(author.verify_key),
         "parameters": _parameter_count(built.manifest),
-        "cost": cost if as_json else _cost_words(cost),
+        "costs": costs if as_json else _cost_words(costs),
         "folder": out,
         "tar": tar,
         "tar_bytes": len(built.tar),
     }
     emit(data, as_json)
     if before not in (None, built.digest):
-        why = "" if loaded.cost is not None else "; each build measures its cost, so that no two have one digest"
+        why = "" if loaded.costs else "; each build measures its cost, so that no two have one digest"
         click.echo(f"note: another bundle was replaced in {out}{why}", err=True)
 
 
@@ -106,7 +107,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.option("--signer", "signers", multiple=True, help="Accepted public key, hexadecimal; may be repeated.")
 @json_option
 def verify(bundle: Path, signers: tuple[str, ...], as_json: bool) -> None:
-    """Check BUNDLE's signature and digests, and replay its golden vectors on this machine.
+    """Check BUNDLE's signature and digests, and replay its golden vectors in a limited child on this machine.
 
     Without --signer the bundle must be signed by the key that it names itself: whole, but by whom is yours to judge.
     """
@@ -114,7 +115,7 @@ def verify(bundle: Path, signers: tuple[str, ...], as_json: bool) -> None:
     claimed = decode_manifest(unpack_bundle(data)[MANIFEST]).signer
     accepted = [_public_key(text) for text in (signers or (claimed,))]
     verified = verify_archive(data, accepted)
-    differences = replay_golden(verified)
+    differences, measured = replay_in_children(data, accepted)
     told = {
         "name": verified.manifest.name,
         "version": verified.manifest.version,
@@ -122,6 +123,7 @@ def verify(bundle: Path, signers: tuple[str, ...], as_json: bool) -> None:
         "signer": claimed,
         "signer_checked": bool(signers),
         "golden": differences,
+        "runtimes": measured,
     }
     rows = [[name, f"{value:.3g}", f"{verified.manifest.tolerance(name):.3g}"] for name, value in differences.items()]
     title = f"{verified.manifest.name} {verified.manifest.version} {verified.digest.hex()} holds"
@@ -146,9 +148,11 @@ def _parameter_count(manifest: Manifest) -> int:
     return sum(math.prod(spec.shape) for spec in manifest.parameters)
 
 
-def _cost_words(cost: Cost) -> str:
+def _cost_words(costs: tuple[Cost, ...]) -> str:
     """What a training step takes."""
-    return f"{cost.step_ms:g} ms for {cost.batch} windows, {cost.rss_mb:g} MB"
+    return "; ".join(
+        f"{cost.graph}: {cost.step_ms:g} ms for {cost.batch} windows, {cost.rss_mb:g} MB" for cost in costs
+    )
 
 
 def _stages(window: WindowSpec) -> str:
@@ -178,8 +182,10 @@ def _table(digest: bytes, manifest: Manifest) -> Table:
         ["stages", _stages(window)],
         ["layers", ", ".join(str(layer.__struct_config__.tag) for layer in manifest.layers)],
         ["parameters", str(_parameter_count(manifest))],
-        ["level", f"{manifest.quantisation.level}, weights within ±{manifest.quantisation.weight_qmax}"],
-        ["step", _cost_words(manifest.cost)],
+        ["task", manifest.task],
+        ["weights", f"within ±{manifest.quantisation.weight_qmax}"],
+        ["training graphs", ", ".join(graph.key for graph in manifest.graphs)],
+        ["a step", _cost_words(manifest.costs)],
         *([entry.name, human_bytes(entry.size)] for entry in manifest.files),
     ]
     return Table(("what", "value"), rows, f"{manifest.name} {manifest.version}")

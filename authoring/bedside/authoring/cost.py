@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from bedside.core.bundle.manifest import Cost
 from bedside.core.bundle.tensors import Array, decode_tensors, encode_tensors
+from bedside.core.bundle.training import Cost, TrainingGraph
 from bedside.core.clock import Clock
 from bedside.core.errors import UnavailableError
 from bedside.service.platform import SystemClock
@@ -31,11 +31,12 @@ _TIMEOUT_S: Final = 300.0
 _KIB_PER_MB: Final = 1_000_000 / 1_024
 
 
-def measure_cost(graph: bytes, feeds: dict[str, Array]) -> Cost:
-    """Measure `train.onnx` in a child.
+def measure_cost(kind: TrainingGraph, graph: bytes, feeds: dict[str, Array]) -> Cost:
+    """Measure a training graph in a child.
 
     Args:
-        graph: the training graph.
+        kind: which one it is.
+        graph: its bytes.
         feeds: an array for each of its inputs; `x` has the batch size that is measured.
 
     Raises:
@@ -46,7 +47,7 @@ def measure_cost(graph: bytes, feeds: dict[str, Array]) -> Cost:
         (folder / _GRAPH).write_bytes(graph)
         (folder / _FEEDS).write_bytes(encode_tensors(feeds))
         done = subprocess.run(
-            [sys.executable, "-m", "bedside.authoring.cost", name],
+            [sys.executable, "-m", "bedside.authoring.cost", name, kind.key],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_TIMEOUT_S,
@@ -56,12 +57,12 @@ def measure_cost(graph: bytes, feeds: dict[str, Array]) -> Cost:
         raise UnavailableError(
             "cost-not-measured",
             f"the training step could not be measured: {done.stderr.decode(errors='replace').strip()[-200:]}",
-            remedy="state [cost] in the recipe, or free memory",
+            remedy="state [[costs]] in the recipe, or free memory",
         )
     return msgspec.json.decode(done.stdout, type=Cost)
 
 
-def time_steps(folder: Path, clock: Clock) -> Cost:
+def time_steps(folder: Path, key: str, clock: Clock) -> Cost:
     """In the child: run the graph in `folder` and report its median step and this process's peak memory."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -73,6 +74,7 @@ def time_steps(folder: Path, clock: Clock) -> Cost:
         session.run(None, cast("dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]", feeds))
         steps_ms.append((clock.monotonic_s() - began_s) * 1e3)
     return Cost(
+        graph=key,
         batch=len(feeds["x"]),
         step_ms=round(statistics.median(steps_ms[_WARM_STEPS:]), 2),
         rss_mb=round(_peak_kib() / _KIB_PER_MB, 1),
@@ -88,4 +90,4 @@ def _peak_kib() -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(msgspec.json.encode(time_steps(Path(sys.argv[1]), SystemClock())))
+    sys.stdout.buffer.write(msgspec.json.encode(time_steps(Path(sys.argv[1]), sys.argv[2], SystemClock())))

@@ -1,24 +1,33 @@
-"""The forward pass of a layer list as graph nodes, and the tape that the backward pass reads.
+"""The forward pass of a layer list as graph nodes, and the tape that the backward pass reads. Channels-last.
 
-Channels-last. A convolution is im2col and one two-dimensional Gemm, which the ordinary onnxruntime runs about twice as
-fast on one core as Conv and its transpose. With fake quantisation, weights are rounded per output channel and inputs
-per tensor, both in float, exactly as `bedside.core.bundle.quantise` will round them later.
-
-Source: Jacob et al. 2018, section 3 (simulated quantisation with a moving range).
+Layers that are trained observe their inputs' ranges and normalise by the batch; frozen ones, and predictions, go by
+what was observed before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from bedside.authoring.convolution import as_matrix, emit_product
 from bedside.authoring.graph import Graph
-from bedside.core.bundle.layers import Conv1d, Dense, Flatten, GlobalAveragePool, MaxPool, Relu, Step
-from bedside.core.bundle.quantise import MIN_SCALE
-
-AMAX_DECAY: Final = 0.9
-"""Weight of the old range in the moving range of an activation."""
+from bedside.authoring.norms import Normed, emit_norm, emit_running_norm, emit_standardise
+from bedside.authoring.rounding import emit_moved_range, emit_range, round_activation, round_weight
+from bedside.core.bundle.layers import (
+    Add,
+    BatchNorm,
+    Conv1d,
+    Dense,
+    DepthwiseConv1d,
+    Flatten,
+    GlobalAveragePool,
+    GroupNorm,
+    MaxPool,
+    Relu,
+    Standardise,
+    Step,
+)
+from bedside.core.bundle.parameters import AMAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,62 +36,87 @@ class Taped:
 
     Attributes:
         step: the layer in its place.
-        columns: of a layer with weights: its input as a matrix (rows, inputs).
-        weight: the matrix (inputs, units) that was used, after fake quantisation.
+        columns: of a layer with weights: its input as `convolution` wants it.
+        weight: the matrix that was used, after fake quantisation.
         inside: mask of inputs within the quantised range; empty without fake quantisation.
         mask: of a rectifier or pool: where the gradient goes.
+        normed: of a group or batch norm.
     """
 
     step: Step
-    columns: str = ""
+    columns: tuple[str, ...] = ()
     weight: str = ""
     inside: str = ""
     mask: str = ""
+    normed: Normed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A forward pass: logits (N, classes), the tape, and each layer's new range (scalars)."""
+    """A forward pass: logits (N, outputs), the tape, and new statistics and ranges by tensor name."""
 
     logits: str
     tape: tuple[Taped, ...]
-    ranges: tuple[str, ...]
+    observed: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Ranging:
-    """How activations are observed and rounded.
+class Learning:
+    """How a pass that is to be learnt from differs from a prediction.
 
     Attributes:
-        amax: name of the vector of moving ranges.
-        weight_qmax: largest magnitude of a quantised weight.
-        fake: round in the pass (Q1), or only observe (Q0).
+        first: place of the first layer that is trained.
+        weight_qmax: largest magnitude of a quantised weight; 0 for no rounding in the pass.
+        weights: values in the place of parameters, by tensor name.
     """
 
-    amax: str
-    weight_qmax: int
-    fake: bool
+    first: int = 0
+    weight_qmax: int = 0
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
-def emit_forward(graph: Graph, steps: Sequence[Step], x: str, ranging: Ranging | None) -> Pass:
-    """Append the forward pass from `x` (N, L, C); with `ranging`, also the observation of activations."""
+def emit_forward(graph: Graph, steps: Sequence[Step], x: str, learning: Learning | None) -> Pass:
+    """Append the forward pass from `x` (N, L, C); without `learning`, as predictions in float have it."""
     tape: list[Taped] = []
+    values: list[str] = []
     ranges: list[str] = []
+    observed: dict[str, str] = {}
     for step in steps:
-        inside = ""
-        if step.order >= 0 and ranging is not None:
-            ranges.append(_observe(graph, x, step, ranging.amax))
-            if ranging.fake:
-                x, inside = _round_activation(graph, x, step, ranges[-1])
-        x, taped = _emit(graph, step, x, ranging.weight_qmax if ranging and ranging.fake else 0, inside)
+        trained = learning is not None and step.number >= learning.first
+        below = values[-1] if values else x
+        if step.kernel is not None:
+            applied = values[step.skip] if step.skip >= 0 else below
+            y, taped = _emit_weighted(graph, step, applied, learning, ranges)
+            y = graph.op("Add", below, y) if step.skip >= 0 else y
+        elif isinstance(step.layer, GroupNorm) or (isinstance(step.layer, BatchNorm) and trained):
+            y, normed, moved = emit_norm(graph, step, below)
+            taped = Taped(step, normed=normed)
+            observed |= moved
+        else:
+            y, taped = _emit_plain(graph, step, below, values)
         tape.append(taped)
-    return Pass(x, tuple(tape), tuple(ranges))
+        values.append(y)
+    if learning is not None:
+        observed[AMAX] = graph.op("Concat", *(graph.op("Reshape", value, graph.ints(1)) for value in ranges), axis=0)
+    return Pass(values[-1], tuple(tape), observed)
 
 
-def _emit(graph: Graph, step: Step, x: str, weight_qmax: int, inside: str) -> tuple[str, Taped]:
+def _emit_weighted(graph: Graph, step: Step, x: str, learning: Learning | None, ranges: list[str]) -> tuple[str, Taped]:
+    weight, inside = f"w{step.order}", ""
+    if learning is not None:
+        weight = learning.weights.get(weight, weight)
+        trained = step.number >= learning.first
+        ranges.append(emit_moved_range(graph, step, x, AMAX) if trained else emit_range(graph, step, AMAX))
+    weight = as_matrix(graph, step, weight)
+    if learning is not None and learning.weight_qmax:
+        x, inside = round_activation(graph, step, x, ranges[-1])
+        weight = round_weight(graph, weight, learning.weight_qmax)
+    y, columns = emit_product(graph, step, x, weight)
+    return y, Taped(step, columns, weight, inside)
+
+
+def _emit_plain(graph: Graph, step: Step, x: str, values: Sequence[str]) -> tuple[str, Taped]:
     match step.layer:
-        case Conv1d() | Dense():
-            return _emit_weighted(graph, step, x, weight_qmax, inside)
         case Relu():
             y = graph.op("Relu", x)
             return y, Taped(step, mask=graph.op("Greater", y, graph.number(0)))
@@ -92,34 +126,14 @@ def _emit(graph: Graph, step: Step, x: str, weight_qmax: int, inside: str) -> tu
             return graph.op("ReduceMean", x, graph.ints(1), keepdims=0), Taped(step)
         case Flatten():
             return graph.op("Reshape", x, graph.ints(-1, step.after[0])), Taped(step)
-
-
-def _emit_weighted(graph: Graph, step: Step, x: str, weight_qmax: int, inside: str) -> tuple[str, Taped]:
-    units = step.after[-1]
-    weight, columns = f"w{step.order}", x
-    if isinstance(step.layer, Conv1d):
-        columns = _im2col(graph, step, x)
-        weight = graph.op("Reshape", weight, graph.ints(-1, units))
-    if weight_qmax:
-        weight = _round_weight(graph, weight, weight_qmax)
-    y = graph.op("Gemm", columns, weight, f"b{step.order}")
-    if isinstance(step.layer, Conv1d):
-        y = graph.op("Reshape", y, graph.ints(-1, *step.after))
-    return y, Taped(step, columns=columns, weight=weight, inside=inside)
-
-
-def _im2col(graph: Graph, step: Step, x: str) -> str:
-    """(N, L, C) to (N x L, taps x C), zero-padded so that the length stays."""
-    assert isinstance(step.layer, Conv1d)  # noqa: S101 - narrows the type; the caller chose by it
-    taps, (length, channels) = step.layer.taps, step.before
-    if taps > 1:
-        margin = taps // 2
-        padded = graph.op("Pad", x, graph.ints(0, margin, 0, 0, margin, 0), graph.number(0))
-        shifted = [
-            graph.op("Slice", padded, graph.ints(tap), graph.ints(tap + length), graph.ints(1)) for tap in range(taps)
-        ]
-        x = graph.op("Concat", *shifted, axis=2)
-    return graph.op("Reshape", x, graph.ints(-1, taps * channels))
+        case Add():
+            return graph.op("Add", x, values[step.skip]), Taped(step)
+        case BatchNorm():
+            return emit_running_norm(graph, step, x), Taped(step)
+        case Standardise():
+            return emit_standardise(graph, step, x), Taped(step)
+        case Conv1d() | DepthwiseConv1d() | Dense() | GroupNorm():
+            raise ValueError(f"layer {step.number} is not without tensors")
 
 
 def _emit_pool(graph: Graph, step: Step, x: str) -> tuple[str, Taped]:
@@ -128,30 +142,3 @@ def _emit_pool(graph: Graph, step: Step, x: str) -> tuple[str, Taped]:
     first, second = graph.split(pairs, (1, 1), axis=2)
     largest = graph.op("Reshape", graph.op("Max", first, second), graph.ints(-1, half, channels))
     return largest, Taped(step, mask=graph.op("GreaterOrEqual", first, second))
-
-
-def _observe(graph: Graph, x: str, step: Step, amax: str) -> str:
-    """Move layer `step.order`'s range towards the largest magnitude of this batch; returns a scalar."""
-    largest = graph.op("ReduceMax", graph.op("Abs", x) if step.signed else x, keepdims=0)
-    old = graph.op("Gather", amax, graph.index(step.order), axis=0)
-    kept = graph.op("Mul", old, graph.number(AMAX_DECAY))
-    return graph.op("Add", kept, graph.op("Mul", largest, graph.number(1 - AMAX_DECAY)))
-
-
-def _round_activation(graph: Graph, x: str, step: Step, amax: str) -> tuple[str, str]:
-    """Round `x` to 8 bits; returns it with the mask of values inside the range (straight-through estimator)."""
-    levels = 127 if step.signed else 255
-    scale = graph.op("Max", graph.op("Div", amax, graph.number(levels)), graph.number(MIN_SCALE))
-    whole = graph.op("Round", graph.op("Div", x, scale))
-    clipped = graph.op("Clip", whole, graph.number(-levels if step.signed else 0), graph.number(levels))
-    inside = ""
-    if step.order > 0:  # the gradient of the window itself is not wanted
-        inside = graph.op("LessOrEqual", graph.op("Abs", x) if step.signed else x, amax)
-    return graph.op("Mul", clipped, scale), inside
-
-
-def _round_weight(graph: Graph, weight: str, qmax: int) -> str:
-    """Round a matrix (inputs, units) to whole multiples of a scale per unit."""
-    largest = graph.op("ReduceMax", graph.op("Abs", weight), graph.ints(0), keepdims=1)
-    scale = graph.op("Max", graph.op("Div", largest, graph.number(qmax)), graph.number(MIN_SCALE))
-    return graph.op("Mul", graph.op("Round", graph.op("Div", weight, scale)), scale)

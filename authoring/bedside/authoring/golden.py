@@ -1,39 +1,32 @@
 """Golden vectors: what a bundle's graphs must compute, on every machine that is to believe it.
 
 Their windows are synthetic, one rhythm per class, so that a bundle carries nobody's signal. The training batch is
-replayed for a few steps; the probe is predicted with the parameters after them. Only probe windows whose int8 classes
-are clear by more than twice the tolerance of a logit are kept: integer kernels differ in the last step between CPUs,
-and a class must not turn on that.
+replayed for a few steps by every training graph; the probe is predicted with the parameters after those of the first.
+Only probe windows whose int8 classes are clear by more than twice the tolerance of a logit are kept: integer kernels
+differ in the last step between CPUs, and a class must not turn on that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
-from bedside.authoring.session import Float32, Int64, Rates, TrainingRun, predict, predict_tflite
-from bedside.core.bundle.layers import Step
-from bedside.core.bundle.manifest import (
-    INFER,
-    INFER_FLOAT,
-    INFER_TFLITE,
-    TRAIN,
-    Golden,
-    Quantisation,
-    TensorSpec,
-    Tolerance,
-)
-from bedside.core.bundle.patch import apply_patches
-from bedside.core.bundle.quantise import quantise_parameters, real_tensors
+from bedside.authoring.net import Net
+from bedside.core.bundle.manifest import Golden, Tolerance
+from bedside.core.bundle.parameters import AMAX, TensorSpec
+from bedside.core.bundle.quantise import quantise_parameters
 from bedside.core.bundle.tensors import Array
-from bedside.core.bundle.verify import Bundle
-from bedside.core.errors import ConfigError, MalformedError, TrustError
+from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
+from bedside.core.errors import ConfigError
+from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.runtimes.onnx import OnnxRuntime
+from bedside.ondevice.training.step import Rates, Targets, TrainingStep
 
-AFTER: Final = "after."
 _STEPS: Final = 12
 _RATES: Final = Rates(learning_rate=0.05, momentum=0.9, proximal_mu=0.01)
 _BATCH: Final = 16
@@ -57,7 +50,9 @@ class GoldenSet:
     terms: Golden
 
 
-def synthetic_windows(shape: tuple[int, int], classes: int, count: int, seed: int) -> tuple[Float32, Int64]:
+def synthetic_windows(
+    shape: tuple[int, int], classes: int, count: int, seed: int
+) -> tuple[Float32, npt.NDArray[np.int64]]:
     """Draw `count` windows (L, C) with classes in turn: each class has a rhythm of its own, in another phase each time.
 
     Returns:
@@ -73,17 +68,16 @@ def synthetic_windows(shape: tuple[int, int], classes: int, count: int, seed: in
     return (wave + noise).astype(np.float32), y
 
 
-def golden_batch(shape: tuple[int, int], classes: int, seed: int) -> tuple[Float32, Int64]:
+def golden_batch(net: Net, seed: int) -> tuple[Float32, Targets]:
     """The batch of the golden training steps."""
-    return synthetic_windows(shape, classes, _BATCH, seed)
+    return synthetic_windows(net.input_shape, net.outputs, _BATCH, seed)
 
 
 def make_golden(
-    train: bytes,
-    steps: Sequence[Step],
+    net: Net,
+    graphs: Mapping[TrainingGraph, bytes],
+    changed: Mapping[TrainingGraph, tuple[TensorSpec, ...]],
     parameters: Mapping[str, Float32],
-    optimiser: Sequence[TensorSpec],
-    quantisation: Quantisation,
     seed: int,
 ) -> GoldenSet:
     """Compute golden tensors with this machine's onnxruntime.
@@ -91,97 +85,55 @@ def make_golden(
     The logits come from graphs that were built with the parameters after the golden steps, while a replay lays those
     over the bundle's graphs: it sees when a runtime does not take them.
 
+    Args:
+        net: the model.
+        graphs: its training graphs, the recommended one first.
+        changed: the tensors that each may change.
+        parameters: of the bundle.
+        seed: of the windows.
+
     Raises:
         ConfigError: `no-clear-golden`: the net tells hardly any two windows apart.
     """
-    length, channels = steps[0].before
-    shape, classes = (length, channels), steps[-1].after[0]
-    x, y = golden_batch(shape, classes, seed)
-    losses, after = _train(train, parameters, optimiser, x, y, _STEPS, _RATES)
-    candidates, _ = synthetic_windows(shape, classes, _CANDIDATES, seed + 1)
-    int8 = predict(build_int8_graph(steps, quantise_parameters(after, quantisation)), {}, candidates)
+    x, y = golden_batch(net, seed)
+    tensors: dict[str, Array] = {"x": x, "y": y}
+    tolerances: list[Tolerance] = []
+    after: dict[str, Float32] = {}
+    for graph, data in graphs.items():
+        step = TrainingStep(data, parameters, optimiser_tensors(graph, changed[graph]), _RATES)
+        tensors[f"{graph.key}/loss"] = np.array([step(x, y) for _ in range(_STEPS)], np.float32)
+        state = step.parameters()
+        tensors |= {f"{graph.key}/{spec.name}": state[spec.name] for spec in changed[graph]}
+        names = ("loss", *(spec.name for spec in changed[graph]))
+        tolerances += [Tolerance(f"{graph.key}/{name}", _FLOAT_TOLERANCE) for name in names]
+        after = after or state
+    probes, allowed = _probe(net, after, seed)
+    tolerances += [Tolerance(name, allowed) for name in ("logits", "logits_litert")]
+    tolerances.append(Tolerance("logits_float", _FLOAT_TOLERANCE))
+    terms = Golden(
+        _STEPS, _RATES.learning_rate, _RATES.momentum, _RATES.proximal_mu, _RATES.gradient_clip, tuple(tolerances)
+    )
+    return GoldenSet(tensors | probes, terms)
+
+
+def _probe(net: Net, after: Mapping[str, Float32], seed: int) -> tuple[dict[str, Array], float]:
+    """Windows and what is said of them, and the tolerance of an int8 logit."""
+    candidates, _ = synthetic_windows(net.input_shape, net.outputs, _CANDIDATES, seed + 1)
+    int8 = OnnxRuntime(build_int8_graph(net, quantise_parameters(after, net.quantisation)), {}).predict(candidates)
     tolerance = round(_INT8_TOLERANCE * float(np.abs(int8).max()), 6)
     chosen = _clear(int8, 2 * tolerance)
     probe, logits = candidates[chosen], int8[chosen]
-    float_graph = build_float_graph(steps, _without_ranges(after, quantisation))
-    tensors: dict[str, Array] = {
-        "x": x,
-        "y": y,
-        "loss": losses,
+    weights = {name: array for name, array in after.items() if name != AMAX}
+    told: dict[str, Array] = {
         "probe": probe,
         "logits": logits,
-        "logits_float": predict(float_graph, {}, probe),
+        "logits_float": OnnxRuntime(build_float_graph(net, weights), {}).predict(probe),
         "classes": logits.argmax(axis=1).astype(np.int64),
     }
-    tensors |= {AFTER + name: array for name, array in after.items()}
-    floats = [Tolerance(name, _FLOAT_TOLERANCE) for name in ("loss", "logits_float", *after)]
-    tolerances = (Tolerance("logits", tolerance), Tolerance("logits_litert", tolerance), *floats)
-    terms = Golden(_STEPS, _RATES.learning_rate, _RATES.momentum, _RATES.proximal_mu, tolerances)
-    return GoldenSet(tensors, terms)
+    return told, tolerance
 
 
-def replay_golden(bundle: Bundle) -> dict[str, float]:
-    """Replay a verified bundle's golden vectors in this process.
-
-    Returns:
-        The largest absolute difference per tensor; for `classes`, how many windows differ.
-
-    Raises:
-        TrustError: `golden-mismatch`.
-        MalformedError: `bad-graph`, or `bad-golden`: a tensor is missing or has another shape.
-    """
-    manifest, golden = bundle.manifest, bundle.golden
-    terms = manifest.golden
-    rates = Rates(terms.learning_rate, terms.momentum, terms.proximal_mu)
-    try:
-        x, probe = cast("Float32", golden["x"]), cast("Float32", golden["probe"])
-        y = cast("Int64", golden["y"])
-        losses, ours = _train(bundle.files[TRAIN], bundle.parameters, manifest.optimiser, x, y, terms.steps, rates)
-        after = {name: cast("Float32", golden[AFTER + name]) for name in ours}
-        quantised = quantise_parameters(after, manifest.quantisation)
-        logits = predict(bundle.files[INFER], quantised, probe)
-        weights = _without_ranges(after, manifest.quantisation)
-        found = {
-            "loss": _distance(losses, golden["loss"]),
-            "logits": _distance(logits, golden["logits"]),
-            "logits_float": _distance(predict(bundle.files[INFER_FLOAT], weights, probe), golden["logits_float"]),
-            "classes": float((logits.argmax(axis=1) != golden["classes"]).sum()),
-        }
-        if isinstance(manifest.patches, tuple):
-            tensors = quantised | real_tensors(quantised, manifest.quantisation)
-            lite = predict_tflite(apply_patches(bundle.files[INFER_TFLITE], manifest.patches, tensors), probe)
-            found["logits_litert"] = _distance(lite, golden["logits"])
-            found["classes"] += float((lite.argmax(axis=1) != golden["classes"]).sum())
-    except KeyError as error:
-        raise MalformedError(
-            "bad-golden", f"the golden vectors have no {error}", remedy="build the bundle again"
-        ) from None
-    found |= {name: _distance(array, after[name]) for name, array in ours.items()}
-    for tensor, difference in found.items():
-        if not difference <= manifest.tolerance(tensor):
-            raise TrustError(
-                "golden-mismatch",
-                f"{manifest.name} computes {tensor} {difference:.3g} away from its golden vector here",
-                remedy="do not use this bundle on this machine; build it again for this onnxruntime",
-            )
-    return found
-
-
-def _train(
-    graph: bytes,
-    parameters: Mapping[str, Float32],
-    optimiser: Sequence[TensorSpec],
-    x: Float32,
-    y: Int64,
-    steps: int,
-    rates: Rates,
-) -> tuple[Float32, dict[str, Float32]]:
-    run = TrainingRun(graph, parameters, optimiser, rates)
-    losses = np.array([run.step(x, y) for _ in range(steps)], np.float32)
-    return losses, run.parameters()
-
-
-def _clear(logits: Float32, margin: float) -> Int64:
+def _clear(logits: Float32, margin: float) -> npt.NDArray[np.int64]:
     """Indexes of the first windows whose best class leads by more than `margin`, one class after the other."""
     ordered = np.sort(logits, axis=1)
     indexes = np.flatnonzero(ordered[:, -1] - ordered[:, -2] > margin)
@@ -192,13 +144,3 @@ def _clear(logits: Float32, margin: float) -> Int64:
             remedy="give the net more filters, or another seed",
         )
     return indexes[:_PROBES].astype(np.int64)
-
-
-def _without_ranges(parameters: Mapping[str, Float32], quantisation: Quantisation) -> dict[str, Float32]:
-    return {name: array for name, array in parameters.items() if name != quantisation.amax}
-
-
-def _distance(ours: Float32, theirs: Array) -> float:
-    if ours.shape != theirs.shape:
-        raise MalformedError("bad-golden", f"a golden vector has shape {theirs.shape}, the graph gives {ours.shape}")
-    return float(np.abs(ours - theirs).max(initial=0.0))

@@ -6,7 +6,7 @@ Source: ONNX operator set 18, IR version 9, which every onnxruntime that Bedside
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import onnx
@@ -16,6 +16,14 @@ from bedside.core.bundle.tensors import Array
 
 OPSET: Final = 18
 IR_VERSION: Final = 9
+
+Dtype = Literal["float32", "int64", "int8", "uint16"]
+_ELEMENTS: Final[dict[Dtype, int]] = {
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "int8": TensorProto.INT8,
+    "uint16": TensorProto.UINT16,
+}
 
 Attribute = int | float | str | Sequence[int]
 Dimension = int | str
@@ -69,19 +77,19 @@ class Graph:
         self._initialisers.append(numpy_helper.from_array(array, name))
         return name
 
-    def input(self, name: str, shape: Sequence[Dimension], *, integer: bool = False) -> str:
-        """Add a float32 (or int64) input."""
-        kind = TensorProto.INT64 if integer else TensorProto.FLOAT
-        self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+    def input(self, name: str, shape: Sequence[Dimension], dtype: Dtype = "float32") -> str:
+        """Add an input."""
+        self._inputs.append(helper.make_tensor_value_info(name, _ELEMENTS[dtype], list(shape)))
         return name
 
-    def output(self, name: str, shape: Sequence[Dimension]) -> None:
-        """Declare `name` a float32 output."""
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+    def output(self, name: str, shape: Sequence[Dimension], dtype: Dtype = "float32") -> None:
+        """Declare `name` an output."""
+        self._outputs.append(helper.make_tensor_value_info(name, _ELEMENTS[dtype], list(shape)))
 
     def serialise(self, notes: Mapping[str, str] | None = None) -> bytes:
-        """Check the graph with the full ONNX checker and return the model's bytes."""
-        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initialisers)
+        """Drop what no output needs, check the graph with the full ONNX checker and return the model's bytes."""
+        nodes, initialisers = self._needed()
+        graph = helper.make_graph(nodes, self._name, self._inputs, self._outputs, initialisers)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="bedside"
         )
@@ -89,3 +97,13 @@ class Graph:
             helper.set_model_props(model, dict(notes))
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
+
+    def _needed(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """The nodes that lead to an output, and the tensors that those read; onnxruntime would compute the others."""
+        wanted = {output.name for output in self._outputs}
+        nodes = []
+        for node in reversed(self._nodes):
+            if not wanted.isdisjoint(node.output):
+                nodes.append(node)
+                wanted.update(node.input)
+        return nodes[::-1], [tensor for tensor in self._initialisers if tensor.name in wanted]

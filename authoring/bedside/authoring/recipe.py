@@ -10,9 +10,11 @@ from typing import Final
 
 import msgspec
 
-from bedside.core.bundle.layers import Layer, Step, walk
-from bedside.core.bundle.manifest import Cost, Level, Training, WindowSpec
+from bedside.authoring.net import Net
+from bedside.core.bundle.layers import Layer, walk
+from bedside.core.bundle.manifest import Targets, WindowSpec
 from bedside.core.bundle.preprocessing import Filter
+from bedside.core.bundle.training import ALL, HEAD, Cost, Suffix, Task, Training, TrainingGraph
 from bedside.core.errors import ConfigError
 from bedside.core.signal.butterworth import Section, butterworth, notch, settling_samples
 from bedside.service.config import load_config
@@ -61,16 +63,20 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         name: of the model.
         version: of this recipe; any text.
-        labels: class names in the order of the logits.
+        task: what the outputs are.
+        labels: names of the outputs: classes, or what is measured.
         window: stream, shape and scaling of one input, and its stages (docs/models.md).
         filter: stage of the window, designed here.
         physical_range: (lowest, highest) possible value per channel of the stream that the model takes, physical units.
         layers: one table per layer: `kind` and what that kind needs, as in the manifest.
         training: what the author recommends to plans.
-        level: Q1 trains with rounding in the loop, Q0 rounds afterwards.
+        graphs: ways in which plans may have it trained, the recommended one first.
+        suffixes: which layers a plan may train alone, by name and the place of the first; `head` is the last layer.
+        class_weights: of the loss, one per label; empty for ones.
+        targets: of a regression: what its outputs stand for.
         weight_qmax: largest magnitude of an int8 weight; 63 is safe on CPUs whose 8-bit kernels saturate at 16 bits.
         seed: of the initial parameters and the golden vectors.
-        cost: measured before; without it, building measures, and two builds differ in what they measured.
+        costs: measured before; without them, building measures, and two builds differ in what they measured.
     """
 
     name: str
@@ -79,10 +85,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     window: WindowSpec
     layers: tuple[dict[str, str | int], ...]
     training: Training
-    level: Level = "Q1"
+    task: Task = "classification"
+    graphs: tuple[TrainingGraph, ...] = (TrainingGraph("Q1", ALL, "sgd"),)
+    suffixes: tuple[Suffix, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    targets: Targets | None = None
     weight_qmax: int = 63
     seed: int = 1
-    cost: Cost | None = None
+    costs: tuple[Cost, ...] = ()
     filter: FilterDesign | None = None
     physical_range: tuple[tuple[float, float], ...] = ()
 
@@ -117,17 +127,27 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(
                 "bad-recipe",
                 f"the layers of {self.name} cannot be read: {error}",
-                remedy="kinds are conv1d (filters, taps), dense (units), relu, maxpool, gap and flatten",
+                remedy="kinds are conv1d (filters, taps, stride), depthwise (taps, stride), dense (units), relu, "
+                "maxpool, gap, flatten, add (back), groupnorm (groups), batchnorm and standardise; those that have "
+                "tensors take a scope",
             ) from error
 
-    def steps(self) -> tuple[Step, ...]:
-        """The layers in their places.
+    def net(self) -> Net:
+        """The model to build graphs of.
 
         Raises:
             ConfigError: `bad-recipe`.
             MalformedError: `bad-layers`.
         """
-        return walk(self.layer_list(), (self.window.length, self.window.channels), len(self.labels))
+        steps = walk(self.layer_list(), (self.window.length, self.window.channels), len(self.labels))
+        return Net(steps, self.task, self.weight_qmax, self.class_weights)
+
+    def suffix_list(self) -> tuple[Suffix, ...]:
+        """The suffixes as the manifest has them, in the order of the layers."""
+        named = self.suffixes
+        if HEAD not in {suffix.name for suffix in named}:
+            named = (*named, Suffix(HEAD, len(self.layers) - 1))
+        return tuple(sorted(named, key=lambda suffix: suffix.first_layer)) if len(self.layers) > 1 else self.suffixes
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import flatbuffers
 import numpy as np
+import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from bedside.core.bundle.patch import Patch
@@ -29,14 +30,27 @@ _ONE_BYTE_CODES: Final = 127
 _FLOAT32_BYTES: Final = 4
 _VERSIONS: Final = {
     BuiltinOperator.CONV_2D: 3,
+    BuiltinOperator.DEPTHWISE_CONV_2D: 3,
+    BuiltinOperator.PAD: 2,
     BuiltinOperator.QUANTIZE: 1,
     BuiltinOperator.DEQUANTIZE: 2,
     BuiltinOperator.MAX_POOL_2D: 2,
     BuiltinOperator.AVERAGE_POOL_2D: 1,
     BuiltinOperator.RESHAPE: 1,
     BuiltinOperator.RELU: 1,
+    BuiltinOperator.ADD: 1,
+    BuiltinOperator.SUB: 1,
+    BuiltinOperator.MUL: 1,
+    BuiltinOperator.MEAN: 1,
+    BuiltinOperator.RSQRT: 1,
 }
 """The first version of each operator that takes what is written here: the oldest runtime reads it."""
+
+_ARITHMETIC: Final = {
+    BuiltinOperator.ADD: (schema.BuiltinOptions.AddOptions, schema.AddOptionsT),
+    BuiltinOperator.SUB: (schema.BuiltinOptions.SubOptions, schema.SubOptionsT),
+    BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
+}
 
 
 class Content(NamedTuple):
@@ -71,8 +85,9 @@ class TfliteFile:
         content: Content | None = None,
         scale: str = "",
         zero_point: int = 0,
+        scale_axis: int = 0,
     ) -> int:
-        """Add a tensor and return its number; one scale for all of it, or one for each index of the first axis."""
+        """Add a tensor and return its number; one scale for all of it, or one for each index of an axis."""
         number = len(self._graph.tensors)
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.type = (name or f"t{number}").encode(), list(shape), kind
@@ -86,6 +101,7 @@ class TfliteFile:
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.scale = values
             tensor.quantization.zeroPoint = np.full(len(values), zero_point, np.int64)
+            tensor.quantization.quantizedDimension = scale_axis
             self._scales[number] = scale
         self._graph.tensors.append(tensor)
         return number
@@ -103,11 +119,42 @@ class TfliteFile:
             operator.builtinOptionsType, operator.builtinOptions = options
         self._graph.operators.append(operator)
 
-    def convolution(self, inputs: Sequence[int], output: int) -> None:
-        """Append a convolution of (input, weight, bias) that keeps the length."""
-        options = schema.Conv2DOptionsT()
-        options.padding, options.strideW, options.strideH = schema.Padding.SAME, 1, 1
-        self.operator(BuiltinOperator.CONV_2D, inputs, output, (schema.BuiltinOptions.Conv2DOptions, options))
+    def constant(self, array: npt.NDArray[np.float32] | npt.NDArray[np.int32]) -> int:
+        """Add a tensor that follows from the net alone and return its number."""
+        kind = TensorType.FLOAT32 if array.dtype == np.float32 else TensorType.INT32
+        number = self.tensor("", array.shape, kind)
+        self._graph.tensors[number].buffer = self._buffer(array.tobytes())
+        return number
+
+    def arithmetic(self, code: int, inputs: Sequence[int], output: int) -> None:
+        """Append ADD, SUB or MUL of two float tensors, the second repeated along axes that it lacks."""
+        kind, options = _ARITHMETIC[code]
+        self.operator(code, inputs, output, (kind, options()))
+
+    def convolution(self, inputs: Sequence[int], output: int, *, depthwise: bool, stride: int, padded: bool) -> None:
+        """Append a convolution of (input, weight, bias); with stride 1 it keeps the length unless `padded` before."""
+        options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
+        options.padding = schema.Padding.VALID if padded else schema.Padding.SAME
+        options.strideW, options.strideH = stride, 1
+        if depthwise:
+            options.depthMultiplier = 1
+            code, kind = BuiltinOperator.DEPTHWISE_CONV_2D, schema.BuiltinOptions.DepthwiseConv2DOptions
+        else:
+            code, kind = BuiltinOperator.CONV_2D, schema.BuiltinOptions.Conv2DOptions
+        self.operator(code, inputs, output, (kind, options))
+
+    def pad(self, value: int, output: int, before: int, after: int) -> None:
+        """Append zeros round axis 2 of a four-dimensional tensor, whatever its integers are for zero."""
+        margins = np.array([(0, 0), (0, 0), (before, after), (0, 0)], np.int32)
+        options = (schema.BuiltinOptions.PadOptions, schema.PadOptionsT())
+        self.operator(BuiltinOperator.PAD, [value, self.constant(margins)], output, options)
+
+    def mean(self, value: int, output: int, axes: Sequence[int]) -> None:
+        """Append a mean over `axes`, which stay with length one."""
+        options = schema.ReducerOptionsT()
+        options.keepDims = True
+        inputs = [value, self.constant(np.array(axes, np.int32))]
+        self.operator(BuiltinOperator.MEAN, inputs, output, (schema.BuiltinOptions.ReducerOptions, options))
 
     def pool(self, code: int, value: int, output: int, samples: int) -> None:
         """Append a pool over `samples` neighbours, which do not overlap."""
@@ -119,8 +166,7 @@ class TfliteFile:
     def reshape(self, value: int, output: int) -> None:
         """Append a reshaping to the shape of `output`."""
         wanted = np.array(self._graph.tensors[output].shape, np.int32)
-        shape = self.tensor(f"shape{output}", (len(wanted),), TensorType.INT32)
-        self._graph.tensors[shape].buffer = self._buffer(wanted.tobytes())
+        shape = self.constant(wanted)
         options = schema.ReshapeOptionsT()
         options.newShape = wanted
         self.operator(BuiltinOperator.RESHAPE, [value, shape], output, (schema.BuiltinOptions.ReshapeOptions, options))

@@ -1,85 +1,102 @@
-"""`train.onnx`: one pure function, (parameters, optimiser state, batch, rates) to (parameters, state, loss).
+"""A training graph: one pure function, (parameters, optimiser state, batch, rates) to (parameters, state, loss).
 
-Inputs: `x` (N, L, C) float32; `y` (N,) int64; `lr`, `momentum`, `mu` float32 scalars; every parameter under its own
-name; `start.<name>` and `velocity.<name>` for every trained one. Outputs: `loss` and `<input>.next`.
+Inputs: `x` (N, L, C) float32; `y`, classes (N,) int64 or values (N, outputs) float32; `lr`, `momentum`, `mu` and `clip`
+float32 scalars; every parameter under its own name; `start.<name>` for every one that is trained, and the optimiser's
+state. Outputs: `loss`, and `<input>.next` for what a step changes.
 
-    gradient += mu * (parameter - start)          FedProx; mu = 0 is FedAvg
-    velocity  = momentum * velocity + gradient    as torch.optim.SGD without dampening
-    parameter = parameter - lr * velocity
+At level Q2 the weights that are trained are int8, with `<name>.scale` (outputs,) beside them, and so are their
+`start.<name>`; `noise` uint16 has one value for each of them, in the order of the parameters. A step rounds a weight of
+v scales to floor(v + noise / 65536), which is v on average, and keeps it within the 255 values of the grid.
 
-Source: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", equation 2.
+Source: Gupta et al. 2015, "Deep Learning with Limited Numerical Precision", section 3 (stochastic rounding).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
 from bedside.authoring.backward import emit_backward
-from bedside.authoring.forward import Pass, Ranging, emit_forward
+from bedside.authoring.forward import Learning, emit_forward
 from bedside.authoring.graph import Graph
-from bedside.core.bundle.layers import Step
-from bedside.core.bundle.manifest import Level, TensorSpec
+from bedside.authoring.loss import emit_loss
+from bedside.authoring.net import Net
+from bedside.authoring.optimiser import emit_clip, emit_moves, emit_pull
+from bedside.core.bundle.parameters import TensorSpec
+from bedside.core.bundle.training import TrainingGraph, suffix_tensors
+from bedside.ondevice.training.grid import GRID_MAX, NOISE, NOISE_LEVELS, SCALE
+from bedside.ondevice.training.step import NEXT, START
 
-NEXT: Final = ".next"
-START: Final = "start."
-VELOCITY: Final = "velocity."
+_FLOAT: Final = 1
+_INT8: Final = 3
 
 
-def build_training_graph(
-    steps: Sequence[Step], parameters: Sequence[TensorSpec], amax: str, level: Level, weight_qmax: int
-) -> bytes:
-    """Return the bytes of `train.onnx` for a layer list followed by `steps`."""
+def build_training_graph(net: Net, kind: TrainingGraph, first: int = 0) -> bytes:
+    """Return the bytes of one training graph of a net, which trains the layers from place `first` on."""
     graph = Graph("train")
-    x = graph.input("x", ("N", *steps[0].before))
-    graph.input("y", ("N",), integer=True)
-    for scalar in ("lr", "momentum", "mu"):
+    x = graph.input("x", ("N", *net.input_shape))
+    for scalar in ("lr", "momentum", "mu", "clip"):
         graph.input(scalar, ())
-    for spec in parameters:
-        graph.input(spec.name, spec.shape)
-    forward = emit_forward(graph, steps, x, Ranging(amax, weight_qmax, fake=level == "Q1"))
-    slope = _emit_loss(graph, forward.logits, classes=steps[-1].after[0])
-    gradients = emit_backward(graph, forward.tape, slope)
-    graph.output("loss", ())
-    for spec in parameters:
-        if spec.name == amax:
-            _emit_ranges(graph, forward, spec)
+    changed = suffix_tensors(net.steps, first)
+    trained = [spec for spec in changed if spec.trained]
+    kept = [spec for spec in trained if kind.level == "Q2" and spec.name.startswith("w")]
+    whole = {spec.name: _emit_whole(graph, spec) for spec in kept}
+    for spec in net.parameters:
+        graph.input(spec.name, spec.shape, "int8" if spec.name in whole else "float32")
+    weights = {name: graph.op("Mul", value, name + SCALE) for name, value in whole.items()}
+    learning = Learning(first, 0 if kind.level == "Q0" else net.weight_qmax, weights)
+    forward = emit_forward(graph, net.steps, x, learning)
+    slope = emit_loss(graph, net, forward.logits)
+    gradients = emit_backward(graph, forward.tape, slope, first)
+    pulled = {spec.name: emit_pull(graph, gradients[spec.name], _emit_away(graph, spec, whole)) for spec in trained}
+    moves = emit_moves(graph, kind.optimiser, emit_clip(graph, pulled), {spec.name: spec.shape for spec in trained})
+    noise = _emit_noise(graph, kept)
+    for spec in changed:
+        name = spec.name
+        if name in whole:
+            _emit_rounded(graph, spec, whole[name], moves[name], noise[name])
+        elif name in moves:
+            graph.op("Sub", name, moves[name], output=name + NEXT)
+        elif name in forward.observed:
+            graph.op("Identity", forward.observed[name], output=name + NEXT)
         else:
-            _emit_update(graph, spec, gradients[spec.name])
+            continue
+        graph.output(name + NEXT, spec.shape, "int8" if name in whole else "float32")
     return graph.serialise()
 
 
-def optimiser_tensors(parameters: Sequence[TensorSpec], amax: str) -> tuple[TensorSpec, ...]:
-    """The optimiser's state: one velocity per trained parameter, zero at the start, never shared."""
-    return tuple(TensorSpec(VELOCITY + spec.name, spec.shape, shared=False) for spec in parameters if spec.name != amax)
+def _emit_whole(graph: Graph, spec: TensorSpec) -> str:
+    """A weight's int8 in float."""
+    graph.input(spec.name + SCALE, spec.shape[-1:])
+    return graph.op("Cast", spec.name, to=_FLOAT)
 
 
-def _emit_loss(graph: Graph, logits: str, classes: int) -> str:
-    """Mean cross-entropy by an explicit one-hot; returns the gradient of the logits."""
-    log_probability = graph.op("LogSoftmax", logits, axis=-1)
-    levels = graph.constant(np.array([0, 1], np.float32))
-    one_hot = graph.op("OneHot", "y", graph.index(classes), levels, axis=-1)
-    count = graph.op("Cast", graph.op("Size", "y"), to=1)
-    picked = graph.op("ReduceSum", graph.op("Mul", one_hot, log_probability), keepdims=0)
-    graph.op("Div", graph.op("Neg", picked), count, output="loss")
-    return graph.op("Div", graph.op("Sub", graph.op("Exp", log_probability), one_hot), count)
-
-
-def _emit_update(graph: Graph, spec: TensorSpec, gradient: str) -> None:
+def _emit_away(graph: Graph, spec: TensorSpec, whole: Mapping[str, str]) -> str:
+    """How far a parameter is from where the round began."""
     name = spec.name
-    start = graph.input(START + name, spec.shape)
-    velocity = graph.input(VELOCITY + name, spec.shape)
-    pull = graph.op("Mul", "mu", graph.op("Sub", name, start))
-    carried = graph.op("Mul", "momentum", velocity)
-    moved = graph.op("Add", carried, graph.op("Add", gradient, pull), output=velocity + NEXT)
-    graph.op("Sub", name, graph.op("Mul", "lr", moved), output=name + NEXT)
-    graph.output(name + NEXT, spec.shape)
-    graph.output(velocity + NEXT, spec.shape)
+    if name not in whole:
+        return graph.op("Sub", name, graph.input(START + name, spec.shape))
+    start = graph.op("Cast", graph.input(START + name, spec.shape, "int8"), to=_FLOAT)
+    return graph.op("Mul", graph.op("Sub", whole[name], start), name + SCALE)
 
 
-def _emit_ranges(graph: Graph, forward: Pass, spec: TensorSpec) -> None:
-    ranges = [graph.op("Reshape", value, graph.ints(1)) for value in forward.ranges]
-    graph.op("Concat", *ranges, axis=0, output=spec.name + NEXT)
-    graph.output(spec.name + NEXT, spec.shape)
+def _emit_noise(graph: Graph, kept: Sequence[TensorSpec]) -> dict[str, str]:
+    """For each int8 weight, values from 0 to below 1 in its shape."""
+    if not kept:
+        return {}
+    sizes = [math.prod(spec.shape) for spec in kept]
+    values = graph.op("Cast", graph.input(NOISE, (sum(sizes),), "uint16"), to=_FLOAT)
+    values = graph.op("Mul", values, graph.number(1 / NOISE_LEVELS))
+    parts = graph.split(values, sizes, axis=0) if len(sizes) > 1 else [values]
+    return {
+        spec.name: graph.op("Reshape", part, graph.ints(*spec.shape)) for spec, part in zip(kept, parts, strict=True)
+    }
+
+
+def _emit_rounded(graph: Graph, spec: TensorSpec, whole: str, move: str, noise: str) -> None:
+    """Take a move in real units off a weight on its grid, and round it back onto that."""
+    value = graph.op("Sub", whole, graph.op("Div", move, spec.name + SCALE))
+    lower = graph.op("Floor", graph.op("Add", value, noise))
+    inside = graph.op("Clip", lower, graph.number(-GRID_MAX), graph.number(GRID_MAX))
+    graph.op("Cast", inside, to=_INT8, output=spec.name + NEXT)

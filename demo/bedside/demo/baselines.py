@@ -17,7 +17,8 @@ import numpy as np
 from bedside.core.bundle.verify import Bundle, verify_archive
 from bedside.demo.evaluation import cut_windows, float_accuracy
 from bedside.firmware_bridge.recording import read_recording
-from bedside.ondevice.training.train import Schedule, Windows, train
+from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.training.train import Schedule, train
 from bedside.service.files import write_durable
 
 _NICE: Final = 19

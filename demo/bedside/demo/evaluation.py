@@ -16,7 +16,7 @@ from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording
 from bedside.ondevice.refresh import float_runtime, int8_runtime
 from bedside.ondevice.runtimes import Float32, Runtime
-from bedside.ondevice.training.train import Windows
+from bedside.ondevice.training.examples import Windows
 
 _BATCH: Final = 64
 _ANY_SESSION: Final = SessionId("recording")

@@ -17,7 +17,7 @@ from bedside.demo.policies import MIN_TRUSTED
 from bedside.demo.result import Hospital, Result
 from bedside.demo.story import Story
 from bedside.demo.world import World
-from bedside.ondevice.training.train import Windows
+from bedside.ondevice.training.examples import Windows
 from bedside.proto.v1.operator_pb2 import Participant
 
 _BYTES_PER_MB: Final = 1_000_000

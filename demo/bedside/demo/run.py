@@ -38,7 +38,7 @@ from bedside.demo.story import Story
 from bedside.demo.waiting import comes_true, wait_until
 from bedside.demo.world import World
 from bedside.firmware_bridge.recording import Recording, write_recording
-from bedside.ondevice.training.train import Windows
+from bedside.ondevice.training.examples import Windows
 
 HELD_OUT: Final = (5, 8)
 """Wearers whose devices only infer: accuracies are measured on them."""

@@ -17,7 +17,7 @@ from bedside.demo.operators import has_ended
 from bedside.demo.result import RoundFigures, Scene
 from bedside.demo.scenes import ROUND_TIMEOUT_S, kill_coordinator, kill_device, raise_minimum
 from bedside.demo.world import World
-from bedside.ondevice.training.train import Windows
+from bedside.ondevice.training.examples import Windows
 from bedside.proto.v1.operator_pb2 import RoundDetail
 
 FEWEST_ROUNDS: Final = 3

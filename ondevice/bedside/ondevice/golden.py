@@ -4,8 +4,9 @@ A graph may load and still compute something else than its author saw: a convert
 a changed onnxruntime. The replay trains the golden steps from the bundle's own parameters, compares loss and
 parameters with the author's, then requantises the author's parameters and compares logits and classes.
 
-The golden tensors: `x`, `y` the training batch; `loss` (steps,); `after.<parameter>`; `probe` (M, L, C) windows;
-`logits`, `logits_float` (M, classes) and `classes` (M,) of `probe` under the `after` parameters.
+The golden tensors: `x`, `y` the training batch; for each training graph, by its key, `<key>/loss` (steps,) and
+`<key>/<parameter>` after the steps; `probe` (M, L, C) windows; `logits`, `logits_float` (M, outputs) and `classes` (M,)
+of `probe` under the parameters after the steps of the first graph.
 """
 
 from __future__ import annotations

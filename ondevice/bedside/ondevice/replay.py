@@ -13,8 +13,6 @@ from bedside.core.errors import MalformedError
 from bedside.ondevice.refresh import float_runtime, int8_runtime
 from bedside.ondevice.runtimes import Float32, Runtime
 
-AFTER = "after."
-
 
 def compare_golden(bundle: Bundle) -> dict[str, float]:
     """Return the largest absolute difference per golden tensor; `classes` counts windows that differ.
@@ -47,12 +45,18 @@ def compare_litert(bundle: Bundle, runtime: Runtime) -> dict[str, float]:
 
 
 def golden_parameters(bundle: Bundle) -> dict[str, Float32]:
-    """The author's parameters after the golden steps.
+    """The author's parameters after the golden steps of the first training graph.
 
     Raises:
         MalformedError: `bad-golden`.
     """
-    return {spec.name: _float(bundle, AFTER + spec.name) for spec in bundle.manifest.parameters}
+    manifest = bundle.manifest
+    first = manifest.graphs[0]
+    changed = {spec.name for spec in manifest.changed(first.suffix)}
+    return {
+        spec.name: _float(bundle, f"{first.key}/{spec.name}") if spec.name in changed else bundle.parameters[spec.name]
+        for spec in manifest.parameters
+    }
 
 
 def golden_windows(bundle: Bundle) -> Float32:
@@ -65,22 +69,28 @@ def golden_windows(bundle: Bundle) -> Float32:
 
 
 def _compare_training(bundle: Bundle) -> dict[str, float]:
-    from bedside.ondevice.training.step import TrainingStep  # onnxruntime with it
+    """Every training graph, from the bundle's own parameters."""
+    from bedside.ondevice.training.step import Rates, open_step  # onnxruntime with it
 
-    golden = bundle.manifest.golden
-    step = TrainingStep(
-        bundle,
-        bundle.parameters,
-        learning_rate=golden.learning_rate,
-        momentum=golden.momentum,
-        proximal_mu=golden.proximal_mu,
-    )
-    x, y = _float(bundle, "x"), cast("npt.NDArray[np.int64]", _tensor(bundle, "y"))
-    losses = np.array([step(x, y) for _ in range(golden.steps)], np.float32)
-    differences = {"loss": _distance(losses, _float(bundle, "loss"))}
-    for name, array in step.parameters().items():
-        differences[name] = _distance(array, _float(bundle, AFTER + name))
+    manifest = bundle.manifest
+    x, y = _float(bundle, "x"), _targets(bundle)
+    differences: dict[str, float] = {}
+    for graph in manifest.graphs:
+        step = open_step(bundle, graph, bundle.parameters, Rates.of_golden(manifest.golden))
+        losses = np.array([step(x, y) for _ in range(manifest.golden.steps)], np.float32)
+        differences[f"{graph.key}/loss"] = _distance(losses, _float(bundle, f"{graph.key}/loss"))
+        after = step.parameters()
+        for spec in manifest.changed(graph.suffix):
+            name = f"{graph.key}/{spec.name}"
+            differences[name] = _distance(after[spec.name], _float(bundle, name))
     return differences
+
+
+def _targets(bundle: Bundle) -> npt.NDArray[np.int64] | Float32:
+    array = _tensor(bundle, "y")
+    if array.dtype not in (np.int64, np.float32):
+        raise _bad(f"golden vector y is {array.dtype}")
+    return cast("npt.NDArray[np.int64] | Float32", array)
 
 
 def _distance(ours: Float32, theirs: Float32) -> float:

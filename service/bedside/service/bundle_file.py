@@ -17,6 +17,12 @@ def read_bundle(path: Path) -> bytes:
     try:
         if path.is_dir():
             names = members_of({file.name for file in path.iterdir()})
+            if names is None:
+                raise ConfigError(
+                    "no-bundle-file",
+                    f"the files in {path} are not those of a bundle",
+                    remedy="name the folder or tar that `bedside model build` wrote",
+                )
             return pack_bundle({name: (path / name).read_bytes() for name in names})
         return path.read_bytes()
     except OSError as error:

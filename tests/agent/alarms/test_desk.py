@@ -18,12 +18,13 @@ from bedside.agent.config import AlarmRule
 from bedside.agent.inference.model import Decision, Model
 from bedside.core.errors import ProtocolError, StoreError
 from bedside.core.samples import Record
+from bedside.ondevice.heads import Head
 from bedside.service.platform import SystemEntropy
 
 S = 1_000_000_000
 FALL = AlarmRule(name="fall", label="fall", above=0.9, clear=0.6, priority="low", escalate_s=60.0)
 SPO2 = AlarmRule(name="spo2", field="spo2", below=88.0, clear=92.0, stream="bed")
-MODEL = Model(b"m" * 32, ("walk", "fall"), (1, 1), object())
+MODEL = Model(b"m" * 32, Head("classification", ("walk", "fall")), (1, 1), object())
 
 
 class Clock:

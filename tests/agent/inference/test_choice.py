@@ -11,7 +11,7 @@ import pytest
 from bedside.agent.inference import choice
 from bedside.agent.inference.choice import Choice, choose, open_chosen, read_choice
 from bedside.core.bundle.archive import pack_bundle
-from bedside.core.bundle.manifest import COMMITTED, MANIFEST, SIGNATURE, SIGNED_KIND, encode_manifest
+from bedside.core.bundle.manifest import MANIFEST, SIGNATURE, SIGNED_KIND, encode_manifest
 from bedside.core.bundle.verify import file_digest
 from bedside.core.errors import MalformedError, TrustError, UnavailableError
 from bedside.core.signing.envelope import signature_of
@@ -25,8 +25,8 @@ from bedside.service.platform import SystemClock
 
 def resigned(built, author, tflite, patches=msgspec.UNSET):
     """The bundle with another `infer.tflite`, or with none, signed again by its author."""
-    files = {name: built.files[name] for name in COMMITTED}
-    manifest = msgspec.structs.replace(built.manifest, files=built.manifest.files[: len(COMMITTED)])
+    files = {entry.name: built.files[entry.name] for entry in built.manifest.files[:-1]}
+    manifest = msgspec.structs.replace(built.manifest, files=built.manifest.files[:-1])
     if tflite is None:
         manifest = msgspec.structs.replace(manifest, patches=msgspec.UNSET)
     else:

@@ -14,6 +14,7 @@ from bedside.agent.inference.engine import Engine
 from bedside.agent.inference.model import Decision, Model
 from bedside.agent.rounds.slots import MAX_SLOTS
 from bedside.core.errors import RefusedError
+from bedside.ondevice.heads import Head
 from bedside.service.platform import SystemClock
 
 DEADLINE_S = 20.0
@@ -57,7 +58,7 @@ class Answers:
 
 
 def model(label: int = 0, runtime: object = None, shape: tuple[int, int] = (4, 2)) -> Model:
-    return Model(bytes([label]) * 32, LABELS, shape, runtime or Answers(label))
+    return Model(bytes([label]) * 32, Head("classification", LABELS), shape, runtime or Answers(label))
 
 
 class Desk:
@@ -186,7 +187,7 @@ async def test_a_runtime_is_never_entered_twice_at_once(desk) -> None:
     for number in range(200):
         desk.engine.offer("har", window(number), 0)
     x = window().values[np.newaxis]
-    await asyncio.gather(*(desk.engine.call(lambda: served.probabilities(x)) for _ in range(200)))
+    await asyncio.gather(*(desk.engine.call(lambda: served.answers(x)) for _ in range(200)))
     await desk.until(lambda: len(desk.decided) == 200)
     assert runtime.most_inside == 1
 

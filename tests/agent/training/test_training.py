@@ -10,7 +10,9 @@ from bedside.authoring.golden import synthetic_windows
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError
 from bedside.ondevice.confinement import Limits
-from bedside.ondevice.training.train import Schedule, Windows, train
+from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.training.step import Rates, open_step
+from bedside.ondevice.training.train import Schedule, train
 
 SCHEDULE = Schedule(
     learning_rate=0.05, momentum=0.9, proximal_mu=0.0, batch=8, epochs=4, min_examples=16, min_steps=4, seed=1
@@ -104,3 +106,29 @@ def test_a_bundle_by_a_stranger_is_not_trained(job):
 def test_a_job_without_examples_says_so(job):
     with pytest.raises(ConfigError, match="neither a state directory nor a file"):
         asyncio.run(run_training(Job(**job | {"examples": ""}), limits=Limits(2 << 30, timeout_s=60)))
+
+
+def opened(bundle):
+    return open_step(bundle, bundle.manifest.graphs[0], bundle.parameters, Rates(0.05, 0.9, 0.1))
+
+
+def test_a_step_goes_on_from_its_state_as_if_it_had_never_stopped(bundle, windows):
+    whole, first, rest = opened(bundle), opened(bundle), opened(bundle)
+    x, y = windows.x[:8], windows.y[:8]
+    for _ in range(3):
+        whole(x, y), first(x, y)
+    rest.restore(first.state())
+    assert [whole(x, y) for _ in range(3)] == [rest(x, y) for _ in range(3)]
+    ours, theirs = whole.state(), rest.state()
+    assert {name: array.tobytes() for name, array in ours.items()} == {n: a.tobytes() for n, a in theirs.items()}
+    assert set(ours) > set(whole.parameters()), "momentum is part of it"
+
+
+def test_a_state_of_another_model_is_refused_and_nothing_changes(bundle, windows):
+    step = opened(bundle)
+    before = step.state()
+    for wrong in ({}, before | {"w0": before["w0"][:1]}, before | {"w0": before["w0"].astype(np.float64)}):
+        with pytest.raises(MalformedError) as caught:
+            step.restore(wrong)
+        assert caught.value.code == "bad-training-state"
+    assert step.state()["w0"].tobytes() == before["w0"].tobytes()

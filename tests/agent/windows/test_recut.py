@@ -17,6 +17,7 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.recut import FAR_BACK_S, Recut, recut
 from bedside.agent.windows.retention import Retention, RetentionRules
+from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat, Filter, Resample
 from bedside.core.ids import StreamId
@@ -174,7 +175,7 @@ def test_what_remembers_is_near_where_its_lead_has_expired_and_says_so(bed) -> N
         bed.send(heart(60, minute))
     bed.store.sessions.close(ECG, T0 + 240 * S)
     retention = Retention(bed.path, KEY, RetentionRules(HOUR, 99 * HOUR, 99 * HOUR), SystemEntropy())
-    while retention.run(bed.store, T0 + 130 * S + HOUR, [bed.spec]):
+    while retention.run(bed.store, T0 + 130 * S + HOUR, [Question(bed.spec)]):
         pass
     with closing(BufferReader(bed.path, KEY)) as reader:
         expired_ns = reader.sessions()[0].expired_ns

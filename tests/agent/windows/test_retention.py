@@ -16,6 +16,7 @@ from bedside.agent.buffer.schema import LAST_NS
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BufferConfig, StreamKeeping
 from bedside.agent.windows.retention import Retention, RetentionRules
+from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import TrainingSet, collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Filter
@@ -67,7 +68,7 @@ class Ward:
 
     def expire(self, now_ns: int, spec: WindowSpec | None = SPEC, steps: int = 10_000) -> int:
         for step in range(steps):
-            if not self.retention.run(self.store, now_ns, [spec] if spec is not None else []):
+            if not self.retention.run(self.store, now_ns, [Question(spec)] if spec is not None else []):
                 return step
         return steps
 
@@ -75,7 +76,7 @@ class Ward:
         return self.expire(T0 + round(at_s * S) + RULES.raw_ns, **options)
 
     def training(self, spec: WindowSpec = SPEC, **options) -> TrainingSet:
-        return collect(self.path, KEY, spec, ["walk", "run"], max_windows=10_000, **options)
+        return collect(self.path, KEY, Question(spec, ("walk", "run")), max_windows=10_000, **options)
 
     def reader(self):
         return closing(BufferReader(self.path, KEY))
@@ -140,8 +141,8 @@ def test_a_step_that_was_not_taken_is_taken_again_and_one_that_was_taken_is_not(
     ward.say(0, 300)
     ward.label(0, 300)
     before, now_ns = ward.training(), T0 + 200 * S + RULES.raw_ns
-    ward.retention.prepare(now_ns, [SPEC])  # the process is killed here
-    step = ward.retention.prepare(now_ns, [SPEC])
+    ward.retention.prepare(now_ns, [Question(SPEC)])  # the process is killed here
+    step = ward.retention.prepare(now_ns, [Question(SPEC)])
     assert step is not None
     assert ward.store.expire(step)
     with ward.reader() as reader:
@@ -156,7 +157,7 @@ def test_a_step_that_fails_in_the_middle_changes_nothing(ward) -> None:
     ward.say(0, 300)
     ward.label(0, 300)
     before = ward.training()
-    step = ward.retention.prepare(T0 + 200 * S + RULES.raw_ns, [SPEC])
+    step = ward.retention.prepare(T0 + 200 * S + RULES.raw_ns, [Question(SPEC)])
     assert step is not None
     with ward.reader() as reader:
         rows = reader.rows()

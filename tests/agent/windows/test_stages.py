@@ -16,6 +16,7 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.resampler import Resampler
 from bedside.agent.windows.sections import SectionFilter
+from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat, Filter, Resample
@@ -111,7 +112,7 @@ def test_training_sees_the_windows_that_inference_saw(tmp_path_factory, spec, pi
         online += cutter.push(piece, store.append(piece), 0.0)
         index += length
     store.close()
-    trained = collect(path, KEY, spec, ["walk"], max_windows=10_000)
+    trained = collect(path, KEY, Question(spec, ("walk",)), max_windows=10_000)
     assert trained.start_ns.tolist() == [w.start_ns for w in online]
     assert trained.sessions == [w.session for w in online]
     assert trained.x.tobytes() == b"".join(w.values.tobytes() for w in online)
@@ -275,6 +276,6 @@ def test_records_train_as_they_were_inferred(tmp_path) -> None:
         record = Record(stream, T0 + second * 10**9, values)
         online += cutter.push_record(record, store.add_record(record), 0.0)
     store.close()
-    trained = collect(tmp_path / "b.db", KEY, spec, ["ill", "well"], max_windows=99)
+    trained = collect(tmp_path / "b.db", KEY, Question(spec, ("ill", "well")), max_windows=99)
     assert trained.y.tolist() == [1] * 5 + [0] * 3
     assert trained.x.tobytes() == b"".join(window.values.tobytes() for window in online[:8])

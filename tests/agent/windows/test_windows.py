@@ -12,6 +12,7 @@ from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.labelling import Labeller
+from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat
@@ -79,7 +80,7 @@ def test_training_sees_the_windows_that_inference_saw(tmp_path_factory, pieces, 
             store.flush()
     ends = index
     store.close()
-    trained = collect(path, KEY, SPEC, ["walk"], max_windows=10_000)
+    trained = collect(path, KEY, Question(SPEC, ("walk",)), max_windows=10_000)
     assert ends > 0
     assert trained.start_ns.tolist() == [w.start_ns for w in online]
     assert trained.sessions == [w.session for w in online]
@@ -100,7 +101,7 @@ def fill(path: Path) -> tuple[BufferStore, list[int]]:
 
 def test_a_window_takes_the_label_that_covers_it_and_none_at_the_border(tmp_path) -> None:
     store, _ = fill(tmp_path / "b.db")
-    got = collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=99)
+    got = collect(tmp_path / "b.db", KEY, Question(SPEC, ("sit", "walk")), max_windows=99)
     starts = ((got.start_ns - T0) // 20_000_000).tolist()
     assert list(zip(starts, got.y.tolist(), strict=True)) == [
         (0, 1),
@@ -112,7 +113,7 @@ def test_a_window_takes_the_label_that_covers_it_and_none_at_the_border(tmp_path
         (56, 0),
         (64, 0),
     ]
-    newest = collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=3)
+    newest = collect(tmp_path / "b.db", KEY, Question(SPEC, ("sit", "walk")), max_windows=3)
     assert newest.start_ns.tolist() == got.start_ns.tolist()[-3:]
     store.close()
 
@@ -120,20 +121,25 @@ def test_a_window_takes_the_label_that_covers_it_and_none_at_the_border(tmp_path
 def test_a_model_that_is_bound_to_other_streams_trains_on_those(tmp_path) -> None:
     store, _ = fill(tmp_path / "b.db")
     elsewhere = replace(SPEC, stream="ankle")
-    assert len(collect(tmp_path / "b.db", KEY, elsewhere, ["sit", "walk"], max_windows=99).x) == 0
-    bound = collect(tmp_path / "b.db", KEY, elsewhere, ["sit", "walk"], max_windows=99, streams=("left", "wrist"))
-    assert bound.x.tobytes() == collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=99).x.tobytes()
+    assert len(collect(tmp_path / "b.db", KEY, Question(elsewhere, ("sit", "walk")), max_windows=99).x) == 0
+    bound = collect(
+        tmp_path / "b.db", KEY, Question(elsewhere, ("sit", "walk")), max_windows=99, streams=("left", "wrist")
+    )
+    assert (
+        bound.x.tobytes()
+        == collect(tmp_path / "b.db", KEY, Question(SPEC, ("sit", "walk")), max_windows=99).x.tobytes()
+    )
     store.close()
 
 
 def test_withdrawn_labels_and_sessions_without_consent_train_nothing(tmp_path) -> None:
     store, numbers = fill(tmp_path / "b.db")
     Labels(store).withdraw(numbers[0])
-    got = collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=99)
+    got = collect(tmp_path / "b.db", KEY, Question(SPEC, ("sit", "walk")), max_windows=99)
     assert set(got.y.tolist()) == {0}
     store.sessions.set_consent(got.sessions[0], training=False)
-    assert len(collect(tmp_path / "b.db", KEY, SPEC, ["sit", "walk"], max_windows=99).x) == 0
-    assert len(collect(tmp_path / "b.db", KEY, SPEC, ["sit"], max_windows=99, consent_only=False).x) == 4
+    assert len(collect(tmp_path / "b.db", KEY, Question(SPEC, ("sit", "walk")), max_windows=99).x) == 0
+    assert len(collect(tmp_path / "b.db", KEY, Question(SPEC, ("sit",)), max_windows=99, consent_only=False).x) == 4
     store.close()
 
 

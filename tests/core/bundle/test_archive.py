@@ -5,9 +5,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bedside.core.bundle.archive import MEMBERS, manifest_in, pack_bundle, unpack_bundle
+from bedside.core.bundle.archive import HEAD, manifest_in, pack_bundle, unpack_bundle
+from bedside.core.bundle.manifest import COMMITTED
 from bedside.core.errors import MalformedError
 
+MEMBERS = (*HEAD, "train-q1-all-sgd.onnx", "train-q1-head-sgd.onnx", *COMMITTED)
 FILES = {name: bytes([at]) * (at * 300) for at, name in enumerate(MEMBERS, start=1)}
 FILES["manifest.sig"] = b"s" * 64
 TAR = pack_bundle(FILES)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedside.core.bundle.archive import MEMBERS, pack_bundle, unpack_bundle
+from bedside.core.bundle.archive import HEAD, pack_bundle, unpack_bundle
 from bedside.core.bundle.bounds import MAX_PATCHES
-from bedside.core.bundle.manifest import OPTIONAL, decode_manifest, encode_manifest
+from bedside.core.bundle.manifest import COMMITTED, OPTIONAL, decode_manifest, encode_manifest
 from bedside.core.bundle.patch import Patch, apply_patches, check_patches
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.errors import MalformedError
@@ -74,9 +74,11 @@ def test_whatever_the_table_says_the_file_keeps_its_length_or_the_table_is_refus
 
 
 def test_the_reals_are_what_the_integers_stand_for():
-    quantisation = make_manifest().quantisation
+    told = make_manifest().quantisation
     generator = np.random.default_rng(3)
-    for shape in ((4, 2), (3, 4, 2)):
+    for shape, form in (((4, 2), "dense"), ((3, 4, 2), "conv"), ((3, 2), "depthwise")):
+        layer = msgspec.structs.replace(told.layers[0], form=form)
+        quantisation = msgspec.structs.replace(told, layers=(layer,))
         parameters = {
             "w0": generator.normal(size=shape).astype(np.float32),
             "b0": generator.normal(size=2).astype(np.float32),
@@ -85,8 +87,8 @@ def test_the_reals_are_what_the_integers_stand_for():
         quantised = quantise_parameters(parameters, quantisation)
         reals = real_tensors(quantised, quantisation)
         for unit in range(2):
-            integers = quantised["w0.q"][unit] if len(shape) == 3 else quantised["w0.q"][:, unit]
-            real = reals["w0.real"][unit] if len(shape) == 3 else reals["w0.real"][:, unit]
+            integers = quantised["w0.q"][unit] if form != "dense" else quantised["w0.q"][:, unit]
+            real = reals["w0.real"][unit] if form != "dense" else reals["w0.real"][:, unit]
             assert np.array_equal(real, integers * quantised["w0.scale"][unit])
         assert np.abs(reals["b0.real"] - parameters["b0"]).max() <= quantised["b0.scale"].max() / 2
         assert reals["w0.real"].dtype == reals["b0.real"].dtype == np.float32
@@ -117,7 +119,7 @@ def test_the_table_and_the_file_come_together_or_not_at_all():
 
 
 def test_an_archive_may_end_with_the_optional_file():
-    files = {name: name.encode() for name in MEMBERS} | {"manifest.sig": bytes(64)}
+    files = {name: name.encode() for name in (*HEAD, "train-q1-all-sgd.onnx", *COMMITTED)} | {"manifest.sig": bytes(64)}
     more = files | dict.fromkeys(OPTIONAL, b"graph")
     assert unpack_bundle(pack_bundle(files)) == files
     assert unpack_bundle(pack_bundle(more)) == more

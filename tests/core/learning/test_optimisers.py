@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedside.core.errors import MalformedError, ProtocolError
-from bedside.core.learning.optimisers import FedAdam, FedAvg, FloatArray, ServerOptimiser, server_optimiser
+from bedside.core.learning.optimisers import FedAdam, FedAvg, FedYogi, FloatArray, ServerOptimiser, server_optimiser
 
 F = np.float32
 sane_floats = st.floats(-100, 100, width=32)
@@ -41,11 +41,17 @@ def test_fedavg_at_rate_one_adds_the_mean_delta() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(vectors, st.integers(0, 999_999), st.integers(0, 999_999), st.integers(1, 100_000_000))
-def test_fedadam_has_the_bits_of_a_scalar_float32_reference(
-    pairs: list[tuple[float, float]], beta1_e6: int, beta2_e6: int, tau_e9: int
+@given(
+    st.sampled_from([FedAdam, FedYogi]),
+    vectors,
+    st.integers(0, 999_999),
+    st.integers(0, 999_999),
+    st.integers(1, 100_000_000),
+)
+def test_adaptive_servers_have_the_bits_of_a_scalar_float32_reference(
+    kind: type[FedAdam], pairs: list[tuple[float, float]], beta1_e6: int, beta2_e6: int, tau_e9: int
 ) -> None:
-    optimiser = FedAdam(30_000, beta1_e6, beta2_e6, tau_e9)
+    optimiser = kind(30_000, beta1_e6, beta2_e6, tau_e9)
     parameters, delta = as_tensors(pairs)
     state = optimiser.initial_state(parameters)
     beta1, rest1 = F(beta1_e6 / 1e6), F((1_000_000 - beta1_e6) / 1e6)
@@ -58,7 +64,10 @@ def test_fedadam_has_the_bits_of_a_scalar_float32_reference(
         for (old, first, second), (_, raw) in zip(reference, pairs, strict=True):
             move = F(raw)
             first = F(F(first * beta1) + F(move * rest1))
-            second = F(F(second * beta2) + F(F(move * move) * rest2))
+            square = F(move * move)
+            adam = F(F(second * beta2) + F(square * rest2))
+            yogi = F(second - F(F(square * rest2) * np.sign(F(second - square))))
+            second = yogi if kind is FedYogi else adam
             moved.append((F(old + F(F(first * rate) / F(F(np.sqrt(second)) + tau))), first, second))
         reference = moved
     for place, array in enumerate([parameters["w"], state["m/w"], state["v/w"]]):
@@ -125,13 +134,16 @@ def test_a_plan_names_its_optimiser_by_number() -> None:
     assert server_optimiser(1, learning_rate_e6=500_000) == FedAvg(500_000)
     named = server_optimiser(2, learning_rate_e6=10, beta1_e6=1, beta2_e6=2, tau_e9=3)
     assert named == FedAdam(10, 1, 2, 3)
+    other = server_optimiser(3, learning_rate_e6=10, beta1_e6=1, beta2_e6=2, tau_e9=3)
+    assert other == FedYogi(10, 1, 2, 3) != named
 
 
 @pytest.mark.parametrize(
     ("kind", "numbers"),
     [
         (0, (1, 0, 0, 1)),
-        (3, (1, 0, 0, 1)),
+        (4, (1, 0, 0, 1)),
+        (3, (1, 1_000_000, 0, 1)),
         (1, (0, 0, 0, 0)),
         (1, (10**10, 0, 0, 0)),
         (2, (1, 1_000_000, 0, 1)),

@@ -51,3 +51,44 @@ def test_a_plan_without_a_weighting_leads_to_no_checkpoint() -> None:
     with pytest.raises(MalformedError) as caught:
         next_checkpoint(message, [cohort(DEVICES * LEAST)], {"w": np.zeros(3, np.float32)}, None)
     assert caught.value.code == "bad-weighting"
+
+
+def trained_alone(optimiser: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """One round that trains `head` and observes `amax`, of a model that has `stem` as well, and then another."""
+    told = plan()
+    told.server.CopyFrom(
+        plan_pb2.ServerStep(
+            optimiser=optimiser, learning_rate_e6=500_000, beta1_e6=900_000, beta2_e6=990_000, tau_e9=1_000_000
+        )
+    )
+    for name, tensor in (("parameters", "head"), ("statistics", "amax")):
+        told.layout.segments.add(name=name, kind=plan_pb2.SEGMENT_KIND_VALUE).tensors.add(name=tensor, shape=[2])
+    sums = DecodedSum(
+        {"head": np.array([4, 8], np.float32), "amax": np.array([2, 6], np.float32)},
+        {"examples": np.array([400])},
+    )
+    before = {name: np.ones(2, np.float32) for name in ("stem", "head", "amax")}
+    remembered = {"m/stem": np.full(2, 7, np.float32), "v/stem": np.full(2, 7, np.float32)}
+    state = remembered if optimiser == plan_pb2.SERVER_OPTIMISER_FEDADAM else None
+    step = next_checkpoint(told, [CohortSum(sums, 4)], before, state)
+    return step.parameters, step.state
+
+
+@pytest.mark.parametrize("optimiser", [plan_pb2.SERVER_OPTIMISER_FEDAVG, plan_pb2.SERVER_OPTIMISER_FEDADAM])
+def test_what_devices_observe_is_averaged_whatever_the_optimiser_does_to_what_they_train(optimiser) -> None:
+    parameters, _ = trained_alone(optimiser)
+    (mean,) = {float(parameters["amax"][1] - 1) / 3, float(parameters["amax"][0] - 1)}
+    assert mean > 0
+    moved = parameters["head"] - 1
+    if optimiser == plan_pb2.SERVER_OPTIMISER_FEDAVG:
+        assert moved.tolist() == pytest.approx([mean, 2 * mean]), "half of twice the mean of amax's first"
+    else:
+        assert moved[0] == pytest.approx(moved[1], rel=0.01), "Adam looks at signs"
+
+
+def test_a_frozen_layer_stays_and_what_is_remembered_of_it_too() -> None:
+    parameters, state = trained_alone(plan_pb2.SERVER_OPTIMISER_FEDADAM)
+    assert list(parameters) == ["stem", "head", "amax"]
+    assert parameters["stem"].tolist() == [1, 1]
+    assert state["m/stem"].tolist() == state["v/stem"].tolist() == [7, 7]
+    assert set(state) == {"m/stem", "v/stem", "m/head", "v/head"}, "an average remembers nothing"

@@ -16,6 +16,7 @@ import psutil
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.retention import Retention, RetentionRules
+from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Record
@@ -69,7 +70,7 @@ def main() -> None:
             store.flush_due()
         store.add_label(ECG, at_ns, at_ns + signal_s * 10**9, ("rest", "walking")[cycle % 2], "cli")
         store.add_record(Record(EHR, at_ns, {"heart-rate": 60.0, "spo2": 97.0}, {"spo2": "%"}))
-        while retention.run(store, clock.now_ns(), [SPEC]):
+        while retention.run(store, clock.now_ns(), [Question(SPEC)]):
             pass
         if begin_s % HOUR_S < every_s:
             sizes = {"file": database.stat().st_size, "log": log.stat().st_size, "rss": process.memory_info().rss}

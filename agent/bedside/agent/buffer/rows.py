@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,12 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A class name over a time of one session. `number` is 0 before it is stored."""
+    """A class name, or a measured value with its name, over a time of one session.
+
+    Attributes:
+        value: what was measured, in the unit of the models that learn from it; None for a class or label alone.
+        number: 0 before it is stored.
+    """
 
     stream: StreamId
     session: SessionId
@@ -53,6 +58,7 @@ class Label:
     origin: str
     withdrawn: bool = False
     number: int = 0
+    value: float | None = None
 
 
 def is_label_name(name: str) -> bool:
@@ -61,15 +67,32 @@ def is_label_name(name: str) -> bool:
     return short and bool(name.strip()) and bounded(name) == name
 
 
+class Output(NamedTuple):
+    """One output of a model that has no classes: the probability of a label, or a measured value."""
+
+    name: str
+    value: float
+    unit: str = ""
+    """UCUM code of a value; empty of a probability."""
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether it is one of several labels, and not a value."""
+        return not self.unit
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """A decision about one window. `number` ascends; 0 before it is stored.
 
     Attributes:
-        confidence: probability of `label`, 0 to 1.
+        label: the most probable class or label; empty where none of several labels is likely; of a regression the name
+            of its first output.
+        confidence: probability of `label`, 0 to 1; 0 of a regression.
         model: digest of the bundle and parameters that decided.
         model_name: name of the model in its manifest.
         latency_s: from the arrival of the sample that closed the window to the decision.
+        outputs: of several labels or a regression, all of them; of a classification none.
     """
 
     stream: StreamId
@@ -82,6 +105,7 @@ class Prediction:
     latency_s: float
     model_name: str = ""
     number: int = 0
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

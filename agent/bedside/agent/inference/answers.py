@@ -8,7 +8,7 @@ parameters look at is no reason for what the old ones said.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Final
@@ -80,7 +80,7 @@ class ModelAnswers:
         name = self._name(model)
         served, spec = self._pipeline.served(name)
         x = _shaped(spec, values)
-        (probabilities,) = await self._pipeline.engine.call(lambda: served.probabilities(x[np.newaxis]))
+        (probabilities,) = await self._pipeline.engine.call(lambda: served.answers(x[np.newaxis]))
         return local_pb2.PredictResponse(
             model=name,
             model_digest=served.digest,
@@ -120,7 +120,7 @@ class ModelAnswers:
         """How it was found, and the effects."""
         call, label = self._pipeline.engine.call, model.labels.index(found.label)
         x, whole, method = await self._decided(found, model, spec)
-        parts = [(await call(partial(model.probabilities, batch)))[:, label] for batch in covered(x, segments)]
+        parts = [(await call(partial(model.answers, batch)))[:, label] for batch in covered(x, segments)]
         return method, effects(whole, np.concatenate(parts), spec.channels)
 
     async def _decided(self, found: Prediction, model: Model, spec: WindowSpec) -> tuple[Float32, float, str]:
@@ -133,11 +133,11 @@ class ModelAnswers:
                 self._buffer.flush()  # the newest signal may still wait for its commit
             elif look_back_s > LOOK_BACK_S and not remembers(spec):
                 break
-            cut = await call(partial(self._recut, found, spec, look_back_s))
+            cut = await call(partial(self._recut, found, spec, look_back_s, model.labels))
             if cut is None or cut.window is None:
                 continue
             x = cut.window.values
-            probabilities = (await call(partial(model.probabilities, x[np.newaxis])))[0]
+            probabilities = (await call(partial(model.answers, x[np.newaxis])))[0]
             whole, beside = float(probabilities[label]), abs(float(probabilities[label]) - found.confidence)
             if cut.exact and beside <= _SAME:
                 return x, whole, METHOD
@@ -147,10 +147,10 @@ class ModelAnswers:
             raise _gone(found.number) if cut is None else _not_found(found.number)
         return nearest[1], nearest[2], NEAR_METHOD
 
-    def _recut(self, found: Prediction, spec: WindowSpec, look_back_s: float) -> Recut | None:
+    def _recut(self, found: Prediction, spec: WindowSpec, look_back_s: float, labels: Sequence[str]) -> Recut | None:
         """In a thread, with a connection of its own."""
         with closing(self._open_reader()) as reader:
-            return recut(reader, spec, found, look_back_s)
+            return recut(reader, spec, found, look_back_s, labels)
 
     def _find(self, number: int) -> Prediction:
         found = self._reader.prediction(number)

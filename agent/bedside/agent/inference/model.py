@@ -8,9 +8,13 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from bedside.agent.buffer.rows import Output
 from bedside.core.errors import MalformedError
+from bedside.ondevice.heads import Head
 from bedside.ondevice.runtimes import Float32, Runtime
 
+HOLDS: Final = 0.5
+"""Probability from which on one of several labels is likely."""
 BAD_WINDOW: Final = "bad-window"
 """The window's fault."""
 BAD_ANSWER: Final = "bad-answer"
@@ -39,28 +43,41 @@ class ClosedWindow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that is ready to serve. Its runtime is not thread-safe; `probabilities` is.
+    """A model that is ready to serve. Its runtime is not thread-safe; `answers` is.
 
     Attributes:
         digest: of the checkpoint or bundle that its parameters come from (32 bytes).
-        labels: class names in the order of the logits.
+        head: what its logits say.
         shape: (L, C) of its windows.
         runtime: predicts.
     """
 
     digest: bytes
-    labels: tuple[str, ...]
+    head: Head
     shape: tuple[int, int]
     runtime: Runtime
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of its outputs, in the order of the logits."""
+        return self.head.labels
 
     @property
     def busy(self) -> bool:
         """Whether it predicts at this moment, in another thread."""
         return self._lock.locked()
 
-    def probabilities(self, x: Float32) -> Float32:
-        """Return softmax probabilities (N, classes) of windows `x` (N, L, C), both float32; not calibrated.
+    def answers(self, x: Float32) -> Float32:
+        """Return what it says (N, outputs) of windows `x` (N, L, C), both float32, see `Head.answers`.
+
+        Raises:
+            MalformedError: as `logits`.
+        """
+        return self.head.answers(self.logits(x))
+
+    def logits(self, x: Float32) -> Float32:
+        """Return its net's outputs (N, outputs) of windows `x` (N, L, C), both float32.
 
         Raises:
             MalformedError: `bad-window`: the windows are not of the model's shape, or a value is not finite;
@@ -76,9 +93,7 @@ class Model:
                 "the model's answer to a window is not finite",
                 remedy="return to the model before it with `bedside agent model rollback`",
             )
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        softmax: Float32 = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-        return softmax
+        return logits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,36 +103,65 @@ class Decision:
     Attributes:
         model: who says so.
         window: what about.
-        probabilities: (classes,) float32, in the order of the model's labels.
+        answers: (outputs,) float32, in the order of the model's labels.
     """
 
     model: Model
     window: ClosedWindow
-    probabilities: Float32
+    answers: Float32
 
     @property
     def label(self) -> str:
-        """The most probable class."""
-        return self.model.labels[int(self.probabilities.argmax())]
+        """The most probable class; of several labels the most probable one, empty where none is likely.
+
+        Of a regression it is the name of its first output.
+        """
+        head = self.model.head
+        if head.task == "regression":
+            return head.labels[0]
+        top = int(self.answers.argmax())
+        return head.labels[top] if head.task == "classification" or self.answers[top] >= HOLDS else ""
 
     @property
     def confidence(self) -> float:
-        """Probability of `label`, 0 to 1."""
-        return float(self.probabilities.max())
+        """Probability of `label`, 0 to 1; where it is empty, that its likeliest label does not hold.
+
+        Of a regression 0: a value has none.
+        """
+        if self.model.head.task == "regression":
+            return 0.0
+        top = float(self.answers.max())
+        return top if self.label else 1.0 - top
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Every output; none of a classification, of which `label` says all that is kept."""
+        head = self.model.head
+        if head.task == "classification":
+            return ()
+        named = zip(head.labels, self.answers, head.units, strict=True)
+        return tuple(Output(name, float(value), unit) for name, value, unit in named)
 
     def probability(self, label: str) -> float | None:
-        """Probability of a class, whether it is the most probable or not; None where the model does not know it."""
+        """Probability of a class or label, likely or not; None where the model does not know it."""
+        return self._of(label) if self.model.head.task != "regression" else None
+
+    def value(self, output: str) -> float | None:
+        """Value of an output of a regression, in its unit; None where the model has none of that name."""
+        return self._of(output) if self.model.head.task == "regression" else None
+
+    def _of(self, name: str) -> float | None:
         labels = self.model.labels
-        return float(self.probabilities[labels.index(label)]) if label in labels else None
+        return float(self.answers[labels.index(name)]) if name in labels else None
 
 
 def decide(model: Model, window: ClosedWindow) -> Decision:
     """Predict one window.
 
     Raises:
-        MalformedError: `bad-window`, `bad-answer`: see `Model.probabilities`.
+        MalformedError: `bad-window`, `bad-answer`: see `Model.answers`.
     """
-    return Decision(model, window, model.probabilities(window.values[np.newaxis])[0])
+    return Decision(model, window, model.answers(window.values[np.newaxis])[0])
 
 
 def _bad_window(sentence: str) -> MalformedError:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from bedside.core.bundle.verify import Bundle
     from bedside.core.codec import TensorUpdate, UpdateSource
     from bedside.core.securesum.plans import CheckedPlan
-    from bedside.ondevice.training.train import Schedule, Trained, Windows
+    from bedside.ondevice.training.examples import Windows
+    from bedside.ondevice.training.train import Schedule, Trained
     from bedside.proto.v1.plan_pb2 import Plan
     from bedside.service.identity import Identity
 
@@ -123,17 +124,17 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.config import BUFFER_NAME
     from bedside.agent.windows.holdout import HoldOut, Split
+    from bedside.agent.windows.targets import Question
     from bedside.agent.windows.training import collect
     from bedside.core.errors import RefusedError
-    from bedside.ondevice.training.train import Windows
+    from bedside.ondevice.training.examples import Windows
 
-    manifest, training = bundle.manifest, plan.training
-    hold_out = HoldOut(identity.device_secret, manifest.window) if job.hold_out else None
+    training = plan.training
+    hold_out = HoldOut(identity.device_secret, bundle.manifest.window) if job.hold_out else None
     found = collect(
         Path(job.state_dir) / BUFFER_NAME,
         load_key_ring(identity.directory),
-        manifest.window,
-        manifest.labels,
+        Question.of(bundle.manifest),
         max_windows=training.max_examples,
         streams=job.streams,
         split=Split(hold_out, "training") if hold_out is not None else None,
@@ -149,6 +150,8 @@ def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Pla
 
 
 def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
+    from bedside.core.bundle.training import ALL
+    from bedside.core.learning.plan_graph import LEVELS, OPTIMISERS
     from bedside.ondevice.training.train import Schedule
 
     training = plan.training
@@ -161,6 +164,10 @@ def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
         min_examples=training.min_examples,
         min_steps=training.min_local_steps,
         seed=int.from_bytes(plan_digest[:8], "big"),
+        gradient_clip=training.gradient_clip_e6 / 1e6,
+        level=LEVELS[training.level],  # judged: one of them
+        suffix=training.suffix or ALL,
+        optimiser=OPTIMISERS[training.optimiser],
     )
 
 

@@ -28,6 +28,7 @@ from bedside.core.errors import MalformedError, ProtocolError, StoreError, Trust
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.signing.envelope import digest
 from bedside.ondevice.golden import DEFAULT_LIMITS, Replay, replay_golden
+from bedside.ondevice.heads import Head
 from bedside.service.files import durable_file, open_regular, read_regular, sync_directory
 from bedside.service.link.blobs import PARTIAL_SUFFIX, GetBlob, fetch_blob
 from bedside.service.text import bounded
@@ -215,7 +216,7 @@ class ModelStore:
         bundle = self.read_bundle(active)
         window = bundle.manifest.window
         runtime = open_chosen(bundle, self.parameters(active, bundle), self._runtime_note(active), self._wish)
-        model = Model(active.digest, bundle.manifest.labels, (window.length, window.channels), runtime)
+        model = Model(active.digest, Head.of(bundle.manifest), (window.length, window.channels), runtime)
         reference = bundle.manifest.reference
         channels = reference.channels if reference is not msgspec.UNSET else ()
         return ServedModel(bundle.manifest.name, model, window, channels)

@@ -49,7 +49,7 @@ def _run(data: bytes) -> Judged:
     bundle = store.read_bundle(job.new)
     candidate = store.load(job.new).model
     try:
-        candidate.probabilities(golden_windows(bundle))
+        candidate.answers(golden_windows(bundle))
         return _compared(job, store, bundle.manifest, candidate)
     except MalformedError as error:
         if error.code != BAD_ANSWER:
@@ -120,13 +120,13 @@ def _collect(job: GateJob, manifest: Manifest, hold_out: HoldOut, role: WindowRo
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.config import BUFFER_NAME
     from bedside.agent.windows.holdout import Split
+    from bedside.agent.windows.targets import Question
     from bedside.agent.windows.training import collect
 
     return collect(
         Path(job.state_dir) / BUFFER_NAME,
         load_key_ring(Path(job.identity_dir)),
-        manifest.window,
-        manifest.labels,
+        Question.of(manifest),
         max_windows=most,
         streams=job.streams,
         split=Split(hold_out, role),
@@ -136,7 +136,7 @@ def _collect(job: GateJob, manifest: Manifest, hold_out: HoldOut, role: WindowRo
 def _said(model: Model, x: Float32) -> Float32:
     import numpy as np
 
-    return np.concatenate([model.probabilities(x[at : at + _BATCH]) for at in range(0, len(x), _BATCH)])
+    return np.concatenate([model.logits(x[at : at + _BATCH]) for at in range(0, len(x), _BATCH)])
 
 
 if __name__ == "__main__":

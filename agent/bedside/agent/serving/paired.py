@@ -19,6 +19,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from bedside.core.bundle.manifest import Manifest
     from bedside.ondevice.runtimes import Float32
+    from bedside.ondevice.training.scoring import Truth
 
 Float64 = npt.NDArray[np.float64]
 
@@ -33,24 +34,40 @@ class Score(NamedTuple):
 
     Attributes:
         name: as people read it.
-        of: takes what the model says of n windows (n, outputs), and the truth (n,), and returns a score for each (n,)
-            float64, higher is better.
+        of: takes a model's logits of n windows (n, outputs), and the truth (see `Truth`), and returns a score for
+            each (n,) float64, higher is better.
     """
 
     name: str
-    of: Callable[[Float32, npt.NDArray[np.int64]], Float64]
+    of: Callable[[Float32, Truth], Float64]
 
 
 def score_of(manifest: Manifest) -> Score:
-    """How the model of a manifest is scored: a classifier by its accuracy."""
-    del manifest
-    return Score("accuracy", right)
+    """How the model of a manifest is scored."""
+    scores = {
+        "classification": Score("accuracy", right),
+        "multilabel": Score("share of labels decided right", decided),
+        "regression": Score("squared error below zero", error_below_zero),
+    }
+    return scores[manifest.task]
 
 
-def right(said: Float32, truth: npt.NDArray[np.int64]) -> Float64:
+def right(logits: Float32, truth: Truth) -> Float64:
     """1 for a window whose most probable class is its label, 0 for another."""
-    found: Float64 = (said.argmax(axis=1) == truth).astype(np.float64)
+    found: Float64 = (logits.argmax(axis=1) == truth).astype(np.float64)
     return found
+
+
+def decided(logits: Float32, truth: Truth) -> Float64:
+    """Of a window's labels, the share that is decided as it is, at probability .5."""
+    share: Float64 = ((logits > 0) == (truth > 0.5)).mean(axis=1, dtype=np.float64)
+    return share
+
+
+def error_below_zero(logits: Float32, truth: Truth) -> Float64:
+    """The squared error of scaled values, a mean over the outputs, with its sign turned."""
+    below: Float64 = -np.square(logits.astype(np.float64) - truth).mean(axis=1)
+    return below
 
 
 class Paired(NamedTuple):

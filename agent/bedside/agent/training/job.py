@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.bundle.verify import Bundle, Parameters, check_parameters, verify_archive
 from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
-from bedside.ondevice.training.train import Counts, Schedule, Windows
+from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.training.train import Counts, Schedule
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,14 +80,14 @@ def load_windows(job: Job, bundle: Bundle) -> Windows:
     if job.state_dir:
         from bedside.agent.buffer.keys import load_key_ring
         from bedside.agent.config import BUFFER_NAME
+        from bedside.agent.windows.targets import Question
         from bedside.agent.windows.training import collect
         from bedside.service.identity import DIRECTORY_NAME
 
         found = collect(
             Path(job.state_dir) / BUFFER_NAME,
             load_key_ring(Path(job.state_dir) / DIRECTORY_NAME),
-            bundle.manifest.window,
-            bundle.manifest.labels,
+            Question.of(bundle.manifest),
             max_windows=job.max_windows,
         )
         return Windows(found.x, found.y)

@@ -48,6 +48,7 @@ class Window:
         end_ns: time after the last sample.
         values: shape (length, channels), float32, normalised.
         closed_monotonic_s: when the sample that closed it arrived.
+        record: the record that it is; None of a signal's window.
     """
 
     stream: str
@@ -56,6 +57,7 @@ class Window:
     end_ns: int
     values: npt.NDArray[np.float32]
     closed_monotonic_s: float
+    record: Record | None = None
 
 
 @dataclass(slots=True)
@@ -144,7 +146,7 @@ class WindowCutter:
             return []
         shaped = self._shaper.shape(np.where(missing, 0.0, values), ())
         shaped[missing] = 0.0
-        return [Window(self.stream, session, record.time_ns, record.time_ns + 1, shaped, arrived_s)]
+        return [Window(self.stream, session, record.time_ns, record.time_ns + 1, shaped, arrived_s, record)]
 
     def _refuse(self, arrived_s: float, what: str, *, other_kind: bool) -> None:
         """Count it; on a stream of both signal and records, what is of the other kind is no misfit."""

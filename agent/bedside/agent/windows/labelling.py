@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from bedside.agent.buffer.part import offset_ns
 from bedside.agent.buffer.rows import Label
@@ -13,6 +13,14 @@ from bedside.core.bundle.manifest import WindowSpec
 
 BEAT_TOLERANCE_NS: Final = 150_000_000
 """How far a label may be from the R peak that was found: AAMI EC57's match window."""
+
+
+class Touching(NamedTuple):
+    """A label, and which part of a window it covers: 0 is the window's start, 1 its end."""
+
+    label: Label
+    first: float
+    last: float
 
 
 class Labeller:
@@ -32,21 +40,28 @@ class Labeller:
 
     def label_of(self, window: Window) -> str | None:
         """The label of `window`; None when there is none."""
-        if self._spec.beat is None:
-            needed_ns = self._min_cover * (window.end_ns - window.start_ns)
-            near = self._near(window.start_ns, window.end_ns)
-            names = {
-                label.label
-                for label in near
-                if min(label.end_ns, window.end_ns) - max(label.start_ns, window.start_ns) >= needed_ns
-            }
-        else:
-            peak_ns = window.start_ns + offset_ns(self._spec.beat.before, self._spec.rate_hz)
-            near = self._near(peak_ns - BEAT_TOLERANCE_NS, peak_ns + BEAT_TOLERANCE_NS + 1)
-            distances = [(max(label.start_ns - peak_ns, peak_ns - label.end_ns, 0), label.label) for label in near]
-            nearest = min(distances, default=(0, ""))[0]
-            names = {name for distance, name in distances if distance == nearest <= BEAT_TOLERANCE_NS}
+        least = self._min_cover if self._spec.beat is None else 1.0
+        names = {one.label.label for one in self.touching(window) if one.last - one.first >= least}
         return names.pop() if len(names) == 1 else None
+
+    def touching(self, window: Window) -> list[Touching]:
+        """The labels that say something about `window`; of a beat's window those next to its R peak, as a whole."""
+        if self._spec.beat is None:
+            return self._overlapping(window)
+        peak_ns = window.start_ns + offset_ns(self._spec.beat.before, self._spec.rate_hz)
+        near = self._near(peak_ns - BEAT_TOLERANCE_NS, peak_ns + BEAT_TOLERANCE_NS + 1)
+        distances = [(max(label.start_ns - peak_ns, peak_ns - label.end_ns, 0), label) for label in near]
+        nearest = min((distance for distance, _ in distances), default=0)
+        return [Touching(label, 0.0, 1.0) for distance, label in distances if distance == nearest <= BEAT_TOLERANCE_NS]
+
+    def _overlapping(self, window: Window) -> list[Touching]:
+        start_ns, length_ns = window.start_ns, window.end_ns - window.start_ns
+        found = []
+        for label in self._near(window.start_ns, window.end_ns):
+            first_ns, last_ns = max(label.start_ns, start_ns), min(label.end_ns, window.end_ns)
+            if first_ns < last_ns:
+                found.append(Touching(label, (first_ns - start_ns) / length_ns, (last_ns - start_ns) / length_ns))
+        return found
 
     def _near(self, start_ns: int, end_ns: int) -> Sequence[Label]:
         """Every label that touches the time, and perhaps some that do not."""

@@ -7,7 +7,7 @@ only that stretch is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import takewhile
@@ -24,8 +24,8 @@ from bedside.agent.windows.stored import (
     cut,
     cut_records,
     restart_samples,
-    spec_digest,
     starts_before,
+    stored_windows_of,
 )
 from bedside.core.bundle.manifest import WindowSpec
 
@@ -57,7 +57,13 @@ def remembers(spec: WindowSpec) -> bool:
     return spec.filter is not None or spec.beat is not None
 
 
-def recut(reader: BufferReader, spec: WindowSpec, of: Prediction, look_back_s: float = LOOK_BACK_S) -> Recut | None:
+def recut(
+    reader: BufferReader,
+    spec: WindowSpec,
+    of: Prediction,
+    look_back_s: float = LOOK_BACK_S,
+    labels: Sequence[str] = (),
+) -> Recut | None:
     """The window of a prediction; None when neither its signal or record nor a stored window is there any more.
 
     Args:
@@ -65,6 +71,7 @@ def recut(reader: BufferReader, spec: WindowSpec, of: Prediction, look_back_s: f
         spec: of the model that decided.
         of: the prediction.
         look_back_s: signal before it for stages with a memory; more when their filter settles slowly.
+        labels: names of the model's outputs.
 
     Raises:
         StoreError: `store-read`.
@@ -72,9 +79,8 @@ def recut(reader: BufferReader, spec: WindowSpec, of: Prediction, look_back_s: f
     found = _from_record(reader, spec, of) if spec.fields else _from_signal(reader, spec, of, look_back_s)
     if found is not None and found.exact:
         return found
-    for stored in reader.windows(of.session, spec_digest(spec)):  # labelled ones outlive their signal
-        if abs(stored.start_ns - of.start_ns) <= ROUNDING_NS and stored.stream == of.stream:
-            window = Window(stored.stream, stored.session, stored.start_ns, stored.end_ns, stored.values, 0.0)
+    for window in stored_windows_of(reader, _session(reader, of), spec, labels):  # labelled ones outlive their signal
+        if abs(window.start_ns - of.start_ns) <= ROUNDING_NS and window.stream == of.stream:
             return Recut(window, exact=True)
     return found
 

@@ -29,11 +29,10 @@ from bedside.agent.buffer.schema import LAST_NS, RAW_TABLES
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BufferConfig
-from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.stored import Stretches, behind_ns, cut, cut_records, lead_ns, starts_before, to_store
 from bedside.agent.windows.summarising import PartSummary, RecordSummary
+from bedside.agent.windows.targets import Answers, Question
 from bedside.agent.windows.training import MIN_COVER
-from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
 
@@ -84,23 +83,23 @@ class Retention:
         self._rules = rules
         self._ends: dict[SessionId, tuple[int, int]] = {}
 
-    def run(self, store: BufferStore, now_ns: int, specs: Sequence[WindowSpec]) -> bool:
+    def run(self, store: BufferStore, now_ns: int, questions: Sequence[Question]) -> bool:
         """Take one step; False when there was none to take.
 
         Raises:
             StoreError: `store-read`, `store-write`; nothing is lost.
         """
-        step = self.prepare(now_ns, specs)
+        step = self.prepare(now_ns, questions)
         if step is not None:
             store.expire(step)
         return step is not None
 
-    def prepare(self, now_ns: int, specs: Sequence[WindowSpec]) -> ExpiredMinute | ExpiredRows | None:
+    def prepare(self, now_ns: int, questions: Sequence[Question]) -> ExpiredMinute | ExpiredRows | None:
         """The next step; None when nothing is due.
 
         Args:
             now_ns: nanoseconds since 1970.
-            specs: of the models that serve, each bound to its stream: labelled windows of these are kept.
+            questions: to the models that serve, each bound to its stream: labelled windows of these are kept.
 
         Raises:
             StoreError: `store-open`, `store-read`.
@@ -109,7 +108,7 @@ class Retention:
             older: set[StreamId] = set()
             for session in reader.unexpired():
                 horizon_ns = now_ns - self._rules.raw_ns_of.get(session.stream, self._rules.raw_ns)
-                step = self._minute(reader, session, horizon_ns, now_ns, specs, alone=session.stream not in older)
+                step = self._minute(reader, session, horizon_ns, now_ns, questions, alone=session.stream not in older)
                 if step is not None:
                     return step
                 older.add(session.stream)
@@ -121,7 +120,7 @@ class Retention:
         session: Session,
         horizon_ns: int,
         now_ns: int,
-        specs: Sequence[WindowSpec],
+        questions: Sequence[Question],
         *,
         alone: bool,
     ) -> ExpiredMinute | None:
@@ -134,7 +133,7 @@ class Retention:
         border_ns = (first_ns // NS_PER_MINUTE + 1) * NS_PER_MINUTE
         if border_ns > horizon_ns:
             return None
-        bound = [spec for spec in specs if spec.stream == session.stream]
+        bound = [question for question in questions if question.window.stream == session.stream]
         minute = _Minute(reader, self._sealer, session, border_ns, bound)
         if session.closed_ns is None and not (minute.goes_on() or self._is_quiet(session, minute.last_ns, now_ns)):
             return None
@@ -183,14 +182,15 @@ class _Minute:
     """
 
     def __init__(
-        self, reader: BufferReader, sealer: Sealer, session: Session, border_ns: int, specs: Sequence[WindowSpec]
+        self, reader: BufferReader, sealer: Sealer, session: Session, border_ns: int, questions: Sequence[Question]
     ) -> None:
         self._reader = reader
         self._sealer = sealer
         self._session = session
         self._border_ns = border_ns
-        self._specs = specs
-        signal = [spec for spec in specs if not spec.fields]
+        self._questions = questions
+        self._specs = [question.window for question in questions]
+        signal = [spec for spec in self._specs if not spec.fields]
         needed_ns = max(
             (offset_ns(spec.length, spec.rate_hz) + behind_ns(spec) for spec in signal), default=2 * NS_PER_S
         )
@@ -245,15 +245,17 @@ class _Minute:
         session = self._session
         labels = [one for one in self._reader.labels(session.session) if one.stream == session.stream]
         found: list[SealedWindow] = []
-        for spec in self._specs if labels else ():
-            labeller = Labeller(spec, labels, MIN_COVER)
+        for question in self._questions:
+            spec, answers = question.window, Answers(question, labels, MIN_COVER)
+            if not answers.possible:
+                continue
             records = [record for _, record in self._records]
             for window in cut_records(records, session, spec) if spec.fields else cut(parts, session, spec):
                 if starts_before(window.start_ns, session.expired_ns, spec):
                     continue
                 if not starts_before(window.start_ns, self._border_ns, spec):
                     break
-                name = labeller.label_of(window)
+                name = answers.kept_as(window)
                 if name is not None:
-                    found.append(seal_window(self._sealer, to_store(window, spec, name, session)))
+                    found.append(seal_window(self._sealer, to_store(window, question, name, session)))
         return found

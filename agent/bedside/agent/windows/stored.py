@@ -11,7 +11,7 @@ a sample's tolerance makes that the same for a window of which two readings diff
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Final
@@ -25,6 +25,7 @@ from bedside.agent.buffer.rows import Session, StoredWindow
 from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.resampler import ratio_of
 from bedside.agent.windows.rpeaks import LEARNING_S, MAX_SEARCH_S
+from bedside.agent.windows.targets import Question, answering_fields, asked_fields
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.samples import Block, Record
 from bedside.core.signing import digest
@@ -36,9 +37,14 @@ BEHIND_S: Final = 2.0
 """A part is up to a second long, and begins up to half a sample beside its nominal time; resampling looks ahead."""
 
 
-def spec_digest(spec: WindowSpec) -> bytes:
-    """What stored windows call their specification, whatever stream it is bound to."""
-    return digest(msgspec.json.encode(msgspec.structs.replace(spec, stream="")))
+def spec_digest(spec: WindowSpec, labels: Sequence[str] = ()) -> bytes:
+    """What stored windows call their specification, whatever stream it is bound to.
+
+    Those of records have another one for other `labels`, a model's outputs: what the record says of these is kept.
+    """
+    data = msgspec.json.encode(msgspec.structs.replace(spec, stream=""))
+    asked = asked_fields(spec, labels)
+    return digest(data + msgspec.json.encode(asked) if asked else data)
 
 
 def lead_ns(spec: WindowSpec, rate_hz: float) -> int:
@@ -68,18 +74,29 @@ def windows_of(reader: BufferReader, session: Session, spec: WindowSpec) -> Iter
             yield window
 
 
-def stored_windows_of(reader: BufferReader, session: Session, spec: WindowSpec) -> Iterator[Window]:
-    """Yield the windows that outlived their signal, as the cutter made them."""
-    for stored in reader.windows(session.session, spec_digest(spec)):
-        if stored.values.shape == (spec.length, spec.channels):
-            yield Window(stored.stream, stored.session, stored.start_ns, stored.end_ns, stored.values, 0.0)
+def stored_windows_of(
+    reader: BufferReader, session: Session, spec: WindowSpec, labels: Sequence[str] = ()
+) -> Iterator[Window]:
+    """Yield the windows that outlived their signal, as the cutter made them; of records, with what answers `labels`."""
+    asked = asked_fields(spec, labels)
+    for stored in reader.windows(session.session, spec_digest(spec, labels)):
+        if stored.values.shape != (spec.length, spec.channels + len(asked)):
+            continue
+        values, answers = stored.values[:, : spec.channels], stored.values[0, spec.channels :]
+        record = None
+        if asked:
+            record = Record(stored.stream, stored.start_ns, dict(zip(asked, map(float, answers), strict=True)))
+        yield Window(stored.stream, stored.session, stored.start_ns, stored.end_ns, values, 0.0, record)
 
 
-def to_store(window: Window, spec: WindowSpec, label: str, session: Session) -> StoredWindow:
+def to_store(window: Window, question: Question, label: str, session: Session) -> StoredWindow:
     """A window that is to outlive its signal."""
-    return StoredWindow(
-        session.stream, session.session, window.start_ns, window.end_ns, spec_digest(spec), label, window.values
-    )
+    spec, values = question.window, window.values
+    if asked := asked_fields(spec, question.labels):
+        fields = answering_fields(window, question)
+        values = np.append(values, np.array([[fields.get(name, np.nan) for name in asked]], np.float32), axis=1)
+    name = spec_digest(spec, question.labels)
+    return StoredWindow(session.stream, session.session, window.start_ns, window.end_ns, name, label, values)
 
 
 def cut(parts: Iterable[Part], session: Session, spec: WindowSpec, first_sample: int | None = None) -> Iterator[Window]:

@@ -21,9 +21,8 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.agent.windows.cutter import Window
 from bedside.agent.windows.holdout import Split
-from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.stored import stored_windows_of, windows_of
-from bedside.core.bundle.manifest import WindowSpec
+from bedside.agent.windows.targets import Answer, Answers, Question, stack_answers
 from bedside.core.ids import SessionId
 
 MIN_COVER: Final = 0.9
@@ -36,13 +35,14 @@ class TrainingSet:
 
     Attributes:
         x: shape (windows, length, channels), float32, normalised.
-        y: shape (windows,), int64, index into the labels asked for.
+        y: what they are examples of: (windows,) int64, index into the labels asked for; of several labels or a
+            regression (windows, outputs) float32, see `targets`.
         sessions: the session of each window, for splits by session.
         start_ns: shape (windows,), int64.
     """
 
     x: npt.NDArray[np.float32]
-    y: npt.NDArray[np.int64]
+    y: npt.NDArray[np.int64] | npt.NDArray[np.float32]
     sessions: list[SessionId]
     start_ns: npt.NDArray[np.int64]
 
@@ -50,8 +50,7 @@ class TrainingSet:
 def collect(
     database_path: Path,
     keys: Keys,
-    spec: WindowSpec,
-    labels: Sequence[str],
+    question: Question,
     *,
     max_windows: int,
     consent_only: bool = True,
@@ -59,24 +58,23 @@ def collect(
     streams: Sequence[str] = (),
     split: Split | None = None,
 ) -> TrainingSet:
-    """Read the newest `max_windows` labelled windows.
+    """Read the newest `max_windows` windows whose answer is known.
 
     Args:
         database_path: the buffer's file; it may be in use.
         keys: the buffer's.
-        spec: stream, window and normalisation.
-        labels: class names; windows with another label are left out.
+        question: stream, window and normalisation, and the outputs; windows with another label are left out.
         max_windows: bound of memory: length x channels x 4 bytes each.
         consent_only: leave out sessions without consent for training.
-        min_cover: share of a window that one label must cover.
+        min_cover: share of a window that labels must cover.
         streams: those that the model is bound to; empty for the one that the spec names.
         split: which windows; None for all of them, also those that are held out.
 
     Raises:
         StoreError: `store-open`.
     """
-    classes = {label: index for index, label in enumerate(labels)}
-    found: list[list[tuple[Window, int]]] = []
+    found: list[list[tuple[Window, Answer]]] = []
+    spec = question.window
     left = max_windows
     with closing(BufferReader(database_path, keys)) as reader:
         sessions = [session for session in reader.sessions() if session.stream in (streams or (spec.stream,))]
@@ -87,39 +85,36 @@ def collect(
                 continue
             if split is not None and not split.may_have(session.session):
                 continue
-            newest = deque(_labelled(reader, session, spec, classes, min_cover, split), maxlen=left)
+            newest = deque(_answered(reader, session, question, min_cover, split), maxlen=left)
             left -= len(newest)
             found.append(list(newest))
-    return _stack([pair for session_pairs in reversed(found) for pair in session_pairs], spec)
+    return _stack([pair for session_pairs in reversed(found) for pair in session_pairs], question)
 
 
-def _labelled(
-    reader: BufferReader,
-    session: Session,
-    spec: WindowSpec,
-    classes: dict[str, int],
-    min_cover: float,
-    split: Split | None,
-) -> Iterator[tuple[Window, int]]:
+def _answered(
+    reader: BufferReader, session: Session, question: Question, min_cover: float, split: Split | None
+) -> Iterator[tuple[Window, Answer]]:
     labels = [label for label in reader.labels(session.session) if label.stream == session.stream]
-    if not labels:
+    answers, spec = Answers(question, labels, min_cover), question.window
+    if not answers.possible:
         return
-    labeller = Labeller(spec, labels, min_cover)
-    for window in chain(stored_windows_of(reader, session, spec), windows_of(reader, session, spec)):
+    kept = stored_windows_of(reader, session, spec, question.labels)
+    for window in chain(kept, windows_of(reader, session, spec)):
         if split is not None and not split.has(window.session, window.start_ns, window.end_ns):
             continue
-        name = labeller.label_of(window)
-        if name is not None and name in classes:
-            yield window, classes[name]
+        answer = answers.answer(window)
+        if answer is not None:
+            yield window, answer
 
 
-def _stack(pairs: list[tuple[Window, int]], spec: WindowSpec) -> TrainingSet:
+def _stack(pairs: list[tuple[Window, Answer]], question: Question) -> TrainingSet:
+    spec = question.window
     x = np.empty((len(pairs), spec.length, spec.channels), np.float32)
     for row, (window, _) in enumerate(pairs):
         x[row] = window.values
     return TrainingSet(
         x,
-        np.array([index for _, index in pairs], np.int64),
+        stack_answers([answer for _, answer in pairs], question),
         [window.session for window, _ in pairs],
         np.array([window.start_ns for window, _ in pairs], np.int64),
     )

@@ -12,6 +12,9 @@ import click
 
 from bedside.coordinator.cli.present import COMBINERS
 from bedside.core.bundle.manifest import Manifest
+from bedside.core.bundle.training import TrainingGraph
+from bedside.core.errors import RefusedError
+from bedside.core.learning.plan_graph import name_graph
 from bedside.core.limits import MAX_NOISE_MULTIPLIER
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.operator_pb2 import StartTaskRequest
@@ -31,6 +34,10 @@ class TaskOptions:
     learning_rate: float | None
     momentum: float | None
     proximal_mu: float | None
+    level: str | None
+    suffix: str | None
+    local_optimiser: str | None
+    gradient_clip: float | None
     min_examples: int
     max_examples: int
     min_sessions: int
@@ -54,6 +61,9 @@ class TaskOptions:
     noise_multiplier: float
 
 
+ADAPTIVE = {"fedadam": plan_pb2.SERVER_OPTIMISER_FEDADAM, "fedyogi": plan_pb2.SERVER_OPTIMISER_FEDYOGI}
+"""Server optimisers with moments."""
+
 _MAX_SCALED = 1e6
 """Keeps every scaled integer of a plan within 64 bits; a site's policy allows far less."""
 _POSITIVE = FiniteRange(0, _MAX_SCALED, min_open=True)
@@ -69,6 +79,19 @@ _OPTIONS = (
     click.option("--learning-rate", type=_POSITIVE, help="Local learning rate. [default: the author's]"),
     click.option("--momentum", type=_SHARE, help="Local momentum. [default: the author's]"),
     click.option("--proximal-mu", type=_AMOUNT, help="FedProx term. [default: the author's]"),
+    click.option(
+        "--level",
+        type=click.Choice(["Q0", "Q1", "Q2"]),
+        help="Q0 trains in float and rounds afterwards, Q1 with rounding in the loop, Q2 on int8 weights. [default: the"
+        " bundle's first training graph]",
+    ),
+    click.option("--suffix", help="Layers to train: all, head, or another suffix of the bundle. [default: as --level]"),
+    click.option("--local-optimiser", type=click.Choice(["sgd", "adam"]), help="Of devices. [default: as --level]"),
+    click.option(
+        "--gradient-clip",
+        type=_AMOUNT,
+        help="Norm bound of a local gradient, 0 for none. [default: the author's]",
+    ),
     click.option("--min-examples", type=NUMBER, default=64, show_default=True, help="A device with fewer declines."),
     click.option("--max-examples", type=COUNT, default=1024, show_default=True, help="A device uses at most so many."),
     click.option("--min-sessions", type=NUMBER, default=1, show_default=True, help="Distinct sessions a device needs."),
@@ -108,11 +131,11 @@ _OPTIONS = (
         metavar="F",
         help="Cohorts that the trimmed mean leaves out at either end; 2 F must be below their number.",
     ),
-    click.option("--optimiser", type=click.Choice(["fedavg", "fedadam"]), default="fedavg", show_default=True),
-    click.option("--server-learning-rate", type=_POSITIVE, help="[default: 1 for fedavg, 0.01 for fedadam]"),
-    click.option("--beta1", type=_SHARE, default=0.9, show_default=True, help="FedAdam."),
-    click.option("--beta2", type=_SHARE, default=0.99, show_default=True, help="FedAdam."),
-    click.option("--tau", type=_AMOUNT, default=0.001, show_default=True, help="FedAdam."),
+    click.option("--optimiser", type=click.Choice(["fedavg", *ADAPTIVE]), default="fedavg", show_default=True),
+    click.option("--server-learning-rate", type=_POSITIVE, help="[default: 1 for fedavg, 0.01 for the others]"),
+    click.option("--beta1", type=_SHARE, default=0.9, show_default=True, help="FedAdam, FedYogi."),
+    click.option("--beta2", type=_SHARE, default=0.99, show_default=True, help="FedAdam, FedYogi."),
+    click.option("--tau", type=_AMOUNT, default=0.001, show_default=True, help="FedAdam, FedYogi."),
     click.option(
         "--noise-multiplier",
         type=FiniteRange(0, MAX_NOISE_MULTIPLIER),
@@ -165,8 +188,7 @@ def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
 def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
     author = manifest.training
     examples = options.weighting == "examples"
-    return plan_pb2.Training(
-        level=plan_pb2.LEVEL_Q1 if manifest.quantisation.level == "Q1" else plan_pb2.LEVEL_Q0,
+    training = plan_pb2.Training(
         epochs=_chosen(options.epochs, author.epochs),
         batch_size=_chosen(options.batch_size, author.batch),
         learning_rate_e9=round(_chosen(options.learning_rate, author.learning_rate) * 1e9),
@@ -177,6 +199,23 @@ def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
         max_examples=options.max_examples,
         min_local_steps=options.min_local_steps,
         min_sessions=options.min_sessions,
+        gradient_clip_e6=round(_chosen(options.gradient_clip, author.gradient_clip) * 1e6),
+    )
+    name_graph(training, _graph(options, manifest))
+    return training
+
+
+def _graph(options: TaskOptions, manifest: Manifest) -> TrainingGraph:
+    """The author's first that has what the operator chose."""
+    asked = (options.level, options.suffix, options.local_optimiser)
+    for graph in manifest.graphs:
+        had = (graph.level, graph.suffix, graph.optimiser)
+        if all(wish in (None, has) for wish, has in zip(asked, had, strict=True)):
+            return graph
+    raise RefusedError(
+        "no-such-graph",
+        f"the bundle cannot be trained so; it has {', '.join(graph.key for graph in manifest.graphs)}",
+        remedy="choose --level, --suffix and --local-optimiser among those, or build the bundle with more [[graphs]]",
     )
 
 
@@ -193,7 +232,7 @@ def _server(options: TaskOptions) -> plan_pb2.ServerStep:
     return plan_pb2.ServerStep(
         combiner=combiner,
         trim_cohorts=options.trim_cohorts,
-        optimiser=plan_pb2.SERVER_OPTIMISER_FEDADAM,
+        optimiser=ADAPTIVE[options.optimiser],
         learning_rate_e6=round(_chosen(options.server_learning_rate, 0.01) * 1e6),
         beta1_e6=round(options.beta1 * 1e6),
         beta2_e6=round(options.beta2 * 1e6),

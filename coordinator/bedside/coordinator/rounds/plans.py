@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from bedside.coordinator.enrolment.registry import Registry
 from bedside.coordinator.store.tasks import BundleRow, RoundRow, TaskRow
 from bedside.core.bundle.manifest import Manifest, decode_manifest
-from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
+from bedside.core.codec.layout import Layout
 from bedside.core.errors import ProtocolError, RefusedError
-from bedside.core.learning.step import EXAMPLES
-from bedside.core.limits import MAX_TRUSTEES, MAX_WORD_BITS
+from bedside.core.learning.plan_graph import plan_graph
+from bedside.core.learning.training_layout import ValueTerms, narrowest_ring, training_layout
+from bedside.core.limits import MAX_TRUSTEES
 from bedside.core.privacy import noise_tails
 from bedside.core.securesum.plans import READER_VERSION, layout_message
 from bedside.core.signing import digest, parse_strict
@@ -26,13 +26,6 @@ from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.proto.v1.operator_pb2 import StartTaskRequest
 from bedside.proto.v1.round_pb2 import Result
-
-PARAMETERS: Final = "parameters"
-CORRECT: Final = "correct"
-ROTATION_BLOCK: Final = 1_024
-"""Words of one rotation block: measured to be the cheapest (DESIGN section 5)."""
-_FIRST_WORD_BITS: Final = 16
-"""The narrowest ring that is a machine word; wider ones are taken only where sums need them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +90,20 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
 
 
 def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:
-    """The vector of a training plan: all shared tensors in one rotated segment, and two counts."""
-    cap = request.training.max_examples
-    tensors = tuple(TensorSlot(tensor.name, tensor.shape) for tensor in manifest.shared())
-    values = Segment(
-        PARAMETERS,
-        SegmentKind.VALUE,
-        tensors,
-        clip_e6=request.clip_e6,
-        bits=request.value_bits,
-        rotation_block=ROTATION_BLOCK,
-        subsample_e32=request.subsample_e32,
-    )
-    counts = (Segment(name, SegmentKind.COUNT, cap=cap) for name in (EXAMPLES, CORRECT))
-    return Layout((values, *counts))
+    """The vector of a training plan: the shared tensors that it trains, those that devices observe, and two counts.
+
+    Raises:
+        RefusedError: `no-such-graph`.
+    """
+    graph = plan_graph(request.training, manifest)
+    if graph is None:
+        raise RefusedError(
+            "no-such-graph",
+            "the bundle has no training graph for this level, optimiser and suffix",
+            remedy="ask for one that `bedside model inspect` shows, or have the bundle built with it",
+        )
+    terms = ValueTerms(request.clip_e6, request.value_bits, request.subsample_e32)
+    return training_layout(manifest.shared(graph.suffix), terms, request.training.max_examples)
 
 
 def plan_cohorts(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[plan_pb2.Cohort]:
@@ -136,22 +129,6 @@ def _noise_tails(layout: Layout, cohorts: Sequence[plan_pb2.Cohort], request: St
 def cohort_groups(asked: Sequence[plan_pb2.Cohort], registry: Registry) -> list[list[str]]:
     """The sites of each cohort: as asked for, or all sites in groups of up to five."""
     return [list(cohort.sites) for cohort in asked] or _even_groups(registry.sites)
-
-
-def narrowest_ring(layout: Layout, contributors: int, tails: Sequence[int] = ()) -> int:
-    """The least number of bits, from 16, that holds a sum of so many vectors, and noise that reaches so far.
-
-    Raises:
-        ProtocolError: `ring-overflow` when 32 do not.
-    """
-    for word_bits in range(_FIRST_WORD_BITS, MAX_WORD_BITS):
-        try:
-            layout.check_fits(contributors, word_bits, tails)
-        except ProtocolError:
-            continue
-        return word_bits
-    layout.check_fits(contributors, MAX_WORD_BITS, tails)
-    return MAX_WORD_BITS
 
 
 def previous_result(row: RoundRow | None) -> Result | None:

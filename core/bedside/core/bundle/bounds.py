@@ -25,6 +25,12 @@ MAX_TENSOR_RANK: Final = 8
 MAX_LAYERS: Final = 256
 """Layers of one list."""
 
+MAX_GRAPHS: Final = 8
+"""Ways to train one model: each is replayed before the bundle is believed, and is a file of 10 to 20 KiB."""
+
+MAX_CLASS_WEIGHT: Final = 1e6
+"""Of one class's loss: a class that is once in a million windows."""
+
 MAX_PATCHES: Final = 4_096
 """Places in `infer.tflite` that follow from the parameters: a dozen for each layer."""
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from bedside.core.bundle import bounds
-from bedside.core.bundle.layers import Layer, walk
+from bedside.core.bundle.layers import Layer, Step, walk
+from bedside.core.bundle.parameters import AMAX, QuantisedLayer, TensorSpec, kept_norms, layer_tensors, quantised_layers
 from bedside.core.bundle.patch import Patch, check_patches
 from bedside.core.bundle.preprocessing import (
     Beat,
@@ -28,31 +31,29 @@ from bedside.core.bundle.preprocessing import (
     check_stages,
     signal_channels,
 )
+from bedside.core.bundle.training import ALL, Cost, Suffix, Task, Training, TrainingGraph, first_layer, suffix_tensors
 from bedside.core.errors import MalformedError
 from bedside.core.limits import MAX_VECTOR_WORDS
 from bedside.core.unreadable import UNREADABLE
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.sig"
-TRAIN: Final = "train.onnx"
 INFER: Final = "infer.onnx"
 INFER_FLOAT: Final = "infer_float.onnx"
 PARAMETERS: Final = "parameters.safetensors"
 GOLDEN: Final = "golden.safetensors"
 INFER_TFLITE: Final = "infer.tflite"
-COMMITTED: Final = (TRAIN, INFER, INFER_FLOAT, PARAMETERS, GOLDEN)
-"""The files that every manifest commits to, in the order in which they travel."""
+COMMITTED: Final = (INFER, INFER_FLOAT, PARAMETERS, GOLDEN)
+"""The files that every manifest commits to, in the order in which they travel, behind its training graphs."""
 
 OPTIONAL: Final = (INFER_TFLITE,)
 """The files that may follow them, in this order."""
 
 SIGNED_KIND: Final = "bundle"
+SUFFIX_NAME: Final = re.compile("[a-z0-9]{1,16}")
 _SHORT_KEY_CHARS: Final = 16
 """The domain of the signature over the manifest's bytes."""
-
-Level = Literal["Q0", "Q1"]
-"""Q0: float training, quantised afterwards. Q1: quantisation-aware training on a float master."""
 
 
 class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -93,47 +94,24 @@ class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     fields: tuple[str, ...] = ()
 
 
-class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One named tensor. A tensor that is not `shared` is local: it never enters an update."""
-
-    name: str
-    shape: tuple[int, ...]
-    shared: bool = True
-    dtype: Literal["float32"] = "float32"
-
-
-class QuantisedLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the int8 form of one layer comes from.
-
-    Attributes:
-        weight: parameter name; one symmetric scale per index of its last axis.
-        bias: parameter name; int32 at scale (input scale x weight scale).
-        amax_index: place of the input's range in the `amax` parameter.
-        signed: input range is -amax..amax (else 0..amax).
-    """
-
-    weight: str
-    bias: str
-    amax_index: int
-    signed: bool
-
-
 class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How float parameters become int8.
 
     Attributes:
-        level: Q0 or Q1.
         amax: name of the parameter that holds every layer's input range; it is model state like a weight.
         scale_axis: axis of a weight that carries its scales; always the last.
         weight_qmax: largest magnitude of a quantised weight. 127 uses the whole range; 63 keeps pairs of
             products within int16 on CPUs whose 8-bit kernels saturate there.
         layers: in the order of the net.
+        groups: numbers of the group norms; they are computed in float.
+        standardised: numbers of the standardising layers; likewise.
     """
 
-    level: Level
     amax: str
     weight_qmax: int
     layers: tuple[QuantisedLayer, ...]
+    groups: tuple[int, ...] = ()
+    standardised: tuple[int, ...] = ()
     scale_axis: Literal[-1] = -1
 
 
@@ -148,42 +126,35 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the golden vectors were made with. Predicted classes must agree exactly.
 
     Attributes:
-        steps: training steps replayed from the bundle's own parameters.
+        steps: training steps replayed from the bundle's own parameters, by each graph.
         learning_rate: of those steps.
         momentum: of those steps.
         proximal_mu: of those steps.
-        tolerances: of `loss`, `logits`, `logits_litert` (against the same vector), `logits_float` and every parameter.
+        gradient_clip: of those steps.
+        tolerances: of `logits`, `logits_litert` (against the same vector), `logits_float`, and of `<graph>/loss` and
+            `<graph>/<parameter>` for each training graph by its key.
     """
 
     steps: int
     learning_rate: float
     momentum: float
     proximal_mu: float
+    gradient_clip: float
     tolerances: tuple[Tolerance, ...]
 
 
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Hyper-parameters that the author recommends; a plan may state others."""
-
-    learning_rate: float
-    momentum: float
-    batch: int
-    epochs: int
-    proximal_mu: float = 0.0
-
-
-class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Measured on the author's machine.
+class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the outputs of a regression stand for: y = (target - offset) * scale, one entry per label.
 
     Attributes:
-        batch: examples per step.
-        step_ms: median of one training step, milliseconds.
-        rss_mb: resident memory of the training process, megabytes.
+        unit: UCUM.
+        offset: in that unit.
+        scale: per unit; the loss is that of scaled values.
     """
 
-    batch: int
-    step_ms: float
-    rss_mb: float
+    unit: tuple[str, ...]
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,35 +166,69 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The manifest. `optimiser` tensors start at zero, have no file, and never leave the device.
+    """The manifest. `graphs` are the ways in which plans may have the model trained, the author's advice first.
 
-    `checkpoint` is the BLAKE2b-256, in hexadecimal, of the shared parameters that training starts from, as a
-    safetensors file: the first link of every lineage. `patches` is there together with `infer.tflite`, and says where
-    the parameters are in it; a manifest without has the bytes that it had before there was such a file.
-    `reference` is what the author's streams looked like.
+    `labels` names the outputs: classes, or what is measured. `checkpoint` is the BLAKE2b-256, in hexadecimal, of the
+    shared parameters that training starts from, as a safetensors file: the first link of every lineage. `class_weights`
+    multiply the loss of each class or label. `patches` is there together with `infer.tflite`, and says where the
+    parameters are in it. `reference` is what the author's streams looked like.
     """
 
     name: str
     version: str
     signer: str
+    task: Task
     labels: tuple[str, ...]
     window: WindowSpec
     layers: tuple[Layer, ...]
     parameters: tuple[TensorSpec, ...]
-    optimiser: tuple[TensorSpec, ...]
     quantisation: Quantisation
+    suffixes: tuple[Suffix, ...]
+    graphs: tuple[TrainingGraph, ...]
     training: Training
     golden: Golden
-    cost: Cost
+    costs: tuple[Cost, ...]
     files: tuple[FileEntry, ...]
     checkpoint: str
     schema: int = SCHEMA
+    class_weights: tuple[float, ...] = ()
+    targets: Targets | msgspec.UnsetType = msgspec.UNSET
     patches: tuple[Patch, ...] | msgspec.UnsetType = msgspec.UNSET
     reference: Reference | msgspec.UnsetType = msgspec.UNSET
 
-    def shared(self) -> tuple[TensorSpec, ...]:
-        """The parameters that an update carries, in the manifest's order."""
-        return tuple(tensor for tensor in self.parameters if tensor.shared)
+    def steps(self) -> tuple[Step, ...]:
+        """The layers in their places."""
+        return walk(self.layers, (self.window.length, self.window.channels), len(self.labels))
+
+    def shared(self, suffix: str = ALL) -> tuple[TensorSpec, ...]:
+        """The parameters that an update carries when a suffix is trained, in the manifest's order.
+
+        Raises:
+            MalformedError: `bad-manifest`: there is no such suffix.
+        """
+        return tuple(tensor for tensor in self.changed(suffix) if tensor.shared)
+
+    def changed(self, suffix: str = ALL) -> tuple[TensorSpec, ...]:
+        """The parameters, shared and local, that training a suffix may change, in the manifest's order.
+
+        Raises:
+            MalformedError: `bad-manifest`: there is no such suffix.
+        """
+        first = first_layer(self.suffixes, suffix)
+        if first is None:
+            raise _bad(f"the model has no suffix {suffix[:64]!r}")
+        names = {spec.name for spec in suffix_tensors(self.steps(), first)}
+        return tuple(tensor for tensor in self.parameters if tensor.name in names)
+
+    def graph(self, level: str, suffix: str, optimiser: str) -> TrainingGraph | None:
+        """The training graph of a plan; None when the bundle has none."""
+        asked = (level, suffix, optimiser)
+        return next((g for g in self.graphs if (g.level, g.suffix, g.optimiser) == asked), None)
+
+    def cost(self, graph: TrainingGraph, batch: int) -> Cost | None:
+        """What was measured for a graph, with the batch size that is nearest; None when nothing was."""
+        rows = [row for row in self.costs if row.graph == graph.key]
+        return min(rows, key=lambda row: abs(row.batch - batch), default=None)
 
     def tolerance(self, tensor: str) -> float:
         """Absolute golden tolerance of `tensor`; zero when the manifest names none."""
@@ -256,6 +261,7 @@ def decode_manifest(data: bytes) -> Manifest:
         check_reference(manifest.reference, signal_channels(manifest.window))
     _check_names(manifest)
     _check_tensors(manifest)
+    _check_training(manifest)
     return manifest
 
 
@@ -289,14 +295,15 @@ def _check_window(window: WindowSpec) -> None:
 
 
 def _check_names(manifest: Manifest) -> None:
-    if not 2 <= len(manifest.labels) <= bounds.MAX_LABELS or len(set(manifest.labels)) != len(manifest.labels):
-        raise _bad(f"a model has 2 to {bounds.MAX_LABELS} different labels")
+    least = 2 if manifest.task == "classification" else 1
+    if not least <= len(manifest.labels) <= bounds.MAX_LABELS or len(set(manifest.labels)) != len(manifest.labels):
+        raise _bad(f"a model of {manifest.task} has {least} to {bounds.MAX_LABELS} different labels")
     names = (manifest.name, manifest.version, manifest.signer, manifest.window.stream, *manifest.labels)
     if any(not 0 < len(name) <= bounds.MAX_NAME_CHARS or not name.isprintable() for name in names):
         raise _bad(f"names and labels have 1 to {bounds.MAX_NAME_CHARS} printable characters")
-    optional = OPTIONAL if isinstance(manifest.patches, tuple) else ()
-    if tuple(entry.name for entry in manifest.files) != (*COMMITTED, *optional):
-        raise _bad(f"a bundle commits to exactly {', '.join((*COMMITTED, *optional))}, in this order")
+    wanted = committed_files(manifest.graphs, optional=isinstance(manifest.patches, tuple))
+    if tuple(entry.name for entry in manifest.files) != wanted:
+        raise _bad(f"this bundle commits to exactly {', '.join(wanted)}, in this order")
     if any(not 0 < entry.size <= bounds.MAX_BUNDLE_FILE_BYTES for entry in manifest.files):
         raise _bad("a file's size is outside its bounds")
     if isinstance(manifest.patches, tuple):
@@ -305,34 +312,63 @@ def _check_names(manifest: Manifest) -> None:
         raise _bad("the first checkpoint is not named by 64 hexadecimal digits")
 
 
+def committed_files(graphs: Sequence[TrainingGraph], *, optional: bool) -> tuple[str, ...]:
+    """The files that a manifest commits to, in the order in which they travel."""
+    return (*sorted(graph.file for graph in graphs), *COMMITTED, *(OPTIONAL if optional else ()))
+
+
 def _check_tensors(manifest: Manifest) -> None:
     """The parameters must be those of the layer list: nothing else could be trained or requantised."""
-    window, quantisation = manifest.window, manifest.quantisation
-    wanted, layers = expected_tensors(manifest.layers, window, len(manifest.labels), quantisation.amax)
-    if {(t.name, t.shape) for t in manifest.parameters} != wanted or len(manifest.parameters) != len(wanted):
-        raise _bad("the parameters are not those of the layer list")
+    steps, quantisation = manifest.steps(), manifest.quantisation
+    *specs, ranges = layer_tensors(steps)
+    if manifest.parameters not in ((*specs, ranges), (*specs, msgspec.structs.replace(ranges, shared=False))):
+        raise _bad("the parameters are not those of the layer list; their ranges may be shared or local")
     if sum(math.prod(tensor.shape) for tensor in manifest.parameters) > MAX_VECTOR_WORDS:
         raise _bad(f"a model has at most {MAX_VECTOR_WORDS} parameters")
-    if quantisation.layers != layers:
+    if quantisation != quantisation_of(steps, quantisation.weight_qmax):
         raise _bad("the quantised layers are not those of the layer list")
     if not 1 <= quantisation.weight_qmax <= 127:
         raise _bad("a quantised weight's largest magnitude is 1 to 127")
 
 
-def expected_tensors(
-    layers: tuple[Layer, ...], window: WindowSpec, classes: int, amax: str
-) -> tuple[set[tuple[str, tuple[int, ...]]], tuple[QuantisedLayer, ...]]:
-    """Return the (name, shape) of every parameter that a layer list has, and its quantised layers."""
-    shapes: set[tuple[str, tuple[int, ...]]] = set()
-    quantised = []
-    for step in walk(layers, (window.length, window.channels), classes):
-        if step.order < 0:
-            continue
-        taps = (step.layer.taps,) if hasattr(step.layer, "taps") else ()
-        weight, bias = f"w{step.order}", f"b{step.order}"
-        shapes |= {(weight, (*taps, step.before[-1], step.after[-1])), (bias, step.after[-1:])}
-        quantised.append(QuantisedLayer(weight, bias, step.order, step.signed))
-    return shapes | {(amax, (len(quantised),))}, tuple(quantised)
+def quantisation_of(steps: Sequence[Step], weight_qmax: int) -> Quantisation:
+    """How the parameters of a layer list become int8."""
+    groups, standardised = kept_norms(steps)
+    return Quantisation(AMAX, weight_qmax, quantised_layers(steps), groups, standardised)
+
+
+def _check_training(manifest: Manifest) -> None:
+    steps, suffixes = manifest.steps(), manifest.suffixes
+    places = [suffix.first_layer for suffix in suffixes]
+    if places != sorted(set(places)) or not all(0 < place < len(steps) for place in places):
+        raise _bad("suffixes begin behind the first layer, each at a place of its own, in the order of the layers")
+    names = {ALL, *(suffix.name for suffix in suffixes)}
+    if len(names) != len(suffixes) + 1 or any(not SUFFIX_NAME.fullmatch(suffix.name) for suffix in suffixes):
+        raise _bad("suffixes have different names of 1 to 16 small letters and digits, other than all")
+    if not 0 < len(manifest.graphs) <= bounds.MAX_GRAPHS or len(set(manifest.graphs)) != len(manifest.graphs):
+        raise _bad(f"a bundle has 1 to {bounds.MAX_GRAPHS} different training graphs")
+    keys = {graph.key for graph in manifest.graphs}
+    if any(graph.suffix not in names for graph in manifest.graphs) or any(
+        row.graph not in keys for row in manifest.costs
+    ):
+        raise _bad("a training graph has a suffix that is not named, or a cost belongs to no graph")
+    for suffix in suffixes:
+        if any(step.skip >= 0 and step.skip < suffix.first_layer - 1 for step in steps[suffix.first_layer :]):
+            raise _bad(f"the suffix {suffix.name} begins inside a residual block")
+    _check_loss(manifest)
+
+
+def _check_loss(manifest: Manifest) -> None:
+    weights, targets, outputs = manifest.class_weights, manifest.targets, len(manifest.labels)
+    if weights and (len(weights) != outputs or not all(0 < weight <= bounds.MAX_CLASS_WEIGHT for weight in weights)):
+        raise _bad(f"class weights are one per label, above 0 and at most {bounds.MAX_CLASS_WEIGHT:g}")
+    if (manifest.task == "regression") != isinstance(targets, Targets) or (weights and manifest.task == "regression"):
+        raise _bad("a regression says what its outputs stand for, and has no class weights; others the other way round")
+    if isinstance(targets, Targets):
+        if not len(targets.unit) == len(targets.offset) == len(targets.scale) == outputs:
+            raise _bad("targets have one unit, offset and scale per label")
+        if not all(map(math.isfinite, (*targets.offset, *targets.scale))) or not all(targets.scale):
+            raise _bad("a target's offset and scale are finite, and its scale is not 0")
 
 
 def _bad(sentence: str) -> MalformedError:

@@ -5,7 +5,7 @@ every line below is one IEEE 754 float32 operation per element (add, subtract, m
 correctly rounded), never a reduction, never BLAS. Hyper-parameters are scaled integers, as in the signed plan.
 
 Source: McMahan et al., AISTATS 2017 (FedAvg); Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2
-(FedAdam; no bias correction, v starts at tau^2).
+(FedAdam and FedYogi; no bias correction, v starts at tau^2).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class OptimiserKind(IntEnum):
 
     FEDAVG = 1
     FEDADAM = 2
+    FEDYOGI = 3
 
 
 class Stepped(NamedTuple):
@@ -122,12 +123,26 @@ class FedAdam:
         for name, old in parameters.items():
             delta = mean_delta[name]
             first = state[FIRST_MOMENT + name] * beta1 + delta * rest1
-            second = state[SECOND_MOMENT + name] * beta2 + delta * delta * rest2
+            second = self._second(state[SECOND_MOMENT + name], delta * delta, beta2, rest2)
             root: FloatArray = np.sqrt(second) + tau
             stepped.parameters[name] = old + np.divide(first * rate, root, dtype=np.float32)
             stepped.state[FIRST_MOMENT + name] = first
             stepped.state[SECOND_MOMENT + name] = second
         return stepped
+
+    def _second(self, old: FloatArray, square: FloatArray, beta2: np.float32, rest2: np.float32) -> FloatArray:
+        return old * beta2 + square * rest2
+
+
+class FedYogi(FedAdam):
+    """As FedAdam, but v <- v - (1 - b2) delta^2 sign(v - delta^2): v moves by no more than the newest delta squared."""
+
+    __slots__ = ()
+
+    def _second(self, old: FloatArray, square: FloatArray, beta2: np.float32, rest2: np.float32) -> FloatArray:
+        del beta2
+        moved: FloatArray = old - square * rest2 * np.sign(old - square)
+        return moved
 
 
 def server_optimiser(
@@ -142,6 +157,8 @@ def server_optimiser(
         return FedAvg(learning_rate_e6)
     if kind == OptimiserKind.FEDADAM:
         return FedAdam(learning_rate_e6, beta1_e6, beta2_e6, tau_e9)
+    if kind == OptimiserKind.FEDYOGI:
+        return FedYogi(learning_rate_e6, beta1_e6, beta2_e6, tau_e9)
     raise MalformedError("bad-optimiser", f"server optimiser {kind} is unknown")
 
 

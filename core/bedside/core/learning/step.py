@@ -6,7 +6,7 @@ float32 in the plan's order of cohorts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bedside.core.codec.decoder import DecodedSum
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.core.learning.combiners import CohortPart, combiner_of
-from bedside.core.learning.optimisers import server_optimiser
+from bedside.core.learning.optimisers import FedAvg, server_optimiser
 from bedside.core.learning.weighting import Weighting, bounded_examples
 from bedside.proto.v1.plan_pb2 import SERVER_OPTIMISER_FEDAVG, WEIGHTING_UNSPECIFIED, Plan
 from bedside.proto.v1.round_pb2 import CountSum
@@ -24,6 +24,9 @@ FloatArray = npt.NDArray[np.float32]
 
 EXAMPLES: Final = "examples"
 """The count that weighs an example-weighted mean."""
+
+STATISTICS: Final = "statistics"
+"""The segment of tensors that devices observe and no gradient moves: their next value is the mean of the devices'."""
 
 
 class CohortSum(NamedTuple):
@@ -93,9 +96,24 @@ def next_checkpoint(
         beta2_e6=server.beta2_e6,
         tau_e9=server.tau_e9,
     )
-    known = state if server.optimiser != SERVER_OPTIMISER_FEDAVG else None
-    stepped = optimiser.step(parameters, mean, known or optimiser.initial_state(parameters))
-    return NextModel(stepped.parameters, stepped.state, counts)
+    observed = {slot.name for segment in plan.layout.segments if segment.name == STATISTICS for slot in segment.tensors}
+    trained = {name: parameters[name] for name in parameters if name in mean and name not in observed}
+    known = dict(state or {}) if server.optimiser != SERVER_OPTIMISER_FEDAVG else {}
+    before = optimiser.initial_state(trained)
+    before |= {name: array for name, array in known.items() if name in before}
+    stepped = optimiser.step(trained, _without(mean, observed), before)
+    averaged = FedAvg().step(_only(parameters, observed), _only(mean, observed), {})
+    # What a plan does not train, a suffix's frozen layers, stays as it is, and so does what was remembered of it.
+    after = {**parameters, **averaged.parameters, **stepped.parameters}
+    return NextModel({name: after[name] for name in parameters}, known | stepped.state, counts)
+
+
+def _only(tensors: Mapping[str, FloatArray], names: Collection[str]) -> dict[str, FloatArray]:
+    return {name: array for name, array in tensors.items() if name in names}
+
+
+def _without(tensors: Mapping[str, FloatArray], names: Collection[str]) -> dict[str, FloatArray]:
+    return {name: array for name, array in tensors.items() if name not in names}
 
 
 def count_sums(counts: Mapping[str, int]) -> list[CountSum]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
+from bedside.core.bundle.training import ALL
+from bedside.core.learning.plan_graph import LEVELS, OPTIMISERS, plan_graph
 from bedside.core.policy.case import Case, noise_covers
 from bedside.proto.v1 import plan_pb2
 
-LEVELS: Final = (plan_pb2.LEVEL_Q0, plan_pb2.LEVEL_Q1)
-"""The quantisation levels that devices of this version train at."""
-
 
 def training_out_of_range(case: Case) -> str:
-    """Every number of the local work is within the site's ranges; a trained suffix is refused."""
+    """Every number of the local work is within the site's ranges, and the bundle can be trained so."""
     asked, policy = case.plan.plan.training, case.policy
     least = [
         ("examples per device", asked.min_examples, policy.min_examples),
@@ -50,8 +48,13 @@ def model_too_large(case: Case) -> str:
 
 def model_too_slow(case: Case) -> str:
     """A step costs no more, for the plan's batch, than the site's devices shall spend."""
-    cost = case.manifest.cost
-    batch = case.plan.plan.training.batch_size if case.trains else cost.batch
+    graph = plan_graph(case.plan.plan.training, case.manifest) if case.trains else case.manifest.graphs[0]
+    if graph is None:
+        return ""  # refused by another rule
+    batch = case.plan.plan.training.batch_size if case.trains else case.manifest.training.batch
+    cost = case.manifest.cost(graph, batch)
+    if cost is None:
+        return f"the bundle does not say what a step of {graph.key} costs"
     step_ms = cost.step_ms * batch / max(cost.batch, 1)
     if step_ms <= case.policy.max_step_ms:
         return ""
@@ -65,8 +68,12 @@ def _hyper_parameters(case: Case) -> str:
     asked, policy, site = case.plan.plan.training, case.policy, case.own_site
     rate = asked.learning_rate_e9 / 1e9
     checks = (
-        (asked.level in LEVELS, "the plan's quantisation level is not known here; Q0 and Q1 are allowed"),
-        (not asked.suffix, f"the plan trains only the layers from {asked.suffix!r:.64}; all or none are allowed"),
+        (asked.level in LEVELS, "the plan's quantisation level is not known here; Q0, Q1 and Q2 are allowed"),
+        (asked.optimiser in OPTIMISERS, "the plan's optimiser is not known here; SGD and Adam are allowed"),
+        (
+            plan_graph(asked, case.manifest) is not None,
+            f"the bundle has no training graph for the plan's level, optimiser and suffix {asked.suffix or ALL!r:.64}",
+        ),
         (
             1 <= asked.epochs <= policy.max_epochs,
             f"the plan asks for {asked.epochs} epochs; site {site} allows 1 to {policy.max_epochs}",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from bedside.core.bundle.training import ALL
 from bedside.core.codec.layout import SegmentKind
+from bedside.core.learning.plan_graph import plan_graph
 from bedside.core.policy.case import Case, noise_covers
 from bedside.core.policy.templates import TEMPLATES
 from bedside.proto.v1 import plan_pb2
@@ -46,8 +48,10 @@ def codec_out_of_range(case: Case) -> str:
 def layout_not_the_models(case: Case) -> str:
     """Values are exactly the model's shared tensors, and only when training: a local tensor is never shared."""
     asked = [(slot.name, slot.shape) for segment in case.segments(SegmentKind.VALUE) for slot in segment.tensors]
-    shared = [(tensor.name, tensor.shape) for tensor in case.manifest.shared()] if case.trains else []
-    if asked != shared:
+    graph = plan_graph(case.plan.plan.training, case.manifest) if case.trains else None
+    trained = case.manifest.shared(graph.suffix if graph is not None else ALL) if case.trains else ()
+    shared = [(tensor.name, tensor.shape) for tensor in trained]
+    if sorted(asked) != sorted(shared):
         stray = next((name for name, shape in asked if (name, shape) not in shared), "")
         what = f"tensor {stray!r:.64}, which the model does not share" if stray else "not all that the model shares"
         if not case.trains:

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bedside.core.bundle.training import ALL, Level, Optimiser, TrainingGraph
 from bedside.core.bundle.verify import Bundle
-from bedside.core.errors import MalformedError, RefusedError
+from bedside.core.errors import RefusedError
 from bedside.ondevice.refresh import float_runtime
-from bedside.ondevice.runtimes import Float32, Runtime
-from bedside.ondevice.training.step import TrainingStep
-
-_EVALUATION_BATCH = 64
+from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.training.examples import Examples, Windows, checked
+from bedside.ondevice.training.position import Between, Position, Saved
+from bedside.ondevice.training.scoring import SCORING_BATCH, Score, Truth, new_score, score
+from bedside.ondevice.training.step import Rates, TrainingStep, open_step
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +38,10 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         min_examples: fewer than this, and the device does not take part.
         min_steps: fewer local steps than this, and the device does not take part.
         seed: of the shuffles.
+        gradient_clip: largest L2 norm of a step's gradient, 0 for any.
+        level: how training is quantised.
+        suffix: which layers are trained.
+        optimiser: of the steps.
     """
 
     learning_rate: float
@@ -45,6 +52,10 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_examples: int
     min_steps: int
     seed: int
+    gradient_clip: float = 0.0
+    level: Level = "Q1"
+    suffix: str = ALL
+    optimiser: Optimiser = "sgd"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -55,14 +66,6 @@ class Progress(msgspec.Struct, frozen=True):
     loss: float
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """Training examples: `x` (n, L, C) float32 normalised, `y` (n,) int64 class indices."""
-
-    x: Float32
-    y: npt.NDArray[np.int64]
-
-
 class Counts(msgspec.Struct, frozen=True):
     """What a device can add to secure sums about its training.
 
@@ -71,8 +74,8 @@ class Counts(msgspec.Struct, frozen=True):
         steps: local steps taken.
         loss_before: mean loss of the first epoch's steps.
         loss_after: mean loss of the last epoch's steps.
-        correct_before: of `examples`, with the parameters it started from (float).
-        correct_after: of `examples`, with the parameters it ended with (float).
+        correct_before: of `examples`, those that are right (see `scoring`) with the parameters it started from (float).
+        correct_after: likewise, with the parameters it ended with (float).
     """
 
     examples: int
@@ -95,64 +98,144 @@ class Trained:
 def train(
     bundle: Bundle,
     start: Mapping[str, Float32],
-    windows: Windows,
+    examples: Examples,
     schedule: Schedule,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    saved: Saved | None = None,
+    between: Callable[[Between], None] = lambda _: None,
 ) -> Trained:
-    """Train from `start` on `windows`.
+    """Train from `start` on `examples`, or go on from where the same training stopped.
 
     The activation ranges are shared like weights: a round's int8 model needs ranges that fit its averaged weights, and
     no single device has seen what the others see.
 
+    Args:
+        bundle: the model.
+        start: parameters to begin with.
+        examples: what to train on.
+        schedule: how.
+        on_progress: called after each epoch.
+        saved: from an earlier run with the same arguments; the outcome is the same to the bit.
+        between: called after every batch; what it raises ends the run there.
+
     Raises:
-        RefusedError: `too-few-examples`.
-        MalformedError: `bad-examples` when a window or class does not fit the model.
+        RefusedError: `too-few-examples`; `no-such-graph`.
+        MalformedError: `bad-examples` when a window or class does not fit the model; `bad-training-state`.
     """
-    _check(bundle, windows)
-    batch, steps = _plan_steps(len(windows.y), schedule)
-    step = TrainingStep(
-        bundle,
-        start,
-        learning_rate=schedule.learning_rate,
-        momentum=schedule.momentum,
-        proximal_mu=schedule.proximal_mu,
-    )
+    count = len(examples)
+    batch, steps = _plan_steps(count, schedule)
+    graph = chosen_graph(bundle, schedule)
+    rates = Rates(schedule.learning_rate, schedule.momentum, schedule.proximal_mu, schedule.gradient_clip)
+    step = open_step(bundle, graph, start, rates)
+    position = Position()
+    if saved is not None:
+        step.restore(saved.state)
+        position = saved.position
+    course = _Course(bundle, examples, step, steps, batch, between)
+    position = course.judge(position, start, "before")
     shuffles = np.random.default_rng(schedule.seed)
-    losses: list[float] = []
     for epoch in range(1, schedule.epochs + 1):
-        losses.append(_run_epoch(step, windows, shuffles.permutation(len(windows.y)), batch))
-        on_progress(Progress(epoch, schedule.epochs, losses[-1]))
+        order = shuffles.permutation(count)
+        if epoch > len(position.losses):
+            position = course.run_epoch(position, order)
+            on_progress(Progress(epoch, schedule.epochs, position.losses[-1]))
     state = step.parameters()
+    position = course.judge(position, state, "after")
     counts = Counts(
-        examples=len(windows.y),
+        examples=count,
         steps=steps,
-        loss_before=losses[0],
-        loss_after=losses[-1],
-        correct_before=count_correct(float_runtime(bundle, start), windows),
-        correct_after=count_correct(float_runtime(bundle, state), windows),
+        loss_before=position.losses[0],
+        loss_after=position.losses[-1],
+        correct_before=position.correct_before,
+        correct_after=position.correct_after,
     )
-    delta = {spec.name: state[spec.name] - start[spec.name] for spec in bundle.manifest.shared()}
+    delta = {spec.name: state[spec.name] - start[spec.name] for spec in bundle.manifest.shared(graph.suffix)}
     return Trained(delta, state, counts)
 
 
-def count_correct(runtime: Runtime, windows: Windows) -> int:
-    """How many of `windows` a model classifies as labelled."""
-    return sum(
-        int(
-            (
-                runtime.predict(windows.x[first : first + _EVALUATION_BATCH]).argmax(axis=1)
-                == windows.y[first : first + _EVALUATION_BATCH]
-            ).sum()
+def chosen_graph(bundle: Bundle, schedule: Schedule) -> TrainingGraph:
+    """The training graph that a schedule names.
+
+    Raises:
+        RefusedError: `no-such-graph`.
+    """
+    graph = bundle.manifest.graph(schedule.level, schedule.suffix, schedule.optimiser)
+    if graph is None:
+        raise RefusedError(
+            "no-such-graph",
+            f"the bundle cannot be trained at {schedule.level} with {schedule.optimiser} from {schedule.suffix}",
+            remedy="have its author build it with that graph, or plan one of those that it has",
         )
-        for first in range(0, len(windows.y), _EVALUATION_BATCH)
-    )
+    return graph
 
 
-def _run_epoch(step: TrainingStep, windows: Windows, order: npt.NDArray[np.int64], batch: int) -> float:
-    """One pass in the given order; returns the mean loss of its steps."""
-    starts = range(0, len(order) - batch + 1, batch)
-    chosen = (order[first : first + batch] for first in starts)
-    return sum(step(windows.x[picked], windows.y[picked]) for picked in chosen) / len(starts)
+def score_windows(bundle: Bundle, parameters: Mapping[str, Float32], windows: Windows) -> Score:
+    """Score parameters of a bundle, in float."""
+    return score(bundle.manifest, float_runtime(bundle, parameters).predict, [(windows.x, windows.y)])
+
+
+class _Course:
+    """Moves one training on, batch by batch."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        examples: Examples,
+        step: TrainingStep,
+        steps: int,
+        batch: int,
+        between: Callable[[Between], None],
+    ) -> None:
+        self._bundle = bundle
+        self._examples = examples
+        self._step = step
+        self._steps = steps
+        self._batch = batch
+        self._between = between
+
+    def judge(
+        self, position: Position, parameters: Mapping[str, Float32], when: Literal["before", "after"]
+    ) -> Position:
+        """Count the examples on which the float model with these parameters is right."""
+        count = len(self._examples)
+        judged = position.judged_before if when == "before" else position.judged_after
+        correct = position.correct_before if when == "before" else position.correct_after
+        runtime = float_runtime(self._bundle, parameters) if judged < count else None
+        while runtime is not None and judged < count:
+            batch = self._take(_numbers(judged, count))
+            found = new_score(self._bundle.manifest)
+            found.add(runtime.predict(batch[0]), batch[1])
+            judged, correct = judged + len(batch[1]), correct + found.correct
+            changes = {f"judged_{when}": judged, f"correct_{when}": correct}
+            position = self._at(msgspec.structs.replace(position, **changes))
+        return position
+
+    def run_epoch(self, position: Position, order: npt.NDArray[np.int64]) -> Position:
+        """The rest of one pass in the given order."""
+        batch, steps = self._batch, len(order) // self._batch
+        for number in range(position.step, steps):
+            loss = self._step(*self._take(order[number * batch : (number + 1) * batch]))
+            total = position.loss_sum + loss
+            if number + 1 < steps:
+                position = msgspec.structs.replace(position, step=number + 1, loss_sum=total)
+            else:
+                losses = (*position.losses, total / steps)
+                position = msgspec.structs.replace(position, losses=losses, step=0, loss_sum=0.0)
+            self._at(position)
+        return position
+
+    def _take(self, picked: npt.NDArray[np.int64]) -> tuple[Float32, Truth]:
+        return checked(self._bundle.manifest, self._examples.take(picked))
+
+    def _at(self, position: Position) -> Position:
+        done = position.steps_done(len(self._examples) // self._batch)
+        self._between(Between(position, self._steps - done, self._step.state))
+        return position
+
+
+def _numbers(first: int, count: int) -> npt.NDArray[np.int64]:
+    return np.arange(first, min(first + SCORING_BATCH, count))
 
 
 def _plan_steps(examples: int, schedule: Schedule) -> tuple[int, int]:
@@ -167,17 +250,3 @@ def _plan_steps(examples: int, schedule: Schedule) -> tuple[int, int]:
             remedy="the device takes part by itself when it has buffered more labelled windows",
         )
     return batch, steps
-
-
-def _check(bundle: Bundle, windows: Windows) -> None:
-    window, classes = bundle.manifest.window, len(bundle.manifest.labels)
-    x, y = windows.x, windows.y
-    shaped = x.shape == (len(y), window.length, window.channels) and y.ndim == 1
-    if not shaped or x.dtype != np.float32 or y.dtype != np.int64:
-        raise _unfit(f"windows {x.dtype}{x.shape} with classes {y.dtype}{y.shape} do not fit the model")
-    if len(y) and (y.min() < 0 or y.max() >= classes or not np.isfinite(x).all()):
-        raise _unfit("a class is unknown to the model, or a value is not finite")
-
-
-def _unfit(sentence: str) -> MalformedError:
-    return MalformedError("bad-examples", sentence, remedy="check the window's stream and the labels' names")

@@ -61,6 +61,30 @@ LEVEL_Q2: Level.ValueType  # 3
 LEVEL_Q3: Level.ValueType  # 4
 Global___Level: typing_extensions.TypeAlias = Level
 
+class _Optimiser:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OptimiserEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Optimiser.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OPTIMISER_UNSPECIFIED: _Optimiser.ValueType  # 0
+    """Reads as SGD."""
+    OPTIMISER_SGD: _Optimiser.ValueType  # 1
+    """With momentum."""
+    OPTIMISER_ADAM: _Optimiser.ValueType  # 2
+    """Its first decay rate is the momentum."""
+
+class Optimiser(_Optimiser, metaclass=_OptimiserEnumTypeWrapper):
+    """Of the local steps."""
+
+OPTIMISER_UNSPECIFIED: Optimiser.ValueType  # 0
+"""Reads as SGD."""
+OPTIMISER_SGD: Optimiser.ValueType  # 1
+"""With momentum."""
+OPTIMISER_ADAM: Optimiser.ValueType  # 2
+"""Its first decay rate is the momentum."""
+Global___Optimiser: typing_extensions.TypeAlias = Optimiser
+
 class _Weighting:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -136,12 +160,14 @@ class _ServerOptimiserEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     SERVER_OPTIMISER_UNSPECIFIED: _ServerOptimiser.ValueType  # 0
     SERVER_OPTIMISER_FEDAVG: _ServerOptimiser.ValueType  # 1
     SERVER_OPTIMISER_FEDADAM: _ServerOptimiser.ValueType  # 2
+    SERVER_OPTIMISER_FEDYOGI: _ServerOptimiser.ValueType  # 3
 
 class ServerOptimiser(_ServerOptimiser, metaclass=_ServerOptimiserEnumTypeWrapper): ...
 
 SERVER_OPTIMISER_UNSPECIFIED: ServerOptimiser.ValueType  # 0
 SERVER_OPTIMISER_FEDAVG: ServerOptimiser.ValueType  # 1
 SERVER_OPTIMISER_FEDADAM: ServerOptimiser.ValueType  # 2
+SERVER_OPTIMISER_FEDYOGI: ServerOptimiser.ValueType  # 3
 Global___ServerOptimiser: typing_extensions.TypeAlias = ServerOptimiser
 
 @typing.final
@@ -269,6 +295,8 @@ class Training(google.protobuf.message.Message):
     MIN_LOCAL_STEPS_FIELD_NUMBER: builtins.int
     SUFFIX_FIELD_NUMBER: builtins.int
     MIN_SESSIONS_FIELD_NUMBER: builtins.int
+    OPTIMISER_FIELD_NUMBER: builtins.int
+    GRADIENT_CLIP_E6_FIELD_NUMBER: builtins.int
     level: Global___Level.ValueType
     epochs: builtins.int
     batch_size: builtins.int
@@ -286,6 +314,9 @@ class Training(google.protobuf.message.Message):
     """Trained suffix of layers; empty = all. The plan's choice, never the device's."""
     min_sessions: builtins.int
     """Distinct sessions a device must have; protects one person's recording from standing alone."""
+    optimiser: Global___Optimiser.ValueType
+    gradient_clip_e6: builtins.int
+    """Largest L2 norm of one step's gradient, millionths; 0 = any."""
     def __init__(
         self,
         *,
@@ -301,8 +332,10 @@ class Training(google.protobuf.message.Message):
         min_local_steps: builtins.int = ...,
         suffix: builtins.str = ...,
         min_sessions: builtins.int = ...,
+        optimiser: Global___Optimiser.ValueType = ...,
+        gradient_clip_e6: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate_e9", b"learning_rate_e9", "level", b"level", "max_examples", b"max_examples", "min_examples", b"min_examples", "min_local_steps", b"min_local_steps", "min_sessions", b"min_sessions", "momentum_e6", b"momentum_e6", "proximal_mu_e6", b"proximal_mu_e6", "suffix", b"suffix", "weighting", b"weighting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "gradient_clip_e6", b"gradient_clip_e6", "learning_rate_e9", b"learning_rate_e9", "level", b"level", "max_examples", b"max_examples", "min_examples", b"min_examples", "min_local_steps", b"min_local_steps", "min_sessions", b"min_sessions", "momentum_e6", b"momentum_e6", "optimiser", b"optimiser", "proximal_mu_e6", b"proximal_mu_e6", "suffix", b"suffix", "weighting", b"weighting"]) -> None: ...
 
 Global___Training: typing_extensions.TypeAlias = Training
 

@@ -1,0 +1,69 @@
+"""What is deployed computes what was trained: each runtime, for every kind of layer in every place."""
+
+import numpy as np
+import pytest
+from deployed_nets import NETS, OUTPUTS, SHAPE, Deployed
+from integer_reference import fake_quantised, in_integers
+
+from bedside.authoring.inference_graph import build_int8_graph
+from bedside.authoring.tflite_graph import build_tflite
+from bedside.core.bundle.layers import Layer
+from bedside.core.bundle.patch import apply_patches, check_patches
+from bedside.ondevice.runtimes.litert import LiteRtRuntime
+from bedside.ondevice.runtimes.onnx import OnnxRuntime
+
+
+@pytest.fixture(params=NETS)
+def deployed(request):
+    return Deployed(NETS[request.param])
+
+
+def same(found, wanted):
+    """Equal but for what a sum on the middle between two integers does, which falls on either side."""
+    largest = np.abs(wanted).max()
+    apart = np.abs(found - wanted).max(axis=1)
+    assert found.shape == wanted.shape
+    assert np.median(apart) < 1e-5 * max(largest, 1), np.median(apart)
+    assert apart.max() < 0.05 * largest
+
+
+def test_whole_numbers_are_those_of_fake_quantised_training(deployed):
+    steps = deployed.net.steps
+    wanted, _ = fake_quantised(steps, deployed.parameters, deployed.x, deployed.net.weight_qmax)
+    assert np.abs(wanted).max() > 0.1
+    apart = np.abs(in_integers(steps, deployed.quantised(), deployed.x) - wanted).max(axis=1)
+    assert np.median(apart) < 0.003 * np.abs(wanted).max()  # a bias is rounded too
+    assert apart.max() < 0.05 * np.abs(wanted).max()
+
+
+def test_onnxruntime_computes_the_whole_numbers(deployed):
+    quantised = deployed.quantised()
+    found = OnnxRuntime(build_int8_graph(deployed.net, quantised), {}).predict(deployed.x)
+    same(found, in_integers(deployed.net.steps, quantised, deployed.x))
+
+
+def test_litert_computes_the_whole_numbers(deployed):
+    data, _ = build_tflite(deployed.net, deployed.tensors())
+    found = LiteRtRuntime(data, SHAPE, OUTPUTS).predict(deployed.x)
+    same(found, in_integers(deployed.net.steps, deployed.quantised(), deployed.x))
+
+
+def test_a_refresh_on_onnxruntime_is_a_freshly_built_graph_bit_for_bit(deployed):
+    other = deployed.quantised(deployed.drawn(seed=6))
+    before = build_int8_graph(deployed.net, deployed.quantised())
+    fresh = OnnxRuntime(build_int8_graph(deployed.net, other), {}).predict(deployed.x)
+    assert OnnxRuntime(before, other).predict(deployed.x).tobytes() == fresh.tobytes()
+    assert OnnxRuntime(before, {}).predict(deployed.x).tobytes() != fresh.tobytes()
+
+
+def test_a_refresh_of_the_tflite_file_is_a_freshly_built_one_byte_for_byte(deployed):
+    other = deployed.tensors(deployed.drawn(seed=6))
+    data, table = build_tflite(deployed.net, deployed.tensors())
+    fresh, again = build_tflite(deployed.net, other)
+    check_patches(table, len(data))
+    assert table == again
+    assert apply_patches(data, table, other) == fresh != data
+
+
+def test_every_kind_of_layer_is_in_one_of_these_nets():
+    assert {type(layer) for layers in NETS.values() for layer in layers} == set(Layer.__args__)
