@@ -127,6 +127,7 @@ def _agent() -> None:
 
     from nacl.secret import SecretBox
 
+    from bedside.agent.api.models import slot_message
     from bedside.agent.api.predictions import window_values
     from bedside.agent.buffer.codec import decode_samples, encode_samples
     from bedside.agent.buffer.derived import open_summary, seal_summary, summary_place
@@ -139,7 +140,8 @@ def _agent() -> None:
     from bedside.agent.health.runs import RunNote
     from bedside.agent.inference.choice import Choice, Measured, read_choice
     from bedside.agent.rounds.contribution import ContributionJob
-    from bedside.agent.rounds.slots import ActiveModel, Origin, Slot, SlotNote
+    from bedside.agent.rounds.slots import ActiveModel, Candidate, Origin, Slot, SlotNote, Verdict
+    from bedside.agent.serving.view import slot_view
     from bedside.agent.sources.recordings.marks import read_track
     from bedside.agent.training.job import Job
     from bedside.core.ids import SessionId, StreamId
@@ -177,10 +179,14 @@ def _agent() -> None:
     active = ActiveModel("0a" * 32, "0b" * 32, ("0c" * 32,))
 
     def served(path: Path) -> object:
-        models = [slot.model for slot in SlotNote(path).read().values()]
-        return [(one.digest, [bytes.fromhex(key) for key in one.signer_pks]) for one in models]
+        slots = SlotNote(path).read()
+        models = [model for slot in slots.values() for model in slot.needed()]
+        shown = [slot_message(slot_view(name, slot)) for name, slot in slots.items()]
+        return shown, [(one.digest, [bytes.fromhex(key) for key in one.signer_pks]) for one in models]
 
-    slots = {"slots": {"har": Slot(active, Origin("har.tar", "0d" * 32))}}
+    verdict = Verdict("0b" * 32, "passed", "better", "accuracy", 120, 0.5, 0.75, 1_800_000_000)
+    origin, candidate = Origin("har.tar", "0d" * 32), Candidate(active, "held")
+    slots = {"slots": {"har": Slot(active, origin, active, candidate, Candidate(active), (active,), (verdict,), True)}}
     add("active-model", "agent.rounds.slots.SlotNote.read", on_file("active.json", served),
         [msgspec.json.encode(active), msgspec.json.encode(slots)], json, StoreError)  # fmt: skip
     measured = (Measured("litert", 7.5, 9.0), Measured("onnx", 22.0, 30.5))

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bedside.agent.rounds.models import ModelStore
-from bedside.agent.rounds.slots import MAX_SLOTS, UNNAMED, ActiveModel, Origin, Slot, SlotNote
+from bedside.agent.rounds.slots import MAX_SLOTS, UNNAMED, ActiveModel, Candidate, Origin, Slot, SlotNote
 from bedside.core.errors import RefusedError, StoreError
 
 OLD = ActiveModel("aa" * 32, "bb" * 32, ("cc" * 32,))
@@ -76,3 +76,32 @@ def test_checkpoints_of_every_slot_outlive_those_that_nobody_needs(tmp_path) -> 
     assert set(names[:4]) <= left
     assert names[-1] in left
     assert len(left) == 5 + 2
+
+
+def test_a_note_of_slots_from_before_there_were_candidates_is_read(note, tmp_path) -> None:
+    old = {"slots": {"har": {"model": msgspec.to_builtins(OLD), "origin": {"path": "har.tar", "file": "ff"}}}}
+    (tmp_path / "active.json").write_bytes(msgspec.json.encode(old))
+    assert note.read() == {"har": Slot(OLD, Origin("har.tar", "ff"))}
+
+
+def test_a_slot_that_nothing_happened_to_is_written_as_it_was_before_there_were_candidates(note, tmp_path) -> None:
+    note.put("har", OLD, Origin("har.tar", "ff"))
+    written = msgspec.json.decode((tmp_path / "active.json").read_bytes())
+    assert set(written["slots"]["har"]) == {"model", "origin"}
+
+
+def test_files_that_a_slot_names_are_never_swept(tmp_path) -> None:
+    store = ModelStore(tmp_path)
+    names = [f"{number:02x}" * 32 for number in range(12)]
+    current, previous, candidate, waiting, older, newest, *others = (model(1, name) for name in names)
+    store.activate("har", current)
+    slot = Slot(current, Origin(), previous, Candidate(candidate, "shadow"), Candidate(waiting), (older, newest))
+    store.change("har", lambda _: slot)
+    for name in names[:6]:
+        store.checkpoint_path(name).write_bytes(b"x")
+    for other in others:
+        store.checkpoint_path(other.checkpoint).write_bytes(b"x")
+        store.activate("moving", other)
+    left = {path.stem for path in (tmp_path / "models" / "checkpoints").iterdir()}
+    assert {one.checkpoint for one in (current, previous, candidate, waiting, newest)} <= left
+    assert older.checkpoint not in left

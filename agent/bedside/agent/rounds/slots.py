@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from bedside.core.errors import RefusedError, StoreError
+from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.core.unreadable import UNREADABLE
 from bedside.service.files import read_regular, write_durable
 
@@ -122,6 +123,11 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     old: float | None = None
     new: float | None = None
     at_s: int = 0
+
+    def __post_init__(self) -> None:
+        bytes.fromhex(self.model)
+        if not 0 <= min(self.windows, self.at_s) <= max(self.windows, self.at_s) <= MAX_WIRE_INTEGER:
+            raise ValueError("a number of windows or a time is out of bounds")
 
 
 class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
