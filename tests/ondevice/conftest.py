@@ -28,11 +28,11 @@ def bundle(built, author):
     return verify_archive(built.tar, [bytes(author.verify_key)])
 
 
-@pytest.fixture
-def forks(tmp_path, author):
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory, author):
     """Tries bundles in forks of one limited child."""
     from trying import Forks
 
-    made = Forks(tmp_path, author)
+    made = Forks(tmp_path_factory.mktemp("forks"), author)
     yield made
     made.close()
