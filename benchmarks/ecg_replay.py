@@ -34,8 +34,6 @@ from ecg.training import cut_record, train_model
 from nacl.signing import SigningKey
 from report import Figure, arguments, emit, figure, table
 
-from bedside.agent.buffer.part import offset_ns
-from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.authoring.build import Built, build_bundle
 from bedside.authoring.recipe import load_recipe
 from bedside.core.bundle.manifest import WindowSpec
@@ -43,6 +41,8 @@ from bedside.core.bundle.verify import verify_archive
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording
+from bedside.ondevice.windows.cutter import Window, WindowCutter
+from bedside.ondevice.windows.part import offset_ns
 
 from beat_matching import BeatScores, beat_scores, match_beats, outside_flutter  # isort: skip - `ecg` finds the tests
 from wfdb_records import AAMI  # isort: skip

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bedside.agent.buffer.part import end_ns
 from bedside.agent.config import AgentConfig, SourceConfig
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.registry import BUILT_IN, build_source, typed_source
 from bedside.core.samples import Block, Event, Record, Source
+from bedside.ondevice.windows.part import end_ns
 
 ARRIVALS: list[tuple[int, int, float]] = []
 """(source, end of the block or time of the record in ns, monotonic seconds)."""

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.buffer.part import offset_ns
 from bedside.agent.buffer.rows import Label
-from bedside.agent.windows.cutter import Window, WindowCutter
 from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.training import MIN_COVER
 from bedside.core.bundle.manifest import WindowSpec
@@ -20,6 +18,8 @@ from bedside.core.samples import Block
 from bedside.firmware_bridge.recording import Recording
 from bedside.ondevice.training.examples import Windows
 from bedside.ondevice.training.train import Schedule, train
+from bedside.ondevice.windows.cutter import Window, WindowCutter
+from bedside.ondevice.windows.part import offset_ns
 
 SESSION = SessionId("record")
 RARE_SHARE = 0.2

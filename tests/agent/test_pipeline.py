@@ -24,13 +24,13 @@ from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.inference.model import Model
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ServedModel
-from bedside.agent.windows.cutter import MISFIT_S
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.errors import MalformedError, ProtocolError, StoreError
 from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.ondevice.heads import Head
+from bedside.ondevice.windows.cutter import MISFIT_S
 from bedside.service.platform import SystemEntropy
 
 S = 1_000_000_000

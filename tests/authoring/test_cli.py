@@ -1,9 +1,11 @@
+import dataclasses
 import json
 import sys
 
 import pytest
 
-from bedside.core.errors import ConfigError, TrustError
+from bedside.authoring import cost, replaying
+from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.service.cli import run
 
 
@@ -100,6 +102,55 @@ def test_a_tampered_folder_is_refused(folder, capsys):
     graph.write_bytes(data)
     assert run(["model", "verify", str(folder)]) == TrustError.exit_status
     assert "bundle-file" in capsys.readouterr().err
+
+
+def test_inspect_shows_layers_graphs_costs_tolerances_and_files(folder, capsys):
+    assert run(["model", "inspect", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    lines_of_one_space = [" ".join(line.split()) for line in lines]
+    assert "3 conv1d filters 8, taps 3 (16x8) (16x8) w1(3x8x8) b1(8)" in lines_of_one_space
+    assert "q1-all-sgd layer 0 286 0" in lines_of_one_space
+    assert "q1-all-sgd 8 0.1 60" in lines_of_one_space
+    assert any(line.split()[:3] == ["q1-all-sgd/*", "8", "0.001"] for line in lines)
+    assert any(line.startswith("infer.tflite") for line in lines)
+    assert run(["model", "inspect", str(folder), "--json"]) == 0
+    answer = told(capsys)
+    assert [step["kind"] for step in answer["steps"]] == [layer["kind"] for layer in answer["manifest"]["layers"]]
+    assert [tensor["name"] for tensor in answer["steps"][-1]["tensors"]] == ["w2", "b2"]
+
+
+def test_verify_replays_on_both_runtimes_and_shows_what_is_allowed(folder, capsys):
+    assert run(["model", "verify", str(folder)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["q1-all-sgd/w0", "0", "0.001"] in lines
+    assert {line[0] for line in lines if len(line) == 3} >= {"onnx", "litert", "classes"}
+
+
+def test_bench_measures_windows_and_steps_beside_what_the_manifest_says(folder, capsys):
+    assert run(["model", "bench", str(folder), "--batch", "8", "--batch", "2", "--json"]) == 0
+    shown = capsys.readouterr()
+    answer = json.loads(shown.out)
+    assert {one["runtime"] for one in answer["runtimes"]} == {"onnx", "litert"}
+    assert all(0 < one["median_us"] <= one["p99_us"] for one in answer["runtimes"])
+    assert [(step["here"]["batch"], step["stated"] is None) for step in answer["steps"]] == [(2, True), (8, False)]
+    assert all(step["here"]["step_ms"] > 0 and 20 < step["here"]["rss_mb"] < 400 for step in answer["steps"])
+    assert "measuring: 100 %" in shown.err
+
+
+def test_a_machine_without_litert_measures_what_it_has(folder, capsys, monkeypatch):
+    monkeypatch.setattr(replaying, "is_installed", lambda _: False)
+    assert run(["model", "bench", str(folder), "--batch", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("litert") and "pip install 'bedside[litert]'" in line for line in lines)
+    assert any(line.split()[:3] == ["q1-all-sgd", "2", line.split()[2]] for line in lines if line.startswith("q1"))
+
+
+def test_a_batch_that_does_not_fit_into_memory_says_what_to_do(folder, capsys, monkeypatch):
+    monkeypatch.setattr(cost, "_LIMITS", dataclasses.replace(cost._LIMITS, address_space_bytes=100 << 20))
+    assert run(["model", "bench", str(folder), "--batch", "8"]) == UnavailableError.exit_status
+    error = capsys.readouterr().err
+    assert "[cost-not-measured]" in error
+    assert "smaller batches" in error
 
 
 def test_what_is_no_bundle_says_what_to_name(tmp_path, capsys):

@@ -5,7 +5,7 @@ import pytest
 from deployed_nets import NETS, OUTPUTS, SHAPE, Deployed
 from integer_reference import fake_quantised, in_integers
 
-from bedside.authoring.inference_graph import build_int8_graph
+from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
 from bedside.authoring.tflite_graph import build_tflite
 from bedside.core.bundle.layers import Layer
 from bedside.core.bundle.patch import apply_patches, check_patches
@@ -16,6 +16,10 @@ from bedside.ondevice.runtimes.onnx import OnnxRuntime
 @pytest.fixture(params=NETS)
 def deployed(request):
     return Deployed(NETS[request.param])
+
+
+def without_ranges(parameters):
+    return {name: array for name, array in parameters.items() if name != "amax"}
 
 
 def same(found, wanted):
@@ -67,3 +71,17 @@ def test_a_refresh_of_the_tflite_file_is_a_freshly_built_one_byte_for_byte(deplo
 
 def test_every_kind_of_layer_is_in_one_of_these_nets():
     assert {type(layer) for layers in NETS.values() for layer in layers} == set(Layer.__args__)
+
+
+def test_the_float_graph_is_the_net_without_rounding_and_with_running_statistics(deployed):
+    wanted, _ = fake_quantised(deployed.net.steps, deployed.parameters, deployed.x, 0)
+    found = OnnxRuntime(build_float_graph(deployed.net, without_ranges(deployed.parameters)), {}).predict(deployed.x)
+    assert np.abs(found - wanted).max() < 1e-4 * max(np.abs(wanted).max(), 1)
+
+
+def test_a_refresh_of_the_float_graph_is_a_freshly_built_one_bit_for_bit(deployed):
+    other = without_ranges(deployed.drawn(seed=6))
+    before = build_float_graph(deployed.net, without_ranges(deployed.parameters))
+    fresh = OnnxRuntime(build_float_graph(deployed.net, other), {}).predict(deployed.x)
+    assert OnnxRuntime(before, other).predict(deployed.x).tobytes() == fresh.tobytes()
+    assert OnnxRuntime(before, {}).predict(deployed.x).tobytes() != fresh.tobytes()

@@ -209,16 +209,18 @@ def _audit() -> None:
 def _bundles() -> None:
     from bedside.core.bundle.archive import manifest_in, unpack_bundle
     from bedside.core.bundle.manifest import GOLDEN, MANIFEST, PARAMETERS, decode_manifest
+    from bedside.core.bundle.onnx_file import check_self_contained
     from bedside.core.bundle.tensors import decode_tensors, float_tensors
     from bedside.core.bundle.verify import verify_archive
     from bedside.service.bundle_file import read_bundle
 
     files, pk = seeds.BUNDLE_FILES, bytes(AUTHOR.verify_key)
     add("manifest", "core.bundle.manifest.decode_manifest core.bundle.layers.walk core.bundle.patch.check_patches"
-        " core.bundle.preprocessing.check_stages", decode_manifest, [files[MANIFEST], *seeds.full_manifests()],
-        json)  # fmt: skip
+        " core.bundle.preprocessing.check_stages core.bundle.terms.check_golden core.bundle.terms.check_costs",
+        decode_manifest, [files[MANIFEST], *seeds.full_manifests()], json)  # fmt: skip
     add("tensors", "core.bundle.tensors.decode_tensors", decode_tensors, [files[PARAMETERS], files[GOLDEN]],
         forms.tensors)  # fmt: skip
+    add("onnx", "core.bundle.onnx_file.check_self_contained", check_self_contained, [seeds.ONNX], plain)
     add("checkpoint", "core.bundle.tensors.float_tensors", float_tensors, [files[PARAMETERS]], forms.tensors)
     add("bundle-tar", "core.bundle.archive.unpack_bundle service.bundle_file.read_bundle",
         on_file("bundle.tar", lambda path: unpack_bundle(read_bundle(path))), [seeds.BUNDLE], plain)  # fmt: skip

@@ -111,6 +111,19 @@ def _bundle_files() -> dict[str, bytes]:
     return {MANIFEST: manifest, SIGNATURE: signature_of(SIGNED_KIND, manifest, AUTHOR), **files}
 
 
+def _graph() -> bytes:
+    """A small ONNX graph with a constant and a branch."""
+    from onnx import helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.ones((4, 2), np.float32), "w")
+    inner = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "inner", [], [], [weight])
+    nodes = [
+        helper.make_node("If", ["c"], ["y"], then_branch=inner),
+        helper.make_node("Constant", [], ["v"], value=weight),
+    ]
+    return bytes(helper.make_model(helper.make_graph(nodes, "g", [], [], [weight])).SerializeToString())
+
+
 def full_manifests() -> list[bytes]:
     """Manifests with everything that may be left out: stages, patches, a reference; and one of beats."""
     told = load("tiny_manifest.py").make_manifest()
@@ -138,6 +151,7 @@ def full_manifests() -> list[bytes]:
 
 BUNDLE_FILES = _bundle_files()
 BUNDLE = pack_bundle(BUNDLE_FILES)
+ONNX = _graph()
 
 
 def bundle(data: bytes, rng: Random, others: Any) -> bytes:

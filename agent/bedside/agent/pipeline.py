@@ -29,8 +29,6 @@ from bedside.agent.inference.worker import Fails
 from bedside.agent.keeping import Keeper
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.serving.shadow import Shadow
-from bedside.agent.windows.cutter import WindowCutter
-from bedside.agent.windows.fit import taken
 from bedside.agent.windows.quality import QualityMonitor
 from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
@@ -39,6 +37,8 @@ from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Event, Mark, Record, Unmapped
+from bedside.ondevice.windows.cutter import WindowCutter
+from bedside.ondevice.windows.fit import taken
 
 
 @dataclass(slots=True)
@@ -215,10 +215,13 @@ class Pipeline:
     @property
     def deciders(self) -> Mapping[str, Decider]:
         """What is decided, by slot."""
-        return {
-            name: Decider(self.engine.slots[name].model.labels, tuple(slot.cutters))
-            for name, slot in self._slots.items()
-        }
+        found = {}
+        for name, slot in self._slots.items():
+            head = self.engine.slots[name].model.head
+            measures = head.task == "regression"
+            labels, outputs = ((), head.labels) if measures else (head.labels, ())
+            found[name] = Decider(labels, tuple(slot.cutters), outputs)
+        return found
 
     @property
     def fed(self) -> frozenset[str]:
@@ -327,12 +330,12 @@ class Pipeline:
             session=SessionId(window.session),
             start_ns=window.start_ns,
             end_ns=window.end_ns,
-            label=decision.label,
-            confidence=decision.confidence,
+            label=decision.answer.label,
+            confidence=decision.answer.confidence,
             model=decision.model.digest,
             latency_s=now_s - window.closed_monotonic_s,
             model_name=name,
-            outputs=decision.outputs,
+            outputs=decision.answer.outputs,
         )
         self.predictions = self._buffer.add_prediction(prediction)
         self.last_prediction_s = now_s

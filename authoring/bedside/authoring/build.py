@@ -7,13 +7,13 @@ onnxruntime and CPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-import numpy as np
 from msgspec import UNSET
 from nacl.signing import SigningKey
 
-from bedside.authoring.cost import measure_cost
-from bedside.authoring.golden import GoldenSet, golden_batch, make_golden, synthetic_windows
+from bedside.authoring.cost import batch_sizes, measure_cost
+from bedside.authoring.golden import GoldenSet, golden_batch, make_golden
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
 from bedside.authoring.initialise import initial_parameters
 from bedside.authoring.net import Net
@@ -41,8 +41,8 @@ from bedside.core.bundle.parameters import AMAX, TensorSpec
 from bedside.core.bundle.patch import Patch
 from bedside.core.bundle.preprocessing import Reference
 from bedside.core.bundle.quantise import quantise_parameters, real_tensors
-from bedside.core.bundle.tensors import Array, encode_tensors
-from bedside.core.bundle.training import Cost, TrainingGraph, first_layer, optimiser_tensors, suffix_tensors
+from bedside.core.bundle.tensors import encode_tensors
+from bedside.core.bundle.training import Cost, TrainingGraph, first_layer, suffix_tensors
 from bedside.core.bundle.verify import file_digest, verify_archive
 from bedside.core.errors import ConfigError
 from bedside.core.signing.envelope import signature_of
@@ -50,7 +50,6 @@ from bedside.ondevice.golden import check_differences
 from bedside.ondevice.refresh import int8_runtime
 from bedside.ondevice.replay import compare_golden, compare_litert, golden_parameters
 from bedside.ondevice.runtimes import Float32
-from bedside.ondevice.training.step import START
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +92,7 @@ def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = 
     """
     parts = _parts(recipe)
     golden = make_golden(parts.net, parts.training, parts.changed, parts.parameters, recipe.seed)
-    costs = recipe.costs or tuple(
-        measure_cost(graph, data, _feeds(recipe, parts, graph)) for graph, data in parts.training.items()
-    )
+    costs = recipe.costs or _measured(recipe, parts, golden)
     files = {graph.file: data for graph, data in parts.training.items()} | parts.inference
     files |= {PARAMETERS: encode_tensors(parts.parameters), GOLDEN: encode_tensors(golden.tensors)}
     built = _sign(_manifest(recipe, parts, golden, costs, files, key, reference), files, key)
@@ -114,7 +111,7 @@ def _parts(recipe: Recipe) -> Parts:
     quantised = quantise_parameters(parameters, net.quantisation)
     tflite, patches = build_tflite(net, quantised | real_tensors(quantised, net.quantisation))
     changed, training = {}, {}
-    for graph in recipe.graphs:
+    for graph in recipe.graph_list():
         first = first_layer(suffixes, graph.suffix)
         if first is None:
             raise ConfigError(
@@ -142,7 +139,7 @@ def _manifest(
     reference: Reference | None,
 ) -> Manifest:
     specs = parts.net.parameters
-    names = committed_files(recipe.graphs, optional=True)
+    names = committed_files(recipe.graph_list(), optional=True)
     return Manifest(
         name=recipe.name,
         version=recipe.version,
@@ -154,7 +151,7 @@ def _manifest(
         parameters=specs,
         quantisation=parts.net.quantisation,
         suffixes=recipe.suffix_list(),
-        graphs=recipe.graphs,
+        graphs=recipe.graph_list(),
         training=recipe.training,
         golden=golden.terms,
         costs=costs,
@@ -175,13 +172,13 @@ def _sign(manifest: Manifest, files: dict[str, bytes], key: SigningKey) -> Built
     return Built(manifest, bundle_digest(data), signed, pack_bundle(signed))
 
 
-def _feeds(recipe: Recipe, parts: Parts, graph: TrainingGraph) -> dict[str, Array]:
-    """One batch of the recommended size, and a state, for measuring."""
-    net, training = parts.net, recipe.training
-    x, y = synthetic_windows(net.input_shape, net.outputs, training.batch, recipe.seed)
-    feeds: dict[str, Array] = {"x": x, "y": y, **parts.parameters}
-    feeds |= {START + spec.name: parts.parameters[spec.name] for spec in parts.changed[graph] if spec.trained}
-    feeds |= {spec.name: np.zeros(spec.shape, np.float32) for spec in optimiser_tensors(graph, parts.changed[graph])}
-    scalars = {"lr": training.learning_rate, "momentum": training.momentum, "mu": training.proximal_mu}
-    scalars["clip"] = training.gradient_clip or float("inf")
-    return feeds | {name: np.array(value, np.float32) for name, value in scalars.items()}
+def _measured(recipe: Recipe, parts: Parts, golden: GoldenSet) -> tuple[Cost, ...]:
+    """What a step of each graph takes here, with batches about the recommended one."""
+    training = recipe.training
+    rates = (training.learning_rate, training.momentum, training.proximal_mu, training.gradient_clip)
+    examples = (cast("Float32", golden.tensors["x"]), golden.tensors["y"])
+    return tuple(
+        measure_cost(graph, data, parts.parameters, parts.changed[graph], examples, batch, rates)
+        for graph, data in parts.training.items()
+        for batch in batch_sizes(training.batch)
+    )

@@ -1,27 +1,30 @@
-"""`bedside model`: build, look into and check model bundles."""
+"""`bedside model`: build, look into, check and measure model bundles."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
+from bedside.authoring.bench import batch_sizes, bench_bundle
 from bedside.authoring.build import build_bundle
 from bedside.authoring.bundle_folder import write_bundle
 from bedside.authoring.recipe import load_recipe, shipped_recipes
 from bedside.authoring.reference import reference_of
 from bedside.authoring.replaying import replay_in_children
+from bedside.authoring.tables import benched_tables, cost_words, manifest_tables, parameter_count, replayed_tables
 from bedside.core.bundle.archive import unpack_bundle
-from bedside.core.bundle.manifest import MANIFEST, Manifest, WindowSpec, bundle_digest, decode_manifest
-from bedside.core.bundle.training import Cost
-from bedside.core.bundle.verify import verify_archive
+from bedside.core.bundle.manifest import MANIFEST, Manifest, bundle_digest, decode_manifest
+from bedside.core.bundle.parameters import tensors_of
+from bedside.core.bundle.verify import Bundle, verify_archive
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.firmware_bridge.recording import read_recording
+from bedside.ondevice.runtimes.installed import runtime_versions
 from bedside.service.bundle_file import read_bundle
 from bedside.service.keys import create_signing_key, load_signing_key
-from bedside.service.output import Table, emit, human_bytes, json_option
+from bedside.service.output import Table, emit, json_option, progress
 from bedside.service.platform import SystemEntropy
 
 _KEY_BYTES = 32
@@ -71,8 +74,8 @@ def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_
         "version": built.manifest.version,
         "digest": built.digest,
         "signer_pk": bytes(author.verify_key),
-        "parameters": _parameter_count(built.manifest),
-        "costs": costs if as_json else _cost_words(costs),
+        "parameters": parameter_count(built.manifest),
+        "costs": costs if as_json else cost_words(costs),
         "folder": out,
         "tar": tar,
         "tar_bytes": len(built.tar),
@@ -98,8 +101,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     """Show what is in BUNDLE, a folder or a tar. Nothing is verified."""
     data = unpack_bundle(read_bundle(bundle))[MANIFEST]
     manifest = decode_manifest(data)
-    told = {"digest": bundle_digest(data), "manifest": msgspec.to_builtins(manifest)}
-    emit(told, as_json, table=_table(bundle_digest(data), manifest))
+    told = {"digest": bundle_digest(data), "manifest": msgspec.to_builtins(manifest), "steps": _steps(manifest)}
+    _emit_all(told, as_json, manifest_tables(bundle_digest(data), manifest))
 
 
 @model.command()
@@ -107,27 +110,85 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.option("--signer", "signers", multiple=True, help="Accepted public key, hexadecimal; may be repeated.")
 @json_option
 def verify(bundle: Path, signers: tuple[str, ...], as_json: bool) -> None:
-    """Check BUNDLE's signature and digests, and replay its golden vectors in a limited child on this machine.
+    """Check BUNDLE's signature and digests, and replay its golden vectors in limited children on this machine.
 
     Without --signer the bundle must be signed by the key that it names itself: whole, but by whom is yours to judge.
     """
-    data = read_bundle(bundle)
-    claimed = decode_manifest(unpack_bundle(data)[MANIFEST]).signer
-    accepted = [_public_key(text) for text in (signers or (claimed,))]
-    verified = verify_archive(data, accepted)
-    differences, measured = replay_in_children(data, accepted)
+    data, accepted = read_bundle(bundle), [_public_key(text) for text in signers]
+    verified = _verified(data, accepted)
+    replayed = replay_in_children(data, accepted or [bytes.fromhex(verified.manifest.signer)])
     told = {
-        "name": verified.manifest.name,
-        "version": verified.manifest.version,
-        "digest": verified.digest,
-        "signer": claimed,
+        **_named(verified),
         "signer_checked": bool(signers),
-        "golden": differences,
-        "runtimes": measured,
+        "golden": replayed.differences,
+        "runtimes": replayed.measured,
+        "not_tried": replayed.missing,
     }
-    rows = [[name, f"{value:.3g}", f"{verified.manifest.tolerance(name):.3g}"] for name, value in differences.items()]
-    title = f"{verified.manifest.name} {verified.manifest.version} {verified.digest.hex()} holds"
-    emit(told, as_json, table=Table(("golden tensor", "off by", "allowed"), rows, title))
+    _emit_all(told, as_json, replayed_tables(replayed, verified.manifest, f"{_title(verified)} holds"))
+
+
+@model.command()
+@click.argument("bundle", type=_PATH)
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1, 4_096), help="Batch size; may be repeated.")
+@json_option
+def bench(bundle: Path, batches: tuple[int, ...], as_json: bool) -> None:
+    """Measure BUNDLE on this machine: an int8 window on each runtime, and a training step of each graph.
+
+    Each figure comes from a limited child of its own. Times of steps are processor time; peaks are resident memory.
+    """
+    data = read_bundle(bundle)
+    verified = _verified(data, [])
+    signer, sizes = bytes.fromhex(verified.manifest.signer), sorted(set(batches)) or batch_sizes(verified)
+    with progress("measuring", 1 + len(verified.manifest.graphs) * len(sizes)) as shown:
+        benched = bench_bundle(verified, data, [signer], sizes, shown.advance)
+    told = {
+        **_named(verified),
+        "versions": runtime_versions(),
+        "runtimes": benched.inference.measured,
+        "not_tried": benched.inference.missing,
+        "steps": benched.steps,
+    }
+    _emit_all(told, as_json, benched_tables(benched, f"{_title(verified)} with {runtime_versions()}"))
+
+
+def _verified(data: bytes, accepted: Sequence[bytes]) -> Bundle:
+    """The bundle, signed by one of `accepted`, or where there is none by the key that it names itself."""
+    return verify_archive(data, accepted or [_public_key(decode_manifest(unpack_bundle(data)[MANIFEST]).signer)])
+
+
+def _named(bundle: Bundle) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {"name": manifest.name, "version": manifest.version, "digest": bundle.digest, "signer": manifest.signer}
+
+
+def _title(bundle: Bundle) -> str:
+    return f"{bundle.manifest.name} {bundle.manifest.version} {bundle.digest.hex()}"
+
+
+def _emit_all(told: object, as_json: bool, tables: Iterable[Table]) -> None:
+    """One JSON document, or tables with a line between."""
+    if as_json:
+        return emit(told, as_json)
+    for number, table in enumerate(tables):
+        if number:
+            click.echo()
+        emit(told, as_json, table=table)
+    return None
+
+
+def _steps(manifest: Manifest) -> list[dict[str, object]]:
+    """What follows from the layer list: forms, tensors, and what an `add` takes."""
+    return [
+        {
+            "layer": step.number,
+            "kind": step.layer.__struct_config__.tag,
+            "before": step.before,
+            "after": step.after,
+            "takes": step.skip if step.skip >= 0 else None,
+            "tensors": tensors_of(step),
+        }
+        for step in manifest.steps()
+    ]
 
 
 def _public_key(text: str) -> bytes:
@@ -142,50 +203,3 @@ def _public_key(text: str) -> bytes:
             remedy="name the author's key with --signer",
         )
     return public
-
-
-def _parameter_count(manifest: Manifest) -> int:
-    return sum(math.prod(spec.shape) for spec in manifest.parameters)
-
-
-def _cost_words(costs: tuple[Cost, ...]) -> str:
-    """What a training step takes."""
-    return "; ".join(
-        f"{cost.graph}: {cost.step_ms:g} ms for {cost.batch} windows, {cost.rss_mb:g} MB" for cost in costs
-    )
-
-
-def _stages(window: WindowSpec) -> str:
-    """In the order in which they run."""
-    shaping = [f"{name} {way}" for name, way in (("detrend", window.detrend), ("normalise", window.normalise))]
-    named = {
-        f"channels {', '.join(map(str, window.pick))}": window.pick,
-        "resample": window.resample is not None,
-        f"filter of {len(window.filter.sections) if window.filter else 0} sections": window.filter is not None,
-        "beats": window.beat is not None,
-        **{text: not text.endswith(" none") for text in shaping},
-        f"records of {', '.join(window.fields)}": window.fields,
-    }
-    return ", ".join(text for text, there in named.items() if there) or "none"
-
-
-def _table(digest: bytes, manifest: Manifest) -> Table:
-    window = manifest.window
-    rows = [
-        ["digest", digest.hex()],
-        ["signer", manifest.signer],
-        ["labels", ", ".join(manifest.labels)],
-        [
-            "window",
-            f"{window.length} samples of {window.channels} channels of {window.stream} at {window.rate_hz:g} Hz",
-        ],
-        ["stages", _stages(window)],
-        ["layers", ", ".join(str(layer.__struct_config__.tag) for layer in manifest.layers)],
-        ["parameters", str(_parameter_count(manifest))],
-        ["task", manifest.task],
-        ["weights", f"within ±{manifest.quantisation.weight_qmax}"],
-        ["training graphs", ", ".join(graph.key for graph in manifest.graphs)],
-        ["a step", _cost_words(manifest.costs)],
-        *([entry.name, human_bytes(entry.size)] for entry in manifest.files),
-    ]
-    return Table(("what", "value"), rows, f"{manifest.name} {manifest.version}")

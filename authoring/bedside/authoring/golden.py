@@ -4,6 +4,10 @@ Their windows are synthetic, one rhythm per class, so that a bundle carries nobo
 replayed for a few steps by every training graph; the probe is predicted with the parameters after those of the first.
 Only probe windows whose int8 classes are clear by more than twice the tolerance of a logit are kept: integer kernels
 differ in the last step between CPUs, and a class must not turn on that.
+
+Where training rounds, sums in another order tip single values over, and every step doubles what came of it. So the
+steps are few, and a parameter may be off by a share of the way that it went: of its root mean square, on which single
+values weigh little, while a gradient of the wrong sign is off by twice the way.
 """
 
 from __future__ import annotations
@@ -21,22 +25,38 @@ from bedside.core.bundle.manifest import Golden, Tolerance
 from bedside.core.bundle.parameters import AMAX, TensorSpec
 from bedside.core.bundle.quantise import quantise_parameters
 from bedside.core.bundle.tensors import Array
-from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
+from bedside.core.bundle.training import Level, TrainingGraph, optimiser_tensors
 from bedside.core.errors import ConfigError
+from bedside.ondevice.replay import root_mean_square
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import OnnxRuntime
 from bedside.ondevice.training.step import Rates, Targets, TrainingStep
 
-_STEPS: Final = 12
-_RATES: Final = Rates(learning_rate=0.05, momentum=0.9, proximal_mu=0.01)
+_STEPS: Final = 4
+_RATES: Final = Rates(learning_rate=0.01, momentum=0.9, proximal_mu=0.01)
 _BATCH: Final = 16
 _CANDIDATES: Final = 256
 _PROBES: Final = 32
 _LEAST_PROBES: Final = 4
 _NOISE: Final = 0.2
+_RHYTHM_BITS: Final = 3
+_RHYTHMS: Final = 1 << _RHYTHM_BITS
+"""Of nets that do not tell classes apart."""
 
 _FLOAT_TOLERANCE: Final = 1e-3
-"""Of losses, parameters and float logits: sums in another order, and a rounding that tips over, stay well below."""
+"""Of float logits: sums in another order stay well below."""
+
+_WAY_SHARES: Final[dict[Level, float]] = {"Q0": 0.02, "Q1": 0.3, "Q2": 0.5}
+"""Of a parameter, as a share of its way; an eighth to a third of it has been seen where sums were disturbed."""
+
+_LOSS_SHARES: Final[dict[Level, float]] = {"Q0": 1e-3, "Q1": 0.05, "Q2": 0.05}
+"""Of a loss, as a share of the largest."""
+
+_RANGE_SHARE: Final = 0.02
+"""Of ranges, as a share of their root mean square."""
+
+_LEAST_TOLERANCE: Final = 1e-5
+"""Of what hardly moves, or not at all."""
 
 _INT8_TOLERANCE: Final = 0.02
 """Of int8 logits, as a share of the largest: a few steps of the last layer's input."""
@@ -68,9 +88,20 @@ def synthetic_windows(
     return (wave + noise).astype(np.float32), y
 
 
+def synthetic_batch(net: Net, count: int, seed: int) -> tuple[Float32, Targets]:
+    """Draw `count` windows with what a net can learn of them: their rhythm, or labels and values that it decides."""
+    if net.task == "classification":
+        return synthetic_windows(net.input_shape, net.outputs, count, seed)
+    x, rhythm = synthetic_windows(net.input_shape, _RHYTHMS, count, seed)
+    outputs = np.arange(net.outputs)
+    if net.task == "multilabel":
+        return x, ((rhythm[:, np.newaxis] >> (outputs % _RHYTHM_BITS)) & 1).astype(np.float32)
+    return x, ((rhythm[:, np.newaxis] + outputs) % _RHYTHMS / (_RHYTHMS / 2) - 1).astype(np.float32)
+
+
 def golden_batch(net: Net, seed: int) -> tuple[Float32, Targets]:
     """The batch of the golden training steps."""
-    return synthetic_windows(net.input_shape, net.outputs, _BATCH, seed)
+    return synthetic_batch(net, _BATCH, seed)
 
 
 def make_golden(
@@ -101,11 +132,15 @@ def make_golden(
     after: dict[str, Float32] = {}
     for graph, data in graphs.items():
         step = TrainingStep(data, parameters, optimiser_tensors(graph, changed[graph]), _RATES)
-        tensors[f"{graph.key}/loss"] = np.array([step(x, y) for _ in range(_STEPS)], np.float32)
+        losses = np.array([step(x, y) for _ in range(_STEPS)], np.float32)
         state = step.parameters()
+        tensors |= {f"{graph.key}/loss": losses}
         tensors |= {f"{graph.key}/{spec.name}": state[spec.name] for spec in changed[graph]}
-        names = ("loss", *(spec.name for spec in changed[graph]))
-        tolerances += [Tolerance(f"{graph.key}/{name}", _FLOAT_TOLERANCE) for name in names]
+        tolerances.append(_tolerance(f"{graph.key}/loss", _LOSS_SHARES[graph.level] * float(np.abs(losses).max())))
+        for spec in changed[graph]:
+            way = state[spec.name] - parameters[spec.name]
+            share, size = (_RANGE_SHARE, state[AMAX]) if spec.name == AMAX else (_WAY_SHARES[graph.level], way)
+            tolerances.append(_tolerance(f"{graph.key}/{spec.name}", share * root_mean_square(size)))
         after = after or state
     probes, allowed = _probe(net, after, seed)
     tolerances += [Tolerance(name, allowed) for name in ("logits", "logits_litert")]
@@ -116,20 +151,25 @@ def make_golden(
     return GoldenSet(tensors | probes, terms)
 
 
+def _tolerance(tensor: str, allowed: float) -> Tolerance:
+    return Tolerance(tensor, round(max(allowed, _LEAST_TOLERANCE), 6))
+
+
 def _probe(net: Net, after: Mapping[str, Float32], seed: int) -> tuple[dict[str, Array], float]:
     """Windows and what is said of them, and the tolerance of an int8 logit."""
     candidates, _ = synthetic_windows(net.input_shape, net.outputs, _CANDIDATES, seed + 1)
     int8 = OnnxRuntime(build_int8_graph(net, quantise_parameters(after, net.quantisation)), {}).predict(candidates)
     tolerance = round(_INT8_TOLERANCE * float(np.abs(int8).max()), 6)
-    chosen = _clear(int8, 2 * tolerance)
+    chosen = _clear(int8, 2 * tolerance) if net.task == "classification" else np.arange(_PROBES)
     probe, logits = candidates[chosen], int8[chosen]
     weights = {name: array for name, array in after.items() if name != AMAX}
     told: dict[str, Array] = {
         "probe": probe,
         "logits": logits,
         "logits_float": OnnxRuntime(build_float_graph(net, weights), {}).predict(probe),
-        "classes": logits.argmax(axis=1).astype(np.int64),
     }
+    if net.task == "classification":
+        told["classes"] = logits.argmax(axis=1).astype(np.int64)
     return told, tolerance
 
 

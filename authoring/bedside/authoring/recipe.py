@@ -70,7 +70,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         physical_range: (lowest, highest) possible value per channel of the stream that the model takes, physical units.
         layers: one table per layer: `kind` and what that kind needs, as in the manifest.
         training: what the author recommends to plans.
-        graphs: ways in which plans may have it trained, the recommended one first.
+        graphs: ways in which plans may have it trained, the recommended one first; by default Q1 by SGD, of all layers
+            and, where that is less, of the head, which personal heads need.
         suffixes: which layers a plan may train alone, by name and the place of the first; `head` is the last layer.
         class_weights: of the loss, one per label; empty for ones.
         targets: of a regression: what its outputs stand for.
@@ -86,7 +87,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     layers: tuple[dict[str, str | int], ...]
     training: Training
     task: Task = "classification"
-    graphs: tuple[TrainingGraph, ...] = (TrainingGraph("Q1", ALL, "sgd"),)
+    graphs: tuple[TrainingGraph, ...] = ()
     suffixes: tuple[Suffix, ...] = ()
     class_weights: tuple[float, ...] = ()
     targets: Targets | None = None
@@ -141,6 +142,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """
         steps = walk(self.layer_list(), (self.window.length, self.window.channels), len(self.labels))
         return Net(steps, self.task, self.weight_qmax, self.class_weights)
+
+    def graph_list(self) -> tuple[TrainingGraph, ...]:
+        """The training graphs as the manifest has them."""
+        weighted = sum(step.kernel is not None for step in self.net().steps)
+        usual = (TrainingGraph("Q1", ALL, "sgd"), TrainingGraph("Q1", HEAD, "sgd"))
+        return self.graphs or usual[: min(weighted, 2)]
 
     def suffix_list(self) -> tuple[Suffix, ...]:
         """The suffixes as the manifest has them, in the order of the layers."""

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from bedside.ondevice.confinement import read_outcome, run_child
-from bedside.ondevice.golden import DEFAULT_LIMITS, Replay, replay_golden
-from bedside.ondevice.trial import CHILD, Measured
+from bedside.authoring.children import ask_child
+from bedside.core.bundle.archive import unpack_bundle
+from bedside.core.bundle.manifest import INFER_TFLITE
+from bedside.ondevice import golden, trial
+from bedside.ondevice.confinement import Limits, read_outcome
+from bedside.ondevice.golden import DEFAULT_LIMITS, Compared
+from bedside.ondevice.runtimes import RuntimeName
+from bedside.ondevice.runtimes.installed import is_installed
+from bedside.ondevice.trial import Measured, Trial
 
 
-def replay_in_children(tar: bytes, signer_pks: Sequence[bytes]) -> tuple[dict[str, float], tuple[Measured, ...]]:
-    """Replay on onnxruntime, then on LiteRT.
+class Replayed(msgspec.Struct, frozen=True):
+    """What a bundle did here.
 
-    Returns:
-        The largest absolute difference per golden tensor, and how long a window takes on each runtime.
+    Attributes:
+        differences: largest absolute difference per golden tensor.
+        measured: how long one window takes on each runtime.
+        missing: runtimes on which it was not tried, and why not.
+    """
+
+    differences: dict[str, float]
+    measured: tuple[Measured, ...]
+    missing: dict[RuntimeName, str]
+
+
+def replay_in_children(tar: bytes, signer_pks: Sequence[bytes], limits: Limits = DEFAULT_LIMITS) -> Replayed:
+    """Replay on onnxruntime, then on LiteRT where it is installed and the bundle has its form.
 
     Raises:
         TrustError: `golden-mismatch`, and from the bundle.
         MalformedError: `bad-graph`, `bad-golden`, and from the bundle.
         UnavailableError: `child-died`, `child-timeout`.
     """
+    missing: dict[RuntimeName, str] = {}
+    if INFER_TFLITE not in unpack_bundle(tar):
+        missing["litert"] = f"the bundle has no {INFER_TFLITE}"
+    elif not is_installed("litert"):
+        missing["litert"] = "LiteRT is not installed: pip install 'bedside[litert]'"
     with tempfile.TemporaryDirectory(prefix="bedside-verify-") as name:
         path = Path(name) / "bundle.tar"
         path.write_bytes(tar)
-        return asyncio.run(_replay(Replay(str(path), tuple(key.hex() for key in signer_pks))))
-
-
-async def _replay(replay: Replay) -> tuple[dict[str, float], tuple[Measured, ...]]:
-    compared = await replay_golden(replay, DEFAULT_LIMITS)
-    measured = read_outcome(await run_child(CHILD, msgspec.json.encode(replay), DEFAULT_LIMITS), tuple[Measured, ...])
-    return compared.differences, measured
+        runtimes: tuple[RuntimeName, ...] = ("onnx",) if missing else ("litert", "onnx")
+        job = msgspec.json.encode(Trial(str(path), tuple(key.hex() for key in signer_pks), runtimes))
+        compared = read_outcome(ask_child(golden.CHILD, job, limits), Compared)
+        measured = read_outcome(ask_child(trial.CHILD, job, limits), tuple[Measured, ...])
+    return Replayed(compared.differences, measured, missing)

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.windows.cutter import WindowCutter
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.verify import Bundle
 from bedside.core.ids import SessionId, StreamId
@@ -17,6 +16,7 @@ from bedside.firmware_bridge.recording import Recording
 from bedside.ondevice.refresh import float_runtime, int8_runtime
 from bedside.ondevice.runtimes import Float32, Runtime
 from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.windows.cutter import WindowCutter
 
 _BATCH: Final = 64
 _ANY_SESSION: Final = SessionId("recording")

@@ -22,6 +22,7 @@ from bedside.ondevice.confinement import (
     Limits,
     confine,
     decode_job,
+    forbid_writing,
     read_job,
     read_outcome,
     report_error,
@@ -37,7 +38,7 @@ CHILD: Final = "bedside.ondevice.golden"
 DEFAULT_LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=60)
 
 
-class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Replay(msgspec.Struct, frozen=True):
     """Which bundle to replay: the path of its tar, and the accepted signers' keys in hexadecimal."""
 
     bundle: str
@@ -66,6 +67,7 @@ async def replay_golden(replay: Replay, limits: Limits = DEFAULT_LIMITS) -> Comp
 def main() -> None:
     """The child: confine, verify, replay, report."""
     confine(sys.argv[1:])
+    forbid_writing()
     try:
         report_result(_run(read_job()))
     except BedsideError as error:

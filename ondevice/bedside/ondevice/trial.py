@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from bedside.core.errors import BedsideError
-from bedside.ondevice.confinement import confine, read_job, report_error, report_result
-from bedside.ondevice.golden import believed_bundle, check_differences
+from bedside.ondevice.confinement import confine, decode_job, forbid_writing, read_job, report_error, report_result
+from bedside.ondevice.golden import Replay, believed_bundle, check_differences
 from bedside.ondevice.runtimes import RuntimeName
 
 if TYPE_CHECKING:
@@ -39,27 +39,41 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p99_us: float
 
 
+class Trial(Replay, frozen=True, forbid_unknown_fields=True):
+    """Which runtimes are tried; LiteRT must be here then, onnxruntime need not.
+
+    Attributes:
+        runtimes: of the bundle.
+    """
+
+    runtimes: tuple[RuntimeName, ...] = ("litert", "onnx")
+
+
 def main() -> None:
     """The child: confine, verify, replay, measure, report."""
     confine(sys.argv[1:])
+    forbid_writing()
     try:
         report_result(_run(read_job()))
     except BedsideError as error:
         report_error(error)
 
 
-def _run(job: bytes) -> tuple[Measured, ...]:
+def _run(data: bytes) -> tuple[Measured, ...]:
     from bedside.ondevice.refresh import int8_runtime
     from bedside.ondevice.replay import compare_litert, golden_parameters, golden_windows
     from bedside.ondevice.runtimes.installed import is_installed
     from bedside.service.platform import SystemClock
 
-    bundle = believed_bundle(job)
+    bundle, wanted = believed_bundle(data), decode_job(data, Trial).runtimes
     after = golden_parameters(bundle)
-    litert = int8_runtime(bundle, after, "litert")
-    check_differences(bundle.manifest, compare_litert(bundle, litert))
-    others = (int8_runtime(bundle, after, "onnx"),) if is_installed("onnx") else ()
-    return measure((litert, *others), golden_windows(bundle), SystemClock())
+    tried = []
+    if "litert" in wanted:
+        tried.append(int8_runtime(bundle, after, "litert"))
+        check_differences(bundle.manifest, compare_litert(bundle, tried[0]))
+    if "onnx" in wanted and is_installed("onnx"):
+        tried.append(int8_runtime(bundle, after, "onnx"))
+    return measure(tuple(tried), golden_windows(bundle), SystemClock())
 
 
 def measure(runtimes: tuple[Runtime, ...], windows: Float32, clock: Clock) -> tuple[Measured, ...]:

@@ -11,7 +11,6 @@ import pytest
 
 from bedside.agent.buffer.bounds import END_NS
 from bedside.agent.buffer.labels import check_label
-from bedside.agent.buffer.part import NS_PER_S, Part
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.buffer.schema import LAST_NS, first_id
@@ -21,6 +20,7 @@ from bedside.agent.buffer.waiting import part_row
 from bedside.core.errors import BedsideError, MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Quality, Record
+from bedside.ondevice.windows.part import NS_PER_S, Part
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(range(32))

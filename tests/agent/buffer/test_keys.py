@@ -16,11 +16,11 @@ from bedside.agent.buffer.keys import (
     key_id,
     load_key_ring,
 )
-from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.seal import Sealer
 from bedside.core.errors import ConfigError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Quality
+from bedside.ondevice.windows.part import Part
 from bedside.service.keys import create_secret
 from bedside.service.platform import SystemEntropy
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from bedside.agent.buffer.inspection import describe
-from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.schema import MIGRATIONS, first_id
 from bedside.agent.buffer.seal import Sealer
@@ -22,6 +21,7 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.buffer.tags import TAGGED, UNTAGGED, is_sound, key_columns, tag_of
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality
+from bedside.ondevice.windows.part import Part
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.sqlite import open_database
 

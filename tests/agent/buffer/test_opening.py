@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from bedside.agent.buffer.keys import KeyRing, key_id
 from bedside.agent.buffer.log import committing_frames
 from bedside.agent.buffer.opening import open_or_salvage
-from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.salvage import MAX_SET_ASIDE, set_aside_files
 from bedside.agent.buffer.schema import MIGRATIONS, first_id
@@ -23,6 +22,7 @@ from bedside.agent.buffer.tags import TAGGED, tag_of
 from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality
+from bedside.ondevice.windows.part import Part
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.sqlite import open_database
 

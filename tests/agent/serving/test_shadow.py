@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from bedside.agent.inference.answer import Answer
 from bedside.agent.inference.model import Decision, Model, decide
 from bedside.agent.serving.shadow import QUEUE_WINDOWS, Shadow, ShadowTable, both
 from bedside.core.bundle.manifest import Targets
@@ -70,14 +71,13 @@ async def test_what_both_said_is_counted_by_pair_until_there_are_enough() -> Non
 
 
 def test_labels_are_held_against_each_other_as_a_whole_and_values_by_their_scale() -> None:
-    window = Window(np.zeros((4, 2), np.float32))
-    several = model(Says(0), Head("multilabel", ("a", "b", "c")))
-    told = [Decision(several, window, np.array(answers, np.float32)) for answers in ([0.9, 0.6, 0.1], [0.1, 0.2, 0.4])]
-    assert both(told[0], told[1]) == ("a, b", "none")
-    head = Head(
-        "regression", ("bp",), Targets(unit=("mm[Hg]",), offset=(120.0,), scale=(0.1,))
-    )  # a scaled unit is 10 mmHg
-    values = [Decision(model(Says(0), head), window, np.array([value], np.float32)) for value in (120, 124, 130)]
+    several = Head("multilabel", ("a", "b", "c"))
+    told = [Answer(several, np.array(values, np.float32)) for values in ([0.9, 0.6, 0.1], [0.1, 0.2, 0.4])]
+    assert both(told[0], told[0])[0] == both(told[0], told[0])[1] != "a"
+    assert both(told[0], told[1])[1] == "none"
+    ten_mmhg = Targets(unit=("mm[Hg]",), offset=(120.0,), scale=(0.1,))
+    head = Head("regression", ("bp",), ten_mmhg)
+    values = [Answer(head, np.array([value], np.float32)) for value in (120, 124, 130)]
     assert [both(values[0], other)[1] for other in values] == ["a value", "a value", "another value"]
     assert both(values[0], values[2])[0] != both(values[0], values[2])[1]
 
@@ -88,7 +88,7 @@ def test_pairs_of_answers_are_bounded() -> None:
     several = model(Says(0), Head("multilabel", names))
     for number in range(600):
         answers = np.array([number >> bit & 1 for bit in range(10)], np.float32)
-        one = Decision(several, Window(np.zeros((4, 2), np.float32)), answers)
+        one = Decision(several, Window(np.zeros((4, 2), np.float32)), Answer(several.head, answers))
         table.add(one, one)
     assert (table.windows, table.differing) == (600, 0)
     assert len(table.pairs) <= 257

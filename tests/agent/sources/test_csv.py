@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bedside.agent.buffer.part import end_ns
 from bedside.agent.config import SourceConfig
 from bedside.agent.formats.tables.delimited import Dialect, number_in, split_row
 from bedside.agent.formats.tables.row_time import RowTime
@@ -21,6 +20,7 @@ from bedside.agent.sources.kind import SourceContext, SourceGauge
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Block, Event, Mark, Quality, Record, Unmapped
+from bedside.ondevice.windows.part import end_ns
 from hand_clock import T0, HandClock
 
 DATA = Path(os.environ.get("BEDSIDE_DATA", Path(__file__).parents[4] / "shared" / "data"))

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bedside.agent.buffer.part import NS_PER_S
 from bedside.agent.config import load_agent_config
 from bedside.agent.sources.checked import MAX_STREAMS, EventCheck
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Mark, Record, Unmapped
+from bedside.ondevice.windows.part import NS_PER_S
 from resident_device import buffer_of, make_directory, quarantine_of, records_of, resident
 from third_party import install
 

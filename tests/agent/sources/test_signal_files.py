@@ -8,13 +8,13 @@ import numpy as np
 import pyedflib
 import pytest
 
-from bedside.agent.buffer.part import end_ns, offset_ns
 from bedside.agent.config import SourceConfig
 from bedside.agent.formats.edf_annotations import read_tals
 from bedside.agent.sources.kind import SourceContext
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Block, Mark, MarkKind, Quality
+from bedside.ondevice.windows.part import end_ns, offset_ns
 from bedside.service.platform import SystemClock
 from wfdb_records import read_record
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedside.agent.buffer.part import offset_ns
 from bedside.agent.sources.mqtt.wave_clock import Placed, WaveClock
+from bedside.ondevice.windows.part import offset_ns
 
 T0, MS = 1_790_000_000_000_000_000, 1_000_000
 

@@ -7,10 +7,10 @@ import math
 import msgspec
 import numpy as np
 
-from bedside.agent.windows.fit import arrived, taken
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Resample
 from bedside.core.samples import Block
+from bedside.ondevice.windows.fit import arrived, taken
 
 SPEC = WindowSpec("wrist", 3, 50.0, 10, 10, (0.0,) * 3, (1.0,) * 3)
 

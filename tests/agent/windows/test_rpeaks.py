@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beat_matching import BeatScores, beat_scores, match_beats
-from bedside.agent.windows.rpeaks import RPeakDetector
+from bedside.ondevice.windows.rpeaks import RPeakDetector
 from wfdb_records import RECORDS, data_folder, read_record
 
 

@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.windows.cutter import Window, WindowCutter
-from bedside.agent.windows.resampler import Resampler
-from bedside.agent.windows.sections import SectionFilter
 from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
@@ -23,6 +20,9 @@ from bedside.core.bundle.preprocessing import Beat, Filter, Resample
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Record
 from bedside.core.signal.butterworth import butterworth, gain, notch
+from bedside.ondevice.windows.cutter import Window, WindowCutter
+from bedside.ondevice.windows.resampler import Resampler
+from bedside.ondevice.windows.sections import SectionFilter
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(32)
@@ -194,7 +194,7 @@ def test_a_stream_whose_ratio_needs_too_many_coefficients_is_unusable() -> None:
 def test_the_memory_of_a_large_step_up_is_bounded_and_its_bits_are_the_same(monkeypatch) -> None:
     values = np.random.default_rng(7).normal(size=(200, 1))
     whole = Resampler(Fraction(50), 8, 8.0).push(values)
-    monkeypatch.setattr("bedside.agent.windows.resampler._MAX_PRODUCTS", 999)
+    monkeypatch.setattr("bedside.ondevice.windows.resampler._MAX_PRODUCTS", 999)
     assert Resampler(Fraction(50), 8, 8.0).push(values).tobytes() == whole.tobytes()
     monkeypatch.undo()
     large = Resampler(Fraction(500), 64, 8.0)

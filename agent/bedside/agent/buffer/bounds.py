@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from bedside.agent.buffer.part import NS_PER_S, end_ns
 from bedside.agent.buffer.schema import LAST_NS
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.samples import Block, Record, form_fault
+from bedside.ondevice.windows.part import NS_PER_S, end_ns
 
 END_NS: Final = LAST_NS - 86_400 * NS_PER_S
 """Nanoseconds since 1970, in April 2262, that nothing in the buffer reaches."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from bedside.agent.buffer.derived import open_explanation, open_summary, open_window
-from bedside.agent.buffer.part import NS_PER_S
 from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.salvage import SEALED, set_aside_files
 from bedside.agent.buffer.schema import (
@@ -29,6 +28,7 @@ from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.tags import TAGGED, any_text, is_sound, key_columns, right_shape, shape_of
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
+from bedside.ondevice.windows.part import NS_PER_S
 from bedside.service.sqlite import open_reader, reading
 
 _PAGE_ROWS: Final = 256

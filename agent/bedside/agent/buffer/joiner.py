@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bedside.agent.buffer.codec import most_samples
-from bedside.agent.buffer.part import NS_PER_S, Part, Run, offset_ns
 from bedside.core.ids import SessionId
 from bedside.core.samples import Block, Quality, Samples
+from bedside.ondevice.windows.part import NS_PER_S, Part, Run, offset_ns
 
 
 @dataclass(slots=True)

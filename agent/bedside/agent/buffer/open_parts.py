@@ -8,11 +8,11 @@ from typing import Final
 
 from bedside.agent.buffer.group import GroupCommit
 from bedside.agent.buffer.joiner import Joiner
-from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.waiting import DROPPED, part_row
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block
+from bedside.ondevice.windows.part import Part
 from bedside.service.logs import event
 
 _LOGGER = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from typing import Final, Literal
 from bedside.agent.buffer.alarms import alarm_of
 from bedside.agent.buffer.decoding import prediction_of
 from bedside.agent.buffer.deliveries import NUMBERED, newest_number
-from bedside.agent.buffer.part import NS_PER_S
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.records import decode_record, record_place
 from bedside.agent.buffer.rows import Alarm, Prediction
@@ -22,6 +21,7 @@ from bedside.agent.buffer.schema import PART_BITS, SALVAGE, STREAM_BITS, first_i
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Record
+from bedside.ondevice.windows.part import NS_PER_S
 from bedside.service.sqlite import reading
 
 Sort = Literal["alarms", "predictions", "records"]

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from bedside.agent.buffer.part import NS_PER_S
 from bedside.agent.buffer.schema import LAST_NS, MAX_STREAMS, PART_BITS, RAW_TABLES, STREAM_BITS, ids_of
 from bedside.agent.buffer.walk import next_second
+from bedside.ondevice.windows.part import NS_PER_S
 
 _SPAN_BITS: Final = 8
 _SLACK_S: Final = 3_600

@@ -15,7 +15,6 @@ from bedside.agent.buffer.derived import open_explanation, open_summary, open_wi
 from bedside.agent.buffer.eviction import used_bytes
 from bedside.agent.buffer.expiry import Swept
 from bedside.agent.buffer.keys import Keys
-from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, Place, Run, Stretch, offset_ns
 from bedside.agent.buffer.quarantine import SELECT as SELECT_QUARANTINE
 from bedside.agent.buffer.quarantine import row_of as quarantined_row
 from bedside.agent.buffer.records import decode_record, record_place
@@ -27,6 +26,7 @@ from bedside.agent.buffer.walk import pages, walk
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Record
+from bedside.ondevice.windows.part import NS_PER_MINUTE, NS_PER_S, Part, Place, Run, Stretch, offset_ns
 from bedside.service.sqlite import open_reader, reading
 
 _PAGE_ROWS: Final = 64

@@ -16,12 +16,12 @@ from nacl.secret import SecretBox
 
 from bedside.agent.buffer.codec import decode_samples, encode_samples
 from bedside.agent.buffer.keys import Keys, key_id, ring_of
-from bedside.agent.buffer.part import Part
 from bedside.core.clock import Entropy
 from bedside.core.errors import MalformedError, StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Quality
 from bedside.core.unreadable import UNREADABLE
+from bedside.ondevice.windows.part import Part
 
 Place = tuple[str | int | float | bytes, ...]
 """Where a sealed row belongs."""

@@ -41,7 +41,6 @@ from bedside.agent.buffer.losses import Losses
 from bedside.agent.buffer.numbers import RecordNumbers, StreamNumbers, last_prediction_number
 from bedside.agent.buffer.open_parts import OpenParts
 from bedside.agent.buffer.opening import BufferDatabase, open_or_salvage
-from bedside.agent.buffer.part import NS_PER_S
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.quarantine import clear, quarantined
 from bedside.agent.buffer.quota import Quota
@@ -56,6 +55,7 @@ from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Record, Unmapped
+from bedside.ondevice.windows.part import NS_PER_S
 from bedside.service.logs import event
 
 Result = TypeVar("Result")

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside.agent.buffer.deliveries import Delivery
-from bedside.agent.buffer.part import NS_PER_S, Part, end_ns
 from bedside.agent.buffer.quarantine import OTHER, merged
 from bedside.agent.buffer.rows import Label, Prediction, Quarantined
 from bedside.agent.buffer.schema import ids_of
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
+from bedside.ondevice.windows.part import NS_PER_S, Part, end_ns
 
 MAX_WAITING_BYTES: Final = 8 << 20
 """Sealed bytes held while the disk refuses: about an hour of 8 channels at 250 Hz. While a commit is under way

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, assert_never
+from typing import Final
 
 import numpy as np
 
+from bedside.agent.inference.answer import Answer
 from bedside.agent.inference.latency import Histogram, LatencyFacts
-from bedside.agent.inference.model import BAD_WINDOW, HOLDS, ClosedWindow, Decision, Model, decide
+from bedside.agent.inference.model import BAD_WINDOW, ClosedWindow, Decision, Model, decide
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError
 from bedside.service.link.errors import unexpected
@@ -71,7 +72,7 @@ class ShadowTable:
 
     def add(self, old: Decision, new: Decision) -> None:
         """Count a window."""
-        pair = both(old, new)
+        pair = both(old.answer, new.answer)
         self.windows += 1
         self.differing += pair[0] != pair[1]
         if pair not in self.pairs and len(self.pairs) >= _MAX_PAIRS:
@@ -159,26 +160,13 @@ class Shadow:
             self.table.error = answer.sentence
 
 
-def both(old: Decision, new: Decision) -> tuple[str, str]:
+def both(old: Answer, new: Answer) -> tuple[str, str]:
     """What two models say of one window, in words that are equal where they say the same."""
-    head = old.model.head
-    match head.task:
-        case "classification":
-            return old.label, new.label
-        case "multilabel":
-            return _likely(old), _likely(new)
-        case "regression":
-            scale = np.abs(head.targets.scale) if head.targets is not None else np.ones(1)
-            apart = float((np.abs(old.answers - new.answers) * scale).max()) > _APART
-            return "a value", "another value" if apart else "a value"
-        case _:
-            assert_never(head.task)
-
-
-def _likely(decision: Decision) -> str:
-    """The labels that hold."""
-    named = zip(decision.model.labels, decision.answers, strict=True)
-    return ", ".join(label for label, share in named if share >= HOLDS) or "none"
+    targets = old.head.targets
+    if targets is None:
+        return old.said or "none", new.said or "none"
+    apart = float((np.abs(old.values - new.values) * np.abs(targets.scale)).max()) > _APART
+    return "a value", "another value" if apart else "a value"
 
 
 def _give_way() -> None:

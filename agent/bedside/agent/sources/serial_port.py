@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
-from bedside.agent.buffer.part import end_ns
 from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceKind, SourceOptions, option
 from bedside.agent.sources.recordings.marks import Annotator, Track, read_track
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark
 from bedside.firmware_bridge.messages import Hello
 from bedside.firmware_bridge.serial_source import SerialSource
+from bedside.ondevice.windows.part import end_ns
 from bedside.service.text import bounded
 
 _DETAIL_CHARS: Final = 160

@@ -1,1 +1,1 @@
-"""Model inputs cut from streams: online from memory, for training from the buffer, by one cutter."""
+"""Windows of the buffer: what is trained on, kept when signal expires, and held out; `ondevice.windows` cuts them."""

@@ -6,10 +6,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from bedside.agent.buffer.part import offset_ns
 from bedside.agent.buffer.rows import Label
-from bedside.agent.windows.cutter import Window
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.ondevice.windows.cutter import Window
+from bedside.ondevice.windows.part import offset_ns
 
 BEAT_TOLERANCE_NS: Final = 150_000_000
 """How far a label may be from the R peak that was found: AAMI EC57's match window."""

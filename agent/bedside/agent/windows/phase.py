@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from bedside.agent.buffer.part import NS_PER_S, Part, Place, offset_ns
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
-from bedside.agent.windows.resampler import ratio_of
-from bedside.agent.windows.stages import StreamStages
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.ondevice.windows.part import NS_PER_S, Part, Place, offset_ns
+from bedside.ondevice.windows.resampler import ratio_of
+from bedside.ondevice.windows.stages import StreamStages
 
 ROUNDING_NS: Final = 3
 """Times of one sample that were counted from different beginnings differ by no more."""

@@ -20,9 +20,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.buffer.part import NS_PER_S, end_ns, offset_ns
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.samples import Block, Quality
+from bedside.ondevice.windows.part import NS_PER_S, end_ns, offset_ns
 from bedside.proto.v1 import local_pb2
 
 BUCKET_NS: Final = 10 * NS_PER_S

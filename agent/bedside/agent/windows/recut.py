@@ -13,12 +13,9 @@ from fractions import Fraction
 from itertools import takewhile
 from typing import Final
 
-from bedside.agent.buffer.part import NS_PER_S, Part, offset_ns
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Prediction, Session
-from bedside.agent.windows.cutter import Window
 from bedside.agent.windows.phase import ROUNDING_NS, nominal_ns, phase_of
-from bedside.agent.windows.resampler import half_taps, ratio_of
 from bedside.agent.windows.stored import (
     behind_ns,
     cut,
@@ -28,6 +25,9 @@ from bedside.agent.windows.stored import (
     stored_windows_of,
 )
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.ondevice.windows.cutter import Window
+from bedside.ondevice.windows.part import NS_PER_S, Part, offset_ns
+from bedside.ondevice.windows.resampler import half_taps, ratio_of
 
 LOOK_BACK_S: Final = 60.0
 """Signal before a window that stages with a memory are given."""

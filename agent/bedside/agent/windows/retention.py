@@ -22,7 +22,6 @@ from typing import Final
 from bedside.agent.buffer.derived import SealedWindow, seal_window
 from bedside.agent.buffer.expiry import ExpiredMinute, ExpiredRows, Swept
 from bedside.agent.buffer.keys import Keys
-from bedside.agent.buffer.part import NS_PER_MINUTE, NS_PER_S, Part, offset_ns
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
 from bedside.agent.buffer.schema import LAST_NS, RAW_TABLES
@@ -35,6 +34,7 @@ from bedside.agent.windows.targets import Answers, Question
 from bedside.agent.windows.training import MIN_COVER
 from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
+from bedside.ondevice.windows.part import NS_PER_MINUTE, NS_PER_S, Part, offset_ns
 
 _NS_PER_HOUR: Final = 3_600 * NS_PER_S
 _NS_PER_DAY: Final = 24 * _NS_PER_HOUR

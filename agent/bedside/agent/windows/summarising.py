@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.buffer.part import Part
 from bedside.agent.buffer.rows import Moments, Session, Summary
 from bedside.core.samples import Quality, Record
+from bedside.ondevice.windows.part import Part
 
 
 @dataclass(slots=True)

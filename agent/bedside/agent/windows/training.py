@@ -19,11 +19,11 @@ import numpy.typing as npt
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
-from bedside.agent.windows.cutter import Window
 from bedside.agent.windows.holdout import Split
 from bedside.agent.windows.stored import stored_windows_of, windows_of
 from bedside.agent.windows.targets import Answer, Answers, Question, stack_answers
 from bedside.core.ids import SessionId
+from bedside.ondevice.windows.cutter import Window
 
 MIN_COVER: Final = 0.9
 """Share of a window that one label must cover."""

@@ -28,6 +28,18 @@ MAX_LAYERS: Final = 256
 MAX_GRAPHS: Final = 8
 """Ways to train one model: each is replayed before the bundle is believed, and is a file of 10 to 20 KiB."""
 
+MAX_COSTS: Final = 256
+"""Measured costs of one model: each graph at a dozen batch sizes, and more."""
+
+MAX_GOLDEN_STEPS: Final = 1_000
+"""Training steps that each graph is replayed for: a dozen do, and a device waits for them."""
+
+MAX_GRAPH_FIELDS: Final = 1 << 18
+"""Fields of one ONNX file that lead to its tensors: a net of all layers has a tenth of it, at about 1 us each."""
+
+MAX_GRAPH_DEPTH: Final = 64
+"""Messages in messages of an ONNX file: a subgraph is three deeper than its node, and none of ours has one."""
+
 MAX_CLASS_WEIGHT: Final = 1e6
 """Of one class's loss: a class that is once in a million windows."""
 

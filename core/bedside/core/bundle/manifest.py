@@ -31,7 +31,18 @@ from bedside.core.bundle.preprocessing import (
     check_stages,
     signal_channels,
 )
-from bedside.core.bundle.training import ALL, Cost, Suffix, Task, Training, TrainingGraph, first_layer, suffix_tensors
+from bedside.core.bundle.terms import check_costs, check_golden
+from bedside.core.bundle.training import (
+    ALL,
+    Cost,
+    Suffix,
+    Task,
+    Training,
+    TrainingGraph,
+    augmentation_fault,
+    first_layer,
+    suffix_tensors,
+)
 from bedside.core.errors import MalformedError
 from bedside.core.limits import MAX_VECTOR_WORDS
 from bedside.core.unreadable import UNREADABLE
@@ -51,9 +62,10 @@ OPTIONAL: Final = (INFER_TFLITE,)
 """The files that may follow them, in this order."""
 
 SIGNED_KIND: Final = "bundle"
+"""The domain of the signature over the manifest's bytes."""
+
 SUFFIX_NAME: Final = re.compile("[a-z0-9]{1,16}")
 _SHORT_KEY_CHARS: Final = 16
-"""The domain of the signature over the manifest's bytes."""
 
 
 class WindowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -262,6 +274,8 @@ def decode_manifest(data: bytes) -> Manifest:
     _check_names(manifest)
     _check_tensors(manifest)
     _check_training(manifest)
+    check_golden(manifest.golden)
+    check_costs(manifest.costs)
     return manifest
 
 
@@ -362,6 +376,8 @@ def _check_loss(manifest: Manifest) -> None:
     weights, targets, outputs = manifest.class_weights, manifest.targets, len(manifest.labels)
     if weights and (len(weights) != outputs or not all(0 < weight <= bounds.MAX_CLASS_WEIGHT for weight in weights)):
         raise _bad(f"class weights are one per label, above 0 and at most {bounds.MAX_CLASS_WEIGHT:g}")
+    if fault := augmentation_fault(manifest.training.augmentation, manifest.task, manifest.window.length):
+        raise _bad(fault)
     if (manifest.task == "regression") != isinstance(targets, Targets) or (weights and manifest.task == "regression"):
         raise _bad("a regression says what its outputs stand for, and has no class weights; others the other way round")
     if isinstance(targets, Targets):

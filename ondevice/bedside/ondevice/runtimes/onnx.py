@@ -8,6 +8,7 @@ from typing import Final, cast
 import numpy as np
 import onnxruntime as ort
 
+from bedside.core.bundle.onnx_file import check_self_contained
 from bedside.core.bundle.tensors import Array
 from bedside.core.errors import MalformedError
 from bedside.ondevice.runtimes import Float32, RuntimeName
@@ -32,8 +33,15 @@ class OnnxRuntime:
         self._session = open_session(model, options)
 
     def predict(self, x: Float32) -> Float32:
-        """Return logits (N, classes) of windows `x` (N, L, C), both float32."""
-        return cast("Float32", self._session.run(["logits"], {"x": x})[0])
+        """Return logits (N, classes) of windows `x` (N, L, C), both float32.
+
+        Raises:
+            MalformedError: `bad-graph`: onnxruntime fails on it.
+        """
+        try:
+            return cast("Float32", self._session.run(["logits"], {"x": x})[0])
+        except Exception as error:  # as in `open_session`
+            raise bad_graph(f"cannot run the graph: {error}") from error
 
 
 def session_options() -> ort.SessionOptions:
@@ -51,13 +59,19 @@ def open_session(model: bytes, options: ort.SessionOptions) -> ort.InferenceSess
     """Open a session over model bytes.
 
     Raises:
-        MalformedError: `bad-graph`: onnxruntime cannot load it.
+        MalformedError: `bad-graph`: onnxruntime cannot load it, or part of it would be read from another file.
     """
+    check_self_contained(model)
     try:
         return ort.InferenceSession(model, options, providers=_PROVIDERS)
     except Exception as error:  # onnxruntime raises classes of its own, without a common root
-        raise MalformedError(
-            "bad-graph",
-            f"onnxruntime {ort.__version__} cannot load the graph: {str(error)[:200]}",
-            remedy="build the bundle for this version of onnxruntime",
-        ) from error
+        raise bad_graph(f"cannot load the graph: {error}") from error
+
+
+def bad_graph(what: str) -> MalformedError:
+    """The error where onnxruntime and a graph do not go together."""
+    return MalformedError(
+        "bad-graph",
+        f"onnxruntime {ort.__version__} {what[:250]}",
+        remedy="build the bundle for this version of onnxruntime",
+    )

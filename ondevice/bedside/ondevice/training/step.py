@@ -21,7 +21,7 @@ from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
 from bedside.core.errors import MalformedError
 from bedside.ondevice.runtimes import Float32
-from bedside.ondevice.runtimes.onnx import open_session, session_options
+from bedside.ondevice.runtimes.onnx import bad_graph, open_session, session_options
 from bedside.ondevice.training.grid import NOISE, SCALE, Noise, from_grid, grid_scale, to_grid
 
 NEXT: Final = ".next"
@@ -100,12 +100,20 @@ class TrainingStep:
         self._fixed = {name: known[name] for name in wanted.keys() - moved if name in known}
 
     def __call__(self, x: Float32, y: Targets) -> float:
-        """Train on one batch, windows (N, L, C) and what is to be learnt; returns the mean loss before the step."""
+        """Train on one batch, windows (N, L, C) and what is to be learnt; returns the mean loss before the step.
+
+        Raises:
+            MalformedError: `bad-graph`: onnxruntime fails on it.
+        """
         feeds = {"x": _value(x), "y": _value(y), **self._state, **self._fixed}
         if self._noise_count:
             feeds[NOISE] = _value(self._noise.draw(self._noise_count))
-        outputs = dict(zip(self._outputs, self._session.run_with_ort_values(self._outputs, feeds), strict=True))
-        loss = float(outputs.pop(LOSS).numpy())
+        try:
+            values = self._session.run_with_ort_values(self._outputs, feeds)
+            outputs = dict(zip(self._outputs, values, strict=True))
+            loss = float(outputs.pop(LOSS).numpy())
+        except Exception as error:  # onnxruntime raises classes of its own, without a common root
+            raise bad_graph(f"cannot run the training graph: {error}") from error
         self._state = {name.removesuffix(NEXT): value for name, value in outputs.items()}
         return loss
 

@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from bedside.agent.buffer.part import end_ns
 from bedside.agent.formats.tables.lines import Line, Lines
 from bedside.agent.sources.csv.follow import CHUNK_BYTES, HEAD_BYTES
 from bedside.agent.sources.csv.rows import CsvOptions, CsvRows, Row, lines_of
@@ -22,6 +21,7 @@ from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Event, Quality, Record, Unmapped
 from bedside.core.vocabulary.reading import Reason
+from bedside.ondevice.windows.part import end_ns
 from bedside.service.files import private_opener
 
 _LONE_ROW_NS: Final = 1_000_000_000

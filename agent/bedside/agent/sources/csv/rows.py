@@ -7,7 +7,6 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from bedside.agent.buffer.part import offset_ns
 from bedside.agent.formats.tables.delimited import Dialect, number_in, split_row
 from bedside.agent.formats.tables.row_time import RowTime
 from bedside.agent.sources.csv.wave_rows import Placed, WaveRows
@@ -20,6 +19,7 @@ from bedside.core.samples import Block, Event, Quality, Unmapped
 from bedside.core.vocabulary.clock_offset import ClockAhead
 from bedside.core.vocabulary.normaliser import FieldRule, Normaliser
 from bedside.core.vocabulary.reading import Reading, Reason
+from bedside.ondevice.windows.part import offset_ns
 
 _MOST: Final = 3.4e38
 """What float32 holds."""

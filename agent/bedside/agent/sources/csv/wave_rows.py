@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from bedside.agent.buffer.part import offset_ns
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Quality, samples_per_block
+from bedside.ondevice.windows.part import offset_ns
 
 
 class Placed(Enum):

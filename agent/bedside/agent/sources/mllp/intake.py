@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
 from typing import Final, Literal
 
-from bedside.agent.buffer.part import offset_ns
 from bedside.agent.formats.hl7.adt import LEAVES, MOVES, Move, moved_at, moves
 from bedside.agent.formats.hl7.message import Message
 from bedside.agent.formats.hl7.observations import Observation, Visit, moments, readings_of, visits
@@ -36,6 +35,7 @@ from bedside.core.vocabulary.mdc import unit_term
 from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.core.vocabulary.reading import Reason, as_code
 from bedside.core.vocabulary.ucum import ucum
+from bedside.ondevice.windows.part import offset_ns
 
 _TESTS: Final = frozenset({"T", "D"})
 """MSH-11: training and debugging."""

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from bedside.agent.buffer.part import offset_ns
 from bedside.agent.buffer.sessions import BY_HAND, UNSAID
 from bedside.agent.formats.payload.mapping import Envelope, Found, PayloadReader, Refused, Row, Wave
 from bedside.agent.mqtt.topics import TopicFilter, fill
@@ -29,6 +28,7 @@ from bedside.core.samples import Block, Quality, Record, Unmapped, samples_per_b
 from bedside.core.vocabulary.clock_offset import MAX_AHEAD_NS, ClockAhead, ClockOffset, plausible_time
 from bedside.core.vocabulary.normaliser import Normaliser
 from bedside.core.vocabulary.reading import Reason
+from bedside.ondevice.windows.part import offset_ns
 
 if TYPE_CHECKING:
     from bedside.agent.mqtt.client import Arrived

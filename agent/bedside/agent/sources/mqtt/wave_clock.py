@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from bedside.agent.buffer.part import offset_ns
+from bedside.ondevice.windows.part import offset_ns
 
 _JITTER_NS: Final = (2_000_000, 50_000_000)
 """Nanoseconds by which the time that a sender gives may be off: senders round, and their rate is not quite what it is

@@ -14,11 +14,11 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
-from bedside.agent.buffer.part import end_ns, offset_ns
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.limits import MAX_WIRE_INTEGER
 from bedside.core.samples import Block, Mark, MarkKind
 from bedside.firmware_bridge.recording import MAX_LABELS, Recording, read_recording
+from bedside.ondevice.windows.part import end_ns, offset_ns
 
 _CLOSE, _OPEN, _LABEL = range(3)
 _KINDS: Final = {_CLOSE: MarkKind.SESSION_CLOSE, _OPEN: MarkKind.SESSION_OPEN, _LABEL: MarkKind.LABEL}

@@ -8,7 +8,6 @@ from itertools import count
 from typing import Annotated, Final
 
 from bedside.agent.buffer.bounds import END_NS
-from bedside.agent.buffer.part import offset_ns
 from bedside.agent.config import MAX_WAIT_S
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.recordings.marks import Annotator, track_of
@@ -17,6 +16,7 @@ from bedside.core.errors import ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, Quality, samples_per_block
 from bedside.firmware_bridge.recording import Recording, read_recording
+from bedside.ondevice.windows.part import offset_ns
 
 _EARLY_S: Final = 0.001
 """A block may come this much early: saves a timer per block at high speed."""

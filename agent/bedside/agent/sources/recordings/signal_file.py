@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.buffer.part import NS_PER_S, offset_ns
 from bedside.agent.sources.kind import option
 from bedside.agent.sources.recordings.replay import PlayOptions
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.samples import Samples
 from bedside.core.vocabulary.reading import shown
 from bedside.firmware_bridge.recording import MAX_RECORDING_BYTES, Label, Recording
+from bedside.ondevice.windows.part import NS_PER_S, offset_ns
 
 _UCUM: Final = {
     **{unit: unit for unit in ("V", "mV", "uV", "nV", "%", "Pa", "kPa", "L", "mL", "L/s", "L/min")},

@@ -19,18 +19,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.buffer.part import Run, offset_ns
-from bedside.agent.windows.cuts import Beats, Cuts, Sliding
-from bedside.agent.windows.fit import arrived
-from bedside.agent.windows.kept import Kept
-from bedside.agent.windows.resampler import fits, ratio_of
-from bedside.agent.windows.shaping import Float64, Shaper
-from bedside.agent.windows.stages import StreamStages
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import signal_channels
 from bedside.core.ids import SessionId
 from bedside.core.limits import MAX_RATE_HZ
 from bedside.core.samples import Block, Record
+from bedside.ondevice.windows.cuts import Beats, Cuts, Sliding
+from bedside.ondevice.windows.fit import arrived
+from bedside.ondevice.windows.kept import Kept
+from bedside.ondevice.windows.part import Run, offset_ns
+from bedside.ondevice.windows.resampler import fits, ratio_of
+from bedside.ondevice.windows.shaping import Float64, Shaper
+from bedside.ondevice.windows.stages import StreamStages
 
 _PIECE_SAMPLES: Final = 1_024
 """A longer block is taken in pieces, which bounds the memory of its stages."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from bedside.agent.windows.resampler import Float64, Resampler, ratio_of
-from bedside.agent.windows.sections import SectionFilter
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.ondevice.windows.resampler import Float64, Resampler, ratio_of
+from bedside.ondevice.windows.sections import SectionFilter
 
 
 class Staged(NamedTuple):

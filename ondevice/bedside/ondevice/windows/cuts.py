@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple, Protocol
 
-from bedside.agent.windows.resampler import Float64
-from bedside.agent.windows.rpeaks import RPeakDetector
 from bedside.core.bundle.preprocessing import Beat
+from bedside.ondevice.windows.resampler import Float64
+from bedside.ondevice.windows.rpeaks import RPeakDetector
 
 MEAN_OF: Final = 10
 """Intervals in the mean that a beat's interval is compared with."""

@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.windows.sections import SectionFilter
 from bedside.core.signal.butterworth import butterworth, group_delay
+from bedside.ondevice.windows.sections import SectionFilter
 
 BAND_HZ: Final = (5.0, 18.0)
 """Where a QRS complex has its energy, and P, T, breath and mains have little."""
