@@ -131,8 +131,9 @@ def _agent() -> None:
     from bedside.agent.api.predictions import window_values
     from bedside.agent.buffer.codec import decode_samples, encode_samples
     from bedside.agent.buffer.derived import open_summary, seal_summary, summary_place
+    from bedside.agent.buffer.outputs import decode_outputs, encode_outputs
     from bedside.agent.buffer.records import decode_record, encode_record
-    from bedside.agent.buffer.rows import Moments, Summary
+    from bedside.agent.buffer.rows import Moments, Output, Summary
     from bedside.agent.buffer.seal import Sealer
     from bedside.agent.cli.label_file import parse_labels
     from bedside.agent.cli.window_file import read_window
@@ -171,6 +172,8 @@ def _agent() -> None:
     add("summary-row", "agent.buffer.derived.open_summary",
         lambda data: open_summary(sealer, sealer.seal_row(place, data), summary.stream, summary.session, 1),
         [sealer.open_row(seal_summary(sealer, summary), place)], plain, StoreError)  # fmt: skip
+    outputs = encode_outputs([Output("po2", 11.5, "kPa"), Output("af", 0.25)])
+    add("prediction-outputs", "agent.buffer.outputs.decode_outputs", decode_outputs, [outputs, b""])
     add("run-note", "agent.health.runs.RunNote", on_file("runs/runs.json", lambda path: RunNote(path.parent).restarts),
         [b'{"starts":3,"clean":false}'], json)  # fmt: skip
     add("time-note", "agent.device_time.DeviceTime",
@@ -198,6 +201,7 @@ def _agent() -> None:
         ConfigError)  # fmt: skip
     add("label-file", "agent.cli.label_file.parse_labels", lambda data: parse_labels(data, "beats.csv", stream="ecg"),
         [b"start_s,end_s,label\n0.5,2,rest\n1e1,11.25,walk\n", b"start_ns,end_ns,label,session\n5,6,x,0a\n",
+         b"start_s,end_s,label,value\n5,6,po2,11.5\n6,7,x,\n",
          b'label,start,end,stream\n"a, b",2026-03-01T08:00:00Z,2026-03-01 09:00+00:30,ecg\n'])  # fmt: skip
     window, array = np.arange(6, dtype=np.float32).reshape(3, 2), io.BytesIO()
     np.save(array, window)

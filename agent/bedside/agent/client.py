@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.api.messages import alarm_row, label_message, label_row, prediction_row, quarantined_row, session_row
+from bedside.agent.api.messages import (
+    alarm_row,
+    label_message,
+    label_row,
+    output_row,
+    prediction_row,
+    quarantined_row,
+    session_row,
+)
 from bedside.agent.api.models import slot_row
 from bedside.agent.buffer.labels import Added, Fault, WrongLabelsError
 from bedside.agent.buffer.rows import Alarm, Label, Prediction, Quarantined, Session
@@ -144,15 +152,16 @@ class LocalAgent:
         with self._errors():
             answer = await self._stub.Predict(request, timeout=self._timeout_s)
         probabilities = {one.label: one.probability_e6 / 1e6 for one in answer.probabilities}
-        return Answer(answer.model, answer.model_digest, answer.label, probabilities, answer.latency_us / 1e6)
+        outputs = tuple(map(output_row, answer.outputs))
+        return Answer(answer.model, answer.model_digest, answer.label, probabilities, answer.latency_us / 1e6, outputs)
 
-    async def explain(self, prediction: int, *, segments: int = 16) -> Explanation:
-        """Find out which pieces of the signal a stored prediction rests on; kept beside it from then on.
+    async def explain(self, prediction: int, *, segments: int = 16, output: str = "") -> Explanation:
+        """Find out which pieces of the signal an output of a stored prediction rests on: of its label where empty.
 
         Raises:
             ProtocolError: there is no such prediction, or its signal or model is gone.
         """
-        request = wire.ExplainRequest(prediction_id=prediction, segments=segments)
+        request = wire.ExplainRequest(prediction_id=prediction, segments=segments, output=output)
         with self._errors():
             return explanation_of(await self._stub.Explain(request, timeout=self._timeout_s))
 
@@ -216,9 +225,11 @@ class LocalAgent:
                 found += page
         return found
 
-    async def add_label(self, stream: str, start_ns: int, end_ns: int, label: str) -> Label:
-        """Say what the time from `start_ns` to `end_ns` on a stream was; `add_labels` for many."""
-        one = Label(StreamId(stream), SessionId(""), start_ns, end_ns, label, "api")
+    async def add_label(
+        self, stream: str, start_ns: int, end_ns: int, label: str, *, value: float | None = None
+    ) -> Label:
+        """Say what the time from `start_ns` to `end_ns` on a stream was, or its value; `add_labels` for many."""
+        one = Label(StreamId(stream), SessionId(""), start_ns, end_ns, label, "api", value=value)
         return (await self.add_labels([one])).labels[0]
 
     async def add_labels(self, labels: Sequence[Label], *, check_only: bool = False) -> Added:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bedside.agent.buffer.rows import Output
 from bedside.proto.v1 import local_pb2 as wire
 
 Float32 = npt.NDArray[np.float32]
@@ -20,9 +21,10 @@ class Answer:
     Attributes:
         model: its name.
         model_digest: of the parameters that decided, 32 bytes.
-        label: the most probable class.
-        probabilities: of every class, 0 to 1.
+        label: the most probable class; see `Prediction` for other tasks.
+        probabilities: of every class, 0 to 1; of a classification.
         latency_s: seconds that it took.
+        outputs: of a model of several labels or of a regression.
     """
 
     model: str
@@ -30,6 +32,7 @@ class Answer:
     label: str
     probabilities: Mapping[str, float]
     latency_s: float
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,21 @@ class Explanation:
     Attributes:
         prediction: its number.
         method: how it was found.
-        effects: (segments, channels) float32: by how much the probability of the predicted class falls when that piece
-            of that channel is covered. Positive speaks for the class, negative against it.
+        effects: (segments, channels) float32: by how much the output falls when that piece of that channel is covered.
+            Positive speaks for it, negative against it.
+        output: the class, label or value that is explained.
+        unit: of the effects; empty of a probability.
     """
 
     prediction: int
     method: str
     effects: Float32
+    output: str = ""
+    unit: str = ""
 
 
 def explanation_of(message: wire.Explanation) -> Explanation:
     """An explanation from the wire."""
-    effects = np.array(message.effect_e6, np.float32).reshape(message.segments, message.channels) / np.float32(1e6)
-    return Explanation(message.prediction_id, message.method, effects)
+    told = np.array(message.effect, np.float32) if message.unit else np.array(message.effect_e6, np.float32) / 1e6
+    effects = told.astype(np.float32).reshape(message.segments, message.channels)
+    return Explanation(message.prediction_id, message.method, effects, message.output, message.unit)

@@ -122,14 +122,15 @@ class InferenceConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
 
 
 class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """When to raise an alarm: on a class of a model, or on a field of a record.
+    """When to raise an alarm: on a class or value of a model, or on a field of a record.
 
     Attributes:
         name: an id, unique.
         stream: which stream; empty = every one.
-        label: class whose probability is watched; or
-        field: field of a record whose value is watched. Exactly one of the two.
-        model: whose probability of `label`; empty = of every model that knows it, as they come.
+        label: class or label whose probability is watched; or
+        output: value of a regression that is watched; or
+        field: field of a record whose value is watched. Exactly one of the three.
+        model: whose `label` or `output`; empty = of every model that knows it, as they come.
         above: raised at this value or more; or
         below: at this value or less. Exactly one of the two.
         clear: cleared when the value is back past this one (hysteresis); absent = past the limit itself.
@@ -141,6 +142,7 @@ class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
     name: str
     stream: str = ""
     label: str = ""
+    output: str = ""
     field: str = ""
     model: str = ""
     above: float | None = None
@@ -366,7 +368,8 @@ socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
 # One table per alarm:
 # [[alarms]]
 # name = "fall"
-# label = "fall"           # class whose probability is watched; or field = "spo2" of a record
+# label = "fall"           # class whose probability is watched; or field = "spo2" of a record;
+#                            or output = "po2", a value that a model estimates
 # model = "wrist"          # whose probability; empty: of every model that knows the class
 # stream = "bed-4-ecg"     # empty: every stream
 # above = 0.9              # or below = 88.0

@@ -215,10 +215,13 @@ class Pipeline:
     @property
     def deciders(self) -> Mapping[str, Decider]:
         """What is decided, by slot."""
-        return {
-            name: Decider(self.engine.slots[name].model.labels, tuple(slot.cutters))
-            for name, slot in self._slots.items()
-        }
+        found = {}
+        for name, slot in self._slots.items():
+            head = self.engine.slots[name].model.head
+            measures = head.task == "regression"
+            labels, outputs = ((), head.labels) if measures else (head.labels, ())
+            found[name] = Decider(labels, tuple(slot.cutters), outputs)
+        return found
 
     @property
     def fed(self) -> frozenset[str]:
@@ -327,12 +330,12 @@ class Pipeline:
             session=SessionId(window.session),
             start_ns=window.start_ns,
             end_ns=window.end_ns,
-            label=decision.label,
-            confidence=decision.confidence,
+            label=decision.answer.label,
+            confidence=decision.answer.confidence,
             model=decision.model.digest,
             latency_s=now_s - window.closed_monotonic_s,
             model_name=name,
-            outputs=decision.outputs,
+            outputs=decision.answer.outputs,
         )
         self.predictions = self._buffer.add_prediction(prediction)
         self.last_prediction_s = now_s

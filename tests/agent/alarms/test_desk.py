@@ -15,6 +15,7 @@ from bedside.agent.buffer.alarms import AlarmTable
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import AlarmRule
+from bedside.agent.inference.answer import Answer
 from bedside.agent.inference.model import Decision, Model
 from bedside.core.errors import ProtocolError, StoreError
 from bedside.core.samples import Record
@@ -80,7 +81,12 @@ class Bed:
         window = Window(self.session, round(at_s * S))
         row = Prediction("wrist", self.session, 0, window.end_ns, "fall", falls, MODEL.digest, 0.0)
         number = self.buffer.add_prediction(row)
-        self.desk.decided(model, Decision(MODEL, window, np.array([1 - falls, falls], np.float32)), stretch, number)
+        self.desk.decided(
+            model,
+            Decision(MODEL, window, Answer(MODEL.head, np.array([1 - falls, falls], np.float32))),
+            stretch,
+            number,
+        )
         return number
 
     def record(self, at_s: float, **values: float) -> None:

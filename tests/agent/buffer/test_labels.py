@@ -162,3 +162,22 @@ def test_warnings_are_bounded(buffer, sessions) -> None:
     added = labels.add([label(31, 32, name=f"class-{number}") for number in range(MAX_WARNINGS + 5)])
     assert len(added.warnings) == MAX_WARNINGS + 1
     assert added.warnings[-1] == "and 5 more like these"
+
+
+def test_a_labels_value_is_kept_and_another_one_is_another_label(buffer, sessions) -> None:
+    labels = Labels(buffer)
+    added = labels.add([label(10, 11, "po2", value=11.5), label(10, 11, "po2", value=11.5), label(11, 12, "po2")])
+    assert [one.value for one in added.labels] == [11.5, 11.5, None]
+    assert added.new == 2
+    corrected = labels.add([label(10, 11, "po2", value=12.5)])
+    assert corrected.new == 1
+    assert corrected.warnings == (
+        "label 'po2' of 12.5 from 1970-01-01T00:00:10.000+00:00 contradicts label 1, of 11.5, over the same time",
+    )
+    assert labels.add([label(10, 11, "po2", value=11.5)]).new == 0
+    assert not labels.add([label(10, 11, "af")]).warnings, "a value beside a class says nothing against it"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e31])
+def test_a_value_that_is_no_number_is_refused(buffer, sessions, value) -> None:
+    assert refused(Labels(buffer), label(10, 11, "po2", value=value)) == "bad-label"

@@ -159,8 +159,8 @@ async def test_a_storm_of_swaps_loses_no_window_and_mixes_no_models(desk) -> Non
         await desk.until(lambda so_far=number: len(desk.decided) >= so_far - 100)
     await desk.until(lambda: len(desk.decided) == 5_000)
     assert desk.starts() == list(range(5_000))
-    assert all(decision.label == LABELS[decision.model.digest[0]] for _, decision, _ in desk.decided)
-    assert {decision.label for _, decision, _ in desk.decided} == set(LABELS)
+    assert all(decision.answer.label == LABELS[decision.model.digest[0]] for _, decision, _ in desk.decided)
+    assert {decision.answer.label for _, decision, _ in desk.decided} == set(LABELS)
     assert [runtime.most_inside for runtime in runtimes] == [1, 1, 1]
     assert not desk.lost
 
@@ -177,7 +177,7 @@ async def test_windows_that_wait_in_another_form_are_for_the_model_that_they_wer
     desk.engine.offer("har", window(3, (8, 2)), 0)
     slow.gate.set()
     await desk.until(lambda: desk.starts() == [0, 1, 2, 3])
-    assert [decision.label for _, decision, _ in desk.decided] == ["a", "a", "a", "b"]
+    assert [decision.answer.label for _, decision, _ in desk.decided] == ["a", "a", "a", "b"]
 
 
 async def test_a_runtime_is_never_entered_twice_at_once(desk) -> None:

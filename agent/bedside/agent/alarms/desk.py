@@ -106,9 +106,10 @@ class AlarmDesk:
         """Hold a decision of a slot, stored under a number, against the rules of its stream."""
         window = decision.window
         for rule in self._rules.values():
-            if not rule.label or rule.model not in ("", name) or rule.stream not in ("", window.stream):
+            if rule.field or rule.model not in ("", name) or rule.stream not in ("", window.stream):
                 continue
-            value = decision.probability(rule.label)
+            answer = decision.answer
+            value = answer.probability(rule.label) if rule.label else answer.value(rule.output)
             if value is not None:
                 stream = StreamId(window.stream)
                 breaks = self._count_breaks((rule.name, stream), name, stretch)

@@ -51,7 +51,7 @@ def _demands(rule: AlarmRule) -> list[tuple[bool, str]]:
     finite = all(number is None or math.isfinite(number) for number in numbers)
     one_limit = (rule.above is None) != (rule.below is None)
     return [
-        (bool(rule.label) != bool(rule.field), "it needs either a label or a field"),
+        (sum(map(bool, (rule.label, rule.output, rule.field))) == 1, "it needs one of label, output and field"),
         (one_limit, "it needs either above or below"),
         (finite, "its numbers must be finite"),
         (rule.hold_off_s >= 0 and rule.escalate_s >= 0, "hold_off_s and escalate_s must not be negative"),

@@ -14,10 +14,11 @@ _SHOWN: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """What one slot decides: classes, and on which streams."""
+    """What one slot decides: classes or labels, or values, and on which streams."""
 
     labels: Collection[str]
     streams: Collection[str]
+    outputs: Collection[str] = ()
 
 
 def unwatched(
@@ -32,14 +33,14 @@ def unwatched(
 
     Args:
         rules: of `[[alarms]]`.
-        deciders: what serves, by slot; while nothing does, no rule of a label is told of.
+        deciders: what serves, by slot; while nothing does, no rule of a label or output is told of.
         fed: streams that sources deliver.
         heard: rules of a field for which a record has come, or may still come.
         modelless: whether no model will ever serve as the device is set up.
     """
     sentences = (
-        f"no model is configured that could decide the label of alarm {rule.name}"
-        if modelless and rule.label
+        f"no model is configured that could decide the {_asked(rule)} of alarm {rule.name}"
+        if modelless and not rule.field
         else _why(rule, deciders, fed, heard)
         for rule in rules
     )
@@ -62,11 +63,19 @@ def _why(rule: AlarmRule, deciders: Mapping[str, Decider], fed: Collection[str],
         return ""
     if rule.model and rule.model not in deciders:
         return f"no model {rule.model} of alarm {rule.name} serves (models here: {some(deciders)})"
-    able = [decider for name, decider in deciders.items() if rule.model in ("", name) and rule.label in decider.labels]
+    asked = _asked(rule)
+    able = [
+        decider
+        for name, decider in deciders.items()
+        if rule.model in ("", name) and (rule.label in decider.labels or rule.output in decider.outputs)
+    ]
     if not able:
-        return (
-            f"{f'model {rule.model} does not know' if rule.model else 'no model knows'} the label of alarm {rule.name}"
-        )
+        who = f"model {rule.model} does not know" if rule.model else "no model knows"
+        return f"{who} the {asked} of alarm {rule.name}"
     if rule.stream and not any(rule.stream in decider.streams for decider in able):
-        return f"no model that knows the label of alarm {rule.name} reads its stream {rule.stream}"
+        return f"no model that knows the {asked} of alarm {rule.name} reads its stream {rule.stream}"
     return ""
+
+
+def _asked(rule: AlarmRule) -> str:
+    return "label" if rule.label else "output"

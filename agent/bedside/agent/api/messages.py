@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bedside.agent.buffer.rows import Alarm, Label, Prediction, Priority, Quarantined, Session
+from bedside.agent.buffer.rows import Alarm, Label, Output, Prediction, Priority, Quarantined, Session
 from bedside.core.errors import MalformedError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.limits import MAX_WIRE_INTEGER
@@ -59,6 +59,7 @@ def label_message(label: Label) -> local_pb2.Label:
         label=label.label,
         origin=label.origin,
         withdrawn=label.withdrawn,
+        value=label.value,
     )
 
 
@@ -73,6 +74,7 @@ def label_row(message: local_pb2.Label) -> Label:
         message.origin,
         message.withdrawn,
         message.id,
+        message.value if message.HasField("value") else None,
     )
 
 
@@ -125,6 +127,7 @@ def prediction_row(message: local_pb2.Prediction) -> Prediction:
         latency_s=message.latency_us / 1e6,
         model_name=message.model,
         number=message.id,
+        outputs=tuple(map(output_row, message.outputs)),
     )
 
 
@@ -141,7 +144,18 @@ def prediction_message(prediction: Prediction, number: int) -> local_pb2.Predict
         latency_us=max(0, round(prediction.latency_s * 1_000_000)),
         model=prediction.model_name,
         session=prediction.session,
+        outputs=map(output_message, prediction.outputs),
     )
+
+
+def output_message(output: Output) -> local_pb2.Output:
+    """An output of a prediction for the wire."""
+    return local_pb2.Output(name=output.name, value=output.value, unit=output.unit)
+
+
+def output_row(message: local_pb2.Output) -> Output:
+    """An output of a prediction from the wire."""
+    return Output(message.name, message.value, message.unit)
 
 
 def prediction_messages(predictions: Iterable[Prediction]) -> list[local_pb2.Prediction]:

@@ -45,11 +45,11 @@ class ServedModels(Protocol):
             MalformedError: `bad-window`.
         """
 
-    async def explain(self, prediction: int, segments: int) -> local_pb2.Explanation:
-        """Why a stored prediction came out as it did.
+    async def explain(self, prediction: int, segments: int, output: str = "") -> local_pb2.Explanation:
+        """Why an output of a stored prediction came out as it did; empty for that of its label.
 
         Raises:
-            ProtocolError: `no-such-prediction`, or what it was made from is gone.
+            ProtocolError: `no-such-prediction`, `no-such-output`, or what it was made from is gone.
         """
 
 
@@ -111,7 +111,7 @@ class PredictionCalls:
         segments = request.segments or DEFAULT_SEGMENTS
         if segments > MAX_SEGMENTS:
             raise MalformedError("too-many-segments", f"{segments} segments are too many: {MAX_SEGMENTS} at most")
-        return await self._models.explain(number, segments)
+        return await self._models.explain(number, segments, request.output)
 
 
 def window_values(data: bytes) -> Float32:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from bedside.agent.buffer.rows import Label, Prediction, Session
+from bedside.agent.buffer.outputs import decode_outputs
+from bedside.agent.buffer.rows import Label, Output, Prediction, Session
+from bedside.core.errors import MalformedError
 from bedside.core.ids import SessionId, StreamId
 
 
@@ -34,11 +36,12 @@ def label_of(row: sqlite3.Row) -> Label:
         row["origin"],
         bool(row["withdrawn"]),
         row["id"],
+        row["value"],
     )
 
 
 def prediction_of(row: sqlite3.Row) -> Prediction:
-    """The prediction in a row of the table."""
+    """The prediction in a row of the table; damaged outputs are none, and the row's tag tells of them."""
     return Prediction(
         StreamId(row["stream"]),
         SessionId(row["session"]),
@@ -50,4 +53,12 @@ def prediction_of(row: sqlite3.Row) -> Prediction:
         row["latency_s"],
         row["model_name"],
         row["id"],
+        _outputs_of(row["outputs"]),
     )
+
+
+def _outputs_of(data: bytes) -> tuple[Output, ...]:
+    try:
+        return decode_outputs(data)
+    except MalformedError:
+        return ()

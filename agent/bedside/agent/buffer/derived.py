@@ -128,7 +128,11 @@ def open_explanation(sealer: Sealer, row: sqlite3.Row) -> Explanation:
     """The explanation in a row of `explanations`. Raises StoreError and MalformedError as `Sealer.open`."""
     content = sealer.open_row(row["sealed"], explanation_place(row["session"], row["prediction"]))
     return Explanation(
-        row["prediction"], SessionId(row["session"]), row["method"], _floats(content, row["segments"], row["channels"])
+        row["prediction"],
+        SessionId(row["session"]),
+        row["method"],
+        _floats(content, row["segments"], row["channels"]),
+        row["output"],
     )
 
 
@@ -142,9 +146,13 @@ def insert_explanation(tx: sqlite3.Connection, explanation: Explanation, sealed:
     segments, channels = explanation.weights.shape
     return (
         tx.execute(
-            "INSERT OR REPLACE INTO explanations (prediction, session, method, segments, channels, key_id, sealed)"
-            " SELECT ?, session, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
-            (explanation.prediction, explanation.method, segments, channels, key_id, sealed, explanation.session),
+            "INSERT OR REPLACE INTO explanations"
+            " (prediction, session, method, segments, channels, key_id, sealed, output)"
+            " SELECT ?, session, ?, ?, ?, ?, ?, ? FROM sessions WHERE session = ?",
+            (
+                *(explanation.prediction, explanation.method, segments, channels, key_id, sealed, explanation.output),
+                explanation.session,
+            ),
         ).rowcount
         > 0
     )

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from bedside.agent.buffer.outputs import encode_outputs
 from bedside.agent.buffer.places import RawPlaces
 from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.buffer.schema import ID_PER_SECOND, RAW_TABLES, stream_number_of
@@ -200,10 +201,11 @@ def insert_predictions(tx: sqlite3.Connection, predictions: Sequence[Prediction]
     if not predictions:
         return
     marks = ", ".join(f":{name}" for name in _PREDICTION)
-    sql = f"INSERT INTO predictions (id, {', '.join(_PREDICTION)}) VALUES (:number, {marks})"
+    sql = f"INSERT INTO predictions (id, {', '.join(_PREDICTION)}, outputs) VALUES (:number, {marks}, :outputs)"
     for prediction in predictions:
         try:
-            tx.execute(sql, {name: getattr(prediction, name) for name in ("number", *_PREDICTION)})
+            row = {name: getattr(prediction, name) for name in ("number", *_PREDICTION)}
+            tx.execute(sql, row | {"outputs": encode_outputs(prediction.outputs)})
         except OF_ONE_ROW:
             count(tx, prediction.stream, prediction.session, "dropped-predictions", 1)
     oldest = predictions[-1].number - MAX_PREDICTIONS
@@ -217,8 +219,8 @@ def insert_label(tx: sqlite3.Connection, label: Label) -> int:
     """Insert a label and return its number."""
     return int(
         tx.execute(
-            "INSERT INTO labels (stream, session, start_ns, end_ns, label, origin) VALUES (?, ?, ?, ?, ?, ?)",
-            (label.stream, label.session, label.start_ns, label.end_ns, label.label, label.origin),
+            "INSERT INTO labels (stream, session, start_ns, end_ns, label, origin, value) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (label.stream, label.session, label.start_ns, label.end_ns, label.label, label.origin, label.value),
         ).lastrowid
         or 0
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import BinaryIO, Final, Literal, Protocol
 import numpy as np
 
 from bedside.agent.buffer.reader import BufferReader
-from bedside.agent.buffer.rows import Session
+from bedside.agent.buffer.rows import Output, Session
 from bedside.core.errors import ConfigError, ProtocolError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.ondevice.windows.part import Part
@@ -32,6 +33,8 @@ _GROUP_ROWS: Final = 1 << 16
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_MINUTE: Final = 60 * 1_000_000_000
 _LAST_NS: Final = (1 << 63) - 1
+_NO_OUTPUT: Final = Output("", math.nan)
+"""In the row of a classification; a model of several labels or a regression has a row for each of its outputs."""
 
 Cell = str | int | float
 Columns = dict[str, Sequence[Cell]]
@@ -205,6 +208,7 @@ def _labels(reader: BufferReader, session: Session, selection: Selection) -> Ite
             "stream": label.stream,
             "session": label.session,
             "label": label.label,
+            "value": math.nan if label.value is None else label.value,
             "origin": label.origin,
             "withdrawn": int(label.withdrawn),
         }
@@ -228,9 +232,13 @@ def _predictions(reader: BufferReader, session: Session, selection: Selection) -
                 "model": one.model.hex(),
                 "model_name": one.model_name,
                 "latency_s": one.latency_s,
+                "output": output.name,
+                "value": output.value,
+                "unit": output.unit,
             }
             for one in found
             if selection.covers(one.start_ns)
+            for output in one.outputs or (_NO_OUTPUT,)
         )
 
 

@@ -3,8 +3,8 @@
 Invariants:
     * A label lies inside one session of its stream. Which one follows from its start, also when that session is closed.
     * A batch is stored as a whole or not at all, and durably when the call returns.
-    * The same label again (place, name and origin) adds nothing. A withdrawn one may be added anew, but not by the file
-      that it came from: who withdrew it has seen that line.
+    * The same label again (place, name, value and origin) adds nothing. A withdrawn one may be added anew, but not by
+      the file that it came from: who withdrew it has seen that line.
     * No label ends in the future: after now, and after the end of what its stream has said, by a minute.
     * Nothing is deleted: a withdrawn label stays, marked, until its session is erased.
 """
@@ -43,6 +43,9 @@ FUTURE_NS: Final = 60_000_000_000
 """By so much a label may end after now: clocks differ."""
 MAX_FAULTS: Final = 100
 """Refused labels of a batch after which nobody looks further."""
+
+MAX_VALUE: Final = 1e30
+"""Magnitude of a label's value: what models learn from is float32."""
 
 _ORIGIN: Final = re.compile(r"cli|api|csv:.{1,60}")
 
@@ -200,6 +203,10 @@ def check_label(label: Label) -> None:
             f"{bounded(name, 40)!r} is no name of a label",
             remedy=f"use 1 to {MAX_LABEL_BYTES} bytes of visible text",
         )
+    if label.value is not None and not abs(label.value) <= MAX_VALUE:
+        raise MalformedError(
+            "bad-label", f"label {name!r} has a value that is no number", remedy="leave out what was not measured"
+        )
     if not 0 <= label.start_ns < label.end_ns < END_NS:
         raise MalformedError(
             "bad-label-time", f"label {name!r} does not end after its start", remedy="give an end behind the start"
@@ -214,8 +221,12 @@ def check_label(label: Label) -> None:
 
 def _add(tx: sqlite3.Connection, label: Label) -> tuple[Label, bool]:
     """Store one label, or find it; whether it is new."""
-    same = "SELECT * FROM labels WHERE session = ? AND start_ns = ? AND end_ns = ? AND label = ? AND origin = ?"
-    for row in tx.execute(same, (label.session, label.start_ns, label.end_ns, label.label, label.origin)).fetchall():
+    same = (
+        "SELECT * FROM labels WHERE session = ? AND start_ns = ? AND end_ns = ? AND label = ? AND origin = ?"
+        " AND value IS ?"
+    )
+    place = (label.session, label.start_ns, label.end_ns, label.label, label.origin, label.value)
+    for row in tx.execute(same, place).fetchall():
         if not row["withdrawn"] or label.origin.startswith(FROM_FILE):
             return label_of(row), False
     return replace(label, number=insert_label(tx, label)), True

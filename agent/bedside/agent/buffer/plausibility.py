@@ -54,7 +54,13 @@ def _contradictions(fresh: Sequence[Label], before: Sequence[Label]) -> Iterator
         under_way = [old for old in under_way if old.end_ns > one.start_ns][-_LOOKS:]
         for old in under_way:
             overlaps = old.start_ns < one.end_ns and old.session == one.session
-            if overlaps and old.label != one.label:
+            if overlaps and old.value != one.value and old.label == one.label:
+                yield (
+                    f"label {one.label!r} of {one.value} from {when(one.start_ns)} contradicts label {old.number}, of"
+                    f" {old.value}, over the same time"
+                )
+                break
+            if overlaps and old.label != one.label and old.value is None and one.value is None:
                 yield (
                     f"label {one.label!r} from {when(one.start_ns)} contradicts label {old.number}, {old.label!r},"
                     " over the same time"

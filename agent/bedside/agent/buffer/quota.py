@@ -26,7 +26,7 @@ _KIND_BYTES: Final = 512
 """A row of the quarantine with its index, at most: the kind stands in both."""
 _MAX_KINDS: Final = 2_000
 _COSTS: Final = {
-    "labels": "150 + length({0}.stream) + 2 * length({0}.label) + length({0}.origin)",
+    "labels": "150 + length({0}.stream) + 2 * length({0}.label) + length({0}.origin) + 12 * ({0}.value IS NOT NULL)",
     "alarms": "160 + length({0}.stream) + 2 * length({0}.rule)",
     "sessions": "150 + 2 * length({0}.stream)",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -11,6 +12,9 @@ import numpy.typing as npt
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Quality
 from bedside.service.text import bounded
+
+HOLDS: Final = 0.5
+"""Probability from which on one of several labels is likely."""
 
 MAX_LABEL_BYTES: Final = 64
 """Bytes of a label's name in UTF-8."""
@@ -80,6 +84,18 @@ class Output(NamedTuple):
         """Whether it is one of several labels, and not a value."""
         return not self.unit
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """For programs and receivers."""
+        if self.is_probability:
+            return {"name": self.name, "probability": round(self.value, 6)}
+        return {"name": self.name, "value": self.value, "unit": self.unit}
+
+
+def likely(outputs: Sequence[Output]) -> str:
+    """The labels that are likely, for people."""
+    return ", ".join(one.name for one in outputs if one.value >= HOLDS) or "none"
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -88,7 +104,8 @@ class Prediction:
     Attributes:
         label: the most probable class or label; empty where none of several labels is likely; of a regression the name
             of its first output.
-        confidence: probability of `label`, 0 to 1; 0 of a regression.
+        confidence: probability of `label`, 0 to 1; where that is empty, that the likeliest label does not hold; 1 of a
+            regression.
         model: digest of the bundle and parameters that decided.
         model_name: name of the model in its manifest.
         latency_s: from the arrival of the sample that closed the window to the decision.
@@ -106,6 +123,25 @@ class Prediction:
     model_name: str = ""
     number: int = 0
     outputs: tuple[Output, ...] = ()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is of values, and has neither a class nor a probability."""
+        return any(not one.is_probability for one in self.outputs)
+
+    @property
+    def words(self) -> str:
+        """What was decided, for people: a class, the labels that are likely, or the values with their units."""
+        if not self.outputs:
+            return self.label
+        if self.is_measured:
+            return ", ".join(f"{one.name} {one.value:.4g}{f' {one.unit}' * (one.unit != '1')}" for one in self.outputs)
+        return likely(self.outputs)
+
+    @property
+    def sureness(self) -> str:
+        """Its probability, for people; empty where it has none."""
+        return "" if self.is_measured else f"{self.confidence:.2f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +260,7 @@ class Explanation:
 
     Attributes:
         prediction: number of the prediction.
+        output: name of the output that is explained; empty for the prediction's label.
         method: `occlusion`, or `occlusion-near` of a window that differs from the decided one in rounding or phase.
         weights: shape (segments, channels), float32.
     """
@@ -232,3 +269,4 @@ class Explanation:
     session: SessionId
     method: str
     weights: npt.NDArray[np.float32]
+    output: str = ""

@@ -12,6 +12,9 @@ Predictions, changes of alarms (`changed`) and records that a sink wants (`numbe
 they were stored: the tables are the queues of the sinks, and `deliveries` says how far each has come
 (docs/adr/0020-the-buffer-is-the-queue.md).
 
+A label's `value` is NULL where it only names a class. A prediction's `outputs` are those of a model without classes
+(`buffer.outputs`), and an explanation's `output` is the one that it explains.
+
 A stream's `refused` says that its newest session must not be trained on because somebody said so: those that begin by
 themselves take that over, also when the session is forgotten.
 """
@@ -150,6 +153,18 @@ MIGRATIONS: Final = (
         CREATE INDEX records_number ON records (number) WHERE number > 0;
         UPDATE alarms SET tag = -1;
         UPDATE records SET tag = -1;
+        PRAGMA application_id = 0;
+        """,
+    ),
+    Migration(
+        "buffer-5",
+        """
+        ALTER TABLE labels ADD COLUMN value REAL;
+        ALTER TABLE predictions ADD COLUMN outputs BLOB NOT NULL DEFAULT x'';
+        ALTER TABLE explanations ADD COLUMN output TEXT NOT NULL DEFAULT '';
+        UPDATE labels SET tag = -1;
+        UPDATE predictions SET tag = -1;
+        UPDATE explanations SET tag = -1;
         PRAGMA application_id = 0;
         """,
     ),

@@ -79,7 +79,10 @@ def _fitted(effects: Float32, room: int) -> Float32:
 def _title(found: Explanation, prediction: Prediction | None) -> str:
     if prediction is None:
         return f"prediction {found.prediction} ({found.method})"
-    words = f"{bounded(prediction.label)}, {prediction.confidence:.2f} sure, on {prediction.stream}"
+    sure = f", {prediction.sureness} sure" if prediction.sureness else ""
+    words = f"{bounded(prediction.words)}{sure}, on {prediction.stream}"
+    if found.output and found.output != prediction.words:
+        words = f"{bounded(found.output)} of {words}"
     return f"prediction {found.prediction}: {words} ({found.method})"
 
 

@@ -3,9 +3,10 @@
     start,end,label,stream
     2026-03-01T08:00:00Z,2026-03-01T08:00:30Z,atrial fibrillation,bed-4-ecg
 
-Columns: `start` and `end`, or `start_s` and `end_s` (seconds since 1970), or `start_ns` and `end_ns`; `label`; and,
-where they are not the same for the whole file, `stream` or `session`. A time without a zone is UTC. Other columns are
-an error, so that a misspelt one is not overlooked. Every line that is wrong is named with its number.
+Columns: `start` and `end`, or `start_s` and `end_s` (seconds since 1970), or `start_ns` and `end_ns`; `label`; `value`,
+a number, where something was measured; and, where they are not the same for the whole file, `stream` or `session`. A
+time without a zone is UTC. Other columns are an error, so that a misspelt one is not overlooked. Every line that is
+wrong is named with its number.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ MAX_FAULTS: Final = 100
 MAX_SECONDS: Final = Decimal(MAX_WIRE_INTEGER // 1_000_000_000)
 MAX_ORIGIN_CHARS: Final = 60
 _NUMBER: Final = re.compile(r"\d{1,11}(\.\d{1,9})?", re.ASCII)
+_VALUE: Final = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?", re.ASCII)
 _REMEDY: Final = "correct the file; nothing of it was stored"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_OTHER_COLUMNS: Final = frozenset({"label", "stream", "session"})
+_OTHER_COLUMNS: Final = frozenset({"label", "value", "stream", "session"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def _check_columns(columns: list[str], name: str) -> None:
     if len(kinds) != 1 or "label" not in columns or strange or len(set(columns)) != len(columns):
         shown = f" {', '.join(bounded(column, 20) for column in columns[:8])}" if any(columns) else " nothing"
         raise _bad(
-            name, f"its first line must name start, end and label, and may name stream or session; it has{shown}"
+            name, f"its first line must name start, end and label, and may name value, stream or session; it has{shown}"
         )
 
 
@@ -169,9 +171,19 @@ def _label(row: dict[str, str], stream: StreamId, session: SessionId, origin: st
         read(row[f"end{suffix}"]),
         row["label"],
         origin,
+        value=_value(row.get("value", "")),
     )
     check_label(label)
     return label
+
+
+def _value(text: str) -> float | None:
+    """A number, or nothing: a column of values may have gaps."""
+    if not text:
+        return None
+    if not _VALUE.fullmatch(text):
+        raise MalformedError("bad-label", f"{bounded(text, 40)!r} is not a value")
+    return float(text)
 
 
 def _seconds(text: str) -> int:

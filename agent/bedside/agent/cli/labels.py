@@ -37,10 +37,17 @@ def labels() -> None:
 @click.argument("start")
 @click.argument("end")
 @click.argument("label")
+@click.option("--value", type=float, help="What was measured, in the unit of the model that learns from it.")
 @json_option
-def add_label(directory: Path, stream: str, start: str, end: str, label: str, as_json: bool) -> None:
-    """Say that STREAM was LABEL from START to END: times as 2026-03-01T08:00:00Z, or seconds since 1970."""
-    one = Label(StreamId(stream), SessionId(""), _time(start, "START"), _time(end, "END"), label, "cli")
+def add_label(
+    directory: Path, stream: str, start: str, end: str, label: str, value: float | None, as_json: bool
+) -> None:
+    """Say that STREAM was LABEL from START to END: times as 2026-03-01T08:00:00Z, or seconds since 1970.
+
+    With --value, LABEL is what was measured, named like the output of a model.
+    """
+    times = _time(start, "START"), _time(end, "END")
+    one = Label(StreamId(stream), SessionId(""), *times, label, "cli", value=value)
     added = change(directory, lambda agent: agent.add_labels([one]))
     _warn(added.warnings)
     people = _people(added.labels[0]) | ({} if added.new else {"note": "it was there already"})
@@ -60,7 +67,8 @@ def import_labels(directory: Path, file: Path, stream: str, session: str, as_jso
     Where it is long and the disk or the room for labels ends half-way, a part is stored: the same file adds the rest.
 
     Its first line names the columns: start and end (2026-03-01T08:00:00Z), or start_s and end_s (seconds since 1970),
-    or start_ns and end_ns; label; and stream or session where they differ from line to line.
+    or start_ns and end_ns; label; value, where something was measured; and stream or session where they differ from
+    line to line.
     """
     read = read_labels(file, stream=stream, session=session)
     lines, asked = list(read.labels), list(read.labels.values())
@@ -97,8 +105,8 @@ def list_labels(directory: Path, session: str, stream: str, withdrawn: bool, lim
             what = f"session {name or 'none'}"
             found = reader.labels(name, withdrawn=withdrawn)[-limit:]
     rows = [tuple(str(value) for value in _people(label).values()) for label in found]
-    columns = ("ID", "STREAM", "SESSION", "START", "SECONDS", "LABEL", "ORIGIN", "STATE")
-    table = Table(columns, rows, right=frozenset({"SECONDS"}), empty=f"no labels in {what}")
+    columns = ("ID", "STREAM", "SESSION", "START", "SECONDS", "LABEL", "VALUE", "ORIGIN", "STATE")
+    table = Table(columns, rows, right=frozenset({"SECONDS", "VALUE"}), empty=f"no labels in {what}")
     emit([_fields(label) for label in found], as_json, table=table)
 
 
@@ -159,6 +167,7 @@ def _people(label: Label) -> dict[str, object]:
         "start": datetime.fromtimestamp(label.start_ns // 10**9, UTC).isoformat().replace("+00:00", "Z"),
         "seconds": f"{(label.end_ns - label.start_ns) / 1e9:.3f}",
         "label": label.label,
+        "value": "" if label.value is None else f"{label.value:g}",
         "origin": label.origin,
         "state": "withdrawn" if label.withdrawn else "holds",
     }
@@ -172,6 +181,7 @@ def _fields(label: Label) -> dict[str, object]:
         "start_ns": label.start_ns,
         "end_ns": label.end_ns,
         "label": label.label,
+        "value": label.value,
         "origin": label.origin,
         "withdrawn": label.withdrawn,
     }

@@ -14,12 +14,14 @@ from bedside.agent.cli.reach import DIRECTORY, ask, named, reading
 from bedside.service.options import COUNT
 from bedside.service.output import Table, emit, emit_line, human_age, json_option
 from bedside.service.platform import SystemClock
+from bedside.service.text import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bedside.agent.buffer.reader import BufferReader
     from bedside.agent.client import LocalAgent
+    from bedside.agent.client_rows import Answer
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PAGE = 1_000
@@ -69,8 +71,8 @@ def list_predictions(
             p.stream,
             p.session[:8],
             human_age(p.end_ns, now_ns),
-            p.label,
-            f"{p.confidence:.2f}",
+            bounded(p.words),
+            p.sureness,
             p.model_name,
         )
         for p in stored
@@ -83,16 +85,18 @@ def list_predictions(
 @click.argument("directory", type=DIRECTORY)
 @click.argument("number", metavar="ID", type=COUNT)
 @click.option("--segments", default=16, show_default=True, type=click.IntRange(1, 256), help="Pieces of time.")
+@click.option("--output", default="", help="Another class, label or value of the model.  [default: the predicted one]")
 @json_option
-def explain(directory: Path, number: int, segments: int, as_json: bool) -> None:
+def explain(directory: Path, number: int, segments: int, output: str, as_json: bool) -> None:
     """Show which pieces of the signal prediction ID rests on, one row per channel, time from left to right.
 
     The running agent covers one piece of one channel after the other and sees how the probability of the predicted
-    class falls: what speaks for it is warm, what speaks against it is cold.
+    class, or the value, falls: what speaks for it is warm, what speaks against it is cold.
     """
-    found = ask(directory, lambda agent: agent.explain(number, segments=segments))
+    found = ask(directory, lambda agent: agent.explain(number, segments=segments, output=output))
     if as_json:
-        emit({"prediction": number, "method": found.method, "effects": found.effects.round(6).tolist()}, as_json)
+        fields = {"prediction": number, "output": found.output, "unit": found.unit, "method": found.method}
+        emit(fields | {"effects": found.effects.round(6).tolist()}, as_json)
         return
     from bedside.agent.cli.heat import print_heat
 
@@ -114,6 +118,9 @@ def predict(directory: Path, file: Path, model: str, as_json: bool) -> None:
 
     values = read_window(file)
     answer = ask(directory, lambda agent: agent.predict(values, model=model))
+    if answer.outputs:
+        _print_outputs(answer, as_json)
+        return
     ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
     fields = {
         "model": answer.model,
@@ -127,6 +134,21 @@ def predict(directory: Path, file: Path, model: str, as_json: bool) -> None:
     emit(fields, as_json, table=Table(("LABEL", "PROBABILITY", ""), rows, title=title))
 
 
+def _print_outputs(answer: Answer, as_json: bool) -> None:
+    """Of a model of several labels or of a regression."""
+    rows = [
+        (one.name, f"{one.value:.4f}" if one.is_probability else f"{one.value:.6g}", one.unit) for one in answer.outputs
+    ]
+    fields = {
+        "model": answer.model,
+        "digest": answer.model_digest,
+        "outputs": [one.fields for one in answer.outputs],
+        "latency_us": round(answer.latency_s * 1e6),
+    }
+    title = f"says {answer.model} in {answer.latency_s * 1e3:.2f} ms"
+    emit(fields, as_json, table=Table(("OUTPUT", "VALUE", "UNIT"), rows, title=title))
+
+
 def _newest_first(reader: BufferReader) -> Iterator[Prediction]:
     """All stored predictions from the newest back, a page at a time."""
     last = reader.last_prediction()
@@ -138,7 +160,7 @@ def _newest_first(reader: BufferReader) -> Iterator[Prediction]:
 
 
 def _print(prediction: Prediction, as_json: bool) -> None:
-    text = f"{prediction.number}  {prediction.stream}  {prediction.label}  {prediction.confidence:.2f}"
+    text = f"{prediction.number}  {prediction.stream}  {bounded(prediction.words)}  {prediction.sureness}".rstrip()
     emit_line(prediction_fields(prediction), as_json, text)
 
 
@@ -155,4 +177,5 @@ def prediction_fields(prediction: Prediction) -> dict[str, object]:
         "model": prediction.model.hex(),
         "model_name": prediction.model_name,
         "latency_us": round(prediction.latency_s * 1e6),
+        **({"outputs": [one.fields for one in prediction.outputs]} if prediction.outputs else {}),
     }

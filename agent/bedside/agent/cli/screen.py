@@ -205,8 +205,9 @@ def _predictions(glance: Glance, rows: int) -> Panel:
         if age_ms > _OLD_MS:
             style = "dim"
         table.add_row(
-            Text(one.stream, "dim"), Text(bounded(one.label), style), Text(f"{one.confidence:.2f}", style),
-            Bar(one.confidence, style if style != "default" else "white"), Text(_age(age_ms), "dim"),
+            Text(one.stream, "dim"), Text(bounded(one.words), style), Text(one.sureness, style),
+            Bar(0 if one.is_measured else one.confidence, style if style != "default" else "white"),
+            Text(_age(age_ms), "dim"),
         )  # fmt: skip
     return _panel("predictions", table, rows=rows)
 

@@ -15,9 +15,11 @@ from typing import Final
 
 import numpy as np
 
+from bedside.agent.api.messages import output_message
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Explanation, Prediction
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.inference.answer import Answer
 from bedside.agent.inference.model import Model
 from bedside.agent.inference.occlusion import METHOD, NEAR_METHOD, borders, covered, effects
 from bedside.agent.pipeline import Pipeline
@@ -29,12 +31,13 @@ from bedside.core.errors import MalformedError, ProtocolError
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.windows.shaping import Shaper
 from bedside.proto.v1 import local_pb2
+from bedside.service.text import bounded
 
 _MILLION = 1_000_000
 _ATTEMPTS: Final = ((False, LOOK_BACK_S), (True, LOOK_BACK_S), (False, FAR_BACK_S))
 """Whether to commit before, and how far to look back."""
 _SAME: Final = 1e-6
-"""A window is the decided one where its probability comes out again, but for float32's rounding."""
+"""A window is the decided one where its answer comes out again, but for float32's rounding."""
 
 
 class ModelAnswers:
@@ -80,53 +83,76 @@ class ModelAnswers:
         name = self._name(model)
         served, spec = self._pipeline.served(name)
         x = _shaped(spec, values)
-        (probabilities,) = await self._pipeline.engine.call(lambda: served.answers(x[np.newaxis]))
+        (said,) = await self._pipeline.engine.call(lambda: served.answers(x[np.newaxis]))
+        answer = Answer(served.head, said)
         return local_pb2.PredictResponse(
             model=name,
             model_digest=served.digest,
-            label=served.labels[int(probabilities.argmax())],
+            label=answer.label,
             probabilities=[
-                local_pb2.ClassProbability(label=label, probability_e6=round(float(share) * _MILLION))
-                for label, share in zip(served.labels, probabilities, strict=True)
+                local_pb2.ClassProbability(label=label, probability_e6=round(share * _MILLION))
+                for label, share in answer.classes.items()
             ],
+            outputs=map(output_message, answer.outputs),
             latency_us=max(0, round((self._clock.monotonic_s() - began_s) * _MILLION)),
         )
 
-    async def explain(self, prediction: int, segments: int) -> local_pb2.Explanation:
-        """Why a stored prediction came out as it did; made once for as many segments, and then kept.
+    async def explain(self, prediction: int, segments: int, output: str = "") -> local_pb2.Explanation:
+        """Why an output of a stored prediction came out as it did; the last that was asked for is kept.
+
+        Args:
+            prediction: its number.
+            segments: pieces of time that are covered.
+            output: name of a class, a label, or a value; empty for the label of the prediction, or, where that has
+                none, for the model's first one.
 
         Raises:
-            ProtocolError: `no-such-prediction`; `other-model` when what decided serves no longer; `signal-gone`;
-                `window-not-found` where the signal is there, and no window in it that would be decided alike.
+            ProtocolError: `no-such-prediction`; `no-such-output`; `other-model` when what decided serves no longer;
+                `signal-gone`; `window-not-found` where the signal is there, and no window in it that would be decided
+                alike.
             StoreError: `store-read`, `store-write`.
         """
         found = self._find(prediction)
         kept = self._reader.explanation(prediction)
         model, spec = self._decider(found)
+        name = output or found.label or model.labels[0]
+        if name not in model.labels:
+            raise ProtocolError(
+                "no-such-output",
+                f"the model of prediction {prediction} has no output {bounded(name, 64)!r}",
+                remedy=f"it has {', '.join(model.labels[:12])}",
+            )
         pieces = len(borders(spec.length, segments)) - 1
-        if kept is None or len(kept.weights) != pieces:
-            kept = Explanation(prediction, found.session, *await self._weigh(found, model, spec, pieces))
+        if kept is None or len(kept.weights) != pieces or (kept.output or found.label) != name:
+            kept = Explanation(prediction, found.session, *await self._weigh(found, model, spec, name, pieces), name)
             if not self._buffer.put_explanation(kept):
                 raise _gone(prediction)
+        unit = model.head.units[model.labels.index(name)]
+        told = [float(effect) for effect in kept.weights.ravel()]
         return local_pb2.Explanation(
             prediction_id=prediction,
             method=kept.method,
             segments=kept.weights.shape[0],
             channels=kept.weights.shape[1],
-            effect_e6=[round(float(effect) * _MILLION) for effect in kept.weights.ravel()],
+            effect_e6=[] if unit else [round(effect * _MILLION) for effect in told],
+            effect=told if unit else [],
+            output=name,
+            unit=unit,
         )
 
-    async def _weigh(self, found: Prediction, model: Model, spec: WindowSpec, segments: int) -> tuple[str, Float32]:
+    async def _weigh(
+        self, found: Prediction, model: Model, spec: WindowSpec, name: str, segments: int
+    ) -> tuple[str, Float32]:
         """How it was found, and the effects."""
-        call, label = self._pipeline.engine.call, model.labels.index(found.label)
-        x, whole, method = await self._decided(found, model, spec)
-        parts = [(await call(partial(model.answers, batch)))[:, label] for batch in covered(x, segments)]
-        return method, effects(whole, np.concatenate(parts), spec.channels)
+        call, place = self._pipeline.engine.call, model.labels.index(name)
+        x, answers, method = await self._decided(found, model, spec)
+        parts = [(await call(partial(model.answers, batch)))[:, place] for batch in covered(x, segments)]
+        return method, effects(float(answers[place]), np.concatenate(parts), spec.channels)
 
-    async def _decided(self, found: Prediction, model: Model, spec: WindowSpec) -> tuple[Float32, float, str]:
-        """The window that was decided, the probability of its label, and what to call an explanation of it."""
-        call, label = self._pipeline.engine.call, model.labels.index(found.label)
-        nearest: tuple[float, Float32, float] | None = None
+    async def _decided(self, found: Prediction, model: Model, spec: WindowSpec) -> tuple[Float32, Float32, str]:
+        """The window that was decided, what the model says of it, and what to call an explanation of it."""
+        call = self._pipeline.engine.call
+        nearest: tuple[float, Float32, Float32] | None = None
         cut: Recut | None = None
         for flush, look_back_s in _ATTEMPTS:
             if flush:
@@ -137,12 +163,13 @@ class ModelAnswers:
             if cut is None or cut.window is None:
                 continue
             x = cut.window.values
-            probabilities = (await call(partial(model.answers, x[np.newaxis])))[0]
-            whole, beside = float(probabilities[label]), abs(float(probabilities[label]) - found.confidence)
+            said = (await call(partial(model.answers, x[np.newaxis])))[0]
+            answer = Answer(model.head, said)
+            beside = answer.beside(found)
             if cut.exact and beside <= _SAME:
-                return x, whole, METHOD
-            if int(probabilities.argmax()) == label and (nearest is None or beside < nearest[0]):
-                nearest = beside, x, whole
+                return x, said, METHOD
+            if answer.label == found.label and (nearest is None or beside < nearest[0]):
+                nearest = beside, x, said
         if nearest is None:
             raise _gone(found.number) if cut is None else _not_found(found.number)
         return nearest[1], nearest[2], NEAR_METHOD

@@ -8,13 +8,11 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from bedside.agent.buffer.rows import Output
+from bedside.agent.inference.answer import Answer
 from bedside.core.errors import MalformedError
 from bedside.ondevice.heads import Head
 from bedside.ondevice.runtimes import Float32, Runtime
 
-HOLDS: Final = 0.5
-"""Probability from which on one of several labels is likely."""
 BAD_WINDOW: Final = "bad-window"
 """The window's fault."""
 BAD_ANSWER: Final = "bad-answer"
@@ -103,56 +101,12 @@ class Decision:
     Attributes:
         model: who says so.
         window: what about.
-        answers: (outputs,) float32, in the order of the model's labels.
+        answer: what it says.
     """
 
     model: Model
     window: ClosedWindow
-    answers: Float32
-
-    @property
-    def label(self) -> str:
-        """The most probable class; of several labels the most probable one, empty where none is likely.
-
-        Of a regression it is the name of its first output.
-        """
-        head = self.model.head
-        if head.task == "regression":
-            return head.labels[0]
-        top = int(self.answers.argmax())
-        return head.labels[top] if head.task == "classification" or self.answers[top] >= HOLDS else ""
-
-    @property
-    def confidence(self) -> float:
-        """Probability of `label`, 0 to 1; where it is empty, that its likeliest label does not hold.
-
-        Of a regression 0: a value has none.
-        """
-        if self.model.head.task == "regression":
-            return 0.0
-        top = float(self.answers.max())
-        return top if self.label else 1.0 - top
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        """Every output; none of a classification, of which `label` says all that is kept."""
-        head = self.model.head
-        if head.task == "classification":
-            return ()
-        named = zip(head.labels, self.answers, head.units, strict=True)
-        return tuple(Output(name, float(value), unit) for name, value, unit in named)
-
-    def probability(self, label: str) -> float | None:
-        """Probability of a class or label, likely or not; None where the model does not know it."""
-        return self._of(label) if self.model.head.task != "regression" else None
-
-    def value(self, output: str) -> float | None:
-        """Value of an output of a regression, in its unit; None where the model has none of that name."""
-        return self._of(output) if self.model.head.task == "regression" else None
-
-    def _of(self, name: str) -> float | None:
-        labels = self.model.labels
-        return float(self.answers[labels.index(name)]) if name in labels else None
+    answer: Answer
 
 
 def decide(model: Model, window: ClosedWindow) -> Decision:
@@ -161,7 +115,7 @@ def decide(model: Model, window: ClosedWindow) -> Decision:
     Raises:
         MalformedError: `bad-window`, `bad-answer`: see `Model.answers`.
     """
-    return Decision(model, window, model.answers(window.values[np.newaxis])[0])
+    return Decision(model, window, Answer(model.head, model.answers(window.values[np.newaxis])[0]))
 
 
 def _bad_window(sentence: str) -> MalformedError:

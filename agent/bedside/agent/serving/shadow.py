@@ -106,7 +106,7 @@ class Shadow:
         """Take a window and what the serving model said of it."""
         if self._task.done():
             return
-        self._waiting.append(_Seen(decision.window, decision.label))
+        self._waiting.append(_Seen(decision.window, decision.answer.said))
         while len(self._waiting) > QUEUE_WINDOWS:
             self._waiting.popleft()
             self.table.dropped += 1
@@ -142,7 +142,7 @@ class Shadow:
 
     def _count(self, seen: _Seen, answer: Decision | BedsideError, took_s: float) -> None:
         if isinstance(answer, Decision):
-            self.table.pairs[seen.label, answer.label] += 1
+            self.table.pairs[seen.label, answer.answer.said] += 1
             self.table.latency.add(took_s)
         elif answer.code != BAD_WINDOW:
             self.table.failed += 1

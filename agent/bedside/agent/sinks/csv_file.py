@@ -14,14 +14,14 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
 from bedside.agent.formats.tables.tail import MAX_LINE_BYTES, TAIL_BYTES, sound_bytes
 from bedside.agent.sinks.kind import SinkContext, SinkKind, SinkOptions, option
-from bedside.agent.sinks.outgoing import Outgoing, SentRecord
+from bedside.agent.sinks.outgoing import Outgoing, SentPrediction, SentRecord
 from bedside.agent.sinks.rows import fields_of, quality_words
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.files import sync_directory
@@ -37,8 +37,12 @@ COLUMNS: Final = {
         *("rule", "priority", "state", "value", "raised", "cleared", "acknowledged", "acknowledged_by", "escalated"),
     ),
     "records": (*_HEAD, "field", "value", "unit", "quality", "line", "lines"),
+    "outputs": (
+        *_HEAD,
+        *("output", "value", "unit", "probability", "start", "end", "model", "model_digest", "line", "lines"),
+    ),
 }
-"""By sort. A record has a line per field."""
+"""By table. A record has a line per field; a prediction that has outputs has one per output, in a table of its own."""
 _ID: Final = 1
 
 
@@ -62,13 +66,16 @@ class CsvSink:
 
     async def send(self, batch: Sequence[Outgoing]) -> None:
         """Append, and wait for the disk."""
-        what = batch[0].what
-        name = f"{what}-again" if batch[0].again else what
-        if name not in self._files:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._files[name] = _RowFile(self._directory, name, what, self._options)
+        tables: dict[str, list[Outgoing]] = {}
+        for one in batch:
+            tables.setdefault(table_of(one), []).append(one)
         try:
-            self._files[name].append(batch)
+            for table, rows in tables.items():
+                name = f"{table}-again" if batch[0].again else table
+                if name not in self._files:
+                    self._directory.mkdir(parents=True, exist_ok=True)
+                    self._files[name] = _RowFile(self._directory, name, table, self._options)
+                self._files[name].append(rows)
         except Exception:
             await self.close()  # what is half written is looked at anew
             raise
@@ -81,17 +88,21 @@ class CsvSink:
 
     def preview(self, batch: Sequence[Outgoing]) -> str:
         """The lines, under their header."""
-        return "".join(_lines([COLUMNS[batch[0].what], *(line for one in batch for line in cells_of(one))]))
+        shown = ""
+        for table in dict.fromkeys(map(table_of, batch)):
+            rows = (line for one in batch if table_of(one) == table for line in cells_of(one))
+            shown += "".join(_lines([COLUMNS[table], *rows]))
+        return shown
 
 
 class _RowFile:
     """One file that grows, and those that were set aside before it."""
 
-    def __init__(self, directory: Path, name: str, what: str, options: CsvOptions) -> None:
+    def __init__(self, directory: Path, name: str, table: str, options: CsvOptions) -> None:
         self._path = directory / f"{name}.csv"
-        self._columns = COLUMNS[what]
+        self._columns = COLUMNS[table]
         parts = (len(self._columns) - 2, len(self._columns) - 1)
-        self._parts = parts if what == "records" else None
+        self._parts = parts if table in {"records", "outputs"} else None
         self._options = options
         self._header = next(_lines([self._columns])).encode()
         self._known: set[str] | None = None
@@ -191,9 +202,17 @@ class _RowFile:
         return sorted(found, key=lambda path: int(path.stem.rpartition(".")[2]))
 
 
+def table_of(one: Outgoing) -> str:
+    """The table that it goes into."""
+    return "outputs" if isinstance(one.body, SentPrediction) and one.body.outputs else one.what
+
+
 def cells_of(one: Outgoing) -> Iterator[Sequence[object]]:
     """The lines of one row."""
     fields = fields_of(one)
+    if isinstance(one.body, SentPrediction) and one.body.outputs:
+        yield from _output_cells(one.body, fields)
+        return
     if not isinstance(one.body, SentRecord):
         yield [fields[name] for name in COLUMNS[one.what]]
         return
@@ -202,6 +221,15 @@ def cells_of(one: Outgoing) -> Iterator[Sequence[object]]:
     for line, (name, value) in enumerate(one.body.values.items(), 1):
         shown = "" if value != value else value  # a value that is not there is NaN
         yield [*head, name, shown, one.body.units.get(name, ""), quality, line, len(one.body.values)]
+
+
+def _output_cells(body: SentPrediction, fields: Mapping[str, object]) -> Iterator[Sequence[object]]:
+    """A value and its unit, or a probability; the rest of the columns is empty."""
+    head = [fields[name] for name in _HEAD]
+    tail = [fields[name] for name in ("start", "end", "model", "model_digest")]
+    for line, output in enumerate(body.outputs, 1):
+        said = ("", "", round(output.value, 6)) if output.is_probability else (output.value, output.unit, "")
+        yield [*head, output.name, *said, *tail, line, len(body.outputs)]
 
 
 def _lines(rows: Iterable[Sequence[object]]) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What leaves as FHIR R4 Observations.
 
-A prediction is final, with the class as a concept and its probability as a component. An alarm is one Observation that
+A prediction is final, with the class as a concept and its probability as a component. One of several labels has a
+component per label with its probability; one of values a component per value, or the value itself where it has one,
+with its UCUM unit. An alarm is one Observation that
 is preliminary until it is over. A record is one with a component per field, or with the value itself where it has one
 field.
 
@@ -10,11 +12,12 @@ Source: HL7 FHIR R4 (4.0.1), Observation, Bundle.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
 
+from bedside.agent.buffer.rows import Output
 from bedside.agent.kinds import option
 from bedside.agent.sinks.outgoing import ADVISORY, Outgoing, SentAlarm, SentPrediction, SentRecord
 from bedside.agent.sinks.rows import moment, quality_words
@@ -85,12 +88,23 @@ def _of_prediction(body: SentPrediction, codes: Mapping[str, Coding]) -> Json:
         "category": _category("procedure"),
         "code": _concept(body.model or "prediction", codes),
         "effectivePeriod": {"start": moment(body.start_ns), "end": moment(body.end_ns)},
-        "valueCodeableConcept": _concept(body.label, codes),
-        "method": {"text": f"model {body.digest.hex()}"},
-        "component": [{"code": {"text": "probability"}, "valueQuantity": _quantity(round(body.confidence, 6), "1")}],
     }
+    method: Json = {"method": {"text": f"model {body.digest.hex()}"}}
+    if body.outputs:
+        return found | _of_outputs(body.outputs, codes) | method
+    found |= {"valueCodeableConcept": _concept(body.label, codes)} | method
+    found["component"] = [{"code": {"text": "probability"}, "valueQuantity": _probability(body.confidence)}]
     said = codes[body.label].interpretation if body.label in codes else ""
     return found | ({"interpretation": _interpretation(said)} if said else {})
+
+
+def _of_outputs(outputs: Sequence[Output], codes: Mapping[str, Coding]) -> Json:
+    """One value is the Observation's own, under its own code; several values or labels are components."""
+    quantities = [_probability(one.value) if one.is_probability else _quantity(one.value, one.unit) for one in outputs]
+    if len(outputs) == 1:
+        return {"code": _concept(outputs[0].name, codes), "valueQuantity": quantities[0]}
+    named = zip(outputs, quantities, strict=True)
+    return {"component": [{"code": _concept(one.name, codes), "valueQuantity": value} for one, value in named]}
 
 
 def _of_alarm(body: SentAlarm, codes: Mapping[str, Coding]) -> Json:
@@ -141,6 +155,10 @@ def _measured(value: float, unit: str) -> Json:
     if math.isnan(value):
         return {"dataAbsentReason": {"coding": [{"system": _ABSENT, "code": "not-a-number"}]}}
     return {"valueQuantity": _quantity(value, unit)}
+
+
+def _probability(value: float) -> Json:
+    return _quantity(round(value, 6), "1")
 
 
 def _quantity(value: float, unit: str) -> Json:

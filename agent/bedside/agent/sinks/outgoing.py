@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from bedside.agent.buffer.rows import Priority
+from bedside.agent.buffer.rows import Output, Priority
 from bedside.core.samples import Quality
 
 ADVISORY: Final = "Advisory only. Bedside is not a medical device; this replaces no monitor and no diagnosis."
@@ -35,6 +35,7 @@ class SentPrediction:
         confidence: probability of `label`, 0 to 1.
         model: name of the model in its manifest.
         digest: of the bundle and parameters that decided.
+        outputs: of a model of several labels or of a regression, all of them.
     """
 
     label: str
@@ -43,6 +44,12 @@ class SentPrediction:
     end_ns: int
     model: str
     digest: bytes
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is of values, and has neither a class nor a probability."""
+        return any(not one.is_probability for one in self.outputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,9 @@ def outgoing(
     its = (row.stream, found.session, number, found.place)
     if isinstance(row, Prediction):
         same = derive_id(device, "prediction", *its, row.end_ns)
-        decided = SentPrediction(row.label, row.confidence, row.start_ns, row.end_ns, row.model_name, row.model)
+        decided = SentPrediction(
+            row.label, row.confidence, row.start_ns, row.end_ns, row.model_name, row.model, row.outputs
+        )
         return Outgoing(number, same, same, device, row.stream, subject, decided, again)
     if isinstance(row, Alarm):
         same = derive_id(device, "alarm", row.stream, found.session, row.rule, found.place, row.raised_ns)

@@ -41,9 +41,10 @@ def fields_of(one: Outgoing) -> dict[str, object]:
 def _body_of(one: Outgoing) -> dict[str, object]:
     body = one.body
     if isinstance(body, SentPrediction):
+        decided = {} if body.is_measured else {"label": body.label, "confidence": round(body.confidence, 6)}
         return {
-            "label": body.label,
-            "confidence": round(body.confidence, 6),
+            **decided,
+            **({"outputs": [output.fields for output in body.outputs]} if body.outputs else {}),
             "start": moment(body.start_ns),
             "end": moment(body.end_ns),
             "model": body.model,

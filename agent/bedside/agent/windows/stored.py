@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -79,13 +80,12 @@ def stored_windows_of(
 ) -> Iterator[Window]:
     """Yield the windows that outlived their signal, as the cutter made them; of records, with what answers `labels`."""
     asked = asked_fields(spec, labels)
-    for stored in reader.windows(session.session, spec_digest(spec, labels)):
-        if stored.values.shape != (spec.length, spec.channels + len(asked)):
+    names = dict.fromkeys((spec_digest(spec), spec_digest(spec, labels)))  # the first is that of older versions
+    for stored in chain.from_iterable(reader.windows(session.session, name) for name in names):
+        if stored.values.shape not in {(spec.length, spec.channels), (spec.length, spec.channels + len(asked))}:
             continue
-        values, answers = stored.values[:, : spec.channels], stored.values[0, spec.channels :]
-        record = None
-        if asked:
-            record = Record(stored.stream, stored.start_ns, dict(zip(asked, map(float, answers), strict=True)))
+        values, answers = stored.values[:, : spec.channels], stored.values[0, spec.channels :].tolist()
+        record = Record(stored.stream, stored.start_ns, dict(zip(asked, answers, strict=True))) if answers else None
         yield Window(stored.stream, stored.session, stored.start_ns, stored.end_ns, values, 0.0, record)
 
 

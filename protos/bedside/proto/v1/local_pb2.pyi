@@ -778,6 +778,7 @@ class Prediction(google.protobuf.message.Message):
     LATENCY_US_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     SESSION_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
     id: builtins.int
     stream: builtins.str
     start_ns: builtins.int
@@ -789,6 +790,10 @@ class Prediction(google.protobuf.message.Message):
     model: builtins.str
     session: builtins.str
     """Local and random; it never leaves the device."""
+    @property
+    def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Output]:
+        """Of a model of several labels or of a regression: all of its outputs."""
+
     def __init__(
         self,
         *,
@@ -802,10 +807,35 @@ class Prediction(google.protobuf.message.Message):
         latency_us: builtins.int = ...,
         model: builtins.str = ...,
         session: builtins.str = ...,
+        outputs: collections.abc.Iterable[Global___Output] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["confidence_e6", b"confidence_e6", "end_ns", b"end_ns", "id", b"id", "label", b"label", "latency_us", b"latency_us", "model", b"model", "model_digest", b"model_digest", "session", b"session", "start_ns", b"start_ns", "stream", b"stream"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["confidence_e6", b"confidence_e6", "end_ns", b"end_ns", "id", b"id", "label", b"label", "latency_us", b"latency_us", "model", b"model", "model_digest", b"model_digest", "outputs", b"outputs", "session", b"session", "start_ns", b"start_ns", "stream", b"stream"]) -> None: ...
 
 Global___Prediction: typing_extensions.TypeAlias = Prediction
+
+@typing.final
+class Output(google.protobuf.message.Message):
+    """The probability of one of several labels, or a value."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    value: builtins.float
+    unit: builtins.str
+    """UCUM code of a value; empty of a probability."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.float = ...,
+        unit: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "unit", b"unit", "value", b"value"]) -> None: ...
+
+Global___Output: typing_extensions.TypeAlias = Output
 
 @typing.final
 class PredictRequest(google.protobuf.message.Message):
@@ -842,12 +872,19 @@ class PredictResponse(google.protobuf.message.Message):
     LABEL_FIELD_NUMBER: builtins.int
     PROBABILITIES_FIELD_NUMBER: builtins.int
     LATENCY_US_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
     model: builtins.str
     model_digest: builtins.bytes
     label: builtins.str
     latency_us: builtins.int
     @property
-    def probabilities(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClassProbability]: ...
+    def probabilities(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClassProbability]:
+        """Of a classification."""
+
+    @property
+    def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Output]:
+        """Of a model of several labels or of a regression."""
+
     def __init__(
         self,
         *,
@@ -856,8 +893,9 @@ class PredictResponse(google.protobuf.message.Message):
         label: builtins.str = ...,
         probabilities: collections.abc.Iterable[Global___ClassProbability] | None = ...,
         latency_us: builtins.int = ...,
+        outputs: collections.abc.Iterable[Global___Output] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["label", b"label", "latency_us", b"latency_us", "model", b"model", "model_digest", b"model_digest", "probabilities", b"probabilities"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["label", b"label", "latency_us", b"latency_us", "model", b"model", "model_digest", b"model_digest", "outputs", b"outputs", "probabilities", b"probabilities"]) -> None: ...
 
 Global___PredictResponse: typing_extensions.TypeAlias = PredictResponse
 
@@ -885,22 +923,28 @@ class ExplainRequest(google.protobuf.message.Message):
 
     PREDICTION_ID_FIELD_NUMBER: builtins.int
     SEGMENTS_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
     prediction_id: builtins.int
     segments: builtins.int
     """Pieces of time that are covered one by one; 0 means 16."""
+    output: builtins.str
+    """Name of the output that is explained: a class, a label, or a value; empty for the label of the prediction."""
     def __init__(
         self,
         *,
         prediction_id: builtins.int = ...,
         segments: builtins.int = ...,
+        output: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prediction_id", b"prediction_id", "segments", b"segments"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["output", b"output", "prediction_id", b"prediction_id", "segments", b"segments"]) -> None: ...
 
 Global___ExplainRequest: typing_extensions.TypeAlias = ExplainRequest
 
 @typing.final
 class Explanation(google.protobuf.message.Message):
-    """How much the probability of the predicted class falls when a piece of a channel is covered: positive speaks for it."""
+    """How much an output falls when a piece of a channel is covered: positive speaks for it. Of a class or label that is
+    its probability, of a regression its value.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -909,13 +953,23 @@ class Explanation(google.protobuf.message.Message):
     SEGMENTS_FIELD_NUMBER: builtins.int
     CHANNELS_FIELD_NUMBER: builtins.int
     EFFECT_E6_FIELD_NUMBER: builtins.int
+    EFFECT_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
     prediction_id: builtins.int
     method: builtins.str
     segments: builtins.int
     channels: builtins.int
+    output: builtins.str
+    """Name of the output that is explained, and its unit: empty of a probability."""
+    unit: builtins.str
     @property
     def effect_e6(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Millionths of probability, (segments, channels) in C order."""
+        """Millionths of probability, (segments, channels) in C order; of a class or label."""
+
+    @property
+    def effect(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """In the output's unit, (segments, channels) in C order; of a regression."""
 
     def __init__(
         self,
@@ -925,8 +979,11 @@ class Explanation(google.protobuf.message.Message):
         segments: builtins.int = ...,
         channels: builtins.int = ...,
         effect_e6: collections.abc.Iterable[builtins.int] | None = ...,
+        effect: collections.abc.Iterable[builtins.float] | None = ...,
+        output: builtins.str = ...,
+        unit: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["channels", b"channels", "effect_e6", b"effect_e6", "method", b"method", "prediction_id", b"prediction_id", "segments", b"segments"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "effect", b"effect", "effect_e6", b"effect_e6", "method", b"method", "output", b"output", "prediction_id", b"prediction_id", "segments", b"segments", "unit", b"unit"]) -> None: ...
 
 Global___Explanation: typing_extensions.TypeAlias = Explanation
 
@@ -1122,6 +1179,7 @@ class Label(google.protobuf.message.Message):
     LABEL_FIELD_NUMBER: builtins.int
     ORIGIN_FIELD_NUMBER: builtins.int
     WITHDRAWN_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
     id: builtins.int
     stream: builtins.str
     session: builtins.str
@@ -1131,6 +1189,8 @@ class Label(google.protobuf.message.Message):
     origin: builtins.str
     """Who says so: "cli", "api", "csv:NAME", "replay"."""
     withdrawn: builtins.bool
+    value: builtins.float
+    """What was measured, in the unit of the models that learn from it; absent of a class."""
     def __init__(
         self,
         *,
@@ -1142,8 +1202,11 @@ class Label(google.protobuf.message.Message):
         label: builtins.str = ...,
         origin: builtins.str = ...,
         withdrawn: builtins.bool = ...,
+        value: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["end_ns", b"end_ns", "id", b"id", "label", b"label", "origin", b"origin", "session", b"session", "start_ns", b"start_ns", "stream", b"stream", "withdrawn", b"withdrawn"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "end_ns", b"end_ns", "id", b"id", "label", b"label", "origin", b"origin", "session", b"session", "start_ns", b"start_ns", "stream", b"stream", "value", b"value", "withdrawn", b"withdrawn"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 Global___Label: typing_extensions.TypeAlias = Label
 

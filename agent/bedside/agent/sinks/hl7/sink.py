@@ -120,6 +120,16 @@ class Hl7Sink:
 def results_of(one: Outgoing, codes: dict[str, Coding]) -> list[Result]:
     """The OBX of one row."""
     body = one.body
+    if isinstance(body, SentPrediction) and body.outputs:
+        return [
+            Result(
+                *_named(one.name, codes),
+                round(one.value, 6) if one.is_probability else one.value,
+                one.unit or "1",
+                body.end_ns,
+            )
+            for one in body.outputs
+        ]
     if isinstance(body, SentPrediction):
         said = codes[body.label].interpretation if body.label in codes else ""
         label = Result(*_named(body.model or "prediction", codes), body.label, "", one.time_ns, flags=_flags(said))
