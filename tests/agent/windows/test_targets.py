@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bedside.agent.windows.cutter import Window
 
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.windows.cutter import Window
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.agent.windows.targets import Answers, Question
 from bedside.agent.windows.training import collect

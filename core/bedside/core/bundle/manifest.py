@@ -32,7 +32,17 @@ from bedside.core.bundle.preprocessing import (
     signal_channels,
 )
 from bedside.core.bundle.terms import check_costs, check_golden
-from bedside.core.bundle.training import ALL, Cost, Suffix, Task, Training, TrainingGraph, first_layer, suffix_tensors
+from bedside.core.bundle.training import (
+    ALL,
+    Cost,
+    Suffix,
+    Task,
+    Training,
+    TrainingGraph,
+    augmentation_fault,
+    first_layer,
+    suffix_tensors,
+)
 from bedside.core.errors import MalformedError
 from bedside.core.limits import MAX_VECTOR_WORDS
 from bedside.core.unreadable import UNREADABLE
@@ -366,6 +376,8 @@ def _check_loss(manifest: Manifest) -> None:
     weights, targets, outputs = manifest.class_weights, manifest.targets, len(manifest.labels)
     if weights and (len(weights) != outputs or not all(0 < weight <= bounds.MAX_CLASS_WEIGHT for weight in weights)):
         raise _bad(f"class weights are one per label, above 0 and at most {bounds.MAX_CLASS_WEIGHT:g}")
+    if fault := augmentation_fault(manifest.training.augmentation, manifest.task, manifest.window.length):
+        raise _bad(fault)
     if (manifest.task == "regression") != isinstance(targets, Targets) or (weights and manifest.task == "regression"):
         raise _bad("a regression says what its outputs stand for, and has no class weights; others the other way round")
     if isinstance(targets, Targets):

@@ -7,6 +7,7 @@ Source: DESIGN section 6; Lin et al. 2022, "On-Device Training Under 256KB Memor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -108,6 +109,20 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proximal_mu: float = 0.0
     gradient_clip: float = 0.0
     augmentation: Augmentation | None = None
+
+
+def augmentation_fault(augmentation: Augmentation | None, task: Task, length: int) -> str:
+    """What is wrong with an augmentation of windows of so many samples, as a sentence; empty where nothing is."""
+    if augmentation is None:
+        return ""
+    sizes = (augmentation.noise, augmentation.scale, augmentation.balance)
+    if not all(map(math.isfinite, sizes)) or augmentation.noise < 0 or not 0 <= augmentation.scale <= 1:
+        return "noise of an augmentation is 0 or more, and scale is 0 to 1"
+    if not 0 <= augmentation.shift < length or not 0 <= augmentation.balance <= 1:
+        return "shift of an augmentation is 0 or more samples, less than a window, and balance is 0 to 1"
+    if augmentation.balance and task == "regression":
+        return "a regression has no classes that an augmentation could balance"
+    return ""
 
 
 def first_layer(suffixes: Sequence[Suffix], name: str) -> int | None:

@@ -20,6 +20,7 @@ from bedside.core.bundle.verify import Bundle
 from bedside.core.errors import RefusedError
 from bedside.ondevice.refresh import float_runtime
 from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.training.augment import Augmenter
 from bedside.ondevice.training.examples import Examples, Windows, checked
 from bedside.ondevice.training.position import Between, Position, Saved
 from bedside.ondevice.training.scoring import SCORING_BATCH, Score, Truth, new_score, score
@@ -37,7 +38,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epochs: passes over the examples.
         min_examples: fewer than this, and the device does not take part.
         min_steps: fewer local steps than this, and the device does not take part.
-        seed: of the shuffles.
+        seed: of the shuffles and the augmentation.
         gradient_clip: largest L2 norm of a step's gradient, 0 for any.
         level: how training is quantised.
         suffix: which layers are trained.
@@ -132,11 +133,11 @@ def train(
     if saved is not None:
         step.restore(saved.state)
         position = saved.position
-    course = _Course(bundle, examples, step, steps, batch, between)
+    augmenter = Augmenter(bundle.manifest.task, bundle.manifest.training.augmentation, examples.y, schedule.seed)
+    course = _Course(bundle, examples, augmenter, step, steps, batch, between)
     position = course.judge(position, start, "before")
-    shuffles = np.random.default_rng(schedule.seed)
     for epoch in range(1, schedule.epochs + 1):
-        order = shuffles.permutation(count)
+        order = augmenter.next_order()
         if epoch > len(position.losses):
             position = course.run_epoch(position, order)
             on_progress(Progress(epoch, schedule.epochs, position.losses[-1]))
@@ -182,6 +183,7 @@ class _Course:
         self,
         bundle: Bundle,
         examples: Examples,
+        augmenter: Augmenter,
         step: TrainingStep,
         steps: int,
         batch: int,
@@ -189,6 +191,7 @@ class _Course:
     ) -> None:
         self._bundle = bundle
         self._examples = examples
+        self._augmenter = augmenter
         self._step = step
         self._steps = steps
         self._batch = batch
@@ -212,10 +215,11 @@ class _Course:
         return position
 
     def run_epoch(self, position: Position, order: npt.NDArray[np.int64]) -> Position:
-        """The rest of one pass in the given order."""
+        """The rest of one pass in the given order, its windows augmented."""
         batch, steps = self._batch, len(order) // self._batch
         for number in range(position.step, steps):
-            loss = self._step(*self._take(order[number * batch : (number + 1) * batch]))
+            x, y = self._take(order[number * batch : (number + 1) * batch])
+            loss = self._step(self._augmenter.augmented(x, len(position.losses), number), y)
             total = position.loss_sum + loss
             if number + 1 < steps:
                 position = msgspec.structs.replace(position, step=number + 1, loss_sum=total)
