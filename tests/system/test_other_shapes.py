@@ -6,6 +6,7 @@ A CSV of 22 features with a target column, and 3 channels of 50 samples with val
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,12 @@ name = "stay"
 version = "1"
 task = "regression"
 labels = ["length_of_stay"]
-layers = [{{ kind = "flatten" }}, {{ kind = "dense", units = 16 }}, {{ kind = "relu" }}, {{ kind = "dense", units = 1 }}]
+layers = [
+  {{ kind = "flatten" }},
+  {{ kind = "dense", units = 16 }},
+  {{ kind = "relu" }},
+  {{ kind = "dense", units = 1 }},
+]
 [targets]
 unit = ["d"]
 offset = [{STAY_OFFSET}]
@@ -167,9 +173,8 @@ def learn(federation: Federation, name: str, recipe: str, tmp_path: Path, rounds
     first = int(federation.ask("round", "start", *options, "--max-examples", "128")["first_round"])
 
     def ended(number: int) -> Any:
-        shown = run_bedside(*("round", "show", "--task", name, "--round", str(number)), "--socket", federation.socket, "--json")
-        import json
-
+        asked = ("round", "show", "--task", name, "--round", str(number), "--socket", federation.socket, "--json")
+        shown = run_bedside(*asked)  # the second round begins when the first has ended
         detail = json.loads(shown.stdout) if shown.returncode == 0 else {}
         return detail if detail.get("finished_at_s") else None
 
