@@ -1,6 +1,7 @@
 # make demo    the main job on real recordings; KEEP=1 leaves it running
 # make test    linters, types, layers, freshness of generated code, tests; TORCH=1 adds the comparison with torch
 # make check   the linters of `make test` alone
+# make slow    what needs minutes and downloads: the device's part on emulated arm64 boards
 # make bench   every benchmark beside its peer
 # make fuzz    every parser under coverage guidance for SECONDS=10 each, or PARSER=frames SECONDS=60
 # make proto   regenerate the code beside protos/**/*.proto
@@ -18,7 +19,7 @@ TORCH_VERSION := 2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz proto clean
+.PHONY: help demo test check slow bench fuzz proto clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -58,6 +59,9 @@ check: $(VENV)/.dev
 test: check $(if $(TORCH),$(VENV)/.torch)
 	$(BIN)/pytest -q --ignore=tests/layout
 	@echo "all tests passed"
+
+slow: $(VENV)/.dev
+	BEDSIDE_SLOW=1 $(BIN)/pytest -q -s -m slow
 
 # The peers live in an environment of their own: their pins would bend ours.
 .venv-flwr/bin/flwr:

@@ -3,7 +3,7 @@
 Nothing here needs root, a chroot or binfmt_misc: apt fetches into a state of its own, QEMU looks for every absolute
 path below the board's folder first (`-L`), and Python starts its children through the script it was started by.
 
-Downloads are kept in $BEDSIDE_AARCH64_CACHE, or in bedside/aarch64 below the user's cache folder (about 700 MB); to
+Downloads are kept in $BEDSIDE_AARCH64_CACHE, or in bedside/aarch64 below the user's cache folder (about 310 MB); to
 fetch newer ones, delete it.
 """
 
@@ -74,7 +74,7 @@ _A76: Final = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp c
 CPUS: Final[Mapping[str, Cpu]] = {
     "cortex-a72": Cpu("cortex-a72", "0xd08", _A72),  # Raspberry Pi 4: no dot product
     "cortex-a76": Cpu("cortex-a76", "0xd0b", _A76),  # Raspberry Pi 5
-    # All that QEMU plays but SME: matrix products of integers, bfloat16, SVE 2; as Neoverse V1, which has most of it.
+    # All that QEMU plays but SME, under which LiteRT's int8 kernels or QEMU 7 err: integer matrix products, SVE 2.
     "armv9": Cpu("max,sme=off", "0xd40", f"{_A76} sve sve2 svei8mm svebf16 i8mm bf16"),
 }
 

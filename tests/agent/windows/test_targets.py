@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bedside.agent.windows.cutter import Window
 
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
@@ -20,6 +19,7 @@ from bedside.core.bundle.manifest import Targets, WindowSpec
 from bedside.core.bundle.preprocessing import Beat
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Record
+from bedside.ondevice.windows.cutter import Window
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(range(32))
