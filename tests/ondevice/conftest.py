@@ -19,8 +19,13 @@ def author():
 
 
 @pytest.fixture(scope="session")
-def built(author):
-    return build_bundle(load_recipe(str(TINY)), author)
+def tiny():
+    return load_recipe(str(TINY))
+
+
+@pytest.fixture(scope="session")
+def built(tiny, author):
+    return build_bundle(tiny, author)
 
 
 @pytest.fixture(scope="session")
