@@ -20,6 +20,7 @@ from founding import build_model
 pytestmark = pytest.mark.system
 
 SECONDS = 160
+EXAMPLES = 64
 FEATURES = [f"feature_{number}" for number in range(22)]
 WEIGHTS = np.sin(np.arange(22))
 STAY_OFFSET, STAY_SCALE = 9.0, 0.35
@@ -170,7 +171,9 @@ def learn(federation: Federation, name: str, recipe: str, tmp_path: Path, rounds
     build_model(tmp_path / name, federation.author_key, recipe)
     wait_until(lambda: federation.online() == len(federation.agents), "every device is online", interval_s=0.1)
     options = ("--task", name, "--bundle", tmp_path / name, "--weighting", "uniform", "--rounds", str(rounds))
-    first = int(federation.ask("round", "start", *options, "--max-examples", "128")["first_round"])
+    first = int(
+        federation.ask("round", "start", *options, "--max-examples", str(EXAMPLES), "--clip", "7")["first_round"]
+    )
 
     def ended(number: int) -> Any:
         asked = ("round", "show", "--task", name, "--round", str(number), "--socket", federation.socket, "--json")
@@ -196,9 +199,9 @@ def test_a_regression_goes_through_a_federation_by_configuration_alone(
 ) -> None:
     first, last = learn(other, name, recipe, tmp_path)
     assert (first["phase"], last["phase"]) == ("opened", "opened")
-    devices = len(other.agents)
-    assert first["contributors"] == last["contributors"] == devices
-    assert first["counts"]["examples"] == 128 * devices
+    devices = first["contributors"]
+    assert devices == last["contributors"] >= 3, "one whose only session is held out has nothing to train on"
+    assert first["counts"]["examples"] == EXAMPLES * devices
     assert last["counts"]["correct"] > first["counts"]["correct"], "it beats the offset on more of the examples"
     assert last["counts"]["correct"] > 0.6 * last["counts"]["examples"]
 
