@@ -213,7 +213,7 @@ def _agent() -> None:
     job = Job("b.tar", ("0a" * 32,), Schedule(0.1, 0.9, 0.0, 32, 2, 64, 4, 7))
     add("training-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, Job),
         [msgspec.json.encode(job)], json)  # fmt: skip
-    kept = ContributionJob(b"offer", "identity", "state", active, "words", "kept", "", 7)
+    kept = ContributionJob(b"offer", "identity", "state", active, "words", "kept", "", 7, "round-1")
     add("contribution-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, ContributionJob),
         [msgspec.json.encode(kept)], json)  # fmt: skip
 

@@ -26,6 +26,7 @@ from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.round_pb2 import Header, Refusal, Result
 from bedside.service.platform import SystemClock, SystemEntropy
 from enrolled import enrol
+from quiet_machine import quiet_trainer
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 POLICY = """\
@@ -46,6 +47,7 @@ class Ward:
         self.journal, self.models = Journal.open(config.state_dir), ModelStore(config.state_dir)
         self.settings = RoundSettings(config.state_dir, config.policy, config.training, 0)
         self.set_policy("")
+        self.trainer = quiet_trainer(config.state_dir)
         self.offer, self.blobs = Offer(), {digest(offering.built.tar): offering.built.tar}
         self.asked: list[bytes] = []
         self.refusals: list[Refusal] = []
@@ -59,6 +61,7 @@ class Ward:
             self.models,
             self,
             self.identity.sequence(),
+            self.trainer,
             clock=CLOCK,
             entropy=ENTROPY,
             on_model=self.serve,
@@ -284,7 +287,7 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
     outbox = ward.settings.state_dir / "outbox"
     trained: list[str] = []
 
-    async def train(job, training) -> ContributionOutcome:
+    async def train(trainer, job, closes_at_s) -> ContributionOutcome:
         for path in (job.target, job.kept):
             Path(path).write_bytes(b"learnt")
         trained.append(job.kept)
@@ -299,9 +302,9 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
     async def serve(_: ActiveModel) -> tuple[str, ...]:
         return ("bed-1", "bed-2")
 
-    monkeypatch.setattr("bedside.agent.rounds.client.make_contribution", train)
+    monkeypatch.setattr("bedside.agent.rounds.contributor.make_contribution", train)
     monkeypatch.setattr(ward.models, "fetch", fetch)
-    monkeypatch.setattr(ward.client, "_on_model", serve)
+    monkeypatch.setattr(ward.client._contributor, "_on_model", serve)
     await ward.client.step()
     await ward.client.step()
     assert len(trained) == 1
