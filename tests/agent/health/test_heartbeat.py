@@ -123,3 +123,15 @@ def test_error_rates_are_told_by_stream_and_in_steps(failed, heard, step_ppm) ->
     assert [stream.error_ppm for stream in beat("standard", facts).streams] == [step_ppm]
     assert b"secret" not in beat("standard", facts).SerializeToString()
     assert beat("minimal", facts) == beat("minimal")
+
+
+def test_why_a_training_waits_is_told_unless_it_tells_who_lies_in_which_bed() -> None:
+    well = {name: ComponentState(Level.OK, "ready", 1) for name in COMPONENTS}
+
+    def told(gate, detail="standard") -> set[str]:
+        made = beat(detail, dataclasses.replace(FACTS, components=well, training_waits=gate))
+        return {component.sentence for component in made.components} - {""}
+
+    assert told("temperature") == {"training waits: the device is too warm"}
+    assert told("hours") == {"training waits for its hours"}
+    assert told("session") == told("alarm") == told(None) == told("temperature", "minimal") == set()

@@ -16,6 +16,8 @@ from bedside.agent.training.settings import ANY_STREAM, GatesConfig
 
 Gate = Literal["temperature", "throttling", "power", "load", "hours", "session", "alarm"]
 
+WAITING: Final = "waiting: "
+"""Begins the sentence of a trainer whose gates are closed."""
 COOLER_C: Final = 5.0
 """How far below its limit a machine must be that was too warm, degrees Celsius."""
 FULLER: Final = 0.05

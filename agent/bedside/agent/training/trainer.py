@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside.agent.training.budget import Budget
-from bedside.agent.training.gates import Gate, Gates, MachineState
+from bedside.agent.training.gates import WAITING, Gate, Gates, MachineState
 from bedside.agent.training.saved import discard_training, discard_trainings, state_path
 from bedside.agent.training.settings import TrainingConfig
 from bedside.core.clock import Clock
@@ -94,7 +94,7 @@ class Trainer:
         if self._stop is not None:
             return "training"
         if self.wait is not None:
-            return f"waiting: {self.wait.sentence}"
+            return f"{WAITING}{self.wait.sentence}"
         return f"ready; not to be read here: {', '.join(self._unread)}" if self._unread else "ready"
 
     async def run(
