@@ -24,4 +24,6 @@ QUIET = MachineState(
 
 def quiet_trainer(state_dir: Path, config: TrainingConfig | None = None, **options) -> Trainer:
     """A trainer whose gates stay open."""
-    return Trainer(config or TrainingConfig(), state_dir, SystemClock(), lambda: Reading(QUIET, 8 << 30), **options)
+    return Trainer(
+        config or TrainingConfig(nice=0), state_dir, SystemClock(), lambda: Reading(QUIET, 8 << 30), **options
+    )

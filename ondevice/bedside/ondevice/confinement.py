@@ -64,7 +64,8 @@ class Limits:
         address_space_bytes: RLIMIT_AS. onnxruntime maps several times what it touches.
         timeout_s: wall time after which the child is killed.
         nice: added to the priority value.
-        background: it runs only when nothing else wants the processor, and is the first to go when memory runs out.
+        background: it interrupts nobody who wakes up, and is the first to go when memory runs out. Not SCHED_IDLE: on a
+            busy device it would not come to its end.
     """
 
     address_space_bytes: int
@@ -252,7 +253,7 @@ def confine(arguments: list[str]) -> None:
     os.nice(nice)
     if background:
         with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(_FIRST_VICTIM), "ascii")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -329,7 +329,15 @@ class LaterClock:
         return CLOCK.now_ns() + 3_600 * 10**9
 
 
-async def test_a_plan_waits_at_the_gates_and_is_declined_when_its_round_closes_meanwhile(ward) -> None:
+async def test_a_plan_waits_at_the_gates_and_is_declined_when_its_round_closes_meanwhile(ward, monkeypatch) -> None:
+    async def fetch(*_: object) -> ActiveModel:
+        return ActiveModel("0" * 64, "", ())
+
+    async def serve(_: ActiveModel) -> tuple[str, ...]:
+        return ()
+
+    monkeypatch.setattr(ward.models, "fetch", fetch)
+    monkeypatch.setattr(ward.client._contributor, "_on_model", serve)
     ward.offer = ward.plan()
     await ward.client.step()
     unfinished = state_path(ward.settings.state_dir, f"round-{ward.journal.newest().plan_digest.hex()}")
@@ -345,7 +353,7 @@ async def test_a_plan_waits_at_the_gates_and_is_declined_when_its_round_closes_m
     ward.offer = Offer()
     await ward.client.step()
     (told,) = ward.refusals
-    assert (told.code, ward.journal.newest().state) == ("round-closed", ContributionState.DECLINED)
+    assert (told.code, ward.journal.newest().state) == ("closes-too-late", ContributionState.DECLINED)
     assert ward.trainer.sentence == "ready"
     assert not unfinished.exists()
 

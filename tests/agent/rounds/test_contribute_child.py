@@ -91,7 +91,7 @@ class Member:
         )
 
     def contribute(self, offer, freed: str = ""):
-        trainer = quiet_trainer(self.state_dir, TrainingConfig(memory_mib=2048, timeout_s=60))
+        trainer = quiet_trainer(self.state_dir, TrainingConfig(memory_mib=2048, timeout_s=60, nice=0))
         return asyncio.run(make_contribution(trainer, self.job(offer, freed=freed), None))
 
 

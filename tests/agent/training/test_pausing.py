@@ -49,7 +49,7 @@ class Bench:
         self.seen: list[int] = []
         gates = GatesConfig(settle_s=0)
         self.trainer = Trainer(
-            TrainingConfig(**{"gates": gates, "memory_mib": 2048, "timeout_s": 60.0} | config),
+            TrainingConfig(**{"gates": gates, "memory_mib": 2048, "timeout_s": 60.0, "nice": 0} | config),
             directory,
             CLOCK,
             lambda: Reading(self.state, self.free_bytes),
@@ -152,15 +152,19 @@ def test_a_training_that_waits_at_the_gates_again_and_again_ends_as_one_that_nev
 
 
 def test_a_killed_training_goes_on_from_what_was_saved_whatever_is_labelled_meanwhile(bench, whole) -> None:
-    device = bench(save_s=0.02)
+    device, gives_way, first_to_go = bench(save_s=0.02), [], []
 
     def kill(_: int) -> None:
         facts = SavedTraining(device.saved, device.keys.newest).facts()
         if facts is not None and facts.position.losses:
             (child,) = psutil.Process().children()
+            gives_way.append(os.sched_getscheduler(child.pid) == os.SCHED_BATCH)
+            first_to_go.append(int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) > 0)
             os.kill(child.pid, signal.SIGKILL)
 
     assert code_of(device.run(kill)) == "child-died"
+    assert gives_way[0]
+    assert first_to_go[0], "and not the agent, where memory runs out"
     reached = len(device.seen)
     device.label(3)
     outcome = asyncio.run(device.run())
