@@ -60,7 +60,8 @@ learning_rate = 0.02
 momentum = 0.9
 batch = 16
 epochs = 2
-[cost]
+[[costs]]
+graph = "q1-all-sgd"
 batch = 16
 step_ms = 1.0
 rss_mb = 100.0

@@ -17,6 +17,7 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import AlarmRule
 from bedside.agent.inference.answer import Answer
 from bedside.agent.inference.model import Decision, Model
+from bedside.core.bundle.manifest import Targets
 from bedside.core.errors import ProtocolError, StoreError
 from bedside.core.samples import Record
 from bedside.ondevice.heads import Head
@@ -129,6 +130,22 @@ def test_an_alarm_is_on_the_disk_before_anybody_hears_of_it_and_so_is_its_predic
     (alarm,) = bed.table()
     assert (alarm.prediction, alarm.raised_ns, alarm.session, alarm.priority) == (number, S, bed.session, "low")
     assert alarm.value == pytest.approx(0.95)
+
+
+GASES = Model(b"g" * 32, Head("regression", ("po2",), Targets(("kPa",), (0.0,), (1.0,))), (1, 1), object())
+
+
+def test_a_value_past_its_limit_raises_an_alarm_in_its_unit(tmp_path) -> None:
+    hypoxia = AlarmRule(name="hypoxia", output="po2", below=8.0, clear=9.0)
+    bed = Bed(tmp_path / "buffer.db", hypoxia, AlarmRule(name="no-class", label="po2", above=0.5))
+    for at_s, kpa in ((1, 11.0), (2, 7.5), (3, 8.5), (4, 9.5)):
+        window = Window(bed.session, at_s * S)
+        row = Prediction("wrist", bed.session, 0, window.end_ns, "po2", 1.0, GASES.digest, 0.0)
+        number = bed.buffer.add_prediction(row)
+        decision = Decision(GASES, window, Answer(GASES.head, np.array([kpa], np.float32)))
+        bed.desk.decided("gases", decision, 0, number)
+    assert bed.told == [(1, "hypoxia", "raised"), (1, "hypoxia", "cleared")]
+    assert [(alarm.value, alarm.prediction) for alarm in bed.table()] == [(7.5, 2)]
 
 
 def test_the_probability_of_the_watched_class_counts_also_when_another_is_more_probable(tmp_path) -> None:

@@ -17,6 +17,7 @@ def test_good_rules_pass() -> None:
             AlarmRule(**GOOD),
             AlarmRule(name="spo2", field="spo2", below=88.0, clear=92.0, hold_off_s=10, escalate_s=60, stream="bed-4"),
             AlarmRule(name="quiet", label="rest", below=0.1, clear=0.2),
+            AlarmRule(name="hypoxia", output="po2", below=8.0, clear=9.0, model="gases"),
         ]
     )
 
@@ -24,8 +25,9 @@ def test_good_rules_pass() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"field": "spo2"}, "either a label or a field"),
-        ({"label": ""}, "either a label or a field"),
+        ({"field": "spo2"}, "one of label, output and field"),
+        ({"output": "po2"}, "one of label, output and field"),
+        ({"label": ""}, "one of label, output and field"),
         ({"below": 0.1}, "either above or below"),
         ({"above": None}, "either above or below"),
         ({"clear": 0.95}, "quiet side"),

@@ -7,7 +7,11 @@ import pytest
 from bedside.agent.alarms.unwatched import Decider, some, unwatched
 from bedside.agent.config import AlarmRule
 
-DECIDERS = {"har": Decider(("walk", "fall"), ("wrist",)), "ecg": Decider(("beat",), ("chest", "bed"))}
+DECIDERS = {
+    "har": Decider(("walk", "fall"), ("wrist",)),
+    "ecg": Decider(("beat",), ("chest", "bed")),
+    "gas": Decider((), ("bed",), ("po2",)),
+}
 FED = {"wrist", "chest", "bed"}
 
 
@@ -18,9 +22,13 @@ FED = {"wrist", "chest", "bed"}
         ({"label": "fall", "model": "har", "stream": "wrist"}, []),
         ({"label": "beat", "stream": "bed"}, []),
         ({"field": "spo2", "stream": "bed"}, []),
+        ({"output": "po2", "model": "gas", "stream": "bed"}, []),
+        ({"output": "fall"}, ["no model knows the output of alarm a"]),
+        ({"label": "po2"}, ["no model knows the label of alarm a"]),
+        ({"output": "po2", "stream": "wrist"}, ["no model that knows the output of alarm a reads its stream wrist"]),
         ({"label": "fell"}, ["no model knows the label of alarm a"]),
         ({"label": "fall", "model": "ecg"}, ["model ecg does not know the label of alarm a"]),
-        ({"label": "fall", "model": "hra"}, ["no model hra of alarm a serves (models here: ecg, har)"]),
+        ({"label": "fall", "model": "hra"}, ["no model hra of alarm a serves (models here: ecg, gas, har)"]),
         ({"label": "fall", "stream": "bed"}, ["no model that knows the label of alarm a reads its stream bed"]),
         (
             {"label": "fall", "stream": "ankle"},
