@@ -211,10 +211,10 @@ def _agent() -> None:
     add("window-lines", "agent.cli.window_file.read_window", on_file("window.csv", read_window),
         [b"0.5,1\n-2e3,nan\n"], plain, ConfigError)  # fmt: skip
     job = Job("b.tar", ("0a" * 32,), Schedule(0.1, 0.9, 0.0, 32, 2, 64, 4, 7))
-    add("training-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, Job),
+    add("training-job", "ondevice.confinement.decode_job", lambda data: decode_job(data, Job),
         [msgspec.json.encode(job)], json)  # fmt: skip
     kept = ContributionJob(b"offer", "identity", "state", active, "words", "kept", "", 7, "round-1")
-    add("contribution-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, ContributionJob),
+    add("contribution-job", "ondevice.confinement.decode_job", lambda data: decode_job(data, ContributionJob),
         [msgspec.json.encode(kept)], json)  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def _children() -> None:
     """What a parent and its child say to each other."""
     from bedside.ondevice.confinement import read_line
 
-    add("child-line", "agent.inference.confinement.read_line", read_line,
+    add("child-line", "ondevice.confinement.read_line", read_line,
         [b'{"progress":{"epoch":1}}\n', b'{"result":{"counts":{}}}\n',
          b'{"error":{"kind":"TrustError","code":"bad","sentence":"it is bad","remedy":""}}\n'], json,
         UnavailableError)  # fmt: skip

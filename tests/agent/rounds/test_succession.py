@@ -57,11 +57,14 @@ def test_what_is_accepted_leaves_a_candidate_where_it_is() -> None:
 
 def test_without_the_current_checkpoint_the_previous_serves_and_then_the_bundles_own_parameters() -> None:
     slot = succession.promote(succession.propose(Slot(model(1)), Candidate(model(2))), VERDICT)
-    first = succession.after_loss(slot)
+    first = succession.after_loss(slot, bundle_holds=True)
     assert (first.model, first.lost) == (model(1), True)
-    second = succession.after_loss(first)
+    second = succession.after_loss(first, bundle_holds=True)
     assert (second.model.checkpoint, second.model.bundle) == ("", model(1).bundle)
-    assert succession.after_loss(second) is None
+    assert succession.after_loss(second, bundle_holds=True) is None
+    assert succession.after_loss(slot, bundle_holds=False) is None  # the previous one is of the same bundle
+    other = Slot(ActiveModel("bb" * 32, "", ()), previous=model(1))
+    assert succession.after_loss(other, bundle_holds=False).model == model(1)
     assert not succession.propose(first, Candidate(model(2))).lost
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from bedside.agent.rounds import slots as slots_module
-from bedside.agent.rounds.slots import Candidate, SlotNote
+from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.slots import ActiveModel, Candidate, SlotNote
 from bedside.core.errors import BedsideError, RefusedError, StoreError
 
 
@@ -151,6 +153,17 @@ async def test_after_a_start_without_the_current_checkpoint_the_previous_model_s
         assert device.serves == shelf.own.name
 
 
+@pytest.mark.parametrize("data", [b"rotten", None])
+async def test_after_a_start_without_the_current_bundle_the_previous_one_serves(shelf, data) -> None:
+    gone = ActiveModel("ab" * 32, "", shelf.keys)
+    store = ModelStore(shelf.device.path / "state")
+    store.change("tiny", lambda slot: msgspec.structs.replace(slot, model=gone, previous=shelf.own))
+    if data is not None:
+        store.bundle_path(gone.bundle).write_bytes(data)
+    async with shelf.running() as device:
+        assert (device.serves, device.slot.lost) == (shelf.own.name, True)
+
+
 class KilledError(BaseException):
     """What kill -9 leaves of a process: nothing runs after it."""
 
@@ -230,6 +243,26 @@ async def test_on_a_full_disk_nothing_is_promoted_and_a_rollback_holds_at_once(s
         await device.take(second)  # the next note that is written holds the rollback too
         assert on_disk.read()["tiny"].previous == shelf.own
         assert first in on_disk.read()["tiny"].withdrawn
+
+
+async def test_on_a_disk_that_fills_during_the_judgement_the_old_model_serves_until_there_is_room(
+    shelf, monkeypatch
+) -> None:
+    new = shelf.scaled(1.01)
+    async with shelf.running() as device:
+        with monkeypatch.context() as patch:
+
+            async def fill(*_: object) -> str:
+                patch.setattr(slots_module, "write_durable", full)
+                return "passed"
+
+            device.judge(fill)
+            with pytest.raises(StoreError):
+                await device.take(new)
+            assert (device.serves, device.slot.candidate) == (shelf.own.name, Candidate(new))
+        device.judge(passed)
+        await device.take(new)  # announced again
+        assert (device.serves, device.slot.candidate) == (new.name, None)
 
 
 async def test_a_candidate_that_crashes_the_child_does_not_serve(shelf, monkeypatch) -> None:

@@ -215,11 +215,20 @@ class ModelStore:
 
         bundle = self.read_bundle(active)
         window = bundle.manifest.window
-        runtime = open_chosen(bundle, self.parameters(active, bundle), self._runtime_note(active), self._wish)
-        model = Model(active.digest, Head.of(bundle.manifest), (window.length, window.channels), runtime)
+        parameters, head = self._of_this_device(active, bundle)
+        runtime = open_chosen(bundle, parameters, self._runtime_note(active), self._wish)
+        model = Model(active.digest, head, (window.length, window.channels), runtime)
         reference = bundle.manifest.reference
         channels = reference.channels if reference is not msgspec.UNSET else ()
         return ServedModel(bundle.manifest.name, model, window, channels)
+
+    def _of_this_device(self, active: ActiveModel, bundle: Bundle) -> tuple[Parameters, Head]:
+        """What serves of a model here: its parameters, and the head that reads their logits.
+
+        Whatever is this device's own, and is no part of a checkpoint, is laid over them here and nowhere else, so that
+        the gate, the shadow and the slot mean the same; training begins with `parameters` alone.
+        """
+        return self.parameters(active, bundle), Head.of(bundle.manifest)
 
     def read_bundle(self, active: ActiveModel) -> Bundle:
         """Read an accepted bundle and check it again; one that does not hold any more is dropped.

@@ -139,14 +139,18 @@ def accept(slot: Slot, verdict: Verdict) -> Slot:
     return msgspec.structs.replace(accepted, candidate=slot.candidate)
 
 
-def after_loss(slot: Slot) -> Slot | None:
-    """What serves where the current model's checkpoint does not hold any more; None where there is nothing.
+def after_loss(slot: Slot, *, bundle_holds: bool) -> Slot | None:
+    """What serves where the current model's files do not hold any more; None where there is nothing.
 
     That is the previous model, or else the bundle's own parameters.
+
+    Args:
+        slot: whose model cannot be opened.
+        bundle_holds: whether it is its checkpoint that is damaged, and not its bundle.
     """
-    if slot.previous is not None:
+    if slot.previous is not None and (bundle_holds or slot.previous.bundle != slot.model.bundle):
         return msgspec.structs.replace(slot, model=slot.previous, previous=None, lost=True)
-    if slot.model.checkpoint:
+    if slot.model.checkpoint and bundle_holds:
         return msgspec.structs.replace(slot, model=msgspec.structs.replace(slot.model, checkpoint=""), lost=True)
     return None
 

@@ -52,6 +52,7 @@ class ModelDesk:
         self._lock = asyncio.Lock()
         self._errands = Errands()
         self._giving_up: set[str] = set()
+        self._judging: list[Candidate] = []
         self._changes = SlotChanges(models, pipeline, gate.clock, streams)
         self._shadows = Shadows(self._changes, pipeline, gate.rules, gate.clock, self._shadow_over)
         pipeline.fails = self._fails
@@ -70,6 +71,7 @@ class ModelDesk:
             UnavailableError: `runtime-missing`, when the configuration asks for LiteRT.
         """
         if (name := self._known(active, origin)) is not None:
+            await self._judge(name)  # where an earlier judgement came to no end, for instance on a full disk
             return name
         await self._models.settle(active)
         name = await asyncio.to_thread(self._models.name_of, active)
@@ -184,8 +186,9 @@ class ModelDesk:
         for _ in range(_JUDGEMENTS):
             slot = self._changes.slot(name)
             candidate = slot.candidate
-            if candidate is None or candidate.stage != "gate":
+            if candidate is None or candidate.stage != "gate" or candidate in self._judging:
                 return
+            self._judging.append(candidate)
             try:
                 verdict = await self._gate.judge(slot.model, candidate.model, self._pipeline.streams_of(name))
             except BedsideError as error:
@@ -193,6 +196,8 @@ class ModelDesk:
                     if self._changes.slot(name).candidate == candidate:
                         self._changes.let_go(name, error)
                 raise
+            finally:
+                self._judging.remove(candidate)
             async with self._lock:
                 now = self._changes.slot(name)
                 if now.candidate != candidate:

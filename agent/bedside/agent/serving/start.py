@@ -23,7 +23,7 @@ from bedside.agent.rounds.models import CHECKPOINT_CODES, ModelStore
 from bedside.agent.rounds.slots import UNNAMED, ActiveModel, Origin, Slot
 from bedside.agent.serving.desk import ModelDesk
 from bedside.agent.serving.gate import Gate
-from bedside.core.errors import BedsideError, MalformedError, StoreError
+from bedside.core.errors import BedsideError, MalformedError, StoreError, TrustError
 from bedside.core.limits import MAX_BLOB_BYTES
 from bedside.core.policy import SitePolicy
 from bedside.core.signing.envelope import DIGEST_BYTES
@@ -90,7 +90,7 @@ class Serving:
         return self._pipeline.streams_of(self._pipeline.main)
 
     async def _serve_stored(self, name: str, slot: Slot) -> None:
-        """Serve what served last; without its checkpoint the one before, until the result comes again."""
+        """Serve what served last; without its files the one before, until the result comes again."""
         origin = slot.origin
         if name == UNNAMED and self._first:  # before there were slots, the one model began with the configured file
             origin = Origin(self._first, await asyncio.to_thread(_digest_of, self._first))
@@ -99,11 +99,11 @@ class Serving:
         while True:
             try:
                 await self.desk.resume(slot.model, origin)
-            except (StoreError, MalformedError) as error:
-                behind = succession.after_loss(slot)
-                if behind is None or error.code not in CHECKPOINT_CODES:
+            except (StoreError, MalformedError, TrustError) as error:
+                behind = succession.after_loss(slot, bundle_holds=error.code in CHECKPOINT_CODES)
+                if behind is None:
                     raise
-                event(_LOGGER, "checkpoint-lost", level=logging.ERROR, error=error)
+                event(_LOGGER, "model-lost", level=logging.ERROR, error=error)
                 slot = behind
                 with suppress(StoreError):  # a disk that takes no writes does not keep it from serving
                     self._models.change(name, partial(_same, behind), insist=True)
