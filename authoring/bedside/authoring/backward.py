@@ -29,7 +29,6 @@ from bedside.core.bundle.layers import (
     Standardise,
 )
 
-
 _FLOAT: Final = 1
 
 
