@@ -98,6 +98,7 @@ path = "ehr.csv"
 mode = "replay"
 time_format = "relative_s"
 history_s = {seconds}
+loop = true
 start_ns = {start_ns}
 [sources.options.fields]
 length_of_stay = {{ unit = "d", sent_unit = "d" }}
@@ -114,6 +115,7 @@ time_column = ""
 columns = ["a", "b", "c"]
 unit = "1"
 history_s = {seconds}
+loop = true
 start_ns = {start_ns}
 [[sources]]
 """
