@@ -12,7 +12,8 @@ ingest   One stream of 8 x 250 Hz into the agent's store, as fast as it goes, on
          Written bytes are those that the kernel counts (write_bytes of /proc/self/io): log, checkpoints and all.
 latency  A real agent process with the HAR and the ECG bundle, four streams each, in real time. From the arrival of the
          block that closes a window to the decision, as stored with every prediction; for HAR, where a window ends with
-         a known block, also to a follower of the local API in another process.
+         a known block, also to a follower of the local API in another process. Then the same once more while a child
+         trains the HAR bundle beside it, as the agent has it trained: 32 windows a step, one thread, in the background.
 memory   `bedside agent run` with one stream and one model, once per runtime: resident and anonymous memory of the one
          process (/proc/PID/smaps_rollup) while it predicts, in MB of 10^6 bytes.
 """
@@ -174,7 +175,24 @@ def measure_ingest(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, 
     ], found  # fmt: skip
 
 
-def measure_latency(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, Any]]:
+def measure_training(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, Any]]:
+    """From arrival to decision while a child trains."""
+    tar, out = build_tar("har", folder), folder / "trains.json"
+    trains = subprocess.Popen([sys.executable, str(HERE / "device" / "trains.py"), str(tar), str(out)])
+    try:
+        found, detail = measure_latency(folder, seconds, name="training")
+        trains.terminate()
+        trains.wait(PATIENCE_S)
+    finally:
+        trains.kill()
+        trains.wait()
+    value, steps = found[0]["value"], json.loads(out.read_text())["steps"]
+    note = f"the larger of the two bundles' p99 while a child trained the HAR bundle: {steps} steps of 32 windows"
+    name = "sensor_to_decision_p99_ms_while_training"
+    return [figure(name, value, "ms", goal=10, better="lower", note=note)], detail | {"steps": steps}
+
+
+def measure_latency(folder: Path, seconds: int, name: str = "latency") -> tuple[list[Figure], dict[str, Any]]:
     """From arrival to decision."""
     numbers = range(MODEL_STREAMS)
     # A session's border sets the windows of each stream off against the others', as those of real sensors are.
@@ -185,8 +203,8 @@ def measure_latency(folder: Path, seconds: int) -> tuple[list[Figure], dict[str,
         Served(build_tar(recipe, folder), tuple(f"{stream}-{number}" for number in numbers))
         for recipe, stream in (("har", "waist"), ("ecg", "ecg"))
     ]
-    device = make_device(folder / "latency", played, served)
-    told, arrivals, watch = run_loaded(device, 0, seconds, folder / "latency.json")
+    device = make_device(folder / name, played, served)
+    told, arrivals, watch = run_loaded(device, 0, seconds, folder / f"{name}.json")
     with closing(open_buffer(device)) as reader:
         predictions = reader.predictions(limit=1_000_000)
     figures, detail, p99s = [], dict(told), []
@@ -277,7 +295,7 @@ def main() -> None:
     figures: list[Figure] = []
     detail: dict[str, Any] = {"seconds": asked.seconds, "load_average": os.getloadavg()}
     with tempfile.TemporaryDirectory(prefix="bedside-edge-") as name:
-        for part in (measure_load, measure_ingest, measure_latency, measure_memory):
+        for part in (measure_load, measure_ingest, measure_latency, measure_training, measure_memory):
             found, more = part(Path(name), asked.seconds)
             figures += found
             detail[part.__name__.removeprefix("measure_")] = more

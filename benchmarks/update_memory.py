@@ -29,11 +29,13 @@ from report import emit, plain_arguments
 from secure_sum import ROOT, load_world
 
 from bedside.agent.buffer.keys import load_key_ring
-from bedside.agent.config import TrainingConfig
 from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome, make_contribution
 from bedside.agent.rounds.kept import write_kept
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.rounds.upload import send_upload
+from bedside.agent.training.gates import MachineState
+from bedside.agent.training.settings import TrainingConfig
+from bedside.agent.training.trainer import Reading, Trainer
 from bedside.core.codec import TensorUpdate
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.securesum.plans import layout_message
@@ -44,7 +46,7 @@ from bedside.proto.v1 import identity_pb2
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer, OpeningEntry, UploadState
 from bedside.service.identity import Identity, Pins, create_identity
-from bedside.service.platform import SystemEntropy
+from bedside.service.platform import SystemClock, SystemEntropy
 
 MIB = 1 << 20
 GOAL_MB = 40.0
@@ -124,6 +126,7 @@ def prepare(folder: Path, words: int) -> ContributionJob:
         kept=str(folder / "kept"),
         freed=str(folder / "freed"),
         sequence=1,
+        task="round-bench",
     )
 
 
@@ -170,6 +173,14 @@ class Peak(threading.Thread):
         self.join()
 
 
+async def contribute(job: ContributionJob) -> ContributionOutcome:
+    """Run the child, whatever else this machine does."""
+    state = MachineState(None, None, None, None, None, None, 0, frozenset(), None)
+    config = TrainingConfig(memory_mib=4_096, timeout_s=120)
+    trainer = Trainer(config, Path(job.state_dir), SystemClock(), lambda: Reading(state, 8 << 30))
+    return await make_contribution(trainer, job, None)
+
+
 def run_ours(words: int) -> dict[str, float]:
     """Peak of the child, growth of this process, CPU of the child, and bytes written."""
     with tempfile.TemporaryDirectory() as name:
@@ -178,9 +189,7 @@ def run_ours(words: int) -> dict[str, float]:
         peak = Peak()
         peak.start()
         cpu_before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        outcome: ContributionOutcome = asyncio.run(
-            make_contribution(job, TrainingConfig(memory_mib=4_096, timeout_s=120))
-        )
+        outcome: ContributionOutcome = asyncio.run(contribute(job))
         cpu_after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert outcome.reused
         header = parse_strict(Signed, outcome.header)

@@ -21,6 +21,7 @@ from bedside.proto.v1.device_pb2 import HeartbeatAnswer
 from bedside.service.identity import Identity
 from bedside.service.platform import SystemClock, SystemEntropy
 from enrolled import enrol
+from quiet_machine import quiet_trainer
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 DEADLINE_S = 20.0
@@ -53,6 +54,7 @@ def uplink(device, identity: Identity, reports: Reports) -> Uplink:
         config,
         identity,
         ModelStore(config.state_dir),
+        quiet_trainer(config.state_dir),
         CLOCK,
         ENTROPY,
         on_model=nothing,
@@ -131,6 +133,7 @@ async def test_whatever_a_round_fails_with_is_reported_and_tried_again(device, w
         ModelStore(config.state_dir),
         Link(),
         identity.sequence(),
+        quiet_trainer(config.state_dir),
         clock=CLOCK,
         entropy=ENTROPY,
         on_model=nothing,

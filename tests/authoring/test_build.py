@@ -7,7 +7,7 @@ from bedside.authoring.build import build_bundle
 from bedside.authoring.recipe import load_recipe, shipped_recipes
 from bedside.core.bundle.quantise import quantise_parameters
 from bedside.core.bundle.tensors import decode_tensors
-from bedside.core.bundle.training import TrainingGraph
+from bedside.core.bundle.training import Cost, TrainingGraph
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import ConfigError, MalformedError, TrustError
 from bedside.ondevice.golden import check_differences
@@ -34,7 +34,7 @@ def test_a_bundle_carries_its_signer_and_what_the_recipe_says(tiny, author, buil
     manifest = believed(built, author).manifest
     assert manifest.signer == bytes(author.verify_key).hex()
     assert (manifest.labels, manifest.window, manifest.training) == (tiny.labels, tiny.window, tiny.training)
-    assert [graph.key for graph in manifest.graphs] == ["q1-all-sgd"]
+    assert [graph.key for graph in manifest.graphs] == ["q1-all-sgd", "q1-head-sgd"]
     assert manifest.costs == tiny.costs
 
 
@@ -81,10 +81,11 @@ def test_int8_weights_stay_within_the_recipe_s_magnitude(tiny, author):
 
 def test_a_cost_that_the_recipe_does_not_state_is_measured(tiny, author):
     ballast = np.ones(80_000_000)  # 640 MB of the parent's, which are none of the child's
-    (cost, *_) = build_bundle(msgspec.structs.replace(tiny, costs=()), author).manifest.costs
-    assert cost.batch > 0
-    assert 0 < cost.step_ms < 1_000
-    assert 20 < cost.rss_mb < 400 < ballast.nbytes / 1e6
+    graphs = (TrainingGraph("Q2", "all", "adam"),)
+    costs = build_bundle(msgspec.structs.replace(tiny, costs=(), graphs=graphs), author).manifest.costs
+    assert [(cost.graph, cost.batch) for cost in costs] == [("q2-all-adam", batch) for batch in (4, 8, 16)]
+    assert all(0 < cost.step_ms < 1_000 for cost in costs)
+    assert all(20 < cost.rss_mb < 400 < ballast.nbytes / 1e6 for cost in costs)
 
 
 def test_layers_that_do_not_fit_are_refused(tiny, author):
@@ -97,10 +98,11 @@ def test_layers_that_do_not_fit_are_refused(tiny, author):
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_builds_and_replays(name):
     recipe = load_recipe(name)
-    key = SigningKey(b"r" * 32)
-    built = build_bundle(recipe, key)
+    key, costs = SigningKey(b"r" * 32), (Cost("q1-all-sgd", recipe.training.batch, 1.0, 80.0),)
+    built = build_bundle(msgspec.structs.replace(recipe, costs=costs), key)
     bundle = verify_archive(built.tar, [bytes(key.verify_key)])
-    assert 10_000 <= sum(array.size for array in bundle.parameters.values()) <= 25_000
+    assert sum(array.size for array in bundle.parameters.values()) <= 25_000
+    assert set(compare_golden(bundle).values()) == {0.0}
     assert decode_tensors(built.files["parameters.safetensors"]).keys() == bundle.parameters.keys()
 
 

@@ -213,7 +213,7 @@ def _agent() -> None:
     job = Job("b.tar", ("0a" * 32,), Schedule(0.1, 0.9, 0.0, 32, 2, 64, 4, 7))
     add("training-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, Job),
         [msgspec.json.encode(job)], json)  # fmt: skip
-    kept = ContributionJob(b"offer", "identity", "state", active, "words", "kept", "", 7)
+    kept = ContributionJob(b"offer", "identity", "state", active, "words", "kept", "", 7, "round-1")
     add("contribution-job", "agent.inference.confinement.decode_job", lambda data: decode_job(data, ContributionJob),
         [msgspec.json.encode(kept)], json)  # fmt: skip
 
@@ -234,6 +234,37 @@ def _children() -> None:
         [b'{"progress":{"epoch":1}}\n', b'{"result":{"counts":{}}}\n',
          b'{"error":{"kind":"TrustError","code":"bad","sentence":"it is bad","remedy":""}}\n'], json,
         UnavailableError)  # fmt: skip
+
+
+def _unfinished() -> None:
+    """What a training leaves on the disk between two sittings."""
+    from bedside.agent.frames import FrameReader, FrameWriter
+    from bedside.agent.training.saved import _PURPOSE, SavedTraining, read_facts
+    from bedside.agent.windows.training import Horizon
+    from bedside.ondevice.training.position import Position, Saved
+    from bedside.service.platform import SystemEntropy
+
+    key, path = b"k" * 32, seeds.SCRATCH / "seed.state"
+    state = {"w": np.ones((3, 2), np.float32), "q": np.ones(5, np.int8), "steps": np.array(1, np.float32)}
+    saved = Saved(Position(losses=(0.5,), step=1), state)
+    SavedTraining(path, key).write(saved, SystemEntropy(), fit=b"f" * 32, horizon=Horizon(3, 9), spent_s=1.5)
+    whole = path.read_bytes()
+    with path.open("rb") as file:
+        facts = FrameReader(key, _PURPOSE).read(file, 0, 1 << 20)
+
+    def resealed(data: bytes) -> object:
+        again = seeds.SCRATCH / "facts.state"
+        with again.open("wb") as file:
+            frames = FrameWriter(file, key, _PURPOSE, SystemEntropy())
+            frames.write(data)
+            frames.write(bytes(24))
+        with again.open("rb") as file:
+            read_facts(file, FrameReader(key, _PURPOSE))
+        return SavedTraining(again, key).read()
+
+    add("unfinished-training", "agent.training.saved.SavedTraining agent.frames.FrameReader",
+        on_file("state", lambda path: SavedTraining(path, key).read()), [whole])  # fmt: skip
+    add("unfinished-facts", "agent.training.saved.read_facts", resealed, [facts])
 
 
 def _bluetooth() -> None:
@@ -306,6 +337,7 @@ _config()
 _agent()
 _local()
 _children()
+_unfinished()
 _bluetooth()
 _monitors()
 _industrial_io()

@@ -117,7 +117,8 @@ def _streams() -> None:
     """What comes in pieces, and what any call may bring."""
     import grpc
 
-    from bedside.agent.rounds.kept import KeptUpdate, _box, _Frames, write_kept
+    from bedside.agent.frames import FrameReader, FrameWriter
+    from bedside.agent.rounds.kept import _PURPOSE, KeptUpdate, write_kept
     from bedside.core import tree
     from bedside.core.codec import TensorUpdate
     from bedside.core.signing.envelope import parse_strict
@@ -195,8 +196,8 @@ def _streams() -> None:
     update = TensorUpdate({"w0": np.ones(96, np.float32)}, {"examples": 100}, plan.layout)
     write_kept(SCRATCH / "seed.kept", key, SystemEntropy(), plan, update, examples=100)
     whole = (SCRATCH / "seed.kept").read_bytes()
-    size = int.from_bytes(whole[:4], "little")
-    facts = _box(key).decrypt(whole[4 : 4 + size])[24:]
+    with (SCRATCH / "seed.kept").open("rb") as file:
+        facts = FrameReader(key, _PURPOSE).read(file, 0, 1 << 20)
 
     def resumed(path: Path) -> object:
         update = KeptUpdate(path, key, plan.layout)
@@ -205,7 +206,7 @@ def _streams() -> None:
     def resealed(data: bytes) -> object:
         path = SCRATCH / "facts.kept"
         with path.open("wb") as file:
-            _Frames(file, _box(key), SystemEntropy()).write(data)
+            FrameWriter(file, key, _PURPOSE, SystemEntropy()).write(data)
         return KeptUpdate(path, key, plan.layout).serves(plan)
 
     add("kept-delta", "agent.rounds.kept.KeptUpdate", on_file("kept", resumed), [whole], plain, StoreError)

@@ -7,13 +7,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from resigned import with_tensors
 
-from bedside.core.bundle.archive import pack_bundle
-from bedside.core.bundle.manifest import GOLDEN, MANIFEST, PARAMETERS, SIGNATURE, SIGNED_KIND, encode_manifest
-from bedside.core.bundle.tensors import decode_tensors, encode_tensors
-from bedside.core.bundle.verify import file_digest
+from bedside.core.bundle.manifest import GOLDEN, PARAMETERS
 from bedside.core.errors import TrustError, UnavailableError
-from bedside.core.signing.envelope import signature_of
 from bedside.ondevice.confinement import Limits, run_child
 from bedside.ondevice.golden import DEFAULT_LIMITS, Replay, replay_golden
 
@@ -29,22 +26,6 @@ def replay(tmp_path, tar, author, limits=DEFAULT_LIMITS):
     path = tmp_path / "bundle.tar"
     path.write_bytes(tar)
     return asyncio.run(replay_golden(Replay(str(path), (bytes(author.verify_key).hex(),)), limits))
-
-
-def altered(built, author, file, change):
-    """The bundle with other tensors in one file, signed again by its author."""
-    tensors = {name: array.copy() for name, array in decode_tensors(built.files[file]).items()}
-    change(tensors)
-    data = encode_tensors(tensors)
-    entries = tuple(
-        msgspec.structs.replace(entry, size=len(data), blake2b=file_digest(data)) if entry.name == file else entry
-        for entry in built.manifest.files
-    )
-    named = {spec.name: tensors[spec.name] for spec in built.manifest.shared()} if file == PARAMETERS else None
-    checkpoint = file_digest(encode_tensors(named)) if named else built.manifest.checkpoint
-    manifest = encode_manifest(msgspec.structs.replace(built.manifest, files=entries, checkpoint=checkpoint))
-    signature = signature_of(SIGNED_KIND, manifest, author)
-    return pack_bundle(built.files | {file: data, MANIFEST: manifest, SIGNATURE: signature})
 
 
 @pytest.fixture
@@ -71,7 +52,7 @@ def test_a_golden_tensor_that_this_machine_does_not_compute_is_refused(tmp_path,
         tensors[tensor] += 0.5
 
     with pytest.raises(TrustError) as caught:
-        replay(tmp_path, altered(built, author, GOLDEN, change), author)
+        replay(tmp_path, with_tensors(built, author, GOLDEN, change), author)
     assert caught.value.code == "golden-mismatch"
     assert caught.value.remedy
 
@@ -81,7 +62,7 @@ def test_a_single_other_class_is_refused(tmp_path, built, author):
         tensors["classes"][0] = (tensors["classes"][0] + 1) % 3
 
     with pytest.raises(TrustError, match="classes"):
-        replay(tmp_path, altered(built, author, GOLDEN, change), author)
+        replay(tmp_path, with_tensors(built, author, GOLDEN, change), author)
 
 
 def test_parameters_that_the_golden_vectors_were_not_made_from_are_refused(tmp_path, built, author):
@@ -89,7 +70,7 @@ def test_parameters_that_the_golden_vectors_were_not_made_from_are_refused(tmp_p
         tensors["w1"] *= np.float32(1.5)
 
     with pytest.raises(TrustError, match="away from its golden vector"):
-        replay(tmp_path, altered(built, author, PARAMETERS, change), author)
+        replay(tmp_path, with_tensors(built, author, PARAMETERS, change), author)
 
 
 def test_a_child_that_takes_too_long_is_killed(child):
@@ -111,6 +92,21 @@ def test_a_child_runs_behind_everything_else_and_leaves_no_core(child):
     nice, core = msgspec.json.decode(child(body, Limits(1 << 30, timeout_s=20, nice=7)))
     assert nice == min(19, os.nice(0) + 7)
     assert core == 0
+
+
+def test_a_child_that_only_looks_can_write_no_file(child, tmp_path):
+    body = f"""
+from bedside.ondevice.confinement import forbid_writing
+forbid_writing()
+try:
+    with open({str(tmp_path / "large")!r}, "wb") as file:
+        file.write(bytes(10 << 20))
+    report_result("written")
+except OSError as error:
+    report_result(error.strerror)
+"""
+    assert msgspec.json.decode(child(body, Limits(1 << 30, timeout_s=20))) == "File too large"
+    assert (tmp_path / "large").stat().st_size == 0
 
 
 def test_what_a_child_prints_besides_the_protocol_is_an_error(child):

@@ -10,7 +10,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from bedside.agent.config_bounds import MAX_KEPT_DAYS, MAX_MIB, MAX_WAIT_S
 from bedside.agent.serving.rules import ServingConfig, serving_rules
+from bedside.agent.training.settings import TrainingConfig, training_rules
 from bedside.core.errors import ConfigError
 from bedside.core.ids import check_id
 from bedside.service.config import load_config
@@ -19,12 +21,6 @@ CONFIG_NAME: Final = "agent.toml"
 BUFFER_NAME: Final = "buffer.db"
 """The signal database, inside the state directory."""
 
-MAX_KEPT_DAYS: Final = 36_500
-"""A hundred years: longer than any hospital must keep a record, and short enough to count in nanoseconds."""
-MAX_WAIT_S: Final = 31_536_000
-"""A year, in seconds."""
-MAX_MIB: Final = 1 << 30
-"""A pebibyte."""
 
 HeartbeatDetail = Literal["minimal", "standard"]
 """How much a heartbeat tells: see `bedside.agent.health.heartbeat`."""
@@ -153,22 +149,6 @@ class AlarmRule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
     escalate_s: float = 0.0
 
 
-class TrainingConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Limits of the training child.
-
-    Attributes:
-        enabled: false makes a device that only infers; it declines every plan with that sentence.
-        nice: added to the child's priority, 0 to 19.
-        memory_mib: largest address space that the child may take beyond its libraries, MiB.
-        timeout_s: the child is ended after so many seconds.
-    """
-
-    enabled: bool = True
-    nice: int = 10
-    memory_mib: int = 1024
-    timeout_s: float = 3_600.0
-
-
 class LinkConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The way to the coordinator.
 
@@ -267,9 +247,7 @@ def _check(config: AgentConfig) -> None:
         (len(set(names)) == len(names), "two sources have the same name"),
         (len(set(sinks)) == len(sinks), "two sinks have the same name"),
         (len(set(doors)) == len(doors), "two sources listen on one address and port"),
-        (0 <= config.training.nice <= 19, "training.nice must be 0 to 19"),
-        (64 <= config.training.memory_mib <= MAX_MIB, f"training.memory_mib must be 64 to {MAX_MIB}"),
-        _positive("training.timeout_s", config.training.timeout_s, MAX_WAIT_S),
+        *training_rules(config.training),
         (1 <= buffer.cap_mib <= MAX_MIB, f"buffer.cap_mib must be 1 to {MAX_MIB}"),
         _positive("buffer.session_gap_s", buffer.session_gap_s, MAX_WAIT_S),
         _positive("buffer.raw_hours", buffer.raw_hours, MAX_KEPT_DAYS * 24),
@@ -318,9 +296,22 @@ queue_windows = 64         # windows of one model that may wait before the oldes
 
 [training]
 enabled = true             # false: this device only infers
-nice = 10                  # priority of the training child
+nice = 19                  # priority of the training child
 memory_mib = 1024          # memory that the training child may take, MiB
-timeout_s = 3600.0         # the training child is ended after so many seconds
+timeout_s = 3600.0         # training of one plan ends after so many seconds, pauses not counted
+examples_mib = 64          # windows in memory; the others are put aside, sealed, on the disk
+save_s = 30.0              # seconds between two states on the disk, from which it goes on after a power cut
+
+[training.gates]           # when it may train; a training that is under way pauses (docs/learning.md)
+temperature_c = 80.0       # not above, degrees Celsius
+while_throttled = false    # whether to train while the processor is throttled or its voltage is low
+power = "any"              # "mains": not on battery; "battery": on battery above battery_share
+battery_share = 0.5
+load_per_core = 4.0        # not above this one-minute load, per core
+hours = []                 # local hours, for instance ["22:00-06:00"]; empty: always
+idle_streams = []          # not while a session is open on one of these; ["*"]: on any
+while_alarm = true         # whether to train while an alarm is raised
+settle_s = 60.0            # all of this must have held for so long before training goes on
 
 [serving]
 gate = true                # a newer model is compared with the one that serves, on labelled windows that are held out

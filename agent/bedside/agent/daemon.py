@@ -53,6 +53,7 @@ from bedside.agent.sinks.engine import SinkEngine
 from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceOptions
 from bedside.agent.sources.registry import build_source, typed_source
 from bedside.agent.sources.supervisor import Supervisor
+from bedside.agent.training.trainer import Trainer
 from bedside.agent.uplink import Uplink
 from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.agent.writer import become_writer
@@ -145,8 +146,9 @@ class Agent:
         gauges = {source.name: SourceGauge() for source in config.sources}
         self._supervisor = Supervisor(self._built(options, gauges), self._pipeline.consume, clock, gauges=gauges)
         self._runs = RunNote(config.state_dir)
+        self._trainer = Trainer(config.training, config.state_dir, clock, lambda: self._observer.reading())
         self._uplink = Uplink(
-            directory, config, identity, self._models, clock, entropy,
+            directory, config, identity, self._models, self._trainer, clock, entropy,
             on_model=self._serving.take, report=self._report, observe=self._facts, detail=self._detail,
         )  # fmt: skip
         self._sinks = SinkEngine(
@@ -166,6 +168,7 @@ class Agent:
                 source.name: SourceSetup(source.kind, its.streams())
                 for source, its in zip(config.sources, options, strict=True)
             },
+            self._trainer,
             self._sinks.facts,
             models_come=config.link.enabled or bool(config.model or config.models),
         )
@@ -231,6 +234,7 @@ class Agent:
         """Everything of a session, also what is held of it for those who follow."""
         self._followers.forget(session)
         self._alarm_followers.forget(session)
+        self._trainer.forget()
         return erase_session(
             self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal, scrub=False
         )

@@ -1,8 +1,9 @@
 """Erasing a session from a device: its rows, and what was trained while they were there.
 
-A kept delta (`rounds/kept.py`) does not tell which sessions it was trained on. So every one goes, and training that is
-under way is discarded when it ends and done again on what is left. An upload that is committed stays: it is masked, and
-one contribution per plan is a promise to others. Models that were learnt from sums before are not changed.
+A kept delta (`rounds/kept.py`) does not tell which sessions it was trained on, and neither does an unfinished training
+(`training/saved.py`). So every one goes, and training that is under way is thrown away and done again on what is left.
+An upload that is committed stays: it is masked, and one contribution per plan is a promise to others. Models that were
+learnt from sums before are not changed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.rounds.journal import JOURNAL_NAME, Journal
 from bedside.agent.rounds.outbox import Outbox
+from bedside.agent.training.saved import discard_trainings
 from bedside.core.clock import Clock
 from bedside.core.ids import SessionId
 
@@ -52,4 +54,5 @@ def erase_session(
         outbox = Outbox(state_dir)
         for name in dropped:
             outbox.discard(name)
+    discard_trainings(state_dir)
     return {**(store.forget if scrub else store.delete)(session), KEPT_DELTAS: len(dropped)}

@@ -23,6 +23,7 @@ from bedside.agent.health.facts import AgentFacts
 from bedside.agent.health.heartbeat import Detail
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel
+from bedside.agent.training.trainer import Trainer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.service.identity import Identity, SequenceNumbers
@@ -32,7 +33,8 @@ from bedside.service.logs import event
 
 if TYPE_CHECKING:
     from bedside.agent.health.pulse import Pulse
-    from bedside.agent.rounds.client import Report, RoundClient
+    from bedside.agent.rounds.client import RoundClient
+    from bedside.agent.rounds.contributor import Report
     from bedside.agent.rounds.journal import Contribution, Journal
     from bedside.agent.rounds.link import CoordinatorLink
 
@@ -56,6 +58,7 @@ class Uplink:
         config: of the agent.
         identity: its keys; they need not be whole.
         models: bundles and checkpoints.
+        trainer: the device's.
         on_model: awaited when a verified model is here that should serve; returns the streams that it reads.
         report: called when link or trainer change.
         observe: makes the facts of a heartbeat.
@@ -68,6 +71,7 @@ class Uplink:
         config: AgentConfig,
         identity: Identity,
         models: ModelStore,
+        trainer: Trainer,
         clock: Clock,
         entropy: Entropy,
         *,
@@ -80,6 +84,7 @@ class Uplink:
         self._config = config
         self._identity = identity
         self._models = models
+        self._trainer = trainer
         self._clock = clock
         self._entropy = entropy
         self._on_model = on_model
@@ -181,6 +186,7 @@ class Uplink:
             self._models,
             link,
             sequence,
+            self._trainer,
             clock=self._clock,
             entropy=self._entropy,
             on_model=self._on_model,

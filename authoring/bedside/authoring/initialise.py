@@ -29,12 +29,14 @@ _ONES: Final = ("gamma", "variance", "square")
 def initial_parameters(net: Net, seed: int, x: Float32, y: Targets) -> dict[str, Float32]:
     """Draw the parameters; `x` (N, L, C) and `y` show what ranges the layers' inputs have."""
     generator = np.random.default_rng(seed)
-    drawn = {spec.name: _draw(spec, generator) for spec in net.parameters}
+    linear = sum(step.kernel is not None for step in net.steps) == 1
+    drawn = {spec.name: _draw(spec, generator, linear=linear) for spec in net.parameters}
     return drawn | {AMAX: _ranges(net, drawn, x, y)}
 
 
-def _draw(spec: TensorSpec, generator: np.random.Generator) -> Float32:
-    if not spec.name.startswith("w"):
+def _draw(spec: TensorSpec, generator: np.random.Generator, *, linear: bool) -> Float32:
+    """One tensor; a net of a single layer with weights is convex in them, and begins at zero."""
+    if linear or not spec.name.startswith("w"):
         return np.full(spec.shape, spec.name.startswith(_ONES), np.float32)
     spread = math.sqrt(2 / math.prod(spec.shape[:-1]))
     return (generator.standard_normal(spec.shape) * spread).astype(np.float32)

@@ -3,9 +3,9 @@
 The parent starts `python -m <module>` with one JSON job on standard input and reads JSON lines: any number of
 `{"progress": ...}`, then one `{"result": ...}` or `{"error": {kind, code, sentence, remedy}}`. The child calls
 `confine` before it imports anything large: lower priority, no core file, an address-space limit, and SIGKILL when the
-parent dies.
+parent dies. A child that can stop half-way is asked to by SIGTERM, and ends with the error `child-stopped`.
 
-Source: setrlimit(2), prctl(2) PR_SET_PDEATHSIG.
+Source: setrlimit(2), prctl(2) PR_SET_PDEATHSIG, sched(7), proc(5) oom_score_adj.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
 import msgspec
@@ -45,6 +46,15 @@ _PASSED_VARIABLES: Final = (
 
 Outcome = TypeVar("Outcome")
 
+STOPPED: Final = "child-stopped"
+"""Code of the error with which a child ends that was asked to stop."""
+_STOP_GRACE_S: Final = 30.0
+"""Seconds in which a child that was asked to stop writes down where it is."""
+_CANCEL_GRACE_S: Final = 5.0
+"""The same when the parent ends, too."""
+_FIRST_VICTIM: Final = 800
+"""Of a child in the background: where memory runs out, the kernel ends it, and not the agent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -54,11 +64,33 @@ class Limits:
         address_space_bytes: RLIMIT_AS. onnxruntime maps several times what it touches.
         timeout_s: wall time after which the child is killed.
         nice: added to the priority value.
+        background: it interrupts nobody who wakes up, and is the first to go when memory runs out. Not SCHED_IDLE: on a
+            busy device it would not come to its end.
     """
 
     address_space_bytes: int
     timeout_s: float
     nice: int = 10
+    background: bool = False
+
+
+class Stop:
+    """A wish that a child stops.
+
+    Attributes:
+        asked: it should write down where it is, and end.
+        at_once: it should end without writing anything.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def ask(self, *, at_once: bool = False) -> None:
+        """Ask; a second time changes nothing, but for the hurry."""
+        if at_once:
+            self.at_once.set()
+        self.asked.set()
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -79,7 +111,11 @@ class Line(msgspec.Struct, frozen=True):
 
 
 async def run_child(
-    module: str, job: bytes, limits: Limits, on_progress: Callable[[bytes], None] | None = None
+    module: str,
+    job: bytes,
+    limits: Limits,
+    on_progress: Callable[[bytes], None] | None = None,
+    stop: Stop | None = None,
 ) -> bytes:
     """Run `python -m module` on `job` and return the JSON of its result.
 
@@ -88,12 +124,13 @@ async def run_child(
         job: one JSON document.
         limits: passed on the command line.
         on_progress: called with the JSON of each progress line.
+        stop: of a child that can stop half-way: it is asked to by this, and when this call is cancelled.
 
     Raises:
         BedsideError: what the child raised, with its class, code, sentence and remedy.
-        UnavailableError: `child-timeout`, or `child-died` when it ended without a result.
+        UnavailableError: `child-timeout`, `child-stopped`, or `child-died` when it ended without a result.
     """
-    arguments = (str(limits.address_space_bytes), str(limits.nice), str(os.getpid()))
+    arguments = (str(limits.address_space_bytes), str(limits.nice), str(int(limits.background)), str(os.getpid()))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
         stdin=asyncio.subprocess.PIPE,
@@ -102,9 +139,20 @@ async def run_child(
         limit=_LINE_LIMIT_BYTES,
         env={name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ} | {"OMP_NUM_THREADS": "1"},
     )
+    asking = asyncio.create_task(_ask(process, stop)) if stop is not None else None
     try:
         async with asyncio.timeout(limits.timeout_s):
             return await _converse(process, job, on_progress or (lambda _: None))
+    except UnavailableError as error:
+        if error.code != "child-died" or stop is None or not stop.asked.is_set():
+            raise
+        raise UnavailableError(STOPPED, f"{module} was asked to stop, and had nothing to write down") from error
+    except asyncio.CancelledError:
+        if stop is not None:
+            with suppress(ProcessLookupError, TimeoutError):
+                process.terminate()
+                await asyncio.wait_for(process.wait(), _CANCEL_GRACE_S)
+        raise
     except TimeoutError as error:
         raise UnavailableError(
             "child-timeout",
@@ -112,9 +160,22 @@ async def run_child(
             remedy="allow it more time, or look at the load of this machine",
         ) from error
     finally:
+        if asking is not None:
+            asking.cancel()
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def _ask(process: asyncio.subprocess.Process, stop: Stop) -> None:
+    """Ask the child to stop when that is wanted, and end it when it does not."""
+    await stop.asked.wait()
+    with suppress(ProcessLookupError, TimeoutError):
+        if not stop.at_once.is_set():
+            process.terminate()
+        await asyncio.wait_for(stop.at_once.wait(), _STOP_GRACE_S)
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 async def _converse(process: asyncio.subprocess.Process, job: bytes, on_progress: Callable[[bytes], None]) -> bytes:
@@ -185,11 +246,16 @@ def confine(arguments: list[str]) -> None:
     Raises:
         SystemExit: the parent died before the child could tie itself to it.
     """
-    address_space_bytes, nice, parent = (int(argument) for argument in arguments)
+    address_space_bytes, nice, background, parent = (int(argument) for argument in arguments)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit("the parent is gone")
     os.nice(nice)
+    if background:
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(_FIRST_VICTIM), "ascii")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
 
@@ -197,6 +263,18 @@ def confine(arguments: list[str]) -> None:
 def forbid_writing() -> None:
     """In a child that only looks: no file gets a byte from it, whatever the foreign bytes in it try. Pipes do."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def heed_stop() -> Callable[[], bool]:
+    """In the child: from now on SIGTERM ends nothing; returns whether it has come."""
+    came = False
+
+    def note(_signal: int, _frame: object) -> None:
+        nonlocal came
+        came = True
+
+    signal.signal(signal.SIGTERM, note)
+    return lambda: came
 
 
 def decode_job(data: bytes, kind: type[Outcome]) -> Outcome:

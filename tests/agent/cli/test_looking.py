@@ -15,7 +15,7 @@ MODELS = [local_pb2.ModelStatus(name=name, digest=b"m" * 32, predictions=count) 
 @pytest.fixture
 def say(monkeypatch, tmp_path):
     def answer(name: str, **fields: object) -> str:
-        status = local_pb2.AgentStatus(components=OK, models=MODELS, predictions=9_999, **fields)
+        status = local_pb2.AgentStatus(**{"components": OK, "models": MODELS, "predictions": 9_999} | fields)
         monkeypatch.setattr(looking, "ask_status", lambda _: status)
         return CliRunner().invoke(getattr(looking, name), [str(tmp_path)], catch_exceptions=False).output
 
@@ -26,6 +26,10 @@ def test_health_counts_the_predictions_of_this_run_and_tells_how_old_the_last_on
     streams = [local_pb2.StreamStatus(stream="wrist")]
     assert say("health", streams=streams, last_prediction_age_ms=2_000) == (
         "OK 1 stream, 7 predictions, the last 2 s ago\n"
+    )
+    waits = [device_pb2.ComponentHealth(component="trainer", state=OK[0].state, sentence="waiting: on battery")]
+    assert (
+        say("health", components=waits) == "OK 0 streams, no prediction since the start; trainer waiting: on battery\n"
     )
     assert say("health", streams=streams * 2) == "OK 2 streams, no prediction since the start\n"
 

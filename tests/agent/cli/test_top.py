@@ -253,3 +253,9 @@ def test_q_gives_the_terminal_back_as_it_was(running) -> None:
     os.close(master)
     assert b"\x1b[?1049h" in seen
     assert b"Traceback" not in seen
+
+
+def test_a_training_that_waits_says_why_though_nothing_is_wrong() -> None:
+    waits = device_pb2.ComponentHealth(component="trainer", state=1, sentence="waiting: temperature 83 C, limit 80")
+    glance = Glance(T0, Stored(), local_pb2.AgentStatus(device="d", components=[waits]))
+    assert "trainer: waiting: temperature 83 C, limit 80" in shown(glance, 80)

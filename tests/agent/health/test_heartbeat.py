@@ -8,6 +8,7 @@ import pytest
 
 from bedside.agent.health.facts import COMPONENTS, AgentFacts, RoundFacts, SourceFacts, StreamFacts
 from bedside.agent.health.heartbeat import age_step_s, build_heartbeat, stricter
+from bedside.agent.health.kernel import KernelFacts
 from bedside.agent.health.machine import MachineFacts
 from bedside.proto.v1.device_pb2 import COMPONENT_STATE_DEGRADED
 from bedside.service.health import ComponentState, Level
@@ -35,7 +36,9 @@ FACTS = AgentFacts(
     clock_offset_ms=-2_000,
     key_age_s=100,
     round=RoundFacts("watch", 4, "declined", False, "too-few-sessions", "3 sessions are too few"),
-    machine=MachineFacts("Debian", 60 << 20, (9 << 30) + 5, 51_000),
+    machine=MachineFacts(
+        "Debian", 60 << 20, (9 << 30) + 5, 51_000, 1 << 30, KernelFacts(True, False, False, 0.42, 0.5)
+    ),
 )
 
 
@@ -63,6 +66,7 @@ def test_standard_tells_the_machine_and_the_newest_round() -> None:
     made = beat("standard")
     assert (made.restarts, made.last_exit_reason) == (3, "killed")
     assert (made.last_task, made.last_round) == ("watch", 4)
+    assert (made.throttled, made.undervoltage, made.battery_percent) == (True, False, 42)
     assert (made.model_running, made.model_wanted) == (b"r" * 32, b"w" * 32)
 
 
@@ -119,3 +123,15 @@ def test_error_rates_are_told_by_stream_and_in_steps(failed, heard, step_ppm) ->
     assert [stream.error_ppm for stream in beat("standard", facts).streams] == [step_ppm]
     assert b"secret" not in beat("standard", facts).SerializeToString()
     assert beat("minimal", facts) == beat("minimal")
+
+
+def test_why_a_training_waits_is_told_unless_it_tells_who_lies_in_which_bed() -> None:
+    well = {name: ComponentState(Level.OK, "ready", 1) for name in COMPONENTS}
+
+    def told(gate, detail="standard") -> set[str]:
+        made = beat(detail, dataclasses.replace(FACTS, components=well, training_waits=gate))
+        return {component.sentence for component in made.components} - {""}
+
+    assert told("temperature") == {"training waits: the device is too warm"}
+    assert told("hours") == {"training waits for its hours"}
+    assert told("session") == told("alarm") == told(None) == told("temperature", "minimal") == set()

@@ -2,8 +2,6 @@
 
 import asyncio
 import dataclasses
-import subprocess
-import sys
 
 import msgspec
 import pytest
@@ -176,53 +174,3 @@ def test_an_equal_share_of_time_is_measured_for_each(bundle):
     found = measure(runtimes, bundle.golden["probe"], SystemClock())
     assert [type(measured) for measured in found] == [Measured, Measured]
     assert runtimes[0].seen == runtimes[1].seen > 500
-
-
-MUTANTS = """
-import os, sys, numpy as np
-from pathlib import Path
-from bedside.ondevice.confinement import run_child
-from bedside.ondevice.golden import check_differences
-from bedside.ondevice.refresh import int8_runtime
-from bedside.ondevice.replay import compare_litert, golden_parameters
-from bedside.core.bundle.verify import Bundle, verify_archive
-from bedside.core.errors import BedsideError
-sound = verify_archive(Path(sys.argv[1]).read_bytes(), [bytes.fromhex(sys.argv[2])])
-after = golden_parameters(sound)
-for number in range(int(sys.argv[3]), int(sys.argv[4])):
-    generator = np.random.default_rng(number)
-    data = bytearray(sound.files["infer.tflite"])
-    for _ in range(1 + number % 4):
-        data[int(generator.integers(0, len(data)))] = int(generator.integers(0, 256))
-    if number % 10 == 9:
-        del data[int(generator.integers(1, len(data))) :]
-        data += bytes(len(sound.files["infer.tflite"]) - len(data))
-    files = {**sound.files, "infer.tflite": bytes(data)}
-    mutant = Bundle(sound.manifest, b"", b"", files, sound.parameters, sound.golden)
-    print(number, end=" ", flush=True)
-    try:
-        check_differences(mutant.manifest, compare_litert(mutant, int8_runtime(mutant, after, "litert")))
-        print("same", flush=True)
-    except BedsideError as error:
-        print(error.code, flush=True)
-"""
-
-
-def test_two_hundred_damaged_files_compute_the_same_or_are_refused_or_end_their_child(built, author, tmp_path):
-    (tmp_path / "bundle.tar").write_bytes(built.tar)
-    counts = {}
-    number, last = 0, 200
-    while number < last:
-        command = [sys.executable, "-c", MUTANTS, str(tmp_path / "bundle.tar"), bytes(author.verify_key).hex()]
-        done = subprocess.run([*command, str(number), str(last)], capture_output=True, text=True, timeout=120)
-        lines = [line.split() for line in done.stdout.splitlines()]
-        for outcome in (line[1] for line in lines if len(line) == 2):
-            counts[outcome] = counts.get(outcome, 0) + 1
-        crashed = bool(lines) and len(lines[-1]) == 1
-        assert crashed == (done.returncode < 0), done.stderr[-2_000:]
-        assert done.returncode <= 0, done.stderr[-2_000:]
-        number = int(lines[-1][0]) + 1
-        counts["crash"] = counts.get("crash", 0) + crashed
-    print(f"\n200 damaged files: {counts}")
-    assert sum(counts.values()) == last
-    assert set(counts) <= {"same", "crash", "bad-graph", "golden-mismatch"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from bedside.agent.rounds.journal import Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.settings import RoundSettings
 from bedside.agent.rounds.slots import ActiveModel
+from bedside.agent.training.saved import state_path
+from bedside.agent.training.trainer import Reading, Trainer
 from bedside.core.bundle.tensors import encode_tensors
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import BedsideError, StoreError, TrustError
@@ -26,6 +29,7 @@ from bedside.proto.v1.device_pb2 import Offer
 from bedside.proto.v1.round_pb2 import Header, Refusal, Result
 from bedside.service.platform import SystemClock, SystemEntropy
 from enrolled import enrol
+from quiet_machine import QUIET
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 POLICY = """\
@@ -46,6 +50,10 @@ class Ward:
         self.journal, self.models = Journal.open(config.state_dir), ModelStore(config.state_dir)
         self.settings = RoundSettings(config.state_dir, config.policy, config.training, 0)
         self.set_policy("")
+        self.machine = QUIET
+        self.trainer = Trainer(
+            config.training, config.state_dir, CLOCK, lambda: Reading(self.machine, 8 << 30), look_s=0.02
+        )
         self.offer, self.blobs = Offer(), {digest(offering.built.tar): offering.built.tar}
         self.asked: list[bytes] = []
         self.refusals: list[Refusal] = []
@@ -59,6 +67,7 @@ class Ward:
             self.models,
             self,
             self.identity.sequence(),
+            self.trainer,
             clock=CLOCK,
             entropy=ENTROPY,
             on_model=self.serve,
@@ -284,7 +293,7 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
     outbox = ward.settings.state_dir / "outbox"
     trained: list[str] = []
 
-    async def train(job, training) -> ContributionOutcome:
+    async def train(trainer, job, closes_at_s) -> ContributionOutcome:
         for path in (job.target, job.kept):
             Path(path).write_bytes(b"learnt")
         trained.append(job.kept)
@@ -299,9 +308,9 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
     async def serve(_: ActiveModel) -> tuple[str, ...]:
         return ("bed-1", "bed-2")
 
-    monkeypatch.setattr("bedside.agent.rounds.client.make_contribution", train)
+    monkeypatch.setattr("bedside.agent.rounds.contributor.make_contribution", train)
     monkeypatch.setattr(ward.models, "fetch", fetch)
-    monkeypatch.setattr(ward.client, "_on_model", serve)
+    monkeypatch.setattr(ward.client._contributor, "_on_model", serve)
     await ward.client.step()
     await ward.client.step()
     assert len(trained) == 1
@@ -311,3 +320,50 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
         await ward.client.step()
     assert len(trained) == 2
     assert {path.suffix for path in outbox.iterdir()} == {".words", ".kept"}
+
+
+class LaterClock:
+    """An hour later."""
+
+    def now_ns(self) -> int:
+        return CLOCK.now_ns() + 3_600 * 10**9
+
+
+async def test_a_plan_waits_at_the_gates_and_is_declined_when_its_round_closes_meanwhile(ward, monkeypatch) -> None:
+    async def fetch(*_: object) -> ActiveModel:
+        return ActiveModel("0" * 64, "", ())
+
+    async def serve(_: ActiveModel) -> tuple[str, ...]:
+        return ()
+
+    monkeypatch.setattr(ward.models, "fetch", fetch)
+    monkeypatch.setattr(ward.client._contributor, "_on_model", serve)
+    ward.offer = ward.plan()
+    await ward.client.step()
+    unfinished = state_path(ward.settings.state_dir, f"round-{ward.journal.newest().plan_digest.hex()}")
+    unfinished.write_bytes(b"begun")
+    ward.machine = replace(QUIET, temperature_c=91.0)
+    for _ in range(2):
+        await ward.client.step()
+        assert ward.journal.newest().state is ContributionState.TRAINING
+        assert ward.trainer.sentence == "waiting: temperature 91 C, limit 80"
+        assert ward.refusals == []
+        assert unfinished.exists()
+    ward.client._contributor._clock = LaterClock()
+    ward.offer = Offer()
+    await ward.client.step()
+    (told,) = ward.refusals
+    assert (told.code, ward.journal.newest().state) == ("closes-too-late", ContributionState.DECLINED)
+    assert ward.trainer.sentence == "ready"
+    assert not unfinished.exists()
+
+
+async def test_unfinished_trainings_of_plans_that_are_over_go_at_the_start(ward) -> None:
+    ward.offer = ward.plan()
+    await ward.client.step()
+    kept = [f"round-{ward.journal.newest().plan_digest.hex()}", "own-lesson"]
+    for task in (*kept, f"round-{bytes(32).hex()}"):
+        state_path(ward.settings.state_dir, task).write_bytes(b"begun")
+    ward.client._contributor.discard_stale()
+    left = {path.stem for path in state_path(ward.settings.state_dir, "x").parent.iterdir()}
+    assert left == set(kept)

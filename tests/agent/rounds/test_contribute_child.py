@@ -13,10 +13,11 @@ from nacl.signing import SigningKey
 
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.config import BUFFER_NAME, TrainingConfig
+from bedside.agent.config import BUFFER_NAME
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel
+from bedside.agent.training.settings import TrainingConfig
 from bedside.core.codec import decode_sum
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
@@ -32,6 +33,7 @@ from bedside.proto.v1.round_pb2 import Header
 from bedside.proto.v1.trustee_pb2 import HeaderEntry
 from bedside.service.identity import Identity, Pins, create_identity
 from bedside.service.platform import SystemClock, SystemEntropy
+from quiet_machine import quiet_trainer
 
 T0 = 1_700_000_000_000_000_000
 STREAM = StreamId("wrist")
@@ -85,12 +87,12 @@ class Member:
             kept=str(self.state_dir / "kept"),
             freed=freed,
             sequence=sequence,
+            task="round-test",
         )
 
     def contribute(self, offer, freed: str = ""):
-        return asyncio.run(
-            make_contribution(self.job(offer, freed=freed), TrainingConfig(memory_mib=2048, timeout_s=60))
-        )
+        trainer = quiet_trainer(self.state_dir, TrainingConfig(memory_mib=2048, timeout_s=60, nice=0))
+        return asyncio.run(make_contribution(trainer, self.job(offer, freed=freed), None))
 
 
 @pytest.fixture

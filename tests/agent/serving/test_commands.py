@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from bedside.agent.config import TEMPLATE, AgentConfig
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import Candidate, Slot, Verdict
+from bedside.agent.serving.rules import ServingConfig
 from bedside.agent.writer import is_served
 from bedside.service.cli import run
 
@@ -139,3 +144,22 @@ data = "signal.npz"
 speed = 10.0
 loop = true
 """
+
+
+def test_the_commands_of_the_page_about_learning_work_as_they_stand(shelf, typed) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "learning.md").read_text()
+    lines = re.findall(r"^\$ bedside agent (model .*)$", page, re.MULTILINE)
+    note(shelf, Slot(shelf.scaled(1.01), previous=shelf.own))
+    assert len(lines) > 3
+    for line in lines:
+        with suppress(SystemExit):
+            assert run(["agent", *line.replace("gateway", str(shelf.device.path)).split()]) == 0, line
+    for command in re.findall(r"^\| `bedside agent model (\w+)`", page, re.MULTILINE):
+        assert typed.call(command, "--help")[0] == 0
+
+
+def test_the_page_about_learning_shows_the_defaults() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "learning.md").read_text()
+    (shown,) = re.findall(r"^```toml\n(\[serving\]\n.*?)```", page, re.MULTILINE | re.DOTALL)
+    assert msgspec.toml.decode(shown, type=AgentConfig).serving == ServingConfig()
+    assert shown in TEMPLATE

@@ -7,16 +7,20 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel
-from bedside.agent.serving.gate import Gate
+from bedside.agent.serving import gate_child
+from bedside.agent.serving.gate import Gate, GateJob
 from bedside.agent.serving.rules import ServingConfig
 from bedside.agent.windows.holdout import HoldOut, Split
+from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import collect
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
@@ -54,6 +58,7 @@ class Labelled:
         self.shelf, self.state = shelf, shelf.device.path / "state"
         self.identity = self.state / "identity"
         self.keys = load_key_ring(self.identity)
+        self.question = Question.of(shelf.bundle.manifest)
         session, spec = fill(self.state, self.keys.newest), shelf.bundle.manifest.window
         starts = range(T0 + 10**9, T0 + SECONDS * 10**9, 30 * 10**9)
         secrets = (number.to_bytes(32, "big") for number in range(1, 1_000_000))
@@ -70,7 +75,7 @@ class Labelled:
     def windows(self, role: str):
         spec = self.shelf.bundle.manifest.window
         split = Split(HoldOut(self.secret, spec), role)
-        return collect(self.state / "buffer.db", self.keys, spec, LABELS, max_windows=9_999, split=split)
+        return collect(self.state / "buffer.db", self.keys, self.question, max_windows=9_999, split=split)
 
     def trained(self) -> ActiveModel:
         """A checkpoint that knows the classes."""
@@ -91,9 +96,7 @@ def labelled(shelf) -> Labelled:
 
 def test_held_out_windows_and_training_share_no_sample(labelled) -> None:
     trained, held = labelled.windows("training"), labelled.windows("block")
-    every = collect(
-        labelled.state / "buffer.db", labelled.keys, labelled.shelf.bundle.manifest.window, LABELS, max_windows=9_999
-    )
+    every = collect(labelled.state / "buffer.db", labelled.keys, labelled.question, max_windows=9_999)
     assert len(held.y) > 100 < len(trained.y)
     assert len(trained.y) + len(held.y) < len(every.y)  # those on the borders
     apart = np.abs(trained.start_ns[:, None] - held.start_ns[None])
@@ -103,7 +106,7 @@ def test_held_out_windows_and_training_share_no_sample(labelled) -> None:
 def test_a_ruined_model_is_refused_and_a_better_one_is_not_with_both_numbers(labelled) -> None:
     good, ruined = labelled.trained(), labelled.shelf.always(1)
     told = labelled.judge(good, ruined)
-    assert (told.outcome, told.score, told.model) == ("refused", "accuracy", ruined.name)
+    assert (told.outcome, told.score, told.model) == ("refused", "balanced accuracy", ruined.name)
     assert told.new < 0.5 < 0.8 < told.old
     assert told.windows == len(labelled.windows("block").y)
     assert "with blocks of time of sessions that are trained on" in told.sentence
@@ -120,16 +123,28 @@ def test_without_enough_windows_nobody_is_judged(labelled) -> None:
     assert labelled.judge(labelled.shelf.own, ruined, gate=False).sentence.endswith("switched off in agent.toml")
 
 
-def test_answers_that_are_no_number_and_files_that_rotted_are_found_before_the_swap(labelled) -> None:
-    shelf = labelled.shelf
-    parameters = shelf.bundle.parameters
-    endless = shelf.put(parameters | {"b2": np.full(3, 3e38, np.float32), "w2": np.full((8, 3), 3e38, np.float32)})
-    told = labelled.judge(shelf.own, endless)
-    assert (told.outcome, told.sentence) == ("refused", "it answers windows with what is no number")
-    rotten = shelf.scaled(1.5)
-    shelf.path(rotten).write_bytes(b"rotten")
+def test_a_file_that_rotted_is_found_before_the_swap(labelled) -> None:
+    rotten = labelled.shelf.scaled(1.5)
+    labelled.shelf.path(rotten).write_bytes(b"rotten")
     with pytest.raises(StoreError, match="not what was stored"):
-        labelled.judge(shelf.own, rotten)
+        labelled.judge(labelled.shelf.own, rotten)
+
+
+def test_answers_that_are_no_number_are_refused_without_any_label(shelf, monkeypatch) -> None:
+    """What int8 parameters cannot bring about, a broken runtime can."""
+    load = ModelStore.load
+
+    def broken(self: ModelStore, active: ActiveModel):
+        served = load(self, active)
+        runtime = served.model.runtime
+        monkeypatch.setattr(type(runtime), "predict", lambda _, x: np.full((len(x), 3), np.nan, np.float32))
+        return served
+
+    monkeypatch.setattr(ModelStore, "load", broken)
+    state = shelf.device.path / "state"
+    job = GateJob(str(state), str(state / "identity"), shelf.own, shelf.scaled(1.5), "onnx", (), 0.02, 50)
+    told = gate_child._run(msgspec.json.encode(job))
+    assert (told.outcome, told.sentence) == ("refused", "it answers windows with what is no number")
 
 
 def test_a_model_is_not_held_up_by_one_that_cannot_be_opened_any_more(labelled) -> None:

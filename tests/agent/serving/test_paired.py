@@ -5,17 +5,41 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
-from bedside.agent.serving.paired import MIN_BLOCKS, compare, right
+from bedside.agent.serving.paired import MIN_BLOCKS, balanced, balanced_labels, compare, explained
+from bedside.core.bundle.manifest import Targets
+from bedside.ondevice.training.scoring import ValueScore
 
 
 def blocks(windows: int, each: int) -> list[tuple[str, int]]:
     return [("s", at // each) for at in range(windows)]
 
 
-def test_a_window_is_right_where_its_most_probable_class_is_its_label() -> None:
-    said = np.array([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6]], np.float32)
-    assert right(said, np.array([1, 1, 1])).tolist() == [1.0, 0.0, 1.0]
+def test_every_class_counts_alike_however_rare_it_is() -> None:
+    truth = np.array([0] * 9 + [1])
+    lazy = np.tile(np.array([[2.0, 1.0]], np.float32), (10, 1))
+    assert balanced(lazy, truth).mean() == pytest.approx(0.5)
+    assert balanced(lazy[:, ::-1], truth).mean() == pytest.approx(0.5)
+    assert balanced(np.eye(2, dtype=np.float32)[truth], truth).mean() == pytest.approx(1.0)
+
+
+def test_labels_count_alike_and_so_do_their_two_sides() -> None:
+    truth = np.array([[1, 0]] * 2 + [[0, 0]] * 6, np.float32)
+    silent = np.full((8, 2), -1.0, np.float32)
+    assert balanced_labels(silent, truth).mean() == pytest.approx(0.75)  # half of the first, all of the second
+    assert balanced_labels(np.where(truth > 0, 1, -1).astype(np.float32), truth).mean() == pytest.approx(1.0)
+
+
+def test_values_are_scored_by_the_variation_that_they_explain() -> None:
+    truth = np.random.default_rng(5).standard_normal((200, 2)).astype(np.float32)
+    score = ValueScore(Targets(unit=("mm[Hg]", "Cel"), offset=(0.0, 0.0), scale=(1.0, 1.0)))
+    near = truth + np.float32(0.3)
+    score.add(near, truth)
+    assert explained(near, truth).mean() == pytest.approx(score.merit)
+    constant = np.ones((4, 1), np.float32)
+    assert explained(constant, constant).tolist() == [1.0] * 4
+    assert explained(constant * 2, constant).tolist() == [0.0] * 4
 
 
 def test_the_same_answers_are_no_worse() -> None:

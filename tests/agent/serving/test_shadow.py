@@ -9,13 +9,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bedside.agent.inference.model import Model, decide
-from bedside.agent.serving.shadow import QUEUE_WINDOWS, Shadow
+from bedside.agent.inference.answer import Answer
+from bedside.agent.inference.model import Decision, Model, decide
+from bedside.agent.serving.shadow import QUEUE_WINDOWS, Shadow, ShadowTable, both
+from bedside.core.bundle.manifest import Targets
+from bedside.ondevice.heads import Head
 from bedside.service.platform import SystemClock
 
 from .conftest import DEADLINE_S, Window
 
-LABELS = ("a", "b", "c")
+CLASSES = Head("classification", ("a", "b", "c"))
 
 
 class Says:
@@ -36,8 +39,8 @@ class Says:
         return np.eye(3, dtype=np.float32)[[self._label] * len(x)] * (np.nan if self._bad else 9)
 
 
-def model(runtime: Says) -> Model:
-    return Model(b"m" * 32, LABELS, (4, 2), runtime)
+def model(runtime: Says, head: Head = CLASSES) -> Model:
+    return Model(b"m" * 32, head, (4, 2), runtime)
 
 
 def decision(label: int):
@@ -65,6 +68,30 @@ async def test_what_both_said_is_counted_by_pair_until_there_are_enough() -> Non
     assert table.latency_facts().count == 3
     shadow.offer(decision(0))
     assert table.windows == 3
+
+
+def test_labels_are_held_against_each_other_as_a_whole_and_values_by_their_scale() -> None:
+    several = Head("multilabel", ("a", "b", "c"))
+    told = [Answer(several, np.array(values, np.float32)) for values in ([0.9, 0.6, 0.1], [0.1, 0.2, 0.4])]
+    assert both(told[0], told[0])[0] == both(told[0], told[0])[1] != "a"
+    assert both(told[0], told[1])[1] == "none"
+    ten_mmhg = Targets(unit=("mm[Hg]",), offset=(120.0,), scale=(0.1,))
+    head = Head("regression", ("bp",), ten_mmhg)
+    values = [Answer(head, np.array([value], np.float32)) for value in (120, 124, 130)]
+    assert [both(values[0], other)[1] for other in values] == ["a value", "a value", "another value"]
+    assert both(values[0], values[2])[0] != both(values[0], values[2])[1]
+
+
+def test_pairs_of_answers_are_bounded() -> None:
+    table = ShadowTable(10_000)
+    names = tuple(f"l{number}" for number in range(10))
+    several = model(Says(0), Head("multilabel", names))
+    for number in range(600):
+        answers = np.array([number >> bit & 1 for bit in range(10)], np.float32)
+        one = Decision(several, Window(np.zeros((4, 2), np.float32)), Answer(several.head, answers))
+        table.add(one, one)
+    assert (table.windows, table.differing) == (600, 0)
+    assert len(table.pairs) <= 257
 
 
 async def test_a_shadow_that_is_too_slow_loses_its_oldest_windows_and_holds_nobody_up() -> None:

@@ -1,18 +1,20 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from bedside.agent.training.job import Job
-from bedside.agent.training.trainer import run_training
+from bedside.agent.training.job import Job, Outcome
+from bedside.agent.training.trainer import CHILD
 from bedside.authoring.golden import synthetic_windows
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
 from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError
-from bedside.ondevice.confinement import Limits
+from bedside.ondevice.confinement import read_outcome
 from bedside.ondevice.training.examples import Windows
 from bedside.ondevice.training.step import Rates, open_step
-from bedside.ondevice.training.train import Schedule, train
+from bedside.ondevice.training.train import Progress, Schedule, train
+from quiet_machine import quiet_trainer
 
 SCHEDULE = Schedule(
     learning_rate=0.05, momentum=0.9, proximal_mu=0.0, batch=8, epochs=4, min_examples=16, min_steps=4, seed=1
@@ -38,9 +40,21 @@ def job(tmp_path, built, author, windows):
     }
 
 
+def run_training(job: Job, on_progress=lambda _: None) -> Outcome:
+    """In a child, as the agent does."""
+    trainer = quiet_trainer(Path(job.bundle).parent)
+    running = trainer.run(
+        "job",
+        CHILD,
+        lambda budget: msgspec.json.encode(msgspec.structs.replace(job, budget=budget)),
+        on_progress=lambda line: on_progress(read_outcome(line, Progress)),
+    )
+    return read_outcome(asyncio.run(running), Outcome)
+
+
 def test_a_net_learns_in_the_child_and_its_delta_is_what_it_learnt(job, bundle, windows):
     progress = []
-    outcome = asyncio.run(run_training(Job(**job), progress.append))
+    outcome = run_training(Job(**job), progress.append)
     assert [one.epoch for one in progress] == [1, 2, 3, 4]
     assert outcome.counts.examples == len(windows.y)
     assert outcome.counts.steps == 4 * 12
@@ -63,7 +77,7 @@ def test_the_same_seed_gives_the_same_delta_and_another_seed_another(bundle, win
 def test_a_checkpoint_is_what_training_starts_from(job, tmp_path, bundle, windows):
     trained = train(bundle, bundle.parameters, windows, SCHEDULE)
     (tmp_path / "checkpoint").write_bytes(encode_tensors(trained.state))
-    outcome = asyncio.run(run_training(Job(**job, parameters=str(tmp_path / "checkpoint"))))
+    outcome = run_training(Job(**job, parameters=str(tmp_path / "checkpoint")))
     assert outcome.counts.correct_before == trained.counts.correct_after
 
 
@@ -80,7 +94,7 @@ def test_too_few_examples_are_refused_in_the_child_with_their_number(job, window
     few = {"x": windows.x[:9], "y": windows.y[:9]}
     (tmp_path / "examples.safetensors").write_bytes(encode_tensors(few))
     with pytest.raises(RefusedError, match="9 examples") as caught:
-        asyncio.run(run_training(Job(**job)))
+        run_training(Job(**job))
     assert caught.value.code == "too-few-examples"
     assert not (tmp_path / "delta.safetensors").exists()
 
@@ -99,13 +113,13 @@ def test_a_value_that_is_not_finite_is_refused(bundle, windows):
 
 def test_a_bundle_by_a_stranger_is_not_trained(job):
     with pytest.raises(TrustError) as caught:
-        asyncio.run(run_training(Job(**job | {"signer_pks": ("00" * 32,)})))
+        run_training(Job(**job | {"signer_pks": ("00" * 32,)}))
     assert caught.value.code == "unknown-signer"
 
 
 def test_a_job_without_examples_says_so(job):
     with pytest.raises(ConfigError, match="neither a state directory nor a file"):
-        asyncio.run(run_training(Job(**job | {"examples": ""}), limits=Limits(2 << 30, timeout_s=60)))
+        run_training(Job(**job | {"examples": ""}))
 
 
 def opened(bundle):

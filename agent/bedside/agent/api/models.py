@@ -112,6 +112,8 @@ def _shadow_message(view: ShadowView) -> local_pb2.ShadowRun:
     found = view.latency
     return local_pb2.ShadowRun(
         wanted=view.wanted,
+        windows=view.windows,
+        differing=view.differing,
         pairs=[
             local_pb2.ShadowPair(current=old, candidate=new, windows=windows)
             for (old, new), windows in view.pairs.items()
@@ -129,6 +131,8 @@ def _shadow_row(message: local_pb2.ShadowRun) -> ShadowView:
     found = message.latency
     return ShadowView(
         message.wanted,
+        message.windows,
+        message.differing,
         {(pair.current, pair.candidate): pair.windows for pair in message.pairs},
         message.failed,
         message.dropped,

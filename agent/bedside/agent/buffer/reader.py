@@ -93,6 +93,10 @@ class BufferReader:
         rows = self._rows("SELECT name FROM streams UNION SELECT stream FROM sessions ORDER BY 1")
         return [StreamId(row[0]) for row in rows]
 
+    def open_streams(self) -> frozenset[str]:
+        """Streams with an open session."""
+        return frozenset(row["stream"] for row in self._rows("SELECT stream FROM sessions WHERE closed_ns IS NULL"))
+
     def refused(self, stream: StreamId) -> bool:
         """Whether somebody refused that sessions of a stream which begin by themselves are trained on."""
         return bool(self._rows("SELECT 1 FROM streams WHERE name = ? AND refused", stream))
@@ -196,6 +200,10 @@ class BufferReader:
             "SELECT * FROM labels WHERE session = ? AND (? OR NOT withdrawn) ORDER BY start_ns, id", session, withdrawn
         )
         return [label_of(row) for row in rows]
+
+    def last_label(self) -> int:
+        """Number of the newest label; 0 without any."""
+        return int(self._rows("SELECT coalesce(max(id), 0) FROM labels")[0][0])
 
     def latest_labels(self, stream: StreamId, limit: int, *, withdrawn: bool = False) -> list[Label]:
         """The latest labels of all sessions of a stream, by start; the withdrawn ones only when asked for."""

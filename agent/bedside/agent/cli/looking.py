@@ -12,6 +12,7 @@ import click
 from bedside.agent.cli.reach import DIRECTORY, ask
 from bedside.agent.cli.sink_words import sink_fields, sink_words
 from bedside.agent.cli.source_words import source_fields, state_words
+from bedside.agent.training.gates import WAITING
 from bedside.core.errors import UnavailableError
 from bedside.proto.v1 import device_pb2, local_pb2
 from bedside.service.options import FiniteRange
@@ -282,10 +283,14 @@ def _status_lines(answer: local_pb2.AgentStatus) -> dict[str, object]:
 def _well_words(answer: local_pb2.AgentStatus) -> str:
     """What a device that is well has done since it was started."""
     streams = "1 stream" if len(answer.streams) == 1 else f"{len(answer.streams)} streams"
+    waits = "".join(
+        f"; {one.component} {one.sentence}" for one in answer.components if one.sentence.startswith(WAITING)
+    )
     if not answer.HasField("last_prediction_age_ms"):
-        return f"{streams}, no prediction since the start"
+        return f"{streams}, no prediction since the start{waits}"
     made = sum(model.predictions for model in answer.models)
-    return f"{streams}, {made} predictions, the last {human_duration(answer.last_prediction_age_ms / 1000)} ago"
+    ago = human_duration(answer.last_prediction_age_ms / 1000)
+    return f"{streams}, {made} predictions, the last {ago} ago{waits}"
 
 
 def _alarm_words(answer: local_pb2.AgentStatus) -> str:

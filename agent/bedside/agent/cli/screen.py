@@ -17,6 +17,7 @@ from bedside.agent.cli.sink_words import needs_help, sink_words
 from bedside.agent.cli.source_words import state_words
 from bedside.agent.cli.sparks import Bar, Spark
 from bedside.agent.inference.latency import STAGES
+from bedside.agent.training.gates import WAITING
 from bedside.proto.v1.device_pb2 import ComponentState
 from bedside.proto.v1.local_pb2 import AgentStatus, BufferStatus, ModelStatus, StreamStatus
 from bedside.service.output import human_bytes, human_duration
@@ -56,7 +57,10 @@ def draw(glance: Glance, height: int | None = None, width: int = _WIDE) -> Rende
         status = glance.status
         parts += [_components(status), _streams(status, glance, narrow), _models(status, glance, narrow)]
         parts.append(_buffer(status.buffer, glance.written_bytes_per_s))
-        unwell = sum(one.state != ComponentState.COMPONENT_STATE_OK for one in status.components)
+        unwell = sum(
+            one.state != ComponentState.COMPONENT_STATE_OK or one.sentence.startswith(WAITING)
+            for one in status.components
+        )
         faults = sum(bool(model.error or prospect_words(model)) for model in status.models) + len(_troubles(status))
         height -= narrow + unwell + min(MAX_STREAMS_SHOWN, len(status.streams)) + len(status.models) + faults
     longest = max(1, len(glance.stored.predictions), len(glance.stored.alarms))
@@ -97,8 +101,10 @@ def _components(status: AgentStatus) -> RenderableType:
         dot, style = _DOTS.get(component.state, ("?", "dim"))
         line.append(f"{dot} ", style)
         line.append(f"{component.component}  ", "default" if style == "green" else style)
-        if style != "green":
-            unwell.append(Text(f"  {component.component}: {bounded(component.sentence)}", style, overflow="ellipsis"))
+        if style != "green" or component.sentence.startswith(WAITING):
+            said_style = "dim" if style == "green" else style
+            said = Text(f"  {component.component}: {bounded(component.sentence)}", said_style, overflow="ellipsis")
+            unwell.append(said)
     for sentence in unwell:
         sentence.no_wrap = True
     return Group(line, *unwell)

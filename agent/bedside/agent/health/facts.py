@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bedside.agent.health.machine import MachineFacts
 from bedside.agent.inference.latency import LatencyFacts
+from bedside.agent.training.gates import Gate
 from bedside.agent.windows.quality import StreamQuality
 from bedside.proto.v1.device_pb2 import ComponentHealth
 from bedside.proto.v1.device_pb2 import ComponentState as WireState
@@ -217,6 +218,7 @@ class AgentFacts:
         machine: a reading.
         sources: in the order of `agent.toml`.
         sinks: likewise.
+        training_waits: the gate that a training waits for; None when none does.
     """
 
     version: str
@@ -243,6 +245,7 @@ class AgentFacts:
     machine: MachineFacts
     sources: Sequence[SourceFacts] = ()
     sinks: Sequence[SinkFacts] = ()
+    training_waits: Gate | None = None
 
     def component_messages(self) -> list[ComponentHealth]:
         """The components as the wire has them."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from bedside.agent.health.facts import AgentFacts, SourceFacts
-from bedside.agent.rounds.told import told_code, told_fault
+from bedside.agent.rounds.told import told_code, told_fault, told_wait
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.device_pb2 import COMPONENT_STATE_OK, ComponentHealth, Heartbeat, StreamHealth
 
@@ -75,10 +75,16 @@ def _components(facts: AgentFacts, *, minimal: bool) -> list[ComponentHealth]:
         ComponentHealth(
             component=found.component,
             state=found.state,
-            sentence="" if minimal or found.state == COMPONENT_STATE_OK else told_fault(found.component),
+            sentence="" if minimal else _told(found, facts),
         )
         for found in facts.component_messages()
     ]
+
+
+def _told(found: ComponentHealth, facts: AgentFacts) -> str:
+    if found.state != COMPONENT_STATE_OK:
+        return told_fault(found.component)
+    return told_wait(facts.training_waits) if found.component == "trainer" else ""
 
 
 def _add_standard(beat: Heartbeat, facts: AgentFacts) -> None:
@@ -100,6 +106,12 @@ def _add_standard(beat: Heartbeat, facts: AgentFacts) -> None:
     beat.key_age_s = facts.key_age_s
     if machine.temperature_mc is not None:
         beat.temperature_mc = machine.temperature_mc
+    if machine.kernel.throttled is not None:
+        beat.throttled = machine.kernel.throttled
+    if machine.kernel.undervoltage is not None:
+        beat.undervoltage = machine.kernel.undervoltage
+    if machine.kernel.battery_share is not None:
+        beat.battery_percent = round(100 * machine.kernel.battery_share)
     if facts.clock_offset_ms is not None:
         beat.clock_offset_ms = facts.clock_offset_ms
     if facts.last_prediction_age_ms is not None:

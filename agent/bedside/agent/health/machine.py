@@ -1,10 +1,12 @@
-"""What the machine says about itself, through psutil. Nothing here fails: what cannot be read is absent."""
+"""What the machine says about itself. Nothing here fails: what cannot be read is absent."""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from bedside.agent.health.kernel import KernelFacts, read_kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +18,16 @@ class MachineFacts:
         rss_bytes: resident memory of this process.
         disk_free_bytes: where the state directory is.
         temperature_mc: hottest sensor, thousandths of a degree Celsius; None where none can be read.
+        memory_free_bytes: that a process could take without swapping.
+        kernel: heat, power and load.
     """
 
     os_version: str
     rss_bytes: int
     disk_free_bytes: int
     temperature_mc: int | None
+    memory_free_bytes: int
+    kernel: KernelFacts
 
 
 def read_machine(state_dir: Path) -> MachineFacts:
@@ -33,6 +39,8 @@ def read_machine(state_dir: Path) -> MachineFacts:
         rss_bytes=psutil.Process().memory_info().rss,
         disk_free_bytes=psutil.disk_usage(str(state_dir)).free,
         temperature_mc=_temperature_mc(),
+        memory_free_bytes=psutil.virtual_memory().available,
+        kernel=read_kernel(),
     )
 
 

@@ -17,11 +17,14 @@ from bedside.agent.health.outputs import judge_sinks
 from bedside.agent.health.runs import RunNote
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.sources.supervisor import Supervisor
+from bedside.agent.training.gates import MachineState
+from bedside.agent.training.trainer import Reading, Trainer
 from bedside.core.clock import Clock
-from bedside.core.errors import BedsideError, RefusedError, UnavailableError
+from bedside.core.errors import BedsideError, RefusedError, StoreError, UnavailableError
 from bedside.core.signing.trust import VerifiedCredential
 from bedside.service.health import Health, Level
 from bedside.service.identity import Identity
+from bedside.service.platform import local_minute
 
 if TYPE_CHECKING:
     from bedside.agent.rounds.journal import Contribution
@@ -50,6 +53,7 @@ class Parts:
 
     Attributes:
         setups: of the sources, by name.
+        trainer: tells whether it trains, and why it waits.
         sinks: tells of every sink.
         models_come: whether models are configured, or may come with a plan.
     """
@@ -64,6 +68,7 @@ class Parts:
     runs: RunNote
     time: DeviceTime
     setups: Mapping[str, SourceSetup]
+    trainer: Trainer
     sinks: Callable[[], Sequence[SinkFacts]] = tuple
     models_come: bool = True
 
@@ -83,6 +88,7 @@ class Observer:
         self._version = version
         self._config_digest = config_digest
         self._started_s = clock.monotonic_s()
+        self._training_failed: BedsideError | None = None
         self._machine: MachineFacts | None = None
         self._machine_read_s = 0.0
         self.clock_offset_ms: int | None = None
@@ -96,6 +102,7 @@ class Observer:
         last_s, oldest_ns = parts.pipeline.last_prediction_s, parts.reader.oldest_ns()
         open_alarms, raised_alarms = parts.alarms.count_open()
         now_ns = self._clock.now_ns()
+        wait = parts.trainer.wait
         issued_at_s = credential.credential.issued_at_s if credential is not None else now_ns // _NS_PER_S
         return AgentFacts(
             version=self._version,
@@ -121,15 +128,17 @@ class Observer:
             clock_offset_ms=self.clock_offset_ms,
             key_age_s=max(0, now_ns // _NS_PER_S - issued_at_s),
             round=self._round(),
-            machine=self._read_machine(now_s),
+            machine=self.machine(),
+            training_waits=wait.gate if wait is not None else None,
         )
 
     def look(self) -> None:
-        """Bring `ingest`, `buffer`, `inference`, `trustee` and `sinks` up to date."""
+        """Bring every component but `link` up to date."""
         self._look_at_sources()
         self._look_at_buffer()
         self._look_at_models()
         self._look_at_trustee()
+        self._look_at_trainer()
         self._health.set("sinks", *judge_sinks(self._parts.sinks()))
 
     def link(self, error: BedsideError | None) -> None:
@@ -142,11 +151,38 @@ class Observer:
             self._health.set("link", Level.FAILED, f"{error.sentence}; {error.remedy}".removesuffix("; "))
 
     def trainer(self, error: BedsideError | None) -> None:
-        """The training child's state."""
-        if error is None:
-            self._health.set("trainer", Level.OK, "ready")
-        else:
-            self._health.set("trainer", Level.DEGRADED, error.sentence)
+        """What is wrong with the last training; None when nothing is."""
+        self._training_failed = error
+        self._look_at_trainer()
+
+    def machine(self) -> MachineFacts:
+        """A reading of the machine that is some seconds old at most."""
+        now_s = self._clock.monotonic_s()
+        if self._machine is None or now_s - self._machine_read_s > MACHINE_INTERVAL_S:
+            self._machine = read_machine(self._parts.identity.directory)
+            self._machine_read_s = now_s
+        return self._machine
+
+    def reading(self) -> Reading:
+        """What decides whether this device trains now."""
+        machine, parts = self.machine(), self._parts
+        try:
+            alarms = parts.alarms.count_open()[1]
+        except StoreError:
+            alarms = None
+        kernel, temperature_mc = machine.kernel, machine.temperature_mc
+        state = MachineState(
+            temperature_c=temperature_mc / 1000 if temperature_mc is not None else None,
+            throttled=kernel.throttled,
+            undervoltage=kernel.undervoltage,
+            on_mains=kernel.on_mains,
+            battery_share=kernel.battery_share,
+            load_per_core=kernel.load_per_core,
+            local_minute=local_minute(self._clock.now_ns() // _NS_PER_S),
+            open_streams=parts.reader.open_streams(),
+            alarms=alarms,
+        )
+        return Reading(state, machine.memory_free_bytes)
 
     def _who(self) -> tuple[VerifiedCredential | None, str]:
         """The credential and the device's id; without them where their files are damaged."""
@@ -216,8 +252,10 @@ class Observer:
         joined = newest.state.value not in _NOT_JOINED
         return RoundFacts(newest.task, newest.round_number, newest.state.value, joined, newest.code, newest.sentence)
 
-    def _read_machine(self, now_s: float) -> MachineFacts:
-        if self._machine is None or now_s - self._machine_read_s > MACHINE_INTERVAL_S:
-            self._machine = read_machine(self._parts.identity.directory)
-            self._machine_read_s = now_s
-        return self._machine
+    def _look_at_trainer(self) -> None:
+        """Waiting is no fault: it is what the gates are for."""
+        error = self._training_failed
+        if error is not None:
+            self._health.set("trainer", Level.DEGRADED, error.sentence)
+        else:
+            self._health.set("trainer", Level.OK, self._parts.trainer.sentence)

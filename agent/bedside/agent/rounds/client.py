@@ -13,8 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from bedside.agent.rounds.contribution import ContributionJob, make_contribution
-from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
+from bedside.agent.rounds.contributor import JUDGEMENTS, Contributor, Report, standing_of
+from bedside.agent.rounds.journal import Contribution, Journal, OutboxRow
 from bedside.agent.rounds.kept import MAX_AGE_ROUNDS
 from bedside.agent.rounds.link import CoordinatorLink
 from bedside.agent.rounds.models import ModelStore
@@ -26,11 +26,11 @@ from bedside.agent.rounds.results import CheckedResult, check_result
 from bedside.agent.rounds.settings import RoundSettings
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.rounds.upload import send_upload, upload_holds
+from bedside.agent.training.trainer import Trainer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
 from bedside.core.securesum.device import ContributionInput, ContributionState
 from bedside.core.signing import digest, parse_strict
-from bedside.ondevice.runtimes.installed import is_installed
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.device_pb2 import Offer, OfferRequest
 from bedside.proto.v1.round_pb2 import Receipt
@@ -38,8 +38,6 @@ from bedside.service.identity import Identity, SequenceNumbers
 from bedside.service.link.channel import Backoff
 from bedside.service.link.errors import unexpected
 from bedside.service.logs import event
-from bedside.service.platform import local_minute
-from bedside.service.policy_file import read_policy
 from bedside.service.text import bounded
 
 _LOGGER = logging.getLogger(__name__)
@@ -52,14 +50,9 @@ _LONGEST_PAUSE_S: Final = 60.0
 _MAX_OPEN_RECEIPTS: Final = 64
 _AGAIN: Final = frozenset({"upload-gap", "unknown-upload"})
 """Refusals of bytes, not of the upload: it begins again where the coordinator stands."""
-_JUDGEMENTS: Final = (RefusedError, TrustError, MalformedError, ProtocolError)
-"""Errors that end a plan for this device; others pass by."""
 _TURNED_AWAY: Final = frozenset({"round-closed", "round-full"})
 """Refusals of an upload that say nothing about whether the delta was used."""
 _NS_PER_S: Final = 1_000_000_000
-
-Report = Callable[[str, BedsideError | None], None]
-"""Takes the component (`link` or `trainer`) and what is wrong with it, None when nothing is."""
 
 
 class RoundClient:
@@ -72,6 +65,7 @@ class RoundClient:
         models: bundles and checkpoints.
         link: to the coordinator.
         sequence: the process's one counter of signed messages.
+        trainer: the device's.
         on_model: awaited when a verified model is here that should serve; returns the streams that it reads.
         report: called when link or trainer change.
     """
@@ -84,6 +78,7 @@ class RoundClient:
         models: ModelStore,
         link: CoordinatorLink,
         sequence: SequenceNumbers,
+        trainer: Trainer,
         *,
         clock: Clock,
         entropy: Entropy,
@@ -102,6 +97,10 @@ class RoundClient:
         self._report = report
         self._outbox = Outbox(settings.state_dir)
         self._refusals = Refusals(identity, journal, sequence, clock)
+        self._contributor = Contributor(
+            settings, identity, journal, models, link, sequence, trainer, self._outbox, self._refusals,
+            clock=clock, on_model=on_model, report=report,
+        )  # fmt: skip
         self._known_result = b""
         self._refused = False
         self._patience = Backoff(entropy, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S)
@@ -110,6 +109,7 @@ class RoundClient:
         """Loop until cancelled."""
         for name in self._outbox.remove_orphans(self._journal):
             event(_LOGGER, "orphan-removed", file=name)
+        self._contributor.discard_stale()
         backoff = Backoff(self._entropy, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S)
         while True:
             try:
@@ -194,74 +194,10 @@ class RoundClient:
 
     async def _continue(self, contribution: Contribution) -> None:
         if contribution.state is ContributionState.TRAINING:
-            await self._train(contribution)
+            await self._contributor.train(contribution)
         current = self._journal.find(contribution.plan_digest)
         if current is not None and current.state is ContributionState.READY:
             await self._upload(current)
-
-    async def _train(self, contribution: Contribution) -> None:
-        offer = Offer.FromString(contribution.offer)
-        try:
-            judge_again(offer, self._standing(), now_s=self._clock.now_ns() // _NS_PER_S)
-        except _JUDGEMENTS as error:
-            self._refusals.decline(contribution, error, judged=True)
-            return
-        try:
-            await self._contribute(contribution, offer)
-            self._report("trainer", None)
-        except _JUDGEMENTS as error:
-            self._report("trainer", None if isinstance(error, RefusedError) else error)
-            self._refusals.decline(contribution, error)
-        except UnavailableError as error:
-            if error.code not in ("child-died", "child-timeout"):
-                raise
-            self._report("trainer", error)
-            self._refusals.decline(contribution, error)
-
-    async def _contribute(self, contribution: Contribution, offer: Offer) -> None:
-        """Fetch the model, serve it, train, and commit header and outbox row."""
-        standing = self._standing()
-        plan = check_plan(offer, standing, self._journal.seen(), now_s=None).plan
-        named = plan.plan
-        model = await self._models.fetch(
-            offer.manifest.payload, named.bundle_tar_digest, named.checkpoint, standing.policy, self._link.get_blob
-        )
-        streams = await self._on_model(model)
-        if not self._settings.training.enabled:
-            raise RefusedError("training-disabled", "this device only infers; its configuration says so")
-        if not is_installed("onnx"):
-            raise RefusedError("training-impossible", "this device only infers: onnxruntime is not installed on it")
-        if self._clock.now_ns() // _NS_PER_S > plan.plan.close_at_s:
-            raise RefusedError("round-closed", "the round had closed before this device could train")
-        name, directory = Outbox.name_for(contribution.plan_digest), self._outbox.directory
-        fresh = KeptRow(contribution.plan_digest, Outbox.kept_name_for(contribution.plan_digest))
-        freed = self._journal.freed(contribution.task)
-        job = ContributionJob(
-            offer=contribution.offer,
-            identity_dir=str(self._identity.directory),
-            state_dir=str(self._settings.state_dir),
-            model=model,
-            streams=tuple(streams),
-            hold_out=self._settings.hold_out,
-            target=str(directory / name),
-            kept=str(directory / fresh.file),
-            freed=str(directory / freed.file) if freed is not None else "",
-            sequence=self._sequence.next(),
-        )
-        erasures = self._journal.erasures()
-        outcome = await make_contribution(job, self._settings.training)
-        if self._journal.erasures() != erasures:  # nothing of it is used; the next step trains on what is left
-            for trained in (name, fresh.file):
-                self._outbox.discard(trained)
-            event(_LOGGER, "training-discarded", task=contribution.task, round=contribution.round_number)
-            return
-        row = OutboxRow(contribution.plan_digest, outcome.header, name, outcome.size_bytes)
-        reused = freed is not None and outcome.reused
-        kept = KeptRow(contribution.plan_digest, freed.file) if freed is not None and reused else fresh
-        self._journal.commit_upload(row, kept, freed, now_ns=self._clock.now_ns())
-        if freed is not None and not reused:
-            self._outbox.discard(freed.file)
-        event(_LOGGER, "contribution-ready", task=contribution.task, round=contribution.round_number, reused=reused)
 
     async def _upload(self, contribution: Contribution) -> None:
         row = self._journal.outbox(contribution.plan_digest)
@@ -269,7 +205,7 @@ class RoundClient:
             raise ProtocolError("no-outbox-row", "a contribution that is ready has no row in the outbox")
         try:
             judge_again(Offer.FromString(contribution.offer), self._standing(), now_s=None)
-        except _JUDGEMENTS as error:
+        except JUDGEMENTS as error:
             self._refusals.withdraw(contribution, error)
             self._finish(contribution, ContributionInput.CLOSED, error.code, error.sentence)
             return
@@ -370,12 +306,4 @@ class RoundClient:
         )
 
     def _standing(self) -> Standing:
-        """Who we are and by what we judge, read again: a site may change its policy at any time."""
-        pins = self._identity.pins
-        return Standing(
-            root_pk=bytes.fromhex(pins.root_pk),
-            authority_pk=bytes.fromhex(pins.authority_pk),
-            credential=self._identity.require_credential(),
-            policy=read_policy(self._settings.policy_path).policy,
-            local_minute=local_minute,
-        )
+        return standing_of(self._identity, self._settings.policy_path)

@@ -15,6 +15,7 @@ from bedside.core.errors import BedsideError
 from bedside.ondevice.confinement import (
     confine,
     decode_job,
+    heed_stop,
     read_job,
     report_error,
     report_progress,
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome
     from bedside.agent.rounds.kept import KeptUpdate
     from bedside.agent.rounds.offer import CheckedOffer
-    from bedside.core.bundle.verify import Bundle
     from bedside.core.codec import TensorUpdate, UpdateSource
     from bedside.core.securesum.plans import CheckedPlan
-    from bedside.ondevice.training.examples import Windows
     from bedside.ondevice.training.train import Schedule, Trained
     from bedside.proto.v1.plan_pb2 import Plan
     from bedside.service.identity import Identity
@@ -94,59 +93,36 @@ def _freed(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> Kep
 
 
 def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tuple[KeptUpdate, tuple[float, float]]:
-    """Train, and seal the delta; the losses of the first and the last epoch."""
+    """Train, or go on, and seal the delta; the losses of the first and the last epoch."""
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.rounds.kept import KeptUpdate, write_kept
     from bedside.agent.rounds.models import ModelStore
-    from bedside.ondevice.training.train import train
-    from bedside.service.platform import SystemEntropy
-
-    plan = offer.plan
-    store = ModelStore(Path(job.state_dir))
-    bundle = store.read_bundle(job.model)
-    start = store.parameters(job.model, bundle)
-    windows = _windows(job, identity, bundle, plan.plan)
-    trained = train(bundle, start, windows, _schedule(plan.digest, plan.plan), report_progress)
-    counts = trained.counts
-    kept = Path(job.kept)
-    entropy = SystemEntropy()
-    key = load_key_ring(identity.directory).newest
-    write_kept(kept, key, entropy, plan, _update(plan, trained), examples=counts.examples)
-    return KeptUpdate(kept, key, plan.layout), (counts.loss_before, counts.loss_after)
-
-
-def _windows(job: ContributionJob, identity: Identity, bundle: Bundle, plan: Plan) -> Windows:
-    """The newest labelled windows, at most as many as the plan takes, and none that is held out.
-
-    Raises:
-        RefusedError: `too-few-sessions`; `train` refuses too few examples.
-    """
-    from bedside.agent.buffer.keys import load_key_ring
-    from bedside.agent.config import BUFFER_NAME
+    from bedside.agent.training.on_buffer import Course, Device, train_on_buffer
     from bedside.agent.windows.holdout import HoldOut, Split
-    from bedside.agent.windows.targets import Question
-    from bedside.agent.windows.training import collect
-    from bedside.core.errors import RefusedError
-    from bedside.ondevice.training.examples import Windows
+    from bedside.service.platform import SystemClock, SystemEntropy
 
-    training = plan.training
-    hold_out = HoldOut(identity.device_secret, bundle.manifest.window) if job.hold_out else None
-    found = collect(
-        Path(job.state_dir) / BUFFER_NAME,
-        load_key_ring(identity.directory),
-        Question.of(bundle.manifest),
-        max_windows=training.max_examples,
-        streams=job.streams,
-        split=Split(hold_out, "training") if hold_out is not None else None,
+    stopping = heed_stop()
+    plan, state_dir = offer.plan, Path(job.state_dir)
+    training = plan.plan.training
+    store = ModelStore(state_dir)
+    bundle = store.read_bundle(job.model)
+    ring, entropy = load_key_ring(identity.directory), SystemEntropy()
+    course = Course(
+        job.task,
+        plan.digest,
+        bundle,
+        store.parameters(job.model, bundle),
+        _schedule(plan.digest, plan.plan),
+        training.max_examples,
+        job.streams,
+        training.min_sessions,
+        Split(HoldOut(identity.device_secret, bundle.manifest.window), "training") if job.hold_out else None,
     )
-    sessions = len(set(found.sessions))
-    if sessions < training.min_sessions:
-        raise RefusedError(
-            "too-few-sessions",
-            f"fewer labelled sessions are here than the {training.min_sessions} that the plan wants",
-            remedy="the device takes part by itself when more sessions are labelled",
-        )
-    return Windows(found.x, found.y)
+    device = Device(state_dir, ring, SystemClock(), entropy, stopping)
+    trained = train_on_buffer(course, device, job.budget, report_progress)
+    counts, kept = trained.counts, Path(job.kept)
+    write_kept(kept, ring.newest, entropy, plan, _update(plan, trained), examples=counts.examples)
+    return KeptUpdate(kept, ring.newest, plan.layout), (counts.loss_before, counts.loss_after)
 
 
 def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:

@@ -12,15 +12,18 @@ from typing import Final
 
 import msgspec
 
-from bedside.agent.config import TrainingConfig
 from bedside.agent.rounds.slots import ActiveModel
+from bedside.agent.training.budget import Budget
+from bedside.agent.training.trainer import Trainer
 from bedside.core.errors import ProtocolError
 from bedside.core.signing import parse_strict
-from bedside.ondevice.confinement import Limits, read_outcome, run_child
+from bedside.ondevice.confinement import read_outcome
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.round_pb2 import Header
 
 CHILD: Final = "bedside.agent.rounds.contribute_child"
+ROUND_PREFIX: Final = "round-"
+"""Begins the names of trainings for rounds."""
 
 
 class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +38,10 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kept: where the sealed delta is to be written.
         freed: the sealed delta of an earlier round that its own trustee gave back; empty when there is none.
         sequence: of the header, durable already.
+        task: the name of its training, by which an unfinished one is found again.
         streams: that the model reads on this device; empty for the one that its manifest names.
         hold_out: whether windows are held out of the training, for the accuracy gate.
+        budget: what training may take of the device.
     """
 
     offer: bytes
@@ -47,8 +52,10 @@ class ContributionJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept: str
     freed: str
     sequence: int
+    task: str
     streams: tuple[str, ...] = ()
     hold_out: bool = False
+    budget: Budget = Budget()
 
 
 class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,16 +81,20 @@ class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
         return self.loss_after is None
 
 
-async def make_contribution(job: ContributionJob, training: TrainingConfig) -> ContributionOutcome:
-    """Run the child on `job`.
+async def make_contribution(trainer: Trainer, job: ContributionJob, closes_at_s: int | None) -> ContributionOutcome:
+    """Run the child on `job` under the gates.
 
     Raises:
-        RefusedError: `too-few-examples`, `too-few-sessions`.
+        RefusedError: `too-few-examples`, `too-few-sessions`, `unaffordable-memory`, `unaffordable-time`.
         TrustError, MalformedError, ProtocolError, StoreError: from the job's inputs.
-        UnavailableError: `child-timeout`, `child-died`.
+        UnavailableError: `training-waits`, `child-timeout`, `child-died`.
     """
-    limits = Limits(training.memory_mib << 20, training.timeout_s, training.nice)
-    outcome = read_outcome(await run_child(CHILD, msgspec.json.encode(job), limits), ContributionOutcome)
+
+    def with_budget(budget: Budget) -> bytes:
+        return msgspec.json.encode(msgspec.structs.replace(job, budget=budget))
+
+    result = await trainer.run(job.task, CHILD, with_budget, closes_at_s=closes_at_s)
+    outcome = read_outcome(result, ContributionOutcome)
     header = parse_strict(Header, parse_strict(Signed, outcome.header).payload)
     size_bytes = Path(job.target).stat().st_size
     if (header.upload_bytes, header.sequence) != (size_bytes, job.sequence):

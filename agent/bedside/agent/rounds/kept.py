@@ -5,11 +5,9 @@ training again. The file is also what every contribution is encoded from, a piec
 pass through memory of one piece.
 
     file  = frame*            one frame of facts, then the pieces of every VALUE segment in their order
-    frame = length(4, little endian) || SecretBox(file id(16) || place(8, little endian) || content)
 
 Invariants:
-    * Sealed under a key of its own, derived from the buffer's; every frame names its file and its place, and opens at
-      no other.
+    * Sealed as `bedside.agent.frames` has it.
     * A delta serves plans of its own model, layout and training only, and none later than the next round.
 
 Source: DESIGN section 5, steps 3 and 7.
@@ -17,21 +15,17 @@ Source: DESIGN section 5, steps 3 and 7.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 import numpy as np
-from nacl.exceptions import CryptoError
-from nacl.secret import SecretBox
 
+from bedside.agent.frames import FrameReader, FrameWriter, frame_bytes
 from bedside.core.clock import Entropy
 from bedside.core.codec import CountArray, FloatArray, Layout, SegmentKind, UpdateSource, piece_sizes
-from bedside.core.errors import StoreError
+from bedside.core.errors import MalformedError, StoreError
 from bedside.core.securesum.plans import CheckedPlan, layout_message
 from bedside.core.signing import digest
 from bedside.core.unreadable import UNREADABLE
@@ -40,9 +34,7 @@ from bedside.service.files import durable_file
 MAX_AGE_ROUNDS: Final = 1
 """How many rounds later a freed delta may still be sent: an older one points away from where the model went."""
 
-_LENGTH: Final = struct.Struct("<I")
-_PLACE: Final = struct.Struct("<16sQ")
-_FILE_ID_BYTES: Final = 16
+_PURPOSE: Final = b"bedside-kept-v1"
 _MAX_FACTS_BYTES: Final = 64 << 20
 _FLOAT_BYTES: Final = 4
 
@@ -76,7 +68,7 @@ def write_kept(
         {index: update.counts(index).tolist() for index in counts},
     )
     with durable_file(path) as file:
-        frames = _Frames(file, _box(key), entropy)
+        frames = FrameWriter(file, key, _PURPOSE, entropy)
         frames.write(msgspec.msgpack.encode(facts))
         for index in values:
             for piece in update.pieces(index):
@@ -107,9 +99,8 @@ class KeptUpdate:
 
     def __init__(self, path: Path, key: bytes, layout: Layout) -> None:
         self._path = path
-        self._box = _box(key)
+        self._frames = FrameReader(key, _PURPOSE)
         self._layout = layout
-        self._file_id = b""
         try:
             with path.open("rb") as file:
                 facts = self._read(file, 0, _MAX_FACTS_BYTES)
@@ -146,12 +137,12 @@ class KeptUpdate:
         for before in self._layout.segments[:index]:
             if before.kind is SegmentKind.VALUE:
                 for size in piece_sizes(before):
-                    place, offset = place + 1, offset + _frame_bytes(size)
+                    place, offset = place + 1, offset + frame_bytes(size * _FLOAT_BYTES)
         try:
             with self._path.open("rb") as file:
                 file.seek(offset)
                 for size in piece_sizes(self._layout.segments[index]):
-                    data = self._read(file, place, _frame_bytes(size))
+                    data = self._read(file, place, frame_bytes(size * _FLOAT_BYTES))
                     if len(data) != size * _FLOAT_BYTES:
                         raise _damaged(self._path)
                     yield np.frombuffer(bytearray(data), "<f4").astype(np.float32, copy=False)
@@ -160,44 +151,10 @@ class KeptUpdate:
             raise StoreError("kept-missing", f"the kept delta {self._path.name} cannot be read") from error
 
     def _read(self, file: BinaryIO, place: int, max_bytes: int) -> bytes:
-        head = file.read(_LENGTH.size)
-        length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else 0
-        if not 0 < length <= min(max_bytes, os.fstat(file.fileno()).st_size):
-            raise _damaged(self._path)
         try:
-            plain = self._box.decrypt(file.read(length))
-        except (CryptoError, ValueError, TypeError) as error:
+            return self._frames.read(file, place, max_bytes)
+        except MalformedError as error:
             raise _damaged(self._path) from error
-        self._file_id = self._file_id or plain[:_FILE_ID_BYTES]  # the first frame tells
-        if plain[: _PLACE.size] != _PLACE.pack(self._file_id, place):
-            raise _damaged(self._path)
-        return plain[_PLACE.size :]
-
-
-class _Frames:
-    """Writes the frames of one file."""
-
-    def __init__(self, file: BinaryIO, box: SecretBox, entropy: Entropy) -> None:
-        self._file = file
-        self._box = box
-        self._entropy = entropy
-        self._file_id = entropy.token_bytes(_FILE_ID_BYTES)
-        self._place = 0
-
-    def write(self, content: bytes) -> None:
-        plain = _PLACE.pack(self._file_id, self._place) + content
-        sealed = self._box.encrypt(plain, self._entropy.token_bytes(SecretBox.NONCE_SIZE))
-        self._file.write(_LENGTH.pack(len(sealed)))
-        self._file.write(sealed)
-        self._place += 1
-
-
-def _frame_bytes(words: int) -> int:
-    return _LENGTH.size + SecretBox.NONCE_SIZE + SecretBox.MACBYTES + _PLACE.size + words * _FLOAT_BYTES
-
-
-def _box(key: bytes) -> SecretBox:
-    return SecretBox(hashlib.blake2b(key=key, digest_size=SecretBox.KEY_SIZE, person=b"bedside-kept-v1").digest())
 
 
 def _damaged(path: Path) -> StoreError:

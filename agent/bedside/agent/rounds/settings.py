@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bedside.agent.config import TrainingConfig
+    from bedside.agent.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True)

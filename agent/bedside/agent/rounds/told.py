@@ -27,6 +27,9 @@ _SENTENCES: Final = {
     "blob-size": "the model is larger than the plan says",
     "bad-parameters": "the checkpoint does not fit the model",
     "too-many-models": "as many models serve here as can beside each other",
+    "unaffordable-memory": "the plan's training takes more memory than this device has for it",
+    "unaffordable-time": "the plan's training would not end in time on this device",
+    "no-such-graph": "the model cannot be trained as the plan says",
     "golden-mismatch": "the model does not compute here what its author computed",
 }
 _OTHERWISE: Final = "this device does not take part; its own log says why"
@@ -40,6 +43,20 @@ _FAULTS: Final = {
     "sinks": "a sink delivers nothing, or has left rows out",
     "trustee": "this device refused what its own site's trustee signed",
 }
+
+_WAITS: Final = {
+    "temperature": "training waits: the device is too warm",
+    "throttling": "training waits: the processor is throttled, or the supply's voltage is low",
+    "power": "training waits for mains power",
+    "load": "training waits: the device is busy",
+    "hours": "training waits for its hours",
+}
+"""Sessions and alarms are not spoken of: they tell who lies in which bed."""
+
+
+def told_wait(gate: str | None) -> str:
+    """The sentence of a gate that training waits for; empty for one that is not told."""
+    return _WAITS.get(gate or "", "")
 
 
 def told_code(code: str) -> str:

@@ -10,6 +10,8 @@ from bedside.core.errors import BedsideError
 from bedside.ondevice.confinement import confine, decode_job, read_job, report_error, report_result
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bedside.agent.inference.model import Model
     from bedside.agent.rounds.models import ModelStore
     from bedside.agent.serving.gate import GateJob, Judged
@@ -32,8 +34,10 @@ def main() -> None:
 
 
 class _Validation(NamedTuple):
+    """Windows, the independent stretch that each belongs to, and in words what they are."""
+
     found: TrainingSet
-    block_ns: int
+    blocks: Sequence[object]
     of: str
 
 
@@ -65,13 +69,13 @@ def _compared(job: GateJob, store: ModelStore, manifest: Manifest, candidate: Mo
         serving = store.read_bundle(job.old).manifest
         old = store.load(job.old).model
         if not _comparable(serving, manifest):
-            return Judged("not-judged", "it takes other windows, or knows other classes, than the model that serves")
+            return Judged("not-judged", "it takes other windows, or answers something else, than the model that serves")
         validation = _validation(job, manifest)
         found = validation.found
-        blocks = [(s, int(at) // validation.block_ns) for s, at in zip(found.sessions, found.start_ns, strict=True)]
+        blocks = validation.blocks
         windows, stretches = len(blocks), len(set(blocks))
         if windows < job.min_windows or stretches < MIN_BLOCKS:
-            return Judged("not-judged", f"{windows} validation windows in {stretches} stretches of time are too few")
+            return Judged("not-judged", f"{windows} validation windows in {stretches} separate stretches are too few")
         said = _said(old, found.x)
     except BedsideError as error:
         return Judged("not-judged", f"there is nothing to compare it with: {error.sentence}")
@@ -84,11 +88,15 @@ def _compared(job: GateJob, store: ModelStore, manifest: Manifest, candidate: Mo
 
 
 def _comparable(one: Manifest, other: Manifest) -> bool:
-    """Whether two models take the same windows, whatever their stream is called, and know the same classes."""
+    """Whether two models are asked the same, whatever their stream is called."""
     from msgspec.structs import replace
 
-    windows = [replace(manifest.window, stream="") for manifest in (one, other)]
-    return windows[0] == windows[1] and one.labels == other.labels
+    from bedside.agent.windows.targets import Question
+
+    first, second = (
+        Question.of(replace(manifest, window=replace(manifest.window, stream=""))) for manifest in (one, other)
+    )
+    return first == second
 
 
 def _validation(job: GateJob, manifest: Manifest) -> _Validation:
@@ -105,7 +113,7 @@ def _validation(job: GateJob, manifest: Manifest) -> _Validation:
     hold_out = HoldOut(secret, manifest.window)
     whole = _collect(job, manifest, hold_out, "session", job.max_windows)
     if len(whole.y) >= job.min_windows and len(set(whole.sessions)) >= MIN_BLOCKS:
-        return _Validation(whole, hold_out.block_ns, "of whole sessions")
+        return _Validation(whole, whole.sessions, "of whole sessions")
     part = _collect(job, manifest, hold_out, "block", job.max_windows - len(whole.y))
     both = TrainingSet(
         np.concatenate([whole.x, part.x]),
@@ -113,7 +121,9 @@ def _validation(job: GateJob, manifest: Manifest) -> _Validation:
         whole.sessions + part.sessions,
         np.concatenate([whole.start_ns, part.start_ns]),
     )
-    return _Validation(both, hold_out.block_ns, "(with blocks of time of sessions that are trained on)")
+    places = zip(both.sessions, both.start_ns, strict=True)
+    blocks = [(session, int(start_ns) // hold_out.block_ns) for session, start_ns in places]
+    return _Validation(both, blocks, "(with blocks of time of sessions that are trained on)")
 
 
 def _collect(job: GateJob, manifest: Manifest, hold_out: HoldOut, role: WindowRole, most: int) -> TrainingSet:

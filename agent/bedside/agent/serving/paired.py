@@ -1,8 +1,9 @@
 """Two models on the same windows: how much worse the new one is, and how sure that is.
 
 Each window gives each model a score, higher is better; what counts is the difference window by window, so that windows
-which both get right or wrong say nothing (McNemar's idea). Windows near each other in time are not independent: the
-variance is that of the sums over blocks of time, and a bound takes Student's t with as many degrees of freedom.
+which both get right or wrong say nothing (McNemar's idea). Windows of one session, or near each other in time, are not
+independent: the variance is that of the sums over such blocks, and a bound takes Student's t with as many degrees of
+freedom.
 
 Sources: Q. McNemar, Psychometrika 12 (1947); K.-Y. Liang, S. L. Zeger, Biometrika 73 (1986), clusters;
 M. Abramowitz, I. A. Stegun, Handbook of Mathematical Functions (1964), 26.7.5, the quantile of t.
@@ -11,7 +12,7 @@ M. Abramowitz, I. A. Stegun, Handbook of Mathematical Functions (1964), 26.7.5, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,12 @@ _Z95: Final = 1.6448536269514722
 
 
 class Score(NamedTuple):
-    """How one kind of model is scored.
+    """How the models of one task are scored.
 
     Attributes:
-        name: as people read it.
-        of: takes a model's logits of n windows (n, outputs), and the truth (see `Truth`), and returns a score for
-            each (n,) float64, higher is better.
+        name: of the mean over all windows, as people read it.
+        of: takes the logits (n, outputs) of n windows, and what they are labelled with (see `scoring.Truth`), and
+            returns what each window adds to the mean, (n,) float64, higher is better.
     """
 
     name: str
@@ -43,31 +44,46 @@ class Score(NamedTuple):
 
 
 def score_of(manifest: Manifest) -> Score:
-    """How the model of a manifest is scored."""
-    scores = {
-        "classification": Score("accuracy", right),
-        "multilabel": Score("share of labels decided right", decided),
-        "regression": Score("squared error below zero", error_below_zero),
-    }
-    return scores[manifest.task]
+    """How the models of a manifest are scored.
+
+    Every class counts alike, however rare it is, and so do the two sides of every label: of beats of which nine in ten
+    are normal, accuracy would not tell a model that finds none of the others.
+    """
+    match manifest.task:
+        case "classification":
+            return Score("balanced accuracy", balanced)
+        case "multilabel":
+            return Score("balanced label accuracy", balanced_labels)
+        case "regression":
+            return Score("R^2", explained)
+        case _:
+            assert_never(manifest.task)
 
 
-def right(logits: Float32, truth: Truth) -> Float64:
-    """1 for a window whose most probable class is its label, 0 for another."""
-    found: Float64 = (logits.argmax(axis=1) == truth).astype(np.float64)
+def balanced(logits: Float32, truth: Truth) -> Float64:
+    """Shares of the mean over classes of the share of their windows that are found."""
+    classes, of, each = np.unique(truth, return_inverse=True, return_counts=True)
+    found: Float64 = (logits.argmax(axis=1) == truth) * (len(truth) / (len(classes) * each[of]))
     return found
 
 
-def decided(logits: Float32, truth: Truth) -> Float64:
-    """Of a window's labels, the share that is decided as it is, at probability .5."""
-    share: Float64 = ((logits > 0) == (truth > 0.5)).mean(axis=1, dtype=np.float64)
-    return share
+def balanced_labels(logits: Float32, truth: Truth) -> Float64:
+    """Shares of the mean of the same, over labels as pairs of classes: the label holds, or does not."""
+    columns = [
+        balanced(np.stack([np.zeros_like(said), said], axis=1), there.astype(np.int64))
+        for said, there in zip(logits.T, truth.T, strict=True)
+    ]
+    found: Float64 = np.mean(columns, axis=0)
+    return found
 
 
-def error_below_zero(logits: Float32, truth: Truth) -> Float64:
-    """The squared error of scaled values, a mean over the outputs, with its sign turned."""
-    below: Float64 = -np.square(logits.astype(np.float64) - truth).mean(axis=1)
-    return below
+def explained(logits: Float32, truth: Truth) -> Float64:
+    """Shares of the variation of the truth that is explained, a mean over the outputs."""
+    squared = np.square(logits.astype(np.float64) - truth)
+    variation = truth.astype(np.float64).var(axis=0)
+    unexplained = np.divide(squared, variation, out=(squared > 0).astype(np.float64), where=variation > 0)
+    found: Float64 = 1 - unexplained.mean(axis=1)
+    return found
 
 
 class Paired(NamedTuple):

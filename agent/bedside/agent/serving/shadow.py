@@ -17,8 +17,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
+import numpy as np
+
+from bedside.agent.inference.answer import Answer
 from bedside.agent.inference.latency import Histogram, LatencyFacts
 from bedside.agent.inference.model import BAD_WINDOW, ClosedWindow, Decision, Model, decide
 from bedside.core.clock import Clock
@@ -32,9 +35,10 @@ QUEUE_WINDOWS: Final = 16
 _LOWEST_PRIORITY: Final = 19
 
 
-class _Seen(NamedTuple):
-    window: ClosedWindow
-    label: str
+_MAX_PAIRS: Final = 256
+"""Pairs of answers that are told apart; of several labels there could be as many as windows."""
+_APART: Final = 0.5
+"""Standard deviations of a measured value by which two models' answers may differ and still be called the same."""
 
 
 @dataclass(slots=True)
@@ -43,6 +47,8 @@ class ShadowTable:
 
     Attributes:
         wanted: windows after which it is over.
+        windows: that both have decided.
+        differing: of these, those on which they do not say the same.
         pairs: windows by what the serving model and what the candidate said.
         failed: windows for which the candidate gave no answer, or none that is a number.
         dropped: windows that it was too slow for.
@@ -51,6 +57,8 @@ class ShadowTable:
     """
 
     wanted: int
+    windows: int = 0
+    differing: int = 0
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
     failed: int = 0
     dropped: int = 0
@@ -58,15 +66,18 @@ class ShadowTable:
     error: str = ""
 
     @property
-    def windows(self) -> int:
-        """Windows that both have decided."""
-        return self.pairs.total()
-
-    @property
     def disagreement(self) -> float:
-        """Share of those on which they differ; 0 before the first."""
-        differing = sum(count for (old, new), count in self.pairs.items() if old != new)
-        return differing / max(1, self.windows)
+        """Share of windows on which they differ; 0 before the first."""
+        return self.differing / max(1, self.windows)
+
+    def add(self, old: Decision, new: Decision) -> None:
+        """Count a window."""
+        pair = both(old.answer, new.answer)
+        self.windows += 1
+        self.differing += pair[0] != pair[1]
+        if pair not in self.pairs and len(self.pairs) >= _MAX_PAIRS:
+            pair = ("others", "others" if pair[0] == pair[1] else "others, differing")
+        self.pairs[pair] += 1
 
     @property
     def over(self) -> bool:
@@ -97,16 +108,16 @@ class Shadow:
         self.table = ShadowTable(wanted)
         self._clock = clock
         self._over = over
-        self._waiting: deque[_Seen] = deque()
+        self._waiting: deque[Decision] = deque()
         self._arrived = asyncio.Event()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="shadow", initializer=_give_way)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="shadow")
 
     def offer(self, decision: Decision) -> None:
-        """Take a window and what the serving model said of it."""
+        """Take what the serving model said of a window."""
         if self._task.done():
             return
-        self._waiting.append(_Seen(decision.window, decision.answer.said))
+        self._waiting.append(decision)
         while len(self._waiting) > QUEUE_WINDOWS:
             self._waiting.popleft()
             self.table.dropped += 1
@@ -140,13 +151,22 @@ class Shadow:
             answer = unexpected(error)
         return answer, self._clock.monotonic_s() - began_s
 
-    def _count(self, seen: _Seen, answer: Decision | BedsideError, took_s: float) -> None:
+    def _count(self, seen: Decision, answer: Decision | BedsideError, took_s: float) -> None:
         if isinstance(answer, Decision):
-            self.table.pairs[seen.label, answer.answer.said] += 1
+            self.table.add(seen, answer)
             self.table.latency.add(took_s)
         elif answer.code != BAD_WINDOW:
             self.table.failed += 1
             self.table.error = answer.sentence
+
+
+def both(old: Answer, new: Answer) -> tuple[str, str]:
+    """What two models say of one window, in words that are equal where they say the same."""
+    targets = old.head.targets
+    if targets is None:
+        return old.said or "none", new.said or "none"
+    apart = float((np.abs(old.values - new.values) * np.abs(targets.scale)).max()) > _APART
+    return "a value", "another value" if apart else "a value"
 
 
 def _give_way() -> None:

@@ -6,8 +6,11 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from msgspec.structs import replace
+
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds import succession
+from bedside.agent.rounds.models import ServedModel
 from bedside.agent.serving.changing import SlotChanges, short
 from bedside.agent.serving.rules import ServingConfig
 from bedside.agent.serving.shadow import Shadow, ShadowTable
@@ -61,9 +64,9 @@ class Shadows:
         except BedsideError as error:
             self._changes.let_go(name, error)
             raise
-        wanted, (_, window) = self._rules.shadow_windows, self._pipeline.served(name)
-        if not wanted or window != served.window:
-            why = "it takes other windows than the model that serves" if wanted else "shadow runs are switched off"
+        wanted = self._rules.shadow_windows
+        if not wanted or not self._comparable(name, served):
+            why = "it is asked something else than the model that serves" if wanted else "shadow runs are switched off"
             verdict = self._changes.verdict(candidate.model, "not-judged", f"it does not run in the shadow: {why}")
             self._changes.note(name, partial(succession.hold, verdict=verdict))
             return
@@ -71,6 +74,14 @@ class Shadows:
         shadow = Shadow(served.model, wanted, self._clock, over=lambda: self._over(name, shadow))
         self._pipeline.shadows[name], self.tables[name] = shadow, shadow.table
         event(_LOGGER, "model-shadows", slot=name, model=short(candidate.model), windows=wanted)
+
+    def _comparable(self, name: str, candidate: ServedModel) -> bool:
+        """Whether a candidate is asked the same as what serves, whatever their stream is called; classes may differ."""
+        model, window = self._pipeline.served(name)
+        mine, its = model.head, candidate.model.head
+        if mine.task != its.task or replace(window, stream="") != replace(candidate.window, stream=""):
+            return False
+        return mine.task == "classification" or (mine.labels, mine.targets) == (its.labels, its.targets)
 
     async def conclude(self, name: str, shadow: Shadow) -> None:
         """Promote, hold or withdraw a candidate by what its run has counted.

@@ -17,6 +17,8 @@ class ShadowView:
     """What a shadow run has counted; as in `ShadowTable`."""
 
     wanted: int
+    windows: int
+    differing: int
     pairs: Mapping[tuple[str, str], int]
     failed: int
     dropped: int
@@ -24,14 +26,9 @@ class ShadowView:
     error: str = ""
 
     @property
-    def windows(self) -> int:
-        """Windows that both have decided."""
-        return sum(self.pairs.values())
-
-    @property
     def disagreement(self) -> float:
-        """Share of those on which they differ; 0 before the first."""
-        return sum(count for (old, new), count in self.pairs.items() if old != new) / max(1, self.windows)
+        """Share of windows on which they differ; 0 before the first."""
+        return self.differing / max(1, self.windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +97,12 @@ def slot_view(name: str, slot: Slot, table: ShadowTable | None = None) -> SlotVi
 
 def _shadow_view(table: ShadowTable) -> ShadowView:
     return ShadowView(
-        table.wanted, dict(table.pairs), table.failed, table.dropped, table.latency.facts("infer"), table.error
+        table.wanted,
+        table.windows,
+        table.differing,
+        dict(table.pairs),
+        table.failed,
+        table.dropped,
+        table.latency_facts(),
+        table.error,
     )

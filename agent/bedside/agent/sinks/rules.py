@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.config_bounds import MAX_WAIT_S
 from bedside.agent.sinks.schedule import Schedule
 from bedside.core.errors import ConfigError
 from bedside.core.ids import check_id

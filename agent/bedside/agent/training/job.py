@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bedside.agent.training.budget import Budget
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.bundle.verify import Bundle, Parameters, check_parameters, verify_archive
 from bedside.core.errors import BedsideError, ConfigError, MalformedError, StoreError
@@ -25,9 +26,11 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         schedule: how to train.
         parameters: path of the checkpoint (safetensors); empty for the bundle's own parameters.
         state_dir: the agent's state directory, whose buffer holds the labelled windows; or empty.
-        max_windows: newest windows of the buffer that are used at most; they are held in memory.
+        task: names the training, when it is one of the buffer's: an unfinished one of the same name and inputs goes on.
+        max_windows: newest windows of the buffer that are used at most.
         examples: path of a safetensors file with `x` and `y`, used when `state_dir` is empty.
         result: path of the safetensors file to write the delta to; empty to write none.
+        budget: what it may take of this device.
     """
 
     bundle: str
@@ -35,9 +38,11 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schedule: Schedule
     parameters: str = ""
     state_dir: str = ""
+    task: str = "job"
     max_windows: int = 4_096
     examples: str = ""
     result: str = ""
+    budget: Budget = Budget()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -69,28 +74,14 @@ def load_parameters(job: Job, bundle: Bundle) -> Parameters:
     return check_parameters(bundle.manifest, decode_tensors(read_file(job.parameters)))
 
 
-def load_windows(job: Job, bundle: Bundle) -> Windows:
-    """Return the training examples: from the agent's buffer, or from a file.
+def load_examples(job: Job) -> Windows:
+    """Return the training examples of a job that brings its own.
 
     Raises:
         ConfigError: `no-examples-source`.
-        StoreError: `file-read`, or from the buffer.
+        StoreError: `file-read`.
         MalformedError: `bad-tensors`, `bad-examples`.
     """
-    if job.state_dir:
-        from bedside.agent.buffer.keys import load_key_ring
-        from bedside.agent.config import BUFFER_NAME
-        from bedside.agent.windows.targets import Question
-        from bedside.agent.windows.training import collect
-        from bedside.service.identity import DIRECTORY_NAME
-
-        found = collect(
-            Path(job.state_dir) / BUFFER_NAME,
-            load_key_ring(Path(job.state_dir) / DIRECTORY_NAME),
-            Question.of(bundle.manifest),
-            max_windows=job.max_windows,
-        )
-        return Windows(found.x, found.y)
     if not job.examples:
         raise ConfigError("no-examples-source", "the training job names neither a state directory nor a file")
     tensors = decode_tensors(read_file(job.examples))

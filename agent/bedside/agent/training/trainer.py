@@ -1,34 +1,194 @@
-"""The parent's side of training: spawn the child, follow its progress, take its outcome."""
+"""The parent's side of training: one child at a time, under the gates, from where an earlier one stopped.
+
+Invariants:
+    * A child runs only while all gates are open. When one closes it writes down where it is and ends, so that its
+      memory is given back; the next call goes on from there.
+    * After an erasure nothing is left of what was being trained: not in a child, and not on the disk.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-import msgspec
+from bedside.agent.training.budget import Budget
+from bedside.agent.training.gates import WAITING, Gate, Gates, MachineState
+from bedside.agent.training.saved import discard_training, discard_trainings, state_path
+from bedside.agent.training.settings import TrainingConfig
+from bedside.core.clock import Clock
+from bedside.core.errors import UnavailableError
+from bedside.ondevice.confinement import STOPPED, Limits, Stop, run_child
+from bedside.service.logs import event
 
-from bedside.agent.training.job import Job, Outcome
-from bedside.ondevice.confinement import Limits, read_outcome, run_child
-from bedside.ondevice.training.train import Progress
+_LOGGER = logging.getLogger(__name__)
 
 CHILD: Final = "bedside.agent.training.child"
-DEFAULT_LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=3_600)
-"""A child that trains the shipped models maps about 0.5 GB and touches 0.1 GB."""
+WAITS: Final = "training-waits"
+"""Code of the error of a training that goes on later."""
+LOOK_S: Final = 5.0
+"""Seconds between two looks at the gates: a machine warms up more slowly."""
+_MIB: Final = 1 << 20
+_NS_PER_S: Final = 1_000_000_000
 
 
-async def run_training(
-    job: Job, on_progress: Callable[[Progress], None] = lambda _: None, limits: Limits = DEFAULT_LIMITS
-) -> Outcome:
-    """Train in a child process.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The machine as a training sees it: its state, and the memory that is free."""
 
-    Raises:
-        RefusedError: `too-few-examples`.
-        TrustError, MalformedError, StoreError, ConfigError: from the job's inputs.
-        UnavailableError: `child-timeout`, `child-died`.
+    state: MachineState
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a training waits: the gate, and a sentence for this machine's users."""
+
+    gate: Gate | None
+    sentence: str
+
+
+class Trainer:
+    """One device's. Use from one event loop.
+
+    Args:
+        config: limits and gates.
+        state_dir: where unfinished trainings lie.
+        clock: for the gates.
+        look: takes a reading.
+        look_s: seconds between two looks while a child trains.
     """
 
-    def follow(line: bytes) -> None:
-        on_progress(read_outcome(line, Progress))
+    def __init__(
+        self,
+        config: TrainingConfig,
+        state_dir: Path,
+        clock: Clock,
+        look: Callable[[], Reading],
+        *,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._config = config
+        self._state_dir = state_dir
+        self._clock = clock
+        self._look = look
+        self._look_s = look_s
+        self._gates = Gates(config.gates)
+        self._turn = asyncio.Lock()
+        self._stop: Stop | None = None
+        self._waits: dict[str, Wait] = {}
+        self._unread: tuple[Gate, ...] = ()
+        self._forgotten = 0
 
-    outcome = await run_child(CHILD, msgspec.json.encode(job), limits, follow)
-    return read_outcome(outcome, Outcome)
+    @property
+    def wait(self) -> Wait | None:
+        """Why the first training that waits does so; None when none does."""
+        return next(iter(self._waits.values()), None)
+
+    @property
+    def sentence(self) -> str:
+        """How it is, for this machine's users."""
+        if self._stop is not None:
+            return "training"
+        if self.wait is not None:
+            return f"{WAITING}{self.wait.sentence}"
+        return f"ready; not to be read here: {', '.join(self._unread)}" if self._unread else "ready"
+
+    async def run(
+        self,
+        task: str,
+        module: str,
+        job: Callable[[Budget], bytes],
+        *,
+        closes_at_s: int | None = None,
+        on_progress: Callable[[bytes], None] | None = None,
+    ) -> bytes:
+        """Train in a child, or go on training, until it is over or a gate closes; returns the JSON of its result.
+
+        The caller keeps the result durably and says `done`, or calls again with the same task and inputs.
+
+        Args:
+            task: names the file of the unfinished training; one child of a task at a time.
+            module: the child; it heeds stops and keeps to its budget (`bedside.agent.training.on_buffer`).
+            job: the child's JSON with this budget.
+            closes_at_s: when nobody wants its outcome any more, seconds since 1970; None for never.
+            on_progress: called with the JSON of each progress line.
+
+        Raises:
+            UnavailableError: `training-waits`; `child-timeout`, `child-died`.
+            BedsideError: from the child.
+        """
+        async with self._turn:
+            reading = self._look()
+            self._check(task, reading)
+            limits = Limits(self._config.memory_mib * _MIB, self._config.timeout_s, self._config.nice, background=True)
+            self._waits.pop(task, None)
+            forgotten, self._stop = self._forgotten, Stop()
+            watching = asyncio.create_task(self._watch(task, self._stop))
+            try:
+                return await run_child(module, job(self._budget(reading, closes_at_s)), limits, on_progress, self._stop)
+            except UnavailableError as error:
+                if error.code != STOPPED:
+                    raise
+                wait = self._waits.get(task) or Wait(None, "a session was erased; it begins again")
+                raise UnavailableError(WAITS, wait.sentence) from error
+            finally:
+                watching.cancel()
+                self._stop = None
+                if forgotten != self._forgotten:
+                    discard_training(state_path(self._state_dir, task))
+
+    def check(self, task: str) -> None:
+        """Whether the gates are open for a training.
+
+        Raises:
+            UnavailableError: `training-waits`.
+        """
+        self._check(task, self._look())
+
+    def done(self, task: str) -> None:
+        """Nobody waits for this training any more: it is kept elsewhere, or given up."""
+        self._waits.pop(task, None)
+        discard_training(state_path(self._state_dir, task))
+
+    def forget(self) -> int:
+        """Throw away everything that is being trained, at once, because a session was erased; returns how many."""
+        self._forgotten += 1
+        if self._stop is not None:
+            self._stop.ask(at_once=True)
+        return len(discard_trainings(self._state_dir))
+
+    def _check(self, task: str, reading: Reading) -> None:
+        verdict = self._gates.judge(reading.state, self._clock.monotonic_s())
+        self._unread = verdict.unread
+        if verdict.closed is None:
+            return
+        known = self._waits.get(task)
+        self._waits[task] = Wait(verdict.closed, verdict.sentence)
+        if known is None or known.gate != verdict.closed:
+            event(_LOGGER, "training-waits", task=task, gate=verdict.closed, why=verdict.sentence)
+        raise UnavailableError(WAITS, verdict.sentence, remedy="it goes on by itself; training.gates says when")
+
+    async def _watch(self, task: str, stop: Stop) -> None:
+        """Ask the child to stop when a gate closes."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            try:
+                self.check(task)
+            except UnavailableError:
+                stop.ask()
+                return
+
+    def _budget(self, reading: Reading, closes_at_s: int | None) -> Budget:
+        config = self._config
+        now_s = self._clock.now_ns() / _NS_PER_S
+        return Budget(
+            memory_mb=min(config.memory_mib * _MIB, reading.free_bytes) / 1e6,
+            examples_bytes=config.examples_mib * _MIB,
+            timeout_s=config.timeout_s,
+            closes_in_s=None if closes_at_s is None else max(0.0, closes_at_s - now_s),
+            save_every_s=config.save_s,
+        )

@@ -165,13 +165,6 @@ def answering_fields(window: Window, question: Question) -> dict[str, float]:
     }
 
 
-def stack_answers(answers: Sequence[Answer], question: Question) -> npt.NDArray[np.int64] | Float32:
-    """The answers of many windows as a training set has them: (n,) int64 classes, or (n, outputs) float32."""
-    if question.task == "classification":
-        return np.array(answers, np.int64)
-    return np.array(answers, np.float32).reshape(len(answers), len(question.labels))
-
-
 def _covered(touching: Sequence[Touching]) -> float:
     """Share of a window that labels cover together."""
     covered, until = 0.0, 0.0

@@ -51,12 +51,20 @@ class Federation:
         clients: examples by client.
         settings: of the run.
         seed: of shuffles and roundings: the same seed gives the same run.
+        start: shared parameters to begin with; None for the bundle's own.
 
     Raises:
         ConfigError: `bad-settings`.
     """
 
-    def __init__(self, bundle: Bundle, clients: Mapping[str, Examples], settings: Settings, seed: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        clients: Mapping[str, Examples],
+        settings: Settings,
+        seed: int,
+        start: Mapping[str, Float32] | None = None,
+    ) -> None:
         settings.check()
         manifest = bundle.manifest
         self._bundle, self._clients, self._settings, self._seed = bundle, dict(clients), settings, seed
@@ -66,7 +74,7 @@ class Federation:
         self._layout = training_layout(manifest.shared(self._graph.suffix), terms, self._cap)
         self._plan = settings.plan(manifest, layout_message(self._layout), self._cap)
         self._noise_e6 = multiplier_e6(settings.noise_multiplier)
-        self._shared = {spec.name: bundle.parameters[spec.name] for spec in manifest.shared()}
+        self._shared = {spec.name: (start or bundle.parameters)[spec.name] for spec in manifest.shared()}
         local = {spec.name: bundle.parameters[spec.name] for spec in manifest.parameters if not spec.shared}
         self._local = {client: dict(local) for client in clients}
         self._state: dict[str, Float32] = {}
@@ -117,6 +125,7 @@ class Federation:
             level=self._graph.level,
             suffix=self._graph.suffix,
             optimiser=self._graph.optimiser,
+            noise_seed=int.from_bytes(self._key("noise", client)[:8], "big"),
         )
 
     def _counts(self, counts: Counts) -> dict[str, int]:

@@ -128,7 +128,7 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Largest allowed absolute difference of one golden tensor."""
+    """Largest allowed difference of one golden tensor: any value's, or of a parameter the root mean square."""
 
     tensor: str
     absolute: float

@@ -63,7 +63,8 @@ def open_session(model: bytes, options: ort.SessionOptions) -> ort.InferenceSess
     """
     check_self_contained(model)
     try:
-        return ort.InferenceSession(model, options, providers=_PROVIDERS)
+        # Falling back would be to the same provider, and told on standard output, which is not onnxruntime's.
+        return ort.InferenceSession(model, options, providers=_PROVIDERS, enable_fallback=0)
     except Exception as error:  # onnxruntime raises classes of its own, without a common root
         raise bad_graph(f"cannot load the graph: {error}") from error
 

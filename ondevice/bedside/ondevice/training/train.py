@@ -22,13 +22,14 @@ from bedside.ondevice.refresh import float_runtime
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.training.augment import Augmenter
 from bedside.ondevice.training.examples import Examples, Windows, checked
+from bedside.ondevice.training.moments import own_moments
 from bedside.ondevice.training.position import Between, Position, Saved
 from bedside.ondevice.training.scoring import SCORING_BATCH, Score, Truth, new_score, score
 from bedside.ondevice.training.step import Rates, TrainingStep, open_step
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a plan wants a device to train. All of it is the same for every device.
+    """How a plan wants a device to train. All of it but the noise is the same for every device.
 
     Attributes:
         learning_rate: of SGD.
@@ -43,6 +44,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         level: how training is quantised.
         suffix: which layers are trained.
         optimiser: of the steps.
+        noise_seed: of the rounding at Q2. Another on each device and in each round, or their errors would add up.
     """
 
     learning_rate: float
@@ -57,6 +59,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Level = "Q1"
     suffix: str = ALL
     optimiser: Optimiser = "sgd"
+    noise_seed: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -128,7 +131,9 @@ def train(
     batch, steps = _plan_steps(count, schedule)
     graph = chosen_graph(bundle, schedule)
     rates = Rates(schedule.learning_rate, schedule.momentum, schedule.proximal_mu, schedule.gradient_clip)
-    step = open_step(bundle, graph, start, rates)
+    local, shared = _moments(bundle, graph, examples)
+    start = {**start, **local}
+    step = open_step(bundle, graph, start, rates, schedule.noise_seed)
     position = Position()
     if saved is not None:
         step.restore(saved.state)
@@ -151,8 +156,26 @@ def train(
         correct_before=position.correct_before,
         correct_after=position.correct_after,
     )
-    delta = {spec.name: state[spec.name] - start[spec.name] for spec in bundle.manifest.shared(graph.suffix)}
+    ended = state | shared
+    delta = {spec.name: ended[spec.name] - start[spec.name] for spec in bundle.manifest.shared(graph.suffix)}
     return Trained(delta, state, counts)
+
+
+def _moments(bundle: Bundle, graph: TrainingGraph, examples: Examples) -> tuple[dict[str, Float32], dict[str, Float32]]:
+    """The examples' own moments, when the suffix has the layer that standardises: the local, and the shared.
+
+    Local ones are trained with. Shared ones only travel: everybody trains with those that the round began with.
+    """
+    changed = {spec.name: spec.shared for spec in bundle.manifest.changed(graph.suffix)}
+    count = len(examples)
+    numbers = (_numbers(first, count) for first in range(0, count, SCORING_BATCH))
+    batches = (checked(bundle.manifest, examples.take(picked))[0] for picked in numbers)
+    own = own_moments(bundle.manifest.steps(), batches)
+    parts: tuple[dict[str, Float32], dict[str, Float32]] = ({}, {})
+    for name, array in own.items():
+        if name in changed:
+            parts[changed[name]][name] = array
+    return parts
 
 
 def chosen_graph(bundle: Bundle, schedule: Schedule) -> TrainingGraph:

@@ -167,6 +167,8 @@ class ShadowRun(google.protobuf.message.Message):
     DROPPED_FIELD_NUMBER: builtins.int
     LATENCY_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    WINDOWS_FIELD_NUMBER: builtins.int
+    DIFFERING_FIELD_NUMBER: builtins.int
     wanted: builtins.int
     """Windows after which it is over."""
     failed: builtins.int
@@ -174,6 +176,10 @@ class ShadowRun(google.protobuf.message.Message):
     dropped: builtins.int
     """Windows that it was too slow for."""
     error: builtins.str
+    windows: builtins.int
+    """That both have decided."""
+    differing: builtins.int
+    """Of these, those on which they do not say the same."""
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShadowPair]: ...
     @property
@@ -187,9 +193,11 @@ class ShadowRun(google.protobuf.message.Message):
         dropped: builtins.int = ...,
         latency: Global___StageLatency | None = ...,
         error: builtins.str = ...,
+        windows: builtins.int = ...,
+        differing: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["latency", b"latency"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dropped", b"dropped", "error", b"error", "failed", b"failed", "latency", b"latency", "pairs", b"pairs", "wanted", b"wanted"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["differing", b"differing", "dropped", b"dropped", "error", b"error", "failed", b"failed", "latency", b"latency", "pairs", b"pairs", "wanted", b"wanted", "windows", b"windows"]) -> None: ...
 
 Global___ShadowRun: typing_extensions.TypeAlias = ShadowRun
 

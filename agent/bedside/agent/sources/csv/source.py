@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.config_bounds import MAX_WAIT_S
 from bedside.agent.sources.csv.replay import CsvReplay
 from bedside.agent.sources.csv.rows import CsvOptions
 from bedside.agent.sources.csv.tail import CsvTail

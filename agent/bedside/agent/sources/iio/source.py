@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.config_bounds import MAX_WAIT_S
 from bedside.agent.sources.iio.buffer import IioBuffer
 from bedside.agent.sources.iio.device import IioDevice
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option

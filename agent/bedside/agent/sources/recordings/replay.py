@@ -8,7 +8,7 @@ from itertools import count
 from typing import Annotated, Final
 
 from bedside.agent.buffer.bounds import END_NS
-from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.config_bounds import MAX_WAIT_S
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.recordings.marks import Annotator, track_of
 from bedside.core.clock import Clock

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, cast
 
 import msgspec
 
-from bedside.agent.config import MAX_WAIT_S
+from bedside.agent.config_bounds import MAX_WAIT_S
 from bedside.agent.kinds import require
 from bedside.agent.secret import SecretPlace, read_secret
 from bedside.agent.sources.catch_up import CatchUp
