@@ -11,12 +11,12 @@ import pytest
 
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.room import Aside, Room
-from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import Horizon, Wanted, gather
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = b"k" * 32
