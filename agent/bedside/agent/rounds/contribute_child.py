@@ -140,6 +140,7 @@ def _schedule(plan_digest: bytes, plan: Plan, device_secret: bytes) -> Schedule:
         proximal_mu=training.proximal_mu_e6 / 1e6,
         batch=training.batch_size,
         epochs=training.epochs,
+        max_steps=training.max_local_steps,
         min_examples=training.min_examples,
         min_steps=training.min_local_steps,
         seed=int.from_bytes(plan_digest[:8], "big"),
