@@ -50,7 +50,7 @@ STOPPED: Final = "child-stopped"
 """Code of the error with which a child ends that was asked to stop."""
 _STOP_GRACE_S: Final = 30.0
 """Seconds in which a child that was asked to stop writes down where it is."""
-_CANCEL_GRACE_S: Final = 5.0
+_CANCEL_GRACE_S: Final = 10.0
 """The same when the parent ends, too."""
 _FIRST_VICTIM: Final = 800
 """Of a child in the background: where memory runs out, the kernel ends it, and not the agent."""
