@@ -178,8 +178,11 @@ def measure_ingest(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, 
 def measure_training(folder: Path, seconds: int) -> tuple[list[Figure], dict[str, Any]]:
     """From arrival to decision while a child trains."""
     tar, out = build_tar("har", folder), folder / "trains.json"
-    trains = subprocess.Popen([sys.executable, str(HERE / "device" / "trains.py"), str(tar), str(out)])
+    command = [sys.executable, str(HERE / "device" / "trains.py"), str(tar), str(out)]
+    trains = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
+        if trains.stdout is None or not trains.stdout.readline():
+            raise RuntimeError("nothing trains")
         found, detail = measure_latency(folder, seconds, name="training")
         trains.terminate()
         trains.wait(PATIENCE_S)

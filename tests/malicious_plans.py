@@ -167,6 +167,9 @@ MALICIOUS = (
         "statistic-without-noise", "exact", counts(STATISTIC, "signal-quality", *QUALITY), ALLOWS_STATISTICS, ("noise",)
     ),
     MaliciousPlan("training-out-of-range", "one step", training(min_local_steps=1), words=("1 local steps", "4")),
+    MaliciousPlan(
+        "training-out-of-range", "ends before it may", training(max_local_steps=2), words=("after 2 steps", "4")
+    ),
     MaliciousPlan("training-out-of-range", "tiny batch", training(batch_size=1), words=("1 examples per batch", "8")),
     MaliciousPlan("training-out-of-range", "few examples", training(min_examples=1), words=("1 examples", "64")),
     MaliciousPlan(

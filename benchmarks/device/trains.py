@@ -1,4 +1,7 @@
-"""`python trains.py BUNDLE OUT`: train as the agent trains until SIGTERM, and write how many steps that were."""
+"""`python trains.py BUNDLE OUT`: train as the agent trains until SIGTERM, and write how many steps that were.
+
+A line on standard output says that the first epoch is over.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,13 @@ async def _train(bundle: Path, signer_pk: str, folder: Path, told: list[int]) ->
     def with_budget(budget: Budget) -> bytes:
         return msgspec.json.encode(msgspec.structs.replace(job, budget=budget))
 
+    def note(_: bytes) -> None:
+        if not told:
+            print("trains", flush=True)
+        told.append(_WINDOWS // _BATCH)
+
     while True:
-        await trainer.run("bench", CHILD, with_budget, on_progress=lambda _: told.append(_WINDOWS // _BATCH))
+        await trainer.run("bench", CHILD, with_budget, on_progress=note)
 
 
 async def _until_terminated(bundle: Path, out: Path) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.agent.buffer.rows import Label
-from bedside.agent.windows.labelling import Labeller
 from bedside.agent.windows.training import MIN_COVER
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.tensors import encode_tensors
@@ -19,6 +18,7 @@ from bedside.firmware_bridge.recording import Recording
 from bedside.ondevice.training.examples import Windows
 from bedside.ondevice.training.train import Schedule, train
 from bedside.ondevice.windows.cutter import Window, WindowCutter
+from bedside.ondevice.windows.labelling import Labeller
 from bedside.ondevice.windows.part import offset_ns
 
 SESSION = SessionId("record")

@@ -25,7 +25,7 @@ from bedside.agent.inference.model import Model
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.windows.retention import Retention, RetentionRules
-from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.manifest import Targets, WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.errors import MalformedError, ProtocolError, StoreError
 from bedside.core.samples import Block, Mark, MarkKind, Record
@@ -349,7 +349,10 @@ async def test_a_prediction_on_a_record_is_explained_too(device) -> None:
     device.pipeline.consume(Record("bed", 100 * S, {"spo2": 0.9, "pulse": 70.0}))
     await device.decided(1)
     told = await device.answers().explain(1, 16)
-    assert (told.segments, told.channels, list(told.effect_e6)) == (1, 2, [0, 0])  # one sample is its own mean
+    assert (told.segments, told.channels) == (1, 2)
+    spo2, pulse = told.effect_e6
+    assert spo2 > 100_000, "as if it were missing"
+    assert pulse == 0, "the model looks at the first field alone"
 
 
 async def test_an_explanation_tells_when_the_model_does_not_decide_quite_as_it_did(device) -> None:
@@ -367,6 +370,34 @@ async def test_an_explanation_tells_when_the_model_does_not_decide_quite_as_it_d
         with pytest.raises(ProtocolError) as caught:
             await device.answers().explain(2, 5)
         assert caught.value.code == "window-not-found"
+
+
+VALUES = Head("regression", ("fall", "rise"), Targets(("cm", "mm"), (5.0, 0.0), (1.0, 0.1)))
+"""A slope of y is 10 mm."""
+
+
+async def test_an_output_of_a_regression_is_stored_explained_and_answered_in_its_unit(device) -> None:
+    model = Model(b"v" * 32, VALUES, (WRIST.length, WRIST.channels), Slope())
+    device.pipeline.serve(ServedModel("values", model, WRIST))
+    device.send(5)
+    await device.decided(5)
+    device.pass_time(2)
+    (stored,) = device.predictions()[:1]
+    assert [(one.name, one.unit) for one in stored.outputs] == [("fall", "cm"), ("rise", "mm")]
+    fall, rise = (one.value for one in stored.outputs)
+    assert rise == pytest.approx((5.0 - fall) * 10)
+    told = await device.answers().explain(1, 5, "rise")
+    effects = np.array(told.effect).reshape(told.segments, told.channels)
+    assert (told.output, told.unit, list(told.effect_e6)) == ("rise", "mm", [])
+    assert np.abs(effects).max() > 0.1
+    assert (await device.answers().explain(1, 5)).output == "fall"
+    assert (await device.answers().explain(1, 5, "rise")) == told
+    with pytest.raises(ProtocolError) as error:
+        await device.answers().explain(1, 5, "no-such")
+    assert error.value.code == "no-such-output"
+    asked = await device.answers().predict("values", np.ones((WRIST.length, WRIST.channels), np.float32))
+    assert not asked.probabilities
+    assert [(one.name, one.unit) for one in asked.outputs] == [("fall", "cm"), ("rise", "mm")]
 
 
 async def test_what_cannot_be_explained_says_why(device) -> None:

@@ -72,6 +72,7 @@ class TrainedNet:
         """Norms that begin with ones and zeros would hide a factor or a term that is left out."""
         generator = np.random.default_rng(seed)
         spread = {"gamma": 0.3, "beta": 0.3, "mean": 0.2, "square": 0.3, "variance": 0.3, "b": 0.1}
+        spread["w"] = 0.0 if any(array.any() for name, array in parameters.items() if name[0] == "w") else 0.3
         moved = {}
         for name, array in parameters.items():
             wide = spread.get(name.rstrip("0123456789"), 0.0)

@@ -98,6 +98,7 @@ path = "ehr.csv"
 mode = "replay"
 time_format = "relative_s"
 history_s = {seconds}
+loop = true
 start_ns = {start_ns}
 [sources.options.fields]
 length_of_stay = {{ unit = "d", sent_unit = "d" }}
@@ -114,6 +115,7 @@ time_column = ""
 columns = ["a", "b", "c"]
 unit = "1"
 history_s = {seconds}
+loop = true
 start_ns = {start_ns}
 [[sources]]
 """
@@ -188,14 +190,22 @@ def learn(federation: Federation, name: str, recipe: str, tmp_path: Path, rounds
 
 
 @pytest.mark.parametrize(
-    ("name", "recipe", "output", "unit", "offset"),
+    ("name", "recipe", "output", "unit", "offset", "length", "channels"),
     [
-        ("stay", STAY, "length_of_stay", "d", STAY_OFFSET),
-        ("effort", EFFORT, "power", "W", EFFORT_OFFSET),
+        ("stay", STAY, "length_of_stay", "d", STAY_OFFSET, 1, 22),
+        ("effort", EFFORT, "power", "W", EFFORT_OFFSET, 50, 3),
     ],
 )
 def test_a_regression_goes_through_a_federation_by_configuration_alone(
-    other: Federation, tmp_path: Path, name: str, recipe: str, output: str, unit: str, offset: float
+    other: Federation,
+    tmp_path: Path,
+    name: str,
+    recipe: str,
+    output: str,
+    unit: str,
+    offset: float,
+    length: int,
+    channels: int,
 ) -> None:
     first, last = learn(other, name, recipe, tmp_path)
     assert (first["phase"], last["phase"]) == ("opened", "opened")
@@ -215,6 +225,9 @@ def test_a_regression_goes_through_a_federation_by_configuration_alone(
         (said,) = row["outputs"]
         assert (said["name"], said["unit"]) == (output, unit)
         assert abs(said["value"] - offset) < 20 * offset
+    explained = bedside_json("agent", "predictions", "explain", agent.directory, str(row["id"]), "--segments", "5")
+    assert (explained["output"], explained["unit"]) == (output, unit)
+    assert [len(effects) for effects in explained["effects"]] == [channels] * min(5, length)
     shown = bedside("agent", "predictions", "list", agent.directory, "--model", name)
     assert f"{output} " in shown
     assert f" {unit} " in shown

@@ -227,7 +227,8 @@ class Agent:
         )
 
     def _known_classes(self) -> frozenset[str]:
-        return frozenset(label for decider in self._pipeline.deciders.values() for label in decider.labels)
+        deciders = self._pipeline.deciders.values()
+        return frozenset(name for decider in deciders for name in (*decider.labels, *decider.outputs))
 
     def _erase(self, session: SessionId) -> Mapping[str, int]:
         """Everything of a session, also what is held of it for those who follow."""

@@ -30,7 +30,6 @@ from bedside.agent.keeping import Keeper
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.serving.shadow import Shadow
 from bedside.agent.windows.quality import QualityMonitor
-from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import ChannelReference
 from bedside.core.clock import Clock
@@ -39,6 +38,7 @@ from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Event, Mark, Record, Unmapped
 from bedside.ondevice.windows.cutter import WindowCutter
 from bedside.ondevice.windows.fit import taken
+from bedside.ondevice.windows.targets import Question
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ few, and the tests hold them against finite differences and torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from bedside.core.bundle.layers import (
     Relu,
     Standardise,
 )
+
+_FLOAT: Final = 1
 
 
 def emit_backward(graph: Graph, tape: Sequence[Taped], slope: str, first: int = 0) -> dict[str, str]:
@@ -73,14 +76,14 @@ def _emit_bias(graph: Graph, tape: Sequence[Taped], taped: Taped, slope: str) ->
 def _emit_applied(graph: Graph, taped: Taped, slope: str) -> str:
     """The gradient of what a layer's weights were applied to; none for values outside the quantised range."""
     below = emit_input_gradient(graph, taped.step, taped.weight, slope)
-    return graph.op("Where", taped.inside, below, graph.number(0)) if taped.inside else below
+    return _masked(graph, below, taped.inside) if taped.inside else below
 
 
 def _emit_plain(graph: Graph, taped: Taped, slope: str) -> str:
     step = taped.step
     match step.layer:
         case Relu():
-            return graph.op("Where", taped.mask, slope, graph.number(0))
+            return _masked(graph, slope, taped.mask)
         case MaxPool():
             return _spread_pairs(graph, taped, slope)
         case GlobalAveragePool():
@@ -102,7 +105,11 @@ def _spread_pairs(graph: Graph, taped: Taped, slope: str) -> str:
     """Give each gradient of a pool to the member of its pair that was the largest (the first on a tie)."""
     half, channels = taped.step.after
     pairs = graph.op("Reshape", slope, graph.ints(-1, half, 1, channels))
-    zero = graph.number(0)
-    first = graph.op("Where", taped.mask, pairs, zero)
-    second = graph.op("Where", taped.mask, zero, pairs)
+    first = _masked(graph, pairs, taped.mask)
+    second = graph.op("Sub", pairs, first)
     return graph.op("Reshape", graph.op("Concat", first, second, axis=2), graph.ints(-1, *taped.step.before))
+
+
+def _masked(graph: Graph, slope: str, mask: str) -> str:
+    """Nought where a mask is false. A product: a choice by value is ten times slower where the values are mixed."""
+    return graph.op("Mul", slope, graph.op("Cast", mask, to=_FLOAT))

@@ -7,7 +7,7 @@ from typing import cast
 
 import msgspec
 
-from bedside.authoring.cost import measure_cost
+from bedside.authoring.cost import batch_sizes, measure_cost
 from bedside.authoring.replaying import Replayed, replay_in_children
 from bedside.core.bundle.training import Cost
 from bedside.core.bundle.verify import Bundle
@@ -33,11 +33,10 @@ class Benched(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
 
 
-def batch_sizes(bundle: Bundle) -> tuple[int, ...]:
-    """The batches that are measured when none is named: the author's, halves of it, and twice it."""
-    batch = bundle.manifest.training.batch
+def usual_batches(bundle: Bundle) -> tuple[int, ...]:
+    """The batches that are measured when none is named: one example, those of a build, and what the manifest states."""
     stated = {cost.batch for cost in bundle.manifest.costs}
-    return tuple(sorted({1, max(1, batch // 4), max(1, batch // 2), batch, 2 * batch} | stated))
+    return tuple(sorted({1, *batch_sizes(bundle.manifest.training.batch), *stated}))
 
 
 def bench_bundle(

@@ -20,6 +20,8 @@ from bedside.authoring.net import Net
 from bedside.authoring.notices import without_notices
 from bedside.authoring.recipe import Recipe
 from bedside.authoring.tflite_graph import build_tflite
+from bedside.authoring.torch_import.exact import check_exact
+from bedside.authoring.torch_import.peer import Peer
 from bedside.authoring.training_graph import build_training_graph
 from bedside.core.bundle.archive import pack_bundle
 from bedside.core.bundle.manifest import (
@@ -85,13 +87,15 @@ def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = 
     """Build, measure unless the recipe states its costs, and sign; `reference` is for devices to compare streams with.
 
     Raises:
-        ConfigError: `bad-recipe`, `no-clear-golden`.
+        ConfigError: `bad-recipe`, `no-clear-golden`; `torch-module`, `torch-unsupported`.
         MalformedError: `bad-layers`, `bad-manifest`: the recipe is outside what a device accepts.
-        TrustError: `golden-mismatch`: this machine's onnxruntime does not run the graphs as they are meant.
-        UnavailableError: `cost-not-measured`.
+        TrustError: `import-not-exact`: the layers of a torch module do not train as it does;
+            `golden-mismatch`: this machine's onnxruntime does not run the graphs as they are meant.
+        UnavailableError: `cost-not-measured`, `torch-missing`.
     """
-    parts = _parts(recipe)
-    golden = make_golden(parts.net, parts.training, parts.changed, parts.parameters, recipe.seed)
+    recipe, peer = _resolved(recipe)
+    parts = _parts(recipe, peer)
+    golden = make_golden(parts.net, parts.training, parts.changed, parts.parameters, recipe.seed, peer)
     costs = recipe.costs or _measured(recipe, parts, golden)
     files = {graph.file: data for graph, data in parts.training.items()} | parts.inference
     files |= {PARAMETERS: encode_tensors(parts.parameters), GOLDEN: encode_tensors(golden.tensors)}
@@ -104,9 +108,21 @@ def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = 
     return built
 
 
-def _parts(recipe: Recipe) -> Parts:
+def _resolved(recipe: Recipe) -> tuple[Recipe, Peer | None]:
+    """A recipe with layers, and the torch module that they come from."""
+    if recipe.torch is None:
+        return recipe, None
+    from bedside.authoring.torch_import.imported import import_module
+
+    return import_module(recipe)
+
+
+def _parts(recipe: Recipe, peer: Peer | None) -> Parts:
     net, suffixes = recipe.net(), recipe.suffix_list()
-    parameters = initial_parameters(net, recipe.seed, *golden_batch(net, recipe.seed))
+    given = {} if peer is None else peer.parameters()
+    parameters = initial_parameters(net, recipe.seed, *golden_batch(net, recipe.seed), given)
+    if peer is not None:
+        check_exact(net, peer, parameters, recipe.seed)
     weights = {name: array for name, array in parameters.items() if name != AMAX}
     quantised = quantise_parameters(parameters, net.quantisation)
     tflite, patches = build_tflite(net, quantised | real_tensors(quantised, net.quantisation))

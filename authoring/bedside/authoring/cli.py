@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bedside.authoring.bench import batch_sizes, bench_bundle
+from bedside.authoring.bench import bench_bundle, usual_batches
 from bedside.authoring.build import build_bundle
 from bedside.authoring.bundle_folder import write_bundle
 from bedside.authoring.recipe import load_recipe, shipped_recipes
@@ -138,7 +138,7 @@ def bench(bundle: Path, batches: tuple[int, ...], as_json: bool) -> None:
     """
     data = read_bundle(bundle)
     verified = _verified(data, [])
-    signer, sizes = bytes.fromhex(verified.manifest.signer), sorted(set(batches)) or batch_sizes(verified)
+    signer, sizes = bytes.fromhex(verified.manifest.signer), sorted(set(batches)) or usual_batches(verified)
     with progress("measuring", 1 + len(verified.manifest.graphs) * len(sizes)) as shown:
         benched = bench_bundle(verified, data, [signer], sizes, shown.advance)
     told = {

@@ -2,6 +2,7 @@
 
 Their windows are synthetic, one rhythm per class, so that a bundle carries nobody's signal. The training batch is
 replayed for a few steps by every training graph; the probe is predicted with the parameters after those of the first.
+Of an imported module, that framework computed the float steps and the float logits.
 Only probe windows whose int8 classes are clear by more than twice the tolerance of a logit are kept: integer kernels
 differ in the last step between CPUs, and a class must not turn on that.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,15 @@ from bedside.core.bundle.manifest import Golden, Tolerance
 from bedside.core.bundle.parameters import AMAX, TensorSpec
 from bedside.core.bundle.quantise import quantise_parameters
 from bedside.core.bundle.tensors import Array
-from bedside.core.bundle.training import Level, TrainingGraph, optimiser_tensors
+from bedside.core.bundle.training import ALL, Level, TrainingGraph, optimiser_tensors
 from bedside.core.errors import ConfigError
 from bedside.ondevice.replay import root_mean_square
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import OnnxRuntime
 from bedside.ondevice.training.step import Rates, Targets, TrainingStep
+
+FLOAT: Final = TrainingGraph("Q0", ALL, "sgd")
+"""The graph that another framework can be held against."""
 
 _STEPS: Final = 4
 _RATES: Final = Rates(learning_rate=0.01, momentum=0.9, proximal_mu=0.01)
@@ -60,6 +64,18 @@ _LEAST_TOLERANCE: Final = 1e-5
 
 _INT8_TOLERANCE: Final = 0.02
 """Of int8 logits, as a share of the largest: a few steps of the last layer's input."""
+
+
+class Witness(Protocol):
+    """Another program that computes the same model."""
+
+    def train(
+        self, parameters: Mapping[str, Float32], x: Float32, y: Targets, rates: Rates, steps: int
+    ) -> tuple[Float32, dict[str, Float32]]:
+        """Losses (steps,) and parameters, without ranges, after float steps of SGD on one batch."""
+
+    def predict(self, parameters: Mapping[str, Float32], x: Float32) -> Float32:
+        """Logits (N, outputs) of windows (N, L, C)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +126,9 @@ def make_golden(
     changed: Mapping[TrainingGraph, tuple[TensorSpec, ...]],
     parameters: Mapping[str, Float32],
     seed: int,
+    witness: Witness | None = None,
 ) -> GoldenSet:
-    """Compute golden tensors with this machine's onnxruntime.
+    """Compute golden tensors with this machine's onnxruntime, or what `witness` can compute with that.
 
     The logits come from graphs that were built with the parameters after the golden steps, while a replay lays those
     over the bundle's graphs: it sees when a runtime does not take them.
@@ -122,6 +139,7 @@ def make_golden(
         changed: the tensors that each may change.
         parameters: of the bundle.
         seed: of the windows.
+        witness: the module in another framework that the net comes from.
 
     Raises:
         ConfigError: `no-clear-golden`: the net tells hardly any two windows apart.
@@ -134,6 +152,9 @@ def make_golden(
         step = TrainingStep(data, parameters, optimiser_tensors(graph, changed[graph]), _RATES)
         losses = np.array([step(x, y) for _ in range(_STEPS)], np.float32)
         state = step.parameters()
+        if witness is not None and graph == FLOAT:
+            losses, told = witness.train(parameters, x, y, _RATES, _STEPS)
+            state |= told
         tensors |= {f"{graph.key}/loss": losses}
         tensors |= {f"{graph.key}/{spec.name}": state[spec.name] for spec in changed[graph]}
         tolerances.append(_tolerance(f"{graph.key}/loss", _LOSS_SHARES[graph.level] * float(np.abs(losses).max())))
@@ -143,6 +164,8 @@ def make_golden(
             tolerances.append(_tolerance(f"{graph.key}/{spec.name}", share * root_mean_square(size)))
         after = after or state
     probes, allowed = _probe(net, after, seed)
+    if witness is not None:
+        probes["logits_float"] = witness.predict(after, cast("Float32", probes["probe"]))
     tolerances += [Tolerance(name, allowed) for name in ("logits", "logits_litert")]
     tolerances.append(Tolerance("logits_float", _FLOAT_TOLERANCE))
     terms = Golden(

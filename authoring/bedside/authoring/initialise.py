@@ -6,6 +6,7 @@ Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -26,11 +27,13 @@ _ONES: Final = ("gamma", "variance", "square")
 """Norms begin by changing nothing."""
 
 
-def initial_parameters(net: Net, seed: int, x: Float32, y: Targets) -> dict[str, Float32]:
-    """Draw the parameters; `x` (N, L, C) and `y` show what ranges the layers' inputs have."""
+def initial_parameters(
+    net: Net, seed: int, x: Float32, y: Targets, given: Mapping[str, Float32] | None = None
+) -> dict[str, Float32]:
+    """Draw the parameters that are not `given`; `x` (N, L, C) and `y` show what ranges the layers' inputs have."""
     generator = np.random.default_rng(seed)
     linear = sum(step.kernel is not None for step in net.steps) == 1
-    drawn = {spec.name: _draw(spec, generator, linear=linear) for spec in net.parameters}
+    drawn = {spec.name: _draw(spec, generator, linear=linear) for spec in net.parameters} | dict(given or {})
     return drawn | {AMAX: _ranges(net, drawn, x, y)}
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from bedside.authoring.net import Net
+from bedside.authoring.torch_import.source import TorchSource
 from bedside.core.bundle.layers import Layer, walk
 from bedside.core.bundle.manifest import Targets, WindowSpec
 from bedside.core.bundle.preprocessing import Filter
@@ -69,6 +70,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         filter: stage of the window, designed here.
         physical_range: (lowest, highest) possible value per channel of the stream that the model takes, physical units.
         layers: one table per layer: `kind` and what that kind needs, as in the manifest.
+        torch: instead of layers, the module that they are translated from.
         training: what the author recommends to plans.
         graphs: ways in which plans may have it trained, the recommended one first; by default Q1 by SGD, of all layers
             and, where that is less, of the head, which personal heads need.
@@ -84,8 +86,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     version: str
     labels: tuple[str, ...]
     window: WindowSpec
-    layers: tuple[dict[str, str | int], ...]
     training: Training
+    layers: tuple[dict[str, str | int], ...] = ()
+    torch: TorchSource | None = None
     task: Task = "classification"
     graphs: tuple[TrainingGraph, ...] = ()
     suffixes: tuple[Suffix, ...] = ()
@@ -165,7 +168,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     """
     path, shipped = Path(name_or_path), shipped_recipes()
     if path.is_file():
-        return load_config(path, Recipe)
+        return _whole(load_config(path, Recipe), path)
     if name_or_path not in shipped:
         raise ConfigError(
             "no-recipe",
@@ -173,6 +176,17 @@ def load_recipe(name_or_path: str) -> Recipe:
             remedy=f"name a file, or one of {', '.join(shipped)}",
         )
     return load_config(_SHIPPED / f"{name_or_path}{_SUFFIX}", Recipe)
+
+
+def _whole(recipe: Recipe, path: Path) -> Recipe:
+    """A recipe with layers or with the module that they come from, whose file is looked for beside the recipe's."""
+    if bool(recipe.layers) == (recipe.torch is not None):
+        raise ConfigError(
+            "bad-recipe",
+            f"{path} has {'both layers and [torch]' if recipe.layers else 'neither layers nor [torch]'}",
+            remedy="list the layers, or name a module in [torch]",
+        )
+    return recipe if recipe.torch is None else msgspec.structs.replace(recipe, torch=recipe.torch.within(path.parent))
 
 
 def shipped_recipes() -> list[str]:

@@ -153,22 +153,33 @@ class _Operators:
         return self._arithmetic(BuiltinOperator.ADD, value, skipped.number, _image(step.after))
 
     def _group_normalised(self, value: _Value, step: Step, groups: int) -> _Value:
-        length, channels = step.before
-        shape, one_each = (1, length, groups, channels // groups), (1, 1, groups, 1)
-        centred = self.reshape(value, shape)
-        mean = self._averaged(centred, one_each)
-        centred = self._arithmetic(BuiltinOperator.SUB, centred, mean.number, shape)
+        """Means over time, then over the few values of a group: along the last axes alone, operators are quick."""
+        shape, each = _image(step.after), (1, 1, 1, step.after[-1])
+        mean = self._group_mean(value, each, groups)
+        centred = self._arithmetic(BuiltinOperator.SUB, value, mean.number, shape)
         square = self._arithmetic(BuiltinOperator.MUL, centred, centred.number, shape)
         epsilon = self.file.constant(np.array([NORM_EPSILON], np.float32))
-        variance = self._arithmetic(BuiltinOperator.ADD, self._averaged(square, one_each), epsilon, one_each)
-        factor = self._same_form(variance, one_each, BuiltinOperator.RSQRT)
+        variance = self._group_mean(square, each, groups)
+        variance = self._arithmetic(BuiltinOperator.ADD, variance, epsilon, each)
+        factor = self._same_form(variance, each, BuiltinOperator.RSQRT)
         normal = self._arithmetic(BuiltinOperator.MUL, centred, factor.number, shape)
-        normal = self.reshape(normal, _image(step.after))
-        return self._affine(normal, _image(step.after), f"gamma{step.norm}", f"beta{step.norm}")
+        return self._affine(normal, shape, f"gamma{step.norm}", f"beta{step.norm}")
 
-    def _averaged(self, value: _Value, shape: tuple[int, ...]) -> _Value:
+    def _group_mean(self, value: _Value, each: tuple[int, ...], groups: int) -> _Value:
+        """The mean of each channel's group, once for each channel."""
+        channels = each[-1]
+        means = self._averaged(value, each, (1, 2))
+        if groups == channels:
+            return means
+        grouped = self.reshape(means, (1, 1, groups, channels // groups))
+        shared = self._averaged(grouped, (1, 1, groups, 1), (3,))
+        ones = self.file.constant(np.ones((1, 1, 1, channels // groups), np.float32))
+        spread = self._arithmetic(BuiltinOperator.MUL, shared, ones, (1, 1, groups, channels // groups))
+        return self.reshape(spread, each)
+
+    def _averaged(self, value: _Value, shape: tuple[int, ...], axes: tuple[int, ...]) -> _Value:
         result = self._float(shape)
-        self.file.mean(value.number, result.number, (1, 3))
+        self.file.mean(value.number, result.number, axes)
         return result
 
     def _affine(self, value: _Value, shape: tuple[int, ...], factor: str, shift: str) -> _Value:

@@ -13,11 +13,11 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Label, Prediction
 from bedside.agent.config import BUFFER_NAME
-from bedside.agent.windows.training import MIN_COVER
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError
 from bedside.core.ids import SessionId, StreamId
 from bedside.demo.cast import Device
+from bedside.ondevice.windows.labelling import MIN_COVER
 from bedside.service.identity import DIRECTORY_NAME
 
 _PAGE_ROWS = 1_000

@@ -20,13 +20,13 @@ from bedside.agent.serving import gate_child
 from bedside.agent.serving.gate import Gate, GateJob
 from bedside.agent.serving.rules import ServingConfig
 from bedside.agent.windows.holdout import HoldOut, Split
-from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import collect
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
 from bedside.ondevice.confinement import Limits
 from bedside.ondevice.training.train import Schedule, Windows, train
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 WRIST = StreamId("wrist")

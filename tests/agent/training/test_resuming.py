@@ -1,8 +1,12 @@
 """A training that stopped goes on as if it had never stopped, to the bit, wherever it was."""
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 
 from bedside.authoring.golden import synthetic_windows
+from bedside.core.bundle.training import Augmentation
 from bedside.core.errors import UnavailableError
 from bedside.ondevice.training.examples import Windows
 from bedside.ondevice.training.position import Position, Saved
@@ -13,6 +17,13 @@ SCHEDULE = Schedule(
 )
 PER_EPOCH = 6
 """Of 100 windows, four wait in each epoch for the next one."""
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle):
+    """It augments what it is trained on."""
+    training = msgspec.structs.replace(bundle.manifest.training, augmentation=Augmentation(0.05, 0.1, 2, 0.5))
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, training=training))
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.recut import FAR_BACK_S, Recut, recut
 from bedside.agent.windows.retention import Retention, RetentionRules
-from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat, Filter, Resample
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block
 from bedside.core.signal.butterworth import butterworth, notch
 from bedside.ondevice.windows.cutter import Window, WindowCutter
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(32)

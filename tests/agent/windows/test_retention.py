@@ -16,13 +16,13 @@ from bedside.agent.buffer.schema import LAST_NS
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BufferConfig, StreamKeeping
 from bedside.agent.windows.retention import Retention, RetentionRules
-from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import TrainingSet, collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Filter
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Quality, Record
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(range(32))

@@ -1,6 +1,8 @@
 """More windows than fit into memory: the same batches, sealed on the disk, and nothing left of them."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +11,12 @@ import pytest
 
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.room import Aside, Room
-from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import Horizon, Wanted, gather
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = b"k" * 32
@@ -152,3 +154,32 @@ def test_the_digest_tells_classes_and_windows_apart(buffer) -> None:
     turned = collected(path, labels=("l1", "l0"), max_windows=300)
     fewer = collected(path, max_windows=299)
     assert len({first.digest, turned.digest, fewer.digest}) == 3
+
+
+GROWTH = """
+import sys
+import numpy as np
+from pathlib import Path
+from bedside.agent.windows.room import Aside, Room
+from bedside.service.platform import SystemEntropy
+
+room = Room((4096, 4), Aside(4 << 20, Path(sys.argv[1]), SystemEntropy()) if sys.argv[2] == "aside" else None)
+window = np.ones((4096, 4), np.float32)
+peak_kb = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+before_kb = peak_kb()
+for place in range(1_500):
+    window[0, 0] = place
+    room.put(place, window)
+order = np.random.default_rng(1).permutation(1_500)
+for first in range(0, 1_500, 32):
+    picked = order[first : first + 32].tolist()
+    assert [taken[0, 0] for taken in room.take(picked)] == picked
+print((peak_kb() - before_kb) / 1024)
+"""
+
+
+@pytest.mark.parametrize(("where", "least_mib", "most_mib"), [("aside", 0, 40), ("memory", 80, 1_000)])
+def test_the_memory_of_a_process_does_not_grow_with_its_windows(tmp_path, where, least_mib, most_mib) -> None:
+    command = [sys.executable, "-c", GROWTH, str(tmp_path), where]
+    grown_mib = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert least_mib <= grown_mib < most_mib, "of 94 MiB"

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat, Filter, Resample
@@ -23,6 +22,7 @@ from bedside.core.signal.butterworth import butterworth, gain, notch
 from bedside.ondevice.windows.cutter import Window, WindowCutter
 from bedside.ondevice.windows.resampler import Resampler
 from bedside.ondevice.windows.sections import SectionFilter
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(32)

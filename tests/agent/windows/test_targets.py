@@ -13,13 +13,13 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.retention import Retention, RetentionRules
-from bedside.agent.windows.targets import Answers, Question
 from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import Targets, WindowSpec
 from bedside.core.bundle.preprocessing import Beat
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Record
 from bedside.ondevice.windows.cutter import Window
+from bedside.ondevice.windows.targets import Answers, Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(range(32))

@@ -10,14 +10,14 @@ from msgspec.structs import replace
 from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.windows.labelling import Labeller
-from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import collect
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.bundle.preprocessing import Beat
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Block, Mark, MarkKind
 from bedside.ondevice.windows.cutter import Window, WindowCutter
+from bedside.ondevice.windows.labelling import Labeller
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
 KEY = bytes(32)

@@ -16,10 +16,10 @@ import psutil
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.retention import Retention, RetentionRules
-from bedside.agent.windows.targets import Question
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind, Record
+from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemEntropy
 
 ECG, EHR = StreamId("ecg"), StreamId("ehr")

@@ -1,8 +1,9 @@
 """Why a window was decided as it was: cover a piece of a channel, and see how the decision changes.
 
-A covered piece holds its channel's mean over the window, so that nothing but what happens in it goes away. The effect
-is the fall of the predicted class's probability: positive speaks for the class, negative against it. It needs nothing
-of a model but its answers, and so works for every runtime.
+A covered piece holds its channel's mean over the window, so that nothing but what happens in it goes away; a field of a
+record, which has one sample, is 0 as if it were missing. The effect is the fall of an output, of the predicted class's
+probability or of a value: positive speaks for it, negative against it. It needs nothing of a model but its answers,
+and so works for every runtime.
 
 Source: M. D. Zeiler, R. Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.2.
 """
@@ -40,6 +41,8 @@ def covered(window: Float32, segments: int) -> Iterator[Float32]:
     """
     length, channels = window.shape
     edges, mean = borders(length, segments), window.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if length == 1:
+        mean = np.zeros_like(mean)
     places = [(first, end, channel) for first, end in pairwise(edges) for channel in range(channels)]
     per_batch = max(1, MAX_BATCH_BYTES // window.nbytes)
     for at in range(0, len(places), per_batch):
@@ -51,11 +54,11 @@ def covered(window: Float32, segments: int) -> Iterator[Float32]:
 
 
 def effects(whole: float, parts: Float32, channels: int) -> Float32:
-    """Return (segments, channels) float32: how much the probability falls.
+    """Return (segments, channels) float32: how much an output falls.
 
     Args:
-        whole: probability of the class that was predicted.
-        parts: (segments * channels,) its probability in the order of `covered`.
+        whole: the output, a probability or a value.
+        parts: (segments * channels,) the same in the order of `covered`.
         channels: of the window.
     """
     fallen: Float32 = (np.float32(whole) - parts).reshape(-1, channels).astype(np.float32)

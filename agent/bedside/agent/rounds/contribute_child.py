@@ -7,6 +7,7 @@ back when the process ends.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +113,7 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
         plan.digest,
         bundle,
         store.parameters(job.model, bundle),
-        _schedule(plan.digest, plan.plan),
+        _schedule(plan.digest, plan.plan, identity.device_secret),
         training.max_examples,
         job.streams,
         training.min_sessions,
@@ -125,18 +126,21 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
     return KeptUpdate(kept, ring.newest, plan.layout), (counts.loss_before, counts.loss_after)
 
 
-def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
+def _schedule(plan_digest: bytes, plan: Plan, device_secret: bytes) -> Schedule:
+    """What the plan says; only the noise is the device's own, and the same when a paused training goes on."""
     from bedside.core.bundle.training import ALL
     from bedside.core.learning.plan_graph import LEVELS, OPTIMISERS
     from bedside.ondevice.training.train import Schedule
 
     training = plan.training
+    noise = hashlib.blake2b(plan_digest, key=device_secret, person=b"bedside-noise", digest_size=8).digest()
     return Schedule(
         learning_rate=training.learning_rate_e9 / 1e9,
         momentum=training.momentum_e6 / 1e6,
         proximal_mu=training.proximal_mu_e6 / 1e6,
         batch=training.batch_size,
         epochs=training.epochs,
+        max_steps=training.max_local_steps,
         min_examples=training.min_examples,
         min_steps=training.min_local_steps,
         seed=int.from_bytes(plan_digest[:8], "big"),
@@ -144,6 +148,7 @@ def _schedule(plan_digest: bytes, plan: Plan) -> Schedule:
         level=LEVELS[training.level],  # judged: one of them
         suffix=training.suffix or ALL,
         optimiser=OPTIMISERS[training.optimiser],
+        noise_seed=int.from_bytes(noise, "big"),
     )
 
 

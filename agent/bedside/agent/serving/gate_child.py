@@ -91,7 +91,7 @@ def _comparable(one: Manifest, other: Manifest) -> bool:
     """Whether two models are asked the same, whatever their stream is called."""
     from msgspec.structs import replace
 
-    from bedside.agent.windows.targets import Question
+    from bedside.ondevice.windows.targets import Question
 
     first, second = (
         Question.of(replace(manifest, window=replace(manifest.window, stream=""))) for manifest in (one, other)
@@ -130,8 +130,8 @@ def _collect(job: GateJob, manifest: Manifest, hold_out: HoldOut, role: WindowRo
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.config import BUFFER_NAME
     from bedside.agent.windows.holdout import Split
-    from bedside.agent.windows.targets import Question
     from bedside.agent.windows.training import collect
+    from bedside.ondevice.windows.targets import Question
 
     return collect(
         Path(job.state_dir) / BUFFER_NAME,

@@ -22,13 +22,13 @@ from bedside.agent.training.saved import SavedTraining, state_path
 from bedside.agent.training.sitting import Sitting
 from bedside.agent.windows.holdout import Split
 from bedside.agent.windows.room import Aside, Room
-from bedside.agent.windows.targets import Question
 from bedside.agent.windows.training import Horizon, LabelledWindows, Wanted, gather
 from bedside.core.bundle.verify import Bundle
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import RefusedError
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.training.train import Progress, Schedule, Trained, chosen_graph, train
+from bedside.ondevice.windows.targets import Question
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BufferConfig
 from bedside.agent.windows.stored import Stretches, behind_ns, cut, cut_records, lead_ns, starts_before, to_store
 from bedside.agent.windows.summarising import PartSummary, RecordSummary
-from bedside.agent.windows.targets import Answers, Question
-from bedside.agent.windows.training import MIN_COVER
 from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
+from bedside.ondevice.windows.labelling import MIN_COVER
 from bedside.ondevice.windows.part import NS_PER_MINUTE, NS_PER_S, Part, offset_ns
+from bedside.ondevice.windows.targets import Answers, Question
 
 _NS_PER_HOUR: Final = 3_600 * NS_PER_S
 _NS_PER_DAY: Final = 24 * _NS_PER_HOUR

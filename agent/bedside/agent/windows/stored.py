@@ -22,7 +22,6 @@ import numpy as np
 
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session, StoredWindow
-from bedside.agent.windows.targets import Question, answering_fields, asked_fields
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.core.samples import Block, Record
 from bedside.core.signing import digest
@@ -30,6 +29,7 @@ from bedside.ondevice.windows.cutter import Window, WindowCutter
 from bedside.ondevice.windows.part import NS_PER_S, Part, Run, offset_ns
 from bedside.ondevice.windows.resampler import ratio_of
 from bedside.ondevice.windows.rpeaks import LEARNING_S, MAX_SEARCH_S
+from bedside.ondevice.windows.targets import Question, answering_fields, asked_fields
 
 LEAD_S: Final = 30.0
 """Signal before the first window that counts, beside what the filter needs: the detector of beats learns from it."""

@@ -25,16 +25,14 @@ from bedside.agent.buffer.schema import LAST_NS
 from bedside.agent.windows.holdout import Split
 from bedside.agent.windows.room import Room
 from bedside.agent.windows.stored import stored_windows_of, windows_of
-from bedside.agent.windows.targets import Answer, Answers, Question
 from bedside.core.ids import SessionId
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.training.scoring import Truth
 from bedside.ondevice.windows.cutter import Window
+from bedside.ondevice.windows.labelling import MIN_COVER
+from bedside.ondevice.windows.targets import Answer, Answers, Question
 
 Int64 = npt.NDArray[np.int64]
-
-MIN_COVER: Final = 0.9
-"""Share of a window that one label must cover."""
 
 
 _TAG_BYTES: Final = 8

@@ -125,6 +125,7 @@ class Federation:
             level=self._graph.level,
             suffix=self._graph.suffix,
             optimiser=self._graph.optimiser,
+            max_steps=settings.steps,
             noise_seed=int.from_bytes(self._key("noise", client)[:8], "big"),
         )
 

@@ -42,6 +42,7 @@ class TaskOptions:
     max_examples: int
     min_sessions: int
     min_local_steps: int
+    max_local_steps: int
     weighting: str
     clip: float
     bits: int
@@ -97,6 +98,13 @@ _OPTIONS = (
     click.option("--min-sessions", type=NUMBER, default=1, show_default=True, help="Distinct sessions a device needs."),
     click.option(
         "--min-local-steps", type=NUMBER, default=4, show_default=True, help="Training steps a device must do."
+    ),
+    click.option(
+        "--max-local-steps",
+        type=NUMBER,
+        default=0,
+        show_default=True,
+        help="Steps after which a device ends though epochs are left, so that all work alike; 0 for no such end.",
     ),
     click.option("--weighting", type=click.Choice(["examples", "uniform"]), default="examples", show_default=True),
     click.option("--clip", type=_POSITIVE, default=10.0, show_default=True, help="L2 bound of one contribution."),
@@ -198,6 +206,7 @@ def _training(options: TaskOptions, manifest: Manifest) -> plan_pb2.Training:
         min_examples=options.min_examples,
         max_examples=options.max_examples,
         min_local_steps=options.min_local_steps,
+        max_local_steps=options.max_local_steps,
         min_sessions=options.min_sessions,
         gradient_clip_e6=round(_chosen(options.gradient_clip, author.gradient_clip) * 1e6),
     )

@@ -75,6 +75,10 @@ def _hyper_parameters(case: Case) -> str:
             f"the bundle has no training graph for the plan's level, optimiser and suffix {asked.suffix or ALL!r:.64}",
         ),
         (
+            asked.max_local_steps == 0 or asked.max_local_steps >= asked.min_local_steps,
+            f"the plan ends training after {asked.max_local_steps} steps and asks for {asked.min_local_steps} at least",
+        ),
+        (
             1 <= asked.epochs <= policy.max_epochs,
             f"the plan asks for {asked.epochs} epochs; site {site} allows 1 to {policy.max_epochs}",
         ),

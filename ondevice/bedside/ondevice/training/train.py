@@ -45,6 +45,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         suffix: which layers are trained.
         optimiser: of the steps.
         noise_seed: of the rounding at Q2. Another on each device and in each round, or their errors would add up.
+        max_steps: training ends after so many steps, though epochs are left; 0 for no such bound.
     """
 
     learning_rate: float
@@ -60,6 +61,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suffix: str = ALL
     optimiser: Optimiser = "sgd"
     noise_seed: int = 0
+    max_steps: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -141,11 +143,12 @@ def train(
     augmenter = Augmenter(bundle.manifest.task, bundle.manifest.training.augmentation, examples.y, schedule.seed)
     course = _Course(bundle, examples, augmenter, step, steps, batch, between)
     position = course.judge(position, start, "before")
-    for epoch in range(1, schedule.epochs + 1):
+    epochs = -(-steps // (count // batch))
+    for epoch in range(1, epochs + 1):
         order = augmenter.next_order()
         if epoch > len(position.losses):
             position = course.run_epoch(position, order)
-            on_progress(Progress(epoch, schedule.epochs, position.losses[-1]))
+            on_progress(Progress(epoch, epochs, position.losses[-1]))
     state = step.parameters()
     position = course.judge(position, state, "after")
     counts = Counts(
@@ -238,8 +241,9 @@ class _Course:
         return position
 
     def run_epoch(self, position: Position, order: npt.NDArray[np.int64]) -> Position:
-        """The rest of one pass in the given order, its windows augmented."""
+        """The rest of one pass in the given order, its windows augmented; the last one may end early."""
         batch, steps = self._batch, len(order) // self._batch
+        steps = min(steps, self._steps - len(position.losses) * steps)
         for number in range(position.step, steps):
             x, y = self._take(order[number * batch : (number + 1) * batch])
             loss = self._step(self._augmenter.augmented(x, len(position.losses), number), y)
@@ -269,6 +273,8 @@ def _plan_steps(examples: int, schedule: Schedule) -> tuple[int, int]:
     """Return the batch size and the number of local steps, or refuse."""
     batch = max(1, min(schedule.batch, examples))
     steps = schedule.epochs * (examples // batch)
+    if schedule.max_steps:
+        steps = min(steps, schedule.max_steps)
     if examples < max(1, schedule.min_examples) or steps < max(1, schedule.min_steps):
         raise RefusedError(
             "too-few-examples",

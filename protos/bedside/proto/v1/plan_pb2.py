@@ -25,43 +25,43 @@ _sym_db = _symbol_database.Default()
 from bedside.proto.v1 import common_pb2 as bedside_dot_proto_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x65\x64side/proto/v1/plan.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\"\xca\x05\n\x04Plan\x12\r\n\x05suite\x18\x01 \x01(\r\x12\x1a\n\x12min_reader_version\x18\x02 \x01(\r\x12\x12\n\nfederation\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x14\n\x0cround_number\x18\x05 \x01(\x04\x12\x1e\n\x16previous_result_digest\x18\x06 \x01(\x0c\x12\x10\n\x08log_size\x18\x07 \x01(\x04\x12\x10\n\x08log_root\x18\x08 \x01(\x0c\x12*\n\x07purpose\x18\t \x01(\x0e\x32\x19.bedside.proto.v1.Purpose\x12\x1a\n\x12statistic_template\x18\n \x01(\t\x12)\n\x06\x62undle\x18\x0b \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12-\n\ncheckpoint\x18\x0c \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12,\n\x08training\x18\r \x01(\x0b\x32\x1a.bedside.proto.v1.Training\x12(\n\x06layout\x18\x0e \x01(\x0b\x32\x18.bedside.proto.v1.Layout\x12\x11\n\tword_bits\x18\x0f \x01(\r\x12)\n\x07\x63ohorts\x18\x10 \x03(\x0b\x32\x18.bedside.proto.v1.Cohort\x12\x18\n\x10min_contributors\x18\x11 \x01(\r\x12\x18\n\x10max_contributors\x18\x12 \x01(\r\x12&\n\x05noise\x18\x13 \x01(\x0b\x32\x17.bedside.proto.v1.Noise\x12\x13\n\x0bissued_at_s\x18\x14 \x01(\x04\x12\x12\n\nclose_at_s\x18\x15 \x01(\x04\x12,\n\x06server\x18\x16 \x01(\x0b\x32\x1c.bedside.proto.v1.ServerStep\x12\x19\n\x11\x62undle_tar_digest\x18\x17 \x01(\x0c\x12\x15\n\rsubsample_e32\x18\x18 \x01(\r\"\x82\x03\n\x08Training\x12&\n\x05level\x18\x01 \x01(\x0e\x32\x17.bedside.proto.v1.Level\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x18\n\x10learning_rate_e9\x18\x04 \x01(\x04\x12\x13\n\x0bmomentum_e6\x18\x05 \x01(\x04\x12\x16\n\x0eproximal_mu_e6\x18\x06 \x01(\x04\x12.\n\tweighting\x18\x07 \x01(\x0e\x32\x1b.bedside.proto.v1.Weighting\x12\x14\n\x0cmin_examples\x18\x08 \x01(\r\x12\x14\n\x0cmax_examples\x18\t \x01(\r\x12\x17\n\x0fmin_local_steps\x18\n \x01(\r\x12\x0e\n\x06suffix\x18\x0b \x01(\t\x12\x14\n\x0cmin_sessions\x18\x0c \x01(\r\x12.\n\toptimiser\x18\r \x01(\x0e\x32\x1b.bedside.proto.v1.Optimiser\x12\x18\n\x10gradient_clip_e6\x18\x0e \x01(\x04\"5\n\x06Layout\x12+\n\x08segments\x18\x01 \x03(\x0b\x32\x19.bedside.proto.v1.Segment\"\xb7\x01\n\x07Segment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.bedside.proto.v1.SegmentKind\x12-\n\x07tensors\x18\x03 \x03(\x0b\x32\x1c.bedside.proto.v1.TensorSlot\x12\x0f\n\x07\x63lip_e6\x18\x04 \x01(\x04\x12\x0c\n\x04\x62its\x18\x05 \x01(\r\x12\x16\n\x0erotation_block\x18\x06 \x01(\r\x12\x0b\n\x03\x63\x61p\x18\x07 \x01(\x04\")\n\nTensorSlot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\"Y\n\x06\x43ohort\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05sites\x18\x02 \x03(\t\x12\x31\n\x08trustees\x18\x03 \x03(\x0b\x32\x1f.bedside.proto.v1.CohortTrustee\"I\n\rCohortTrustee\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07trustee\x18\x02 \x01(\t\x12\x19\n\x11\x63redential_digest\x18\x03 \x01(\x0c\"$\n\x05Noise\x12\x1b\n\x13noise_multiplier_e6\x18\x01 \x01(\x04\"\xd4\x01\n\nServerStep\x12\x34\n\toptimiser\x18\x01 \x01(\x0e\x32!.bedside.proto.v1.ServerOptimiser\x12\x18\n\x10learning_rate_e6\x18\x02 \x01(\x04\x12\x10\n\x08\x62\x65ta1_e6\x18\x03 \x01(\x04\x12\x10\n\x08\x62\x65ta2_e6\x18\x04 \x01(\x04\x12\x0e\n\x06tau_e9\x18\x05 \x01(\x04\x12,\n\x08\x63ombiner\x18\x06 \x01(\x0e\x32\x1a.bedside.proto.v1.Combiner\x12\x14\n\x0ctrim_cohorts\x18\x07 \x01(\r*b\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_TRAIN\x10\x01\x12\x14\n\x10PURPOSE_EVALUATE\x10\x02\x12\x15\n\x11PURPOSE_STATISTIC\x10\x03*V\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0c\n\x08LEVEL_Q0\x10\x01\x12\x0c\n\x08LEVEL_Q1\x10\x02\x12\x0c\n\x08LEVEL_Q2\x10\x03\x12\x0c\n\x08LEVEL_Q3\x10\x04*M\n\tOptimiser\x12\x19\n\x15OPTIMISER_UNSPECIFIED\x10\x00\x12\x11\n\rOPTIMISER_SGD\x10\x01\x12\x12\n\x0eOPTIMISER_ADAM\x10\x02*U\n\tWeighting\x12\x19\n\x15WEIGHTING_UNSPECIFIED\x10\x00\x12\x15\n\x11WEIGHTING_UNIFORM\x10\x01\x12\x16\n\x12WEIGHTING_EXAMPLES\x10\x02*g\n\x08\x43ombiner\x12\x18\n\x14\x43OMBINER_UNSPECIFIED\x10\x00\x12\x11\n\rCOMBINER_MEAN\x10\x01\x12\x19\n\x15\x43OMBINER_TRIMMED_MEAN\x10\x02\x12\x13\n\x0f\x43OMBINER_MEDIAN\x10\x03*[\n\x0bSegmentKind\x12\x1c\n\x18SEGMENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SEGMENT_KIND_VALUE\x10\x01\x12\x16\n\x12SEGMENT_KIND_COUNT\x10\x02*\x8c\x01\n\x0fServerOptimiser\x12 \n\x1cSERVER_OPTIMISER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERVER_OPTIMISER_FEDAVG\x10\x01\x12\x1c\n\x18SERVER_OPTIMISER_FEDADAM\x10\x02\x12\x1c\n\x18SERVER_OPTIMISER_FEDYOGI\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62\x65\x64side/proto/v1/plan.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\"\xca\x05\n\x04Plan\x12\r\n\x05suite\x18\x01 \x01(\r\x12\x1a\n\x12min_reader_version\x18\x02 \x01(\r\x12\x12\n\nfederation\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x14\n\x0cround_number\x18\x05 \x01(\x04\x12\x1e\n\x16previous_result_digest\x18\x06 \x01(\x0c\x12\x10\n\x08log_size\x18\x07 \x01(\x04\x12\x10\n\x08log_root\x18\x08 \x01(\x0c\x12*\n\x07purpose\x18\t \x01(\x0e\x32\x19.bedside.proto.v1.Purpose\x12\x1a\n\x12statistic_template\x18\n \x01(\t\x12)\n\x06\x62undle\x18\x0b \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12-\n\ncheckpoint\x18\x0c \x01(\x0b\x32\x19.bedside.proto.v1.BlobRef\x12,\n\x08training\x18\r \x01(\x0b\x32\x1a.bedside.proto.v1.Training\x12(\n\x06layout\x18\x0e \x01(\x0b\x32\x18.bedside.proto.v1.Layout\x12\x11\n\tword_bits\x18\x0f \x01(\r\x12)\n\x07\x63ohorts\x18\x10 \x03(\x0b\x32\x18.bedside.proto.v1.Cohort\x12\x18\n\x10min_contributors\x18\x11 \x01(\r\x12\x18\n\x10max_contributors\x18\x12 \x01(\r\x12&\n\x05noise\x18\x13 \x01(\x0b\x32\x17.bedside.proto.v1.Noise\x12\x13\n\x0bissued_at_s\x18\x14 \x01(\x04\x12\x12\n\nclose_at_s\x18\x15 \x01(\x04\x12,\n\x06server\x18\x16 \x01(\x0b\x32\x1c.bedside.proto.v1.ServerStep\x12\x19\n\x11\x62undle_tar_digest\x18\x17 \x01(\x0c\x12\x15\n\rsubsample_e32\x18\x18 \x01(\r\"\x9b\x03\n\x08Training\x12&\n\x05level\x18\x01 \x01(\x0e\x32\x17.bedside.proto.v1.Level\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x18\n\x10learning_rate_e9\x18\x04 \x01(\x04\x12\x13\n\x0bmomentum_e6\x18\x05 \x01(\x04\x12\x16\n\x0eproximal_mu_e6\x18\x06 \x01(\x04\x12.\n\tweighting\x18\x07 \x01(\x0e\x32\x1b.bedside.proto.v1.Weighting\x12\x14\n\x0cmin_examples\x18\x08 \x01(\r\x12\x14\n\x0cmax_examples\x18\t \x01(\r\x12\x17\n\x0fmin_local_steps\x18\n \x01(\r\x12\x0e\n\x06suffix\x18\x0b \x01(\t\x12\x14\n\x0cmin_sessions\x18\x0c \x01(\r\x12.\n\toptimiser\x18\r \x01(\x0e\x32\x1b.bedside.proto.v1.Optimiser\x12\x18\n\x10gradient_clip_e6\x18\x0e \x01(\x04\x12\x17\n\x0fmax_local_steps\x18\x0f \x01(\r\"5\n\x06Layout\x12+\n\x08segments\x18\x01 \x03(\x0b\x32\x19.bedside.proto.v1.Segment\"\xb7\x01\n\x07Segment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.bedside.proto.v1.SegmentKind\x12-\n\x07tensors\x18\x03 \x03(\x0b\x32\x1c.bedside.proto.v1.TensorSlot\x12\x0f\n\x07\x63lip_e6\x18\x04 \x01(\x04\x12\x0c\n\x04\x62its\x18\x05 \x01(\r\x12\x16\n\x0erotation_block\x18\x06 \x01(\r\x12\x0b\n\x03\x63\x61p\x18\x07 \x01(\x04\")\n\nTensorSlot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\"Y\n\x06\x43ohort\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05sites\x18\x02 \x03(\t\x12\x31\n\x08trustees\x18\x03 \x03(\x0b\x32\x1f.bedside.proto.v1.CohortTrustee\"I\n\rCohortTrustee\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07trustee\x18\x02 \x01(\t\x12\x19\n\x11\x63redential_digest\x18\x03 \x01(\x0c\"$\n\x05Noise\x12\x1b\n\x13noise_multiplier_e6\x18\x01 \x01(\x04\"\xd4\x01\n\nServerStep\x12\x34\n\toptimiser\x18\x01 \x01(\x0e\x32!.bedside.proto.v1.ServerOptimiser\x12\x18\n\x10learning_rate_e6\x18\x02 \x01(\x04\x12\x10\n\x08\x62\x65ta1_e6\x18\x03 \x01(\x04\x12\x10\n\x08\x62\x65ta2_e6\x18\x04 \x01(\x04\x12\x0e\n\x06tau_e9\x18\x05 \x01(\x04\x12,\n\x08\x63ombiner\x18\x06 \x01(\x0e\x32\x1a.bedside.proto.v1.Combiner\x12\x14\n\x0ctrim_cohorts\x18\x07 \x01(\r*b\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_TRAIN\x10\x01\x12\x14\n\x10PURPOSE_EVALUATE\x10\x02\x12\x15\n\x11PURPOSE_STATISTIC\x10\x03*V\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0c\n\x08LEVEL_Q0\x10\x01\x12\x0c\n\x08LEVEL_Q1\x10\x02\x12\x0c\n\x08LEVEL_Q2\x10\x03\x12\x0c\n\x08LEVEL_Q3\x10\x04*M\n\tOptimiser\x12\x19\n\x15OPTIMISER_UNSPECIFIED\x10\x00\x12\x11\n\rOPTIMISER_SGD\x10\x01\x12\x12\n\x0eOPTIMISER_ADAM\x10\x02*U\n\tWeighting\x12\x19\n\x15WEIGHTING_UNSPECIFIED\x10\x00\x12\x15\n\x11WEIGHTING_UNIFORM\x10\x01\x12\x16\n\x12WEIGHTING_EXAMPLES\x10\x02*g\n\x08\x43ombiner\x12\x18\n\x14\x43OMBINER_UNSPECIFIED\x10\x00\x12\x11\n\rCOMBINER_MEAN\x10\x01\x12\x19\n\x15\x43OMBINER_TRIMMED_MEAN\x10\x02\x12\x13\n\x0f\x43OMBINER_MEDIAN\x10\x03*[\n\x0bSegmentKind\x12\x1c\n\x18SEGMENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SEGMENT_KIND_VALUE\x10\x01\x12\x16\n\x12SEGMENT_KIND_COUNT\x10\x02*\x8c\x01\n\x0fServerOptimiser\x12 \n\x1cSERVER_OPTIMISER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERVER_OPTIMISER_FEDAVG\x10\x01\x12\x1c\n\x18SERVER_OPTIMISER_FEDADAM\x10\x02\x12\x1c\n\x18SERVER_OPTIMISER_FEDYOGI\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bedside.proto.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURPOSE']._serialized_start=1889
-  _globals['_PURPOSE']._serialized_end=1987
-  _globals['_LEVEL']._serialized_start=1989
-  _globals['_LEVEL']._serialized_end=2075
-  _globals['_OPTIMISER']._serialized_start=2077
-  _globals['_OPTIMISER']._serialized_end=2154
-  _globals['_WEIGHTING']._serialized_start=2156
-  _globals['_WEIGHTING']._serialized_end=2241
-  _globals['_COMBINER']._serialized_start=2243
-  _globals['_COMBINER']._serialized_end=2346
-  _globals['_SEGMENTKIND']._serialized_start=2348
-  _globals['_SEGMENTKIND']._serialized_end=2439
-  _globals['_SERVEROPTIMISER']._serialized_start=2442
-  _globals['_SERVEROPTIMISER']._serialized_end=2582
+  _globals['_PURPOSE']._serialized_start=1914
+  _globals['_PURPOSE']._serialized_end=2012
+  _globals['_LEVEL']._serialized_start=2014
+  _globals['_LEVEL']._serialized_end=2100
+  _globals['_OPTIMISER']._serialized_start=2102
+  _globals['_OPTIMISER']._serialized_end=2179
+  _globals['_WEIGHTING']._serialized_start=2181
+  _globals['_WEIGHTING']._serialized_end=2266
+  _globals['_COMBINER']._serialized_start=2268
+  _globals['_COMBINER']._serialized_end=2371
+  _globals['_SEGMENTKIND']._serialized_start=2373
+  _globals['_SEGMENTKIND']._serialized_end=2464
+  _globals['_SERVEROPTIMISER']._serialized_start=2467
+  _globals['_SERVEROPTIMISER']._serialized_end=2607
   _globals['_PLAN']._serialized_start=81
   _globals['_PLAN']._serialized_end=795
   _globals['_TRAINING']._serialized_start=798
-  _globals['_TRAINING']._serialized_end=1184
-  _globals['_LAYOUT']._serialized_start=1186
-  _globals['_LAYOUT']._serialized_end=1239
-  _globals['_SEGMENT']._serialized_start=1242
-  _globals['_SEGMENT']._serialized_end=1425
-  _globals['_TENSORSLOT']._serialized_start=1427
-  _globals['_TENSORSLOT']._serialized_end=1468
-  _globals['_COHORT']._serialized_start=1470
-  _globals['_COHORT']._serialized_end=1559
-  _globals['_COHORTTRUSTEE']._serialized_start=1561
-  _globals['_COHORTTRUSTEE']._serialized_end=1634
-  _globals['_NOISE']._serialized_start=1636
-  _globals['_NOISE']._serialized_end=1672
-  _globals['_SERVERSTEP']._serialized_start=1675
-  _globals['_SERVERSTEP']._serialized_end=1887
+  _globals['_TRAINING']._serialized_end=1209
+  _globals['_LAYOUT']._serialized_start=1211
+  _globals['_LAYOUT']._serialized_end=1264
+  _globals['_SEGMENT']._serialized_start=1267
+  _globals['_SEGMENT']._serialized_end=1450
+  _globals['_TENSORSLOT']._serialized_start=1452
+  _globals['_TENSORSLOT']._serialized_end=1493
+  _globals['_COHORT']._serialized_start=1495
+  _globals['_COHORT']._serialized_end=1584
+  _globals['_COHORTTRUSTEE']._serialized_start=1586
+  _globals['_COHORTTRUSTEE']._serialized_end=1659
+  _globals['_NOISE']._serialized_start=1661
+  _globals['_NOISE']._serialized_end=1697
+  _globals['_SERVERSTEP']._serialized_start=1700
+  _globals['_SERVERSTEP']._serialized_end=1912
 # @@protoc_insertion_point(module_scope)

@@ -297,6 +297,7 @@ class Training(google.protobuf.message.Message):
     MIN_SESSIONS_FIELD_NUMBER: builtins.int
     OPTIMISER_FIELD_NUMBER: builtins.int
     GRADIENT_CLIP_E6_FIELD_NUMBER: builtins.int
+    MAX_LOCAL_STEPS_FIELD_NUMBER: builtins.int
     level: Global___Level.ValueType
     epochs: builtins.int
     batch_size: builtins.int
@@ -317,6 +318,10 @@ class Training(google.protobuf.message.Message):
     optimiser: Global___Optimiser.ValueType
     gradient_clip_e6: builtins.int
     """Largest L2 norm of one step's gradient, millionths; 0 = any."""
+    max_local_steps: builtins.int
+    """Local training ends after so many steps, though epochs are left, so that large and small devices work alike; 0 = no
+    such bound.
+    """
     def __init__(
         self,
         *,
@@ -334,8 +339,9 @@ class Training(google.protobuf.message.Message):
         min_sessions: builtins.int = ...,
         optimiser: Global___Optimiser.ValueType = ...,
         gradient_clip_e6: builtins.int = ...,
+        max_local_steps: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "gradient_clip_e6", b"gradient_clip_e6", "learning_rate_e9", b"learning_rate_e9", "level", b"level", "max_examples", b"max_examples", "min_examples", b"min_examples", "min_local_steps", b"min_local_steps", "min_sessions", b"min_sessions", "momentum_e6", b"momentum_e6", "optimiser", b"optimiser", "proximal_mu_e6", b"proximal_mu_e6", "suffix", b"suffix", "weighting", b"weighting"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "gradient_clip_e6", b"gradient_clip_e6", "learning_rate_e9", b"learning_rate_e9", "level", b"level", "max_examples", b"max_examples", "max_local_steps", b"max_local_steps", "min_examples", b"min_examples", "min_local_steps", b"min_local_steps", "min_sessions", b"min_sessions", "momentum_e6", b"momentum_e6", "optimiser", b"optimiser", "proximal_mu_e6", b"proximal_mu_e6", "suffix", b"suffix", "weighting", b"weighting"]) -> None: ...
 
 Global___Training: typing_extensions.TypeAlias = Training
 

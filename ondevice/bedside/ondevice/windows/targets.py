@@ -23,12 +23,11 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from bedside.agent.buffer.rows import Label
-from bedside.agent.windows.labelling import Labeller, Touching
 from bedside.core.bundle.manifest import Manifest, Targets, WindowSpec
 from bedside.core.bundle.training import Task
 from bedside.ondevice.heads import Head
 from bedside.ondevice.windows.cutter import Window
+from bedside.ondevice.windows.labelling import Label, Labeller, Touching
 
 Float32 = npt.NDArray[np.float32]
 Answer = int | Float32

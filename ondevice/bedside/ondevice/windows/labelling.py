@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from bedside.agent.buffer.rows import Label
 from bedside.core.bundle.manifest import WindowSpec
 from bedside.ondevice.windows.cutter import Window
 from bedside.ondevice.windows.part import offset_ns
 
+MIN_COVER: Final = 0.9
+"""Share of a window that one label must cover."""
+
 BEAT_TOLERANCE_NS: Final = 150_000_000
 """How far a label may be from the R peak that was found: AAMI EC57's match window."""
+
+
+class Label(Protocol):
+    """A class name, or a measured value with its name, over a time of one session."""
+
+    @property
+    def start_ns(self) -> int: ...
+
+    @property
+    def end_ns(self) -> int: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def value(self) -> float | None:
+        """What was measured; None for a class or label alone."""
+        ...
 
 
 class Touching(NamedTuple):
