@@ -122,7 +122,7 @@ def test_inspect_shows_layers_graphs_costs_tolerances_and_files(folder, capsys):
 def test_verify_replays_on_both_runtimes_and_shows_what_is_allowed(folder, capsys):
     assert run(["model", "verify", str(folder)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    (weight,) = [line for line in lines if line[0] == "q1-all-sgd/w0"]
+    (weight,) = [line for line in lines if line[:1] == ["q1-all-sgd/w0"]]
     assert weight[1] == "0"
     assert 1e-5 < float(weight[2]) < 0.1
     assert {line[0] for line in lines if len(line) == 3} >= {"onnx", "litert", "classes"}
