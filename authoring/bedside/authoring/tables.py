@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bedside.authoring.bench import Benched
@@ -28,8 +27,10 @@ def manifest_tables(digest: bytes, manifest: Manifest) -> Iterator[Table]:
     costs = [[cost.graph, str(cost.batch), f"{cost.step_ms:g}", f"{cost.rss_mb:g}"] for cost in manifest.costs]
     heads = ("a step of", "batch", "ms", "peak MB")
     yield Table(heads, costs, right=frozenset(heads[1:]), empty="the manifest states no cost")
-    counted = Counter((_group(t.tensor), t.absolute) for t in manifest.golden.tolerances)
-    tolerances = [[name, str(count), f"{absolute:g}"] for (name, absolute), count in counted.items()]
+    allowed: dict[str, list[float]] = {}
+    for tolerance in manifest.golden.tolerances:
+        allowed.setdefault(_group(tolerance.tensor), []).append(tolerance.absolute)
+    tolerances = [[name, str(len(group)), _from_to(group)] for name, group in allowed.items()]
     yield Table(("golden", "tensors", "may be off by"), tolerances, right=frozenset({"tensors", "may be off by"}))
     files = [[entry.name, human_bytes(entry.size), entry.blake2b] for entry in manifest.files]
     yield Table(("file", "size", "blake2b"), files, right=frozenset({"size"}))
@@ -135,6 +136,11 @@ def _moved(manifest: Manifest, suffix: str) -> list[str]:
 
 def _count(specs: Sequence[TensorSpec]) -> int:
     return sum(math.prod(spec.shape) for spec in specs)
+
+
+def _from_to(values: list[float]) -> str:
+    least, most = f"{min(values):.3g}", f"{max(values):.3g}"
+    return least if least == most else f"{least} to {most}"
 
 
 def _group(tensor: str) -> str:
