@@ -15,6 +15,7 @@ from bedside.agent.api.alarms import AlarmCalls
 from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import alarm_message
+from bedside.agent.api.models import ModelCalls
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
@@ -77,9 +78,15 @@ class Loudness:
             label=max(rows, key=lambda row: row[1])[0],
             probabilities=[local_pb2.ClassProbability(label=n, probability_e6=round(p * 1e6)) for n, p in rows],
             latency_us=7,
+            outputs=[local_pb2.Output(name="level", value=20 * loud, unit="dB")] if model else [],
         )
 
-    async def explain(self, prediction: int, segments: int) -> local_pb2.Explanation:
+    async def explain(self, prediction: int, segments: int, output: str = "") -> local_pb2.Explanation:
+        if output == "level":
+            return local_pb2.Explanation(
+                prediction_id=prediction, method="occlusion", segments=segments, channels=1, output=output, unit="dB",
+                effect=[0.5 * at for at in range(segments)],
+            )  # fmt: skip
         effects = [at * (-1) ** at for at in range(2 * segments)]
         return local_pb2.Explanation(
             prediction_id=prediction, method="occlusion", segments=segments, channels=2, effect_e6=effects
@@ -123,6 +130,7 @@ class Served:
             AlarmCalls(self.book, self.book.followers),
             QuarantineCalls(self.store, self.reader),
             SinkCalls(self.sending),
+            ModelCalls(None),
         )
 
     @asynccontextmanager
