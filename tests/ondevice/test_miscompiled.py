@@ -129,7 +129,7 @@ def test_a_graph_that_computes_something_else_is_refused(built, author, forks, n
 
 def test_a_graph_that_never_ends_is_ended(built, author, forks):
     tar = altered(built, author, INFER, loop_for_ever)
-    limits = Limits(DEFAULT_LIMITS.address_space_bytes, timeout_s=4)
+    limits = Limits(DEFAULT_LIMITS.address_space_bytes, timeout_s=3)
     assert in_a_child_of_its_own(forks, tar, "golden", limits) == "child-timeout"
 
 

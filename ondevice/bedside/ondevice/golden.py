@@ -75,6 +75,7 @@ def main() -> None:
 
 
 def _run(data: bytes) -> Compared:
+    from bedside.core.bundle.manifest import INFER_TFLITE
     from bedside.ondevice.runtimes.installed import is_installed
 
     bundle = believed_bundle(data)
@@ -84,9 +85,12 @@ def _run(data: bytes) -> Compared:
         differences = compare_golden(bundle)
     else:  # a board that can only infer believes what it will run
         from bedside.ondevice.refresh import int8_runtime
-        from bedside.ondevice.replay import compare_litert, golden_parameters
+        from bedside.ondevice.replay import blaming, compare_litert, golden_parameters
 
-        differences = compare_litert(bundle, int8_runtime(bundle, golden_parameters(bundle), "litert"))
+        after = golden_parameters(bundle)
+        with blaming(INFER_TFLITE):
+            runtime = int8_runtime(bundle, after, "litert")
+        differences = compare_litert(bundle, runtime)
     check_differences(bundle.manifest, differences)
     return Compared(bundle.digest.hex(), differences)
 

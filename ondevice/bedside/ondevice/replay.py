@@ -32,9 +32,9 @@ def compare_golden(bundle: Bundle) -> dict[str, float]:
 
 def _compare_serving(bundle: Bundle) -> dict[str, float]:
     after, probe = golden_parameters(bundle), golden_windows(bundle)
-    with _blaming(INFER):
+    with blaming(INFER):
         int8 = int8_runtime(bundle, after).predict(probe)
-    with _blaming(INFER_FLOAT):
+    with blaming(INFER_FLOAT):
         exact = float_runtime(bundle, after).predict(probe)
     distances = {
         "logits": _distance(int8, _float(bundle, "logits")),
@@ -49,7 +49,7 @@ def compare_litert(bundle: Bundle, runtime: Runtime) -> dict[str, float]:
     Raises:
         MalformedError: `bad-golden`; `bad-graph`.
     """
-    with _blaming(INFER_TFLITE):
+    with blaming(INFER_TFLITE):
         logits = runtime.predict(golden_windows(bundle))
     return {"logits_litert": _distance(logits, _float(bundle, "logits"))} | _compare_classes(bundle, logits)
 
@@ -82,7 +82,7 @@ def golden_windows(bundle: Bundle) -> Float32:
 
 
 @contextmanager
-def _blaming(file: str) -> Iterator[None]:
+def blaming(file: str) -> Iterator[None]:
     """Foreign bytes may fail in any way while they are run; each is their fault."""
     try:
         yield
@@ -104,7 +104,7 @@ def _compare_training(bundle: Bundle) -> dict[str, float]:
     x, y = _float(bundle, "x"), _targets(bundle)
     differences: dict[str, float] = {}
     for graph in manifest.graphs:
-        with _blaming(graph.file):
+        with blaming(graph.file):
             step = open_step(bundle, graph, bundle.parameters, Rates.of_golden(manifest.golden))
             losses = np.array([step(x, y) for _ in range(manifest.golden.steps)], np.float32)
             after = step.parameters()

@@ -60,8 +60,9 @@ def main() -> None:
 
 
 def _run(data: bytes) -> tuple[Measured, ...]:
+    from bedside.core.bundle.manifest import INFER_TFLITE
     from bedside.ondevice.refresh import int8_runtime
-    from bedside.ondevice.replay import compare_litert, golden_parameters, golden_windows
+    from bedside.ondevice.replay import blaming, compare_litert, golden_parameters, golden_windows
     from bedside.ondevice.runtimes.installed import is_installed
     from bedside.service.platform import SystemClock
 
@@ -69,7 +70,8 @@ def _run(data: bytes) -> tuple[Measured, ...]:
     after = golden_parameters(bundle)
     tried = []
     if "litert" in wanted:
-        tried.append(int8_runtime(bundle, after, "litert"))
+        with blaming(INFER_TFLITE):
+            tried.append(int8_runtime(bundle, after, "litert"))
         check_differences(bundle.manifest, compare_litert(bundle, tried[0]))
     if "onnx" in wanted and is_installed("onnx"):
         tried.append(int8_runtime(bundle, after, "onnx"))
