@@ -10,7 +10,7 @@ from parsers import PARSERS
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-ROOTS = ("core", "service", "firmware_bridge", "agent", "trustee", "authoring", "coordinator", "demo")
+ROOTS = ("core", "service", "firmware_bridge", "ondevice", "agent", "trustee", "authoring", "coordinator", "demo")
 TAKES_BYTES = re.compile(
     r"MalformedError\(|json\.(?:decode|loads)\(|msgpack\.decode\(|_HEADER\.decode\(|tomllib\.loads|np\.load\(|csv\.(?:reader|DictReader)\("
     r"|unpack_from\(|load_(?:pem|der)_|\.(?:FromString|ParseFromString)\("
