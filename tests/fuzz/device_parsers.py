@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -106,6 +107,29 @@ def _config() -> None:
     recipe = _bare((seeds.TESTS / "recipes" / "tiny.toml").read_text())
     add("recipe", "authoring.recipe.load_recipe",
         on_file("recipes/recipe.toml", lambda path: load_recipe(str(path)).steps()), [recipe], plain,
+        ConfigError)  # fmt: skip
+    _data_sets()
+
+
+def _data_sets() -> None:
+    """What an author's data.toml names."""
+    from bedside.authoring.data.csv_rows import read_csv
+    from bedside.authoring.data.npz_arrays import read_npz
+    from bedside.authoring.data.spec import DataSpec, HeldOut, load_data_spec
+    from bedside.authoring.recipe import load_recipe
+
+    windows = load_recipe(str(seeds.TESTS / "recipes" / "tiny.toml")).question()
+    fields = {"length": 1, "hop": 1, "fields": ("pulse", "spo2")}
+    records = dataclasses.replace(windows, window=msgspec.structs.replace(windows.window, **fields))
+    told = b'kind = "csv"\nfile = "a.csv"\nclient = "bed"\nlabel = "y"\n[held_out]\nshare = 0.2\nclients = ["b"]\n'
+    add("data-toml", "authoring.data.spec.load_data_spec", on_file("data/data.toml", load_data_spec), [told], plain,
+        ConfigError)  # fmt: skip
+    spec = DataSpec(kind="csv", client="bed", label="y", held_out=HeldOut(share=0.5))
+    rows = b"bed,y,pulse,spo2\na,rest,61.5,97\nb,walk,,1e2\n"
+    add("data-csv", "authoring.data.csv_rows.read_csv",
+        on_file("data/rows.csv", lambda path: read_csv(path, spec, records)), [rows], plain, ConfigError)  # fmt: skip
+    add("data-npz", "authoring.data.npz_arrays.read_npz firmware_bridge.recording.read_arrays",
+        on_file("data/windows.npz", lambda path: read_npz(path, spec, windows)), [seeds.windows()], forms.arrays,
         ConfigError)  # fmt: skip
 
 

@@ -181,6 +181,14 @@ def recording() -> bytes:
     return path.read_bytes()
 
 
+def windows() -> bytes:
+    """Two windows of the tiny model, of two clients."""
+    path = SCRATCH / "seed-windows.npz"
+    x = np.arange(128, dtype=np.float32).reshape(2, 32, 2)
+    np.savez(path, x=x, y=np.array([0, 2]), bed=np.array(["a", "b"]))
+    return path.read_bytes()
+
+
 def toml(value: Any, prefix: str = "") -> str:
     """A configuration as a file, with every value that has a default spelt out."""
     lines, tables = [], []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside.authoring.data.dataset import Dataset, Gathering, class_names
-from bedside.authoring.data.spec import MAX_COLUMNS, MAX_FILE_BYTES, DataSpec, unusable
+from bedside.authoring.data.spec import MAX_COLUMNS, MAX_FILE_BYTES, MAX_VALUE, DataSpec, unusable
 from bedside.core.bundle.manifest import Targets
 from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Record
@@ -107,6 +107,6 @@ def _number(cell: str, where: str, column: str) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= MAX_VALUE:
         raise unusable(f"{where}: {column} is no number", "write numbers with a point, and leave missing ones empty")
     return value

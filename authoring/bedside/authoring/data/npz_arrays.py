@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.authoring.data.dataset import Dataset, Gathering, Named, class_names
-from bedside.authoring.data.spec import DataSpec, unusable
+from bedside.authoring.data.spec import MAX_VALUE, DataSpec, unusable
 from bedside.core.bundle.manifest import Targets
 from bedside.firmware_bridge.recording import read_arrays
 from bedside.ondevice.runtimes import Float32
@@ -57,7 +57,7 @@ def read_npz(path: Path, spec: DataSpec, question: Question) -> Dataset:
             continue
         values = x[at].astype(np.float64)
         lacking = ~np.isfinite(values)
-        if lacking.any() and not window.fields:
+        if (lacking.any() and not window.fields) or np.abs(values[~lacking]).max(initial=0.0) > MAX_VALUE:
             raise unusable(f"window {at} of {spec.windows} has values that are not finite", "leave such windows out")
         shaped = shaper.shape(np.where(lacking, 0.0, values), ())
         shaped[lacking] = 0.0
@@ -75,6 +75,7 @@ def _answers(arrays: Arrays, spec: DataSpec, question: Question, path: Path, cou
     if y.shape != (count, len(question.labels)) or y.dtype.kind not in "iufb":
         raise unusable(f"{spec.targets} is {y.dtype}{y.shape}", f"it must be ({count}, {len(question.labels)})")
     values = y.astype(np.float64)
+    values[np.abs(values) > MAX_VALUE] = np.nan
     if isinstance(question.targets, Targets):
         values = (values - question.targets.offset) * question.targets.scale
     elif not np.isin(values[np.isfinite(values)], (0, 1)).all():
@@ -105,4 +106,7 @@ def _words(arrays: Arrays, name: str, path: Path, count: int) -> list[str]:
     array = _array(arrays, name, path)
     if array.shape != (count,) or array.dtype.kind not in "iuUb":
         raise unusable(f"{name} is {array.dtype}{array.shape}", f"it must have a name or number for each of {count}")
-    return [str(value) for value in array.tolist()]
+    try:
+        return [str(value) for value in array.tolist()]
+    except SystemError as error:  # what numpy's text holds need not be characters
+        raise unusable(f"{name} is not text", "write names") from error

@@ -7,8 +7,9 @@ from pathlib import Path
 from bedside.authoring.data.csv_rows import read_csv
 from bedside.authoring.data.dataset import Dataset
 from bedside.authoring.data.npz_arrays import read_npz
-from bedside.authoring.data.spec import load_data_spec
+from bedside.authoring.data.spec import load_data_spec, unusable
 from bedside.authoring.data.wfdb_records import read_wfdb
+from bedside.core.bundle.preprocessing import check_stages
 from bedside.ondevice.windows.targets import Question
 
 
@@ -17,10 +18,13 @@ def read_data(path: Path, question: Question) -> Dataset:
 
     Raises:
         ConfigError: `bad-data`, and those of any configuration.
-        MalformedError: `bad-npz`.
+        MalformedError: `bad-npz`; `bad-manifest`: the window's stages are none.
         UnavailableError: `wfdb-missing`.
     """
-    spec = load_data_spec(path)
+    spec, window = load_data_spec(path), question.window
+    check_stages(window)
+    if not len(window.offset) == len(window.scale) == window.channels:
+        raise unusable("offset and scale of the recipe's window need one value per channel", "correct its [window]")
     if spec.kind == "wfdb":
         return read_wfdb(spec.folder or path.parent, spec, question)
     file = spec.file or path

@@ -16,6 +16,8 @@ MAX_FILE_BYTES: Final = 1 << 30
 """Bytes of one CSV file."""
 MAX_COLUMNS: Final = 4_096
 MAX_CLIENTS: Final = 10_000
+MAX_VALUE: Final = 1e30
+"""Larger ones leave no room for a scale in float32."""
 
 
 class HeldOut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

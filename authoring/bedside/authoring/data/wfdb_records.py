@@ -6,6 +6,7 @@ Source: PhysioNet, WFDB applications guide, header(5), signal(5), annot(5).
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -82,7 +83,8 @@ def _read(record: Path, spec: DataSpec) -> tuple[npt.NDArray[np.float64], float,
         if (header.sig_len or 0) * max(1, len(chosen)) * 8 > MAX_RECORDING_BYTES:
             raise unusable(f"the record {record.name} is too long", "cut it into several")
         values = np.asarray(wfdb.rdrecord(str(record), channels=chosen).p_signal, np.float64)
-        read = wfdb.rdann(str(record), spec.annotator)
+        with warnings.catch_warnings(action="ignore"):  # of pandas, about how the library calls it
+            read = wfdb.rdann(str(record), spec.annotator)
         rate_hz = float(header.fs)
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:  # what the library raises on other files
         raise unusable(f"the record {record} cannot be read: {str(error)[:200]}", "check folder and records") from error
