@@ -175,7 +175,7 @@ MALICIOUS = (
     MaliciousPlan(
         "training-out-of-range", "one session", training(min_sessions=1), {"min_sessions": 2}, ("1 sessions", "2")
     ),
-    MaliciousPlan("training-out-of-range", "suffix", training(suffix="head"), words=("head",)),
+    MaliciousPlan("training-out-of-range", "suffix", training(suffix="tail"), words=("tail",)),
     MaliciousPlan("training-out-of-range", "unknown level", training(level=4), words=("Q0, Q1 and Q2",)),
     MaliciousPlan("training-out-of-range", "many epochs", training(epochs=21), words=("21 epochs", "20")),
     MaliciousPlan("training-out-of-range", "huge rate", training(learning_rate_e9=2 * 10**9), words=("2", "1")),

@@ -84,8 +84,7 @@ def load_heart(root: Path) -> DataSet:
             split[row["center"]].append(row["split"] == "train")
     groups, tests = [], {}
     for name in HOSPITALS:
-        kept = [_heart_row(line) for line in (folder / f"processed.{name}.data").read_text().split()]
-        rows = np.array([row for row in kept if row is not None])
+        rows = heart_rows(root, name)
         train = np.array(split[name])
         x, y = rows[:, :-1], (rows[:, -1] > 0).astype(np.int64)
         mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
@@ -110,6 +109,12 @@ def load_har(root: Path) -> DataSet:
         Group(f"person-{one}", Examples(x[person == one], y[person == one])) for one in np.unique(person[~held_out])
     ]
     return DataSet("har", 6, groups, {"people": Examples(x[held_out], y[held_out])})
+
+
+def heart_rows(root: Path, hospital: str) -> npt.NDArray[np.float64]:
+    """A hospital's complete rows: 13 features in their own units, and the diagnosis."""
+    lines = (root / "heart_disease" / f"processed.{hospital}.data").read_text().split()
+    return np.array([row for row in map(_heart_row, lines) if row is not None])
 
 
 LOADERS = {"heart": load_heart, "har": load_har}

@@ -1,5 +1,6 @@
 """Trying bundles one after the other in forks of one limited child."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from bedside.ondevice.confinement import child_arguments
 from bedside.ondevice.golden import DEFAULT_LIMITS, Replay
 
 CHILD = Path(__file__).with_name("forking_child.py")
@@ -18,7 +20,7 @@ class Forks:
 
     def __init__(self, folder, author):
         self.path, self._keys = folder / "bundle.tar", (bytes(author.verify_key).hex(),)
-        limits = (str(DEFAULT_LIMITS.address_space_bytes), "0", str(os.getpid()))
+        limits = child_arguments(dataclasses.replace(DEFAULT_LIMITS, nice=0))
         self._child = subprocess.Popen(
             [sys.executable, str(CHILD), *limits],
             stdin=subprocess.PIPE,

@@ -52,6 +52,7 @@ from bedside.ondevice.golden import check_differences
 from bedside.ondevice.refresh import int8_runtime
 from bedside.ondevice.replay import compare_golden, compare_litert, golden_parameters
 from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.training.step import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,16 @@ class Parts:
     patches: tuple[Patch, ...]
 
 
-def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = None) -> Built:
-    """Build, measure unless the recipe states its costs, and sign; `reference` is for devices to compare streams with.
+def build_bundle(
+    recipe: Recipe, key: SigningKey, reference: Reference | None = None, sample: tuple[Float32, Targets] | None = None
+) -> Built:
+    """Build, measure unless the recipe states its costs, and sign.
+
+    Args:
+        recipe: of the model.
+        key: the author's.
+        reference: for devices to compare their streams with.
+        sample: examples that show which ranges the layers' inputs have; synthetic ones by default.
 
     Raises:
         ConfigError: `bad-recipe`, `no-clear-golden`; `torch-module`, `torch-unsupported`.
@@ -94,7 +103,7 @@ def build_bundle(recipe: Recipe, key: SigningKey, reference: Reference | None = 
         UnavailableError: `cost-not-measured`, `torch-missing`.
     """
     recipe, peer = _resolved(recipe)
-    parts = _parts(recipe, peer)
+    parts = _parts(recipe, peer, sample)
     golden = make_golden(parts.net, parts.training, parts.changed, parts.parameters, recipe.seed, peer)
     costs = recipe.costs or _measured(recipe, parts, golden)
     files = {graph.file: data for graph, data in parts.training.items()} | parts.inference
@@ -117,10 +126,10 @@ def _resolved(recipe: Recipe) -> tuple[Recipe, Peer | None]:
     return import_module(recipe)
 
 
-def _parts(recipe: Recipe, peer: Peer | None) -> Parts:
+def _parts(recipe: Recipe, peer: Peer | None, sample: tuple[Float32, Targets] | None) -> Parts:
     net, suffixes = recipe.net(), recipe.suffix_list()
     given = {} if peer is None else peer.parameters()
-    parameters = initial_parameters(net, recipe.seed, *golden_batch(net, recipe.seed), given)
+    parameters = initial_parameters(net, recipe.seed, *(sample or golden_batch(net, recipe.seed)), given)
     if peer is not None:
         check_exact(net, peer, parameters, recipe.seed)
     weights = {name: array for name, array in parameters.items() if name != AMAX}

@@ -11,9 +11,12 @@ import msgspec
 from bedside.authoring.bench import bench_bundle, usual_batches
 from bedside.authoring.build import build_bundle
 from bedside.authoring.bundle_folder import write_bundle
-from bedside.authoring.recipe import load_recipe, shipped_recipes
-from bedside.authoring.reference import reference_of
+from bedside.authoring.data.dataset import Dataset
+from bedside.authoring.data.read import read_data
+from bedside.authoring.recipe import Recipe, load_recipe, shipped_recipes
+from bedside.authoring.reference import describe, reference_of
 from bedside.authoring.replaying import replay_in_children
+from bedside.authoring.simulation.command import simulate
 from bedside.authoring.tables import benched_tables, cost_words, manifest_tables, parameter_count, replayed_tables
 from bedside.core.bundle.archive import unpack_bundle
 from bedside.core.bundle.manifest import MANIFEST, Manifest, bundle_digest, decode_manifest
@@ -53,8 +56,9 @@ def key(file: Path, as_json: bool) -> None:
 @click.argument("out", type=_PATH)
 @click.option("--signing-key", type=_FILE, required=True, help="The author's key, made by `bedside model key`.")
 @click.option("--reference", type=_FILE, help="A recording (.npz) of the stream, for devices to measure drift against.")
+@click.option("--data", type=_FILE, help="A data.toml: activation ranges and the reference come from its examples.")
 @json_option
-def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_json: bool) -> None:
+def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, data: Path | None, as_json: bool) -> None:
     """Build RECIPE (a file, or the name of a shipped one) into the folder OUT, with bundle.tar in it."""
     if not signing_key.exists():
         raise ConfigError(
@@ -64,12 +68,15 @@ def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_
         )
     author = load_signing_key(signing_key)
     loaded = load_recipe(recipe)
+    dataset = None if data is None else read_data(data, loaded.question())
     described = None if reference is None else reference_of(loaded, read_recording(reference))
-    built = build_bundle(loaded, author, described)
+    if described is None and dataset is not None and dataset.signal is not None:
+        described = describe(loaded, dataset.signal)
+    built = build_bundle(loaded, author, described, None if dataset is None else dataset.sample())
     before = _digest_in(out)
     tar = write_bundle(out, built)
     costs = built.manifest.costs
-    data = {
+    told = {
         "name": built.manifest.name,
         "version": built.manifest.version,
         "digest": built.digest,
@@ -79,11 +86,25 @@ def build(recipe: str, out: Path, signing_key: Path, reference: Path | None, as_
         "folder": out,
         "tar": tar,
         "tar_bytes": len(built.tar),
+        **({} if dataset is None else _dataset_told(loaded, dataset, as_json=as_json)),
     }
-    emit(data, as_json)
+    emit(told, as_json)
     if before not in (None, built.digest):
         why = "" if loaded.costs else "; each build measures its cost, so that no two have one digest"
         click.echo(f"note: another bundle was replaced in {out}{why}", err=True)
+
+
+def _dataset_told(recipe: Recipe, dataset: Dataset, *, as_json: bool) -> dict[str, object]:
+    """What the data set has; weights are for the author to put into the recipe, or not to."""
+    told: dict[str, object] = {}
+    for name, parts in (("clients", dataset.training), ("held_out", dataset.held_out)):
+        counts = {client: len(part) for client, part in parts.items()}
+        told[name] = (
+            counts if as_json else ", ".join(f"{client}: {count}" for client, count in counts.items()) or "none"
+        )
+    if recipe.task == "classification":
+        told["balanced_class_weights"] = dataset.class_weights(len(recipe.labels))
+    return told
 
 
 def _digest_in(folder: Path) -> bytes | None:
@@ -92,6 +113,9 @@ def _digest_in(folder: Path) -> bytes | None:
         return bundle_digest(unpack_bundle(read_bundle(folder))[MANIFEST])
     except (BedsideError, OSError):
         return None
+
+
+model.add_command(simulate)
 
 
 @model.command()

@@ -18,6 +18,7 @@ from bedside.core.bundle.preprocessing import Filter
 from bedside.core.bundle.training import ALL, HEAD, Cost, Suffix, Task, Training, TrainingGraph
 from bedside.core.errors import ConfigError
 from bedside.core.signal.butterworth import Section, butterworth, notch, settling_samples
+from bedside.ondevice.windows.targets import Question
 from bedside.service.config import load_config
 
 _SHIPPED: Final = Path(__file__).parent / "recipes"
@@ -118,6 +119,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"the filter of {self.name} cannot be designed: {error}",
                 remedy="correct low_hz, high_hz, order and notch_hz in its [filter] table",
             ) from error
+
+    def question(self) -> Question:
+        """What the model is asked about a window."""
+        return Question(self.window_spec(), self.labels, self.task, self.targets)
 
     def layer_list(self) -> tuple[Layer, ...]:
         """The layers as the manifest has them.

@@ -36,6 +36,16 @@ def reference_of(recipe: Recipe, recording: Recording) -> Reference:
             remedy="name a recording of the stream, and one range per channel or none",
         )
     physical = recording.values[:, list(picked)].astype(np.float64) * recording.scale
+    return describe(recipe, physical)
+
+
+def describe(recipe: Recipe, physical: npt.NDArray[np.float64]) -> Reference:
+    """Describe the channels (samples, channels) that the model of `recipe` takes, in physical units.
+
+    Raises:
+        ConfigError: `bad-reference`: a channel never moves.
+    """
+    ranges, picked = recipe.physical_range, recipe.window.pick or tuple(range(physical.shape[1]))
     return Reference(
         tuple(
             _describe(physical[:, at], ranges[at] if ranges else None, f"channel {channel}")

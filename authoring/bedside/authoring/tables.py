@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bedside.authoring.bench import Benched
@@ -28,9 +27,7 @@ def manifest_tables(digest: bytes, manifest: Manifest) -> Iterator[Table]:
     costs = [[cost.graph, str(cost.batch), f"{cost.step_ms:g}", f"{cost.rss_mb:g}"] for cost in manifest.costs]
     heads = ("a step of", "batch", "ms", "peak MB")
     yield Table(heads, costs, right=frozenset(heads[1:]), empty="the manifest states no cost")
-    counted = Counter((_group(t.tensor), t.absolute) for t in manifest.golden.tolerances)
-    tolerances = [[name, str(count), f"{absolute:g}"] for (name, absolute), count in counted.items()]
-    yield Table(("golden", "tensors", "may be off by"), tolerances, right=frozenset({"tensors", "may be off by"}))
+    yield _tolerances(manifest)
     files = [[entry.name, human_bytes(entry.size), entry.blake2b] for entry in manifest.files]
     yield Table(("file", "size", "blake2b"), files, right=frozenset({"size"}))
 
@@ -69,6 +66,17 @@ def cost_words(costs: Sequence[Cost]) -> str:
     return "; ".join(
         f"{cost.graph}: {cost.step_ms:g} ms for {cost.batch} windows, {cost.rss_mb:g} MB" for cost in costs
     )
+
+
+def _tolerances(manifest: Manifest) -> Table:
+    """The tensors of one training graph stand together, with the smallest and the largest that is allowed."""
+    groups: dict[str, list[float]] = {}
+    for tolerance in manifest.golden.tolerances:
+        key, slash, _ = tolerance.tensor.partition("/")
+        groups.setdefault(f"{key}/*" if slash else key, []).append(tolerance.absolute)
+    rows = [[name, str(len(values)), f"{min(values):g}", f"{max(values):g}"] for name, values in groups.items()]
+    heads = ("golden", "tensors", "may be off by", "at most")
+    return Table(heads, rows, right=frozenset(heads[1:]))
 
 
 def _windows(replayed: Replayed, title: str) -> Table:
@@ -135,11 +143,6 @@ def _moved(manifest: Manifest, suffix: str) -> list[str]:
 
 def _count(specs: Sequence[TensorSpec]) -> int:
     return sum(math.prod(spec.shape) for spec in specs)
-
-
-def _group(tensor: str) -> str:
-    """Losses and parameters of one training graph stand together."""
-    return f"{tensor.partition('/')[0]}/*" if "/" in tensor else tensor
 
 
 def _stages(window: WindowSpec) -> str:

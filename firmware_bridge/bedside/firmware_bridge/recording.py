@@ -95,6 +95,8 @@ class Recording:
         ]
 
 
+Arrays = dict[str, npt.NDArray[Any]]
+
 _DAMAGE: Final = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
@@ -110,26 +112,37 @@ def read_recording(path: Path) -> Recording:
         MalformedError: `bad-recording`.
     """
     try:
+        return _from_arrays(read_arrays(path))
+    except MalformedError as error:
+        raise _no_recording(path, error.sentence) from error
+    except _DAMAGE as error:
+        raise _no_recording(path, str(error)) from error
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read every array of an `.npz` file, none of which is larger than it announces, and no pickle.
+
+    Raises:
+        ConfigError: `recording-missing`.
+        MalformedError: `bad-npz`.
+    """
+    try:
         if not zipfile.is_zipfile(path):  # numpy would speak of pickles
             path.stat()
-            raise _no_recording(path, "it is not an .npz file")
+            raise _no_arrays(path, "it is not an .npz file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             entries = archive.zip.infolist()
             if sum(entry.file_size for entry in entries) > MAX_RECORDING_BYTES:
-                raise MalformedError("bad-recording", f"{path.name} exceeds {MAX_RECORDING_BYTES} bytes")
+                raise _no_arrays(path, f"it exceeds {MAX_RECORDING_BYTES} bytes")
             for entry in entries:
                 _check_size(archive.zip, entry)
-            arrays = {name: archive[name] for name in archive.files}
-        try:
-            return _from_arrays(arrays)
-        except MalformedError as error:
-            raise _no_recording(path, error.sentence) from error
+            return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise ConfigError(
             "recording-missing", f"{path} cannot be read: {error.strerror or error}", remedy="check the path"
         ) from error
     except _DAMAGE as error:
-        raise _no_recording(path, str(error)) from error
+        raise _no_arrays(path, str(error)) from error
 
 
 def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
@@ -145,6 +158,10 @@ def _check_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
             raise ValueError(error.sentence) from error
     if announced != entry.file_size:
         raise ValueError(f"{entry.filename} announces another size than it has")
+
+
+def _no_arrays(path: Path, why: str) -> MalformedError:
+    return MalformedError("bad-npz", f"{path.name} cannot be read: {why}", remedy="write it with numpy.savez")
 
 
 def _no_recording(path: Path, why: str) -> MalformedError:
@@ -168,9 +185,6 @@ def write_recording(path: Path, recording: Recording) -> None:
         gap_start=np.array([start for start, _ in recording.gaps], dtype=np.int64),
         gap_end=np.array([end for _, end in recording.gaps], dtype=np.int64),
     )
-
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def _from_arrays(arrays: Arrays) -> Recording:

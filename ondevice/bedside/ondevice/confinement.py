@@ -50,7 +50,7 @@ STOPPED: Final = "child-stopped"
 """Code of the error with which a child ends that was asked to stop."""
 _STOP_GRACE_S: Final = 30.0
 """Seconds in which a child that was asked to stop writes down where it is."""
-_CANCEL_GRACE_S: Final = 5.0
+_CANCEL_GRACE_S: Final = 10.0
 """The same when the parent ends, too."""
 _FIRST_VICTIM: Final = 800
 """Of a child in the background: where memory runs out, the kernel ends it, and not the agent."""
@@ -130,9 +130,8 @@ async def run_child(
         BedsideError: what the child raised, with its class, code, sentence and remedy.
         UnavailableError: `child-timeout`, `child-stopped`, or `child-died` when it ended without a result.
     """
-    arguments = (str(limits.address_space_bytes), str(limits.nice), str(int(limits.background)), str(os.getpid()))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments),
+        *(sys.executable, "-m", module, *child_arguments(limits)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -238,6 +237,11 @@ def _died(status: int | None, tail: str) -> UnavailableError:
         f"the child ended without a result (status {status}): {tail}",
         remedy="if memory ran out, lower the batch size or raise the limit",
     )
+
+
+def child_arguments(limits: Limits) -> tuple[str, ...]:
+    """What `confine` expects on the command line of a child of this process."""
+    return (str(limits.address_space_bytes), str(limits.nice), str(int(limits.background)), str(os.getpid()))
 
 
 def confine(arguments: list[str]) -> None:

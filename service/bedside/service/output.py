@@ -152,8 +152,8 @@ def _emit_rich(table: Table, out: TextIO) -> None:
 class Progress(Protocol):
     """Where work reports how far it is."""
 
-    def advance(self, amount: float = 1.0) -> None:
-        """Count `amount` more of the total as done."""
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        """Count `amount` more of the total as done; `note` says in a few words what was."""
 
 
 class _PlainProgress:
@@ -162,12 +162,13 @@ class _PlainProgress:
         self._done = 0.0
         self._shown = 0
 
-    def advance(self, amount: float = 1.0) -> None:
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
         self._done += amount
         step = int(_PLAIN_STEPS * self._done / self._total) if self._total else _PLAIN_STEPS
         if step > self._shown:
             self._shown = step
-            click.echo(f"{self._label}: {100 * step // _PLAIN_STEPS} %", file=self._out)
+            told = f", {bounded(note)}" if note else ""
+            click.echo(f"{self._label}: {100 * step // _PLAIN_STEPS} %{told}", file=self._out)
 
 
 @contextmanager
@@ -182,15 +183,19 @@ def progress(label: str, total: float, *, stream: TextIO | None = None) -> Itera
 
     with RichProgress(console=Console(file=out), transient=True) as bar:
         task = bar.add_task(label, total=total)
-        yield _RichProgress(lambda amount: bar.advance(task, amount))
+        yield _RichProgress(
+            lambda amount, note: bar.update(
+                task, advance=amount, description=f"{label}: {bounded(note)}" if note else label
+            )
+        )
 
 
 class _RichProgress:
-    def __init__(self, advance: Callable[[float], None]) -> None:
+    def __init__(self, advance: Callable[[float, str], None]) -> None:
         self._advance = advance
 
-    def advance(self, amount: float = 1.0) -> None:
-        self._advance(amount)
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        self._advance(amount, note)
 
 
 def human_bytes(count: float) -> str:

@@ -13,7 +13,7 @@ import pytest
 from bedside.agent.api.alarms import MAX_BY_CHARS
 from bedside.agent.api.predictions import MAX_SEGMENTS
 from bedside.agent.buffer.labels import WrongLabelsError
-from bedside.agent.buffer.rows import Label
+from bedside.agent.buffer.rows import Label, Output
 from bedside.agent.client import LocalAgent
 from bedside.core.errors import BedsideError, ConfigError, MalformedError, ProtocolError, UnavailableError
 from bedside.core.ids import StreamId
@@ -36,6 +36,24 @@ async def test_labels_are_added_listed_and_withdrawn(served) -> None:
         assert await agent.withdraw_label(1) == replace(one, withdrawn=True)
         assert [(label.number, label.withdrawn) for label in await agent.labels(session)] == [(1, True), (2, False)]
         assert await agent.labels("another") == []
+
+
+async def test_a_labels_value_arrives_and_comes_back(served) -> None:
+    session = served.signal(0, 4)
+    async with served.agent() as agent:
+        measured = await agent.add_label(ECG, T0, T0 + S, "po2", value=0.0)
+        await agent.add_label(ECG, T0, T0 + S, "af")
+        assert measured.value == 0.0
+        assert [(label.label, label.value) for label in await agent.labels(session)] == [("po2", 0.0), ("af", None)]
+
+
+async def test_values_are_answered_and_explained_in_their_unit(served) -> None:
+    async with served.agent() as agent:
+        answer = await agent.predict(np.full((4, 2), 0.5), model="loudness")
+        assert answer.outputs == (Output("level", 10.0, "dB"),)
+        found = await agent.explain(3, segments=4, output="level")
+        assert (found.output, found.unit) == ("level", "dB")
+        assert found.effects.tolist() == [[0.0], [0.5], [1.0], [1.5]]
 
 
 async def test_every_label_that_is_refused_is_named_by_its_place_and_what_looks_wrong_is_told(served) -> None:

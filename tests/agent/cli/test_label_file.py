@@ -139,3 +139,15 @@ def test_a_pipe_is_no_file_of_labels_and_is_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(ConfigError, match="not a regular file"):
         read_labels(tmp_path / "pipe.csv")
+
+
+def test_a_column_of_values_may_have_gaps() -> None:
+    text = "start_s,end_s,label,value\n1,2,po2,11.25\n2,3,af,\n3,4,be,-1.5e-1\n4,5,ph,.5\n"
+    assert [one.value for one in parse(text)] == [11.25, None, -0.15, 0.5]
+
+
+@pytest.mark.parametrize("value", ["high", "nan", "inf", "1,5", "1_000", "0x10", "1e999", "--1"])
+def test_a_value_that_is_no_number_is_a_wrong_line(value: str) -> None:
+    with pytest.raises(WrongLinesError) as error:
+        parse(f'start_s,end_s,label,value\n1,2,po2,"{value}"\n')
+    assert [line for line, _ in error.value.faults] == [2]

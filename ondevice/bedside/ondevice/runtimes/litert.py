@@ -15,6 +15,9 @@ import numpy as np
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.ondevice.runtimes import Float32, RuntimeName
 
+_FAULTS: Final = (RuntimeError, ValueError, IndexError)
+"""What comes of foreign bytes: the last where a tensor had another form after it was computed than was said."""
+
 _MODULES: Final = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
 
@@ -47,7 +50,7 @@ class LiteRtRuntime:
             )
         except SystemError as error:
             raise runtime_missing("LiteRT is installed beside a numpy that it was not built for") from error
-        except (RuntimeError, ValueError) as error:
+        except _FAULTS as error:
             raise _bad(str(error)) from error
         for detail, wanted in ((window, (1, *shape)), (logits, (1, classes))):
             if tuple(detail["shape"]) != wanted or detail["dtype"] is not np.float32:
@@ -67,7 +70,7 @@ class LiteRtRuntime:
                 self._interpreter.set_tensor(self._window, x[number : number + 1])
                 self._interpreter.invoke()
                 answers[number] = self._interpreter.get_tensor(self._logits)[0]
-        except (RuntimeError, ValueError) as error:
+        except _FAULTS as error:
             raise _bad(str(error)) from error
         return answers
 

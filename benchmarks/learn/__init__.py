@@ -1,0 +1,1 @@
+"""Real sets, their recipes, and federations of them in one process."""
