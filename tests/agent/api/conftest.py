@@ -161,7 +161,7 @@ class Served:
             AlarmCalls(self.book, self.book.followers),
             QuarantineCalls(self.store, self.reader),
             SinkCalls(self.sending),
-            ModelCalls(None),
+            ModelCalls(self.desk),
         )
 
     @asynccontextmanager
