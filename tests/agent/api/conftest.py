@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,6 +27,9 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Alarm
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.client import LocalAgent
+from bedside.agent.rounds.models import no_such_model
+from bedside.agent.rounds.slots import ActiveModel, Candidate, Slot, Verdict
+from bedside.agent.serving.shadow import ShadowTable
 from bedside.agent.sinks.runner import Sent
 from bedside.core.errors import ProtocolError
 from bedside.core.ids import StreamId
@@ -100,6 +104,32 @@ class Stored:
         return [local_pb2.Prediction(id=number) for number in range(since_id + 1, 4)][:2]
 
 
+class Desk:
+    """One slot of which everything is known, and orders that only change its name's last verdict."""
+
+    def __init__(self) -> None:
+        one, two, three = (ActiveModel("aa" * 32, f"{number:02x}" * 32, ()) for number in (1, 2, 3))
+        verdict = Verdict(two.name, "refused", "worse", "balanced accuracy", 120, 0.9, 0.5, 1_750_000_000)
+        candidate = Candidate(three, "shadow")
+        self.slot = Slot(
+            one, previous=two, candidate=candidate, waiting=candidate, withdrawn=(two,), verdicts=(verdict,)
+        )
+        self.table = ShadowTable(40, 3, 1, Counter({("a", "b"): 1, ("b", "b"): 2}), failed=0, dropped=4)
+        self.table.latency.add(0.002)
+        self.orders: list[tuple[str, str]] = []
+
+    def slots(self):
+        return {"tiny": (self.slot, self.table)}
+
+    def __getattr__(self, order: str):
+        async def take(name: str) -> None:
+            if name != "tiny":
+                raise no_such_model(name, ["tiny"])
+            self.orders.append((order, name))
+
+        return take
+
+
 class Sending:
     """Sinks that note what they are asked for."""
 
@@ -123,6 +153,7 @@ class Served:
         self.followers = Followers()
         self.book = Book(AlarmFollowers())
         self.sending = Sending()
+        self.desk = Desk()
         self.calls = Calls(
             PredictionCalls(Stored(), self.followers, Loudness()),
             SessionCalls(self.store, self.reader, self.clock, GAP_S),
@@ -130,7 +161,7 @@ class Served:
             AlarmCalls(self.book, self.book.followers),
             QuarantineCalls(self.store, self.reader),
             SinkCalls(self.sending),
-            ModelCalls(None),
+            ModelCalls(self.desk),
         )
 
     @asynccontextmanager
