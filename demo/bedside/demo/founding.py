@@ -140,6 +140,8 @@ class Founder:
             f'model = "{self._paths.bundle}"',
             "[training]",
             f"enabled = {str(device.trains).lower()}",
+            "[training.gates]",
+            "load_per_core = 1000.0  # of one machine that plays all devices at once",
             "[link]",
             f"heartbeat_s = {HEARTBEAT_S}",
             "[api]",
