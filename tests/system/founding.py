@@ -93,8 +93,6 @@ load_per_core = 1000.0  # what else this machine does is no reason to wait
 service_address = "127.0.0.1:{port}"
 heartbeat_s = 1.0
 poll_wait_ms = 5000
-[training.gates]
-load_per_core = 1000.0     # a machine that runs tests is busy
 """
 
 
