@@ -26,7 +26,7 @@ _FIRST_WORD_BITS: Final = 16
 
 
 class ValueTerms(NamedTuple):
-    """How values travel: see `Segment`."""
+    """How values travel: see `Segment`. `clip_e6` bounds the norm of all values of a contribution together."""
 
     clip_e6: int
     bits: int
@@ -36,7 +36,9 @@ class ValueTerms(NamedTuple):
 def training_layout(shared: Sequence[TensorSpec], terms: ValueTerms, cap: int) -> Layout:
     """The shared tensors that a plan trains, those that devices observe, and two counts of up to `cap` examples."""
     groups = {PARAMETERS: [spec for spec in shared if spec.trained], STATISTICS: [s for s in shared if not s.trained]}
-    values = (_values(name, specs, terms) for name, specs in groups.items() if specs)
+    named = {name: specs for name, specs in groups.items() if specs}
+    clip_e6 = int(terms.clip_e6 / math.sqrt(len(named)))  # a contribution's whole norm is what the plan was asked for
+    values = (_values(name, specs, terms._replace(clip_e6=clip_e6)) for name, specs in named.items())
     counts = (Segment(name, SegmentKind.COUNT, cap=cap) for name in (EXAMPLES, CORRECT))
     return Layout((*values, *counts))
 
