@@ -92,9 +92,8 @@ def _table(rows: dict[str, dict[str, tuple[float, float]]], runs: Sequence[Compa
     names = list(next(iter(rows.values())))
     losses = [run.rounds[-1].loss_after for run in runs]
     trained, held = (sum(map(len, parts.values())) for parts in (dataset.training, dataset.held_out))
-    title = f"{len(dataset.training)} clients, {trained} examples, {len(runs[0].rounds)} rounds, " + (
-        f"last training loss {sum(losses) / len(losses):.4g}; on {held} held-out examples"
-    )
+    seen = f"{len(dataset.training)} clients, {trained} examples, {len(runs[0].rounds)} rounds"
+    title = f"{seen}, last training loss {sum(losses) / len(losses):.4g}; on {held} held-out examples"
     if len(runs) > 1:
         title = f"{title}, mean ± deviation of {len(runs)} seeds"
     cells = [[row, *(_cell(*figures[name], len(runs)) for name in names)] for row, figures in rows.items()]
