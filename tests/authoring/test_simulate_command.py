@@ -84,7 +84,7 @@ def test_people_see_a_table(built, capsys):
     built(write_ward, "ward")
     assert run(["model", "simulate", "out", "--data", "data.toml", "--rounds", "1", "--bits", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("1 rounds, last training loss")
+    assert lines[0].startswith("4 clients, 240 examples, 1 rounds, last training loss")
     assert lines[1].split() == ["MODEL", "ACCURACY", "MACRO_F1", "LOSS"]
     assert [line.rsplit(maxsplit=3)[0] for line in lines[2:]] == [
         *("federated, float", "federated, int8", "pooled, float", "local only, float")

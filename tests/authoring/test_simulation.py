@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bedside.authoring.golden import synthetic_windows
+from bedside.authoring.simulation import federation
 from bedside.authoring.simulation.federation import Federation
 from bedside.authoring.simulation.settings import Settings
 from bedside.core.bundle.verify import verify_archive
@@ -29,6 +30,16 @@ def run(bundle, rounds=4, seed=1, **settings):
     reports = [federation.round() for _ in range(rounds)]
     assert all(report.stepped for report in reports)
     return federation.parameters()
+
+
+def test_a_client_trains_in_a_session_that_others_used_as_in_one_of_its_own(bundle, monkeypatch):
+    together = run(bundle)
+
+    def alone(*arguments, session):
+        return train(*arguments)
+
+    monkeypatch.setattr(federation, "train", alone)
+    assert distance(run(bundle), together) == 0
 
 
 def distance(one, other):

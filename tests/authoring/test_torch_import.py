@@ -29,6 +29,7 @@ EXPECTED = {
     "gap dense",
     "Separable": "depthwise conv1d relu depthwise batchnorm relu gap dense",
 }
+ARGUMENTS = "arguments = { sizes = [3, 5], gain = 0.5 }\n"
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
 
@@ -195,13 +196,15 @@ def test_a_recipe_has_layers_or_a_module_and_finds_it_beside_itself(tiny_path, t
     text = tiny_path.read_text()
     (tmp_path / "both.toml").write_text(text + '\n[torch]\nmodule = "net.py:Net"\n')
     start, end = text.index("layers = ["), text.index("[window]")
-    (tmp_path / "one.toml").write_text(text[:start] + text[end:] + '\n[torch]\nmodule = "net.py:Net"\n')
+    (tmp_path / "one.toml").write_text(text[:start] + text[end:] + '\n[torch]\nmodule = "net.py:Net"\n' + ARGUMENTS)
     (tmp_path / "neither.toml").write_text(text[:start] + text[end:])
     for name in ("both", "neither"):
         with pytest.raises(ConfigError, match=name) as caught:
             load_recipe(str(tmp_path / f"{name}.toml"))
         assert caught.value.code == "bad-recipe"
-    assert load_recipe(str(tmp_path / "one.toml")).torch.module == f"{tmp_path / 'net.py'}:Net"
+    loaded = load_recipe(str(tmp_path / "one.toml")).torch
+    assert loaded.module == f"{tmp_path / 'net.py'}:Net"
+    assert loaded.arguments == {"sizes": [3, 5], "gain": 0.5}
 
 
 def test_the_tolerance_is_the_one_that_the_issue_names():

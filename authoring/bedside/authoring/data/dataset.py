@@ -64,8 +64,10 @@ class Gathering:
         """Take one example (L, C).
 
         Raises:
-            ConfigError: `bad-data`: there are too many.
+            ConfigError: `bad-data`: there are too many, or it is nobody's.
         """
+        if not client:
+            raise unusable("an example is nobody's: its client is empty", "name a hospital or person for each example")
         key = (client, held or client in self._rule.clients)
         self._bytes += x.nbytes
         if self._bytes > MAX_EXAMPLE_BYTES:

@@ -25,6 +25,10 @@ def read_data(path: Path, question: Question) -> Dataset:
     check_stages(window)
     if not len(window.offset) == len(window.scale) == window.channels:
         raise unusable("offset and scale of the recipe's window need one value per channel", "correct its [window]")
+    if (question.task == "regression") != (question.targets is not None):
+        raise unusable(
+            "a regression says what its outputs stand for, and nothing else does", "see [targets] of the recipe"
+        )
     if spec.kind == "wfdb":
         return read_wfdb(spec.folder or path.parent, spec, question)
     file = spec.file or path

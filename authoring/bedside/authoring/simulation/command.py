@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from bedside.authoring.data.dataset import Dataset
 from bedside.authoring.data.read import read_data
 from bedside.authoring.simulation.comparison import Compared, compare, summary, work
 from bedside.authoring.simulation.settings import SERVERS, Settings
@@ -78,7 +79,7 @@ def simulate(
         "rounds": [[report._asdict() for report in run.rounds] for run in runs],
         "checkpoint": out,
     }
-    emit(told, as_json, table=None if as_json else _table(rows, runs, settings))
+    emit(told, as_json, table=None if as_json else _table(rows, runs, dataset))
 
 
 def _settings(file: Path | None, chosen: dict[str, object]) -> Settings:
@@ -87,12 +88,14 @@ def _settings(file: Path | None, chosen: dict[str, object]) -> Settings:
     return msgspec.structs.replace(settings, **chosen)
 
 
-def _table(rows: dict[str, dict[str, tuple[float, float]]], runs: Sequence[Compared], settings: Settings) -> Table:
+def _table(rows: dict[str, dict[str, tuple[float, float]]], runs: Sequence[Compared], dataset: Dataset) -> Table:
     names = list(next(iter(rows.values())))
     losses = [run.rounds[-1].loss_after for run in runs]
-    title = f"{settings.rounds} rounds, last training loss {sum(losses) / len(losses):.4g}; on held-out examples:"
+    trained, held = (sum(map(len, parts.values())) for parts in (dataset.training, dataset.held_out))
+    seen = f"{len(dataset.training)} clients, {trained} examples, {len(runs[0].rounds)} rounds"
+    title = f"{seen}, last training loss {sum(losses) / len(losses):.4g}; on {held} held-out examples"
     if len(runs) > 1:
-        title = f"{len(runs)} seeds, mean ± deviation; {title}"
+        title = f"{title}, mean ± deviation of {len(runs)} seeds"
     cells = [[row, *(_cell(*figures[name], len(runs)) for name in names)] for row, figures in rows.items()]
     return Table(["model", *names], cells, title=title, right=frozenset(names))
 

@@ -26,6 +26,7 @@ from bedside.core.privacy.noise import add_noise
 from bedside.core.securesum.plans import layout_message
 from bedside.core.securesum.ring import reduce_in_place, word_dtype
 from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.runtimes.onnx import open_session, session_options
 from bedside.ondevice.training.examples import Examples
 from bedside.ondevice.training.train import Counts, Schedule, Trained, train
 
@@ -69,6 +70,7 @@ class Federation:
         manifest = bundle.manifest
         self._bundle, self._clients, self._settings, self._seed = bundle, dict(clients), settings, seed
         self._graph = settings.training_graph(manifest)
+        self._session = open_session(bundle.files[self._graph.file], session_options())
         self._cap = max(map(len, clients.values()))
         terms = ValueTerms(round(settings.clip * 1e6), settings.bits or _ANY_BITS)
         self._layout = training_layout(manifest.shared(self._graph.suffix), terms, self._cap)
@@ -91,7 +93,7 @@ class Federation:
         sent: list[Trained] = []
         for number, (name, examples) in enumerate(self._clients.items()):
             schedule = self._schedule(len(examples), number)
-            trained = train(self._bundle, self.parameters(name), examples, schedule)
+            trained = train(self._bundle, self.parameters(name), examples, schedule, session=self._session)
             self._local[name] = {local: trained.state[local] for local in self._local[name]}
             sent.append(trained)
         summed = self._rounded_sum(sent) if self._settings.bits else self._float_sum(sent)

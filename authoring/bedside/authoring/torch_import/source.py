@@ -17,6 +17,7 @@ from bedside.service.text import bounded
 if TYPE_CHECKING:
     from torch import nn
 
+Argument = bool | int | float | str | list[int | float | str]
 _FILE_MODULE: Final = "bedside_torch_recipe"
 
 
@@ -31,7 +32,7 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     module: str
-    arguments: dict[str, object] = msgspec.field(default_factory=dict)
+    arguments: dict[str, Argument] = msgspec.field(default_factory=dict)
     scopes: dict[str, Scope] = msgspec.field(default_factory=dict)
 
     def within(self, folder: Path) -> TorchSource:

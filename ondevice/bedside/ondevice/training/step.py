@@ -59,7 +59,7 @@ class TrainingStep:
     """One model in training. Every call moves it by one batch.
 
     Args:
-        graph: bytes of the training graph.
+        graph: bytes of the training graph, or the session that they were opened in.
         start: parameters to begin with, float32; also what a FedProx term pulls towards.
         optimiser: the optimiser's tensors, zero at the start.
         rates: of every step.
@@ -68,13 +68,13 @@ class TrainingStep:
 
     def __init__(
         self,
-        graph: bytes,
+        graph: bytes | ort.InferenceSession,
         start: Mapping[str, Float32],
         optimiser: Sequence[TensorSpec],
         rates: Rates,
         noise_seed: int = 0,
     ) -> None:
-        self._session = open_session(graph, session_options())
+        self._session = open_session(graph, session_options()) if isinstance(graph, bytes) else graph
         self._outputs = [output.name for output in self._session.get_outputs()]
         wanted = {put.name: put for put in self._session.get_inputs()}
         moved = {name.removesuffix(NEXT) for name in self._outputs}
@@ -146,9 +146,14 @@ class TrainingStep:
 
 
 def open_step(
-    bundle: Bundle, graph: TrainingGraph, start: Mapping[str, Float32], rates: Rates, noise_seed: int = 0
+    bundle: Bundle,
+    graph: TrainingGraph,
+    start: Mapping[str, Float32],
+    rates: Rates,
+    noise_seed: int = 0,
+    session: ort.InferenceSession | None = None,
 ) -> TrainingStep:
-    """One of a bundle's training graphs, ready to begin at `start`.
+    """One of a bundle's training graphs, ready to begin at `start`; `session` has that graph open already.
 
     Raises:
         MalformedError: `bad-parameters` when `start` is not a state of this model; `bad-graph`.
@@ -156,7 +161,7 @@ def open_step(
     manifest = bundle.manifest
     checked = check_parameters(manifest, start)
     optimiser = optimiser_tensors(graph, manifest.changed(graph.suffix))
-    return TrainingStep(bundle.files[graph.file], checked, optimiser, rates, noise_seed)
+    return TrainingStep(session or bundle.files[graph.file], checked, optimiser, rates, noise_seed)
 
 
 def _value(array: npt.NDArray[np.generic]) -> ort.OrtValue:

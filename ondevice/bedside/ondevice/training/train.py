@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 
 from bedside.core.bundle.training import ALL, Level, Optimiser, TrainingGraph
 from bedside.core.bundle.verify import Bundle
@@ -110,6 +111,7 @@ def train(
     *,
     saved: Saved | None = None,
     between: Callable[[Between], None] = lambda _: None,
+    session: ort.InferenceSession | None = None,
 ) -> Trained:
     """Train from `start` on `examples`, or go on from where the same training stopped.
 
@@ -124,6 +126,7 @@ def train(
         on_progress: called after each epoch.
         saved: from an earlier run with the same arguments; the outcome is the same to the bit.
         between: called after every batch; what it raises ends the run there.
+        session: has the training graph open already, for who trains again and again.
 
     Raises:
         RefusedError: `too-few-examples`; `no-such-graph`.
@@ -135,7 +138,7 @@ def train(
     rates = Rates(schedule.learning_rate, schedule.momentum, schedule.proximal_mu, schedule.gradient_clip)
     local, shared = _moments(bundle, graph, examples)
     start = {**start, **local}
-    step = open_step(bundle, graph, start, rates, schedule.noise_seed)
+    step = open_step(bundle, graph, start, rates, schedule.noise_seed, session)
     position = Position()
     if saved is not None:
         step.restore(saved.state)
