@@ -89,6 +89,8 @@ history_s = {history_s}
 loop = true
 [training.gates]
 load_per_core = 1000.0  # what else this machine does is no reason to wait
+[serving]
+gate = false  # no window is held out of training, so that counts are known
 [link]
 service_address = "127.0.0.1:{port}"
 heartbeat_s = 1.0
