@@ -33,9 +33,11 @@ ARGUMENTS = "arguments = { sizes = [3, 5], gain = 0.5 }\n"
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
 
-def recipe_of(tiny, name, *, file=MODULES, arguments=None, scopes=None, **changes):
+def recipe_of(tiny, name, *, file=MODULES, arguments=None, scopes=None, standardise="none", **changes):
     window = msgspec.structs.replace(tiny.window, **(RECORDS if name == "Tabular" else {}))
-    torch = TorchSource(module=f"{file}:{name}", arguments=arguments or {}, scopes=scopes or {})
+    torch = TorchSource(
+        module=f"{file}:{name}", arguments=arguments or {}, scopes=scopes or {}, standardise=standardise
+    )
     return msgspec.structs.replace(tiny, layers=(), torch=torch, window=window, **changes)
 
 
@@ -62,6 +64,18 @@ def test_losses_of_other_tasks_are_those_of_torch(tiny, task, weights):
     recipe, peer = import_module(recipe_of(tiny, "Flattened", task=task, class_weights=weights))
     net, parameters = initial(recipe, peer)
     assert max(check_exact(net, peer, parameters, recipe.seed).values()) < 1e-5
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["Tabular", "Residual"])
+def test_a_layer_in_front_standardises_what_the_module_sees(tiny, name):
+    recipe, peer = import_module(recipe_of(tiny, name, standardise="shared"))
+    net, parameters = initial(recipe, peer)
+    assert recipe.layers[0] == {"kind": "standardise", "scope": "shared"}
+    moved = parameters | {"mean0": parameters["mean0"] + 0.3, "square0": parameters["square0"] + 1.7}
+    assert check_exact(net, peer, moved, recipe.seed)["parameters"] < 1e-6
+    x, _ = golden_batch(net, recipe.seed)
+    assert np.abs(peer.predict(moved, x) - peer.predict(parameters, x)).max() > 0.01
 
 
 def flipped(emit):

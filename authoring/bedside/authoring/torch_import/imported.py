@@ -40,7 +40,7 @@ def import_module(recipe: Recipe) -> Imported:
     module = load_module(recipe.torch, recipe.seed)
     length, channels = recipe.window.length, recipe.window.channels
     traced = _traced(module, (channels,) if length == 1 else (channels, length))
-    translated = translate(traced, recipe.torch.scopes)
+    translated = translate(traced, recipe.torch)
     _check_tensors(module, traced, translated)
     layers = tuple(_table(layer) for layer in translated.layers)
     resolved = msgspec.structs.replace(recipe, layers=layers, torch=None)

@@ -14,6 +14,8 @@ import numpy as np
 
 from bedside.authoring.net import Net
 from bedside.authoring.torch_import.carried import Carried
+from bedside.core.bundle.layers import Standardise
+from bedside.core.bundle.parameters import NORM_EPSILON
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.training.step import Rates, Targets
 
@@ -44,7 +46,7 @@ class Peer:
 
         dtype = torch.float64 if double else torch.float32
         with _one_thread(), torch.no_grad():
-            logits = self._with(parameters, dtype).eval()(self._given(x, dtype))
+            logits = self._with(parameters, dtype).eval()(self._given(parameters, x, dtype))
             found: Float32 = logits.numpy().astype(np.float32)
             return found
 
@@ -81,21 +83,26 @@ class Peer:
             mover = torch.optim.SGD(learnt, lr=rates.learning_rate, momentum=rates.momentum)
             criterion, target = self._criterion(dtype), torch.tensor(y)
             target = target if target.dtype == torch.int64 else target.to(dtype)
+            given = self._given(parameters, x, dtype)
             losses = []
             for _ in range(steps):
                 mover.zero_grad()
-                loss = criterion(module(self._given(x, dtype)), target)
+                loss = criterion(module(given), target)
                 away = sum(((now - first) ** 2).sum() for now, first in zip(learnt, start, strict=True))
                 (loss + rates.proximal_mu / 2 * away).backward()
                 mover.step()
                 losses.append(loss.item())
             return np.array(losses, np.float32), self._read(module)
 
-    def _given(self, x: Float32, dtype: torch.dtype) -> torch.Tensor:
-        """Windows as torch has them: (N, C, L), or (N, features) of records."""
+    def _given(self, parameters: Mapping[str, Float32], x: Float32, dtype: torch.dtype) -> torch.Tensor:
+        """Windows as the module takes them, standardised if the net does so: (N, C, L), or (N, features) of records."""
         import torch
 
-        given = torch.tensor(x).to(dtype).transpose(1, 2)
+        given = torch.tensor(x).to(dtype)
+        if isinstance(self._net.steps[0].layer, Standardise):
+            mean, square = (torch.tensor(parameters[name]).to(dtype) for name in ("mean0", "square0"))
+            given = (given - mean) / torch.sqrt((square - mean * mean).clamp(min=0) + NORM_EPSILON)
+        given = given.transpose(1, 2)
         return given[:, :, 0] if x.shape[1] == 1 else given.contiguous()
 
     def _criterion(self, dtype: torch.dtype) -> Any:

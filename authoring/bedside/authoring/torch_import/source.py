@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 import msgspec
 
@@ -29,11 +29,14 @@ class TorchSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         arguments: what the class or function is called with.
         scopes: by the name of a submodule (`head`, `block.norm`), whether its tensors are shared or local; batch norms
             are local unless they are named here, all others are shared.
+        standardise: `local` or `shared` puts a standardising layer in front of the module, by the moments of a device's
+            own windows or of the federation's; `none` leaves windows as they are scaled.
     """
 
     module: str
     arguments: dict[str, Argument] = msgspec.field(default_factory=dict)
     scopes: dict[str, Scope] = msgspec.field(default_factory=dict)
+    standardise: Literal["none", "local", "shared"] = "none"
 
     def within(self, folder: Path) -> TorchSource:
         """The same, with its file found from `folder`."""

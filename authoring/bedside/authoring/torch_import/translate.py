@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bedside.authoring.norms import RUNNING_SHARE
 from bedside.authoring.torch_import.carried import Carried, How
 from bedside.authoring.torch_import.chain import SUPPORTED, Link, chain_of, operation, refuse
+from bedside.authoring.torch_import.source import TorchSource
 from bedside.core.bundle.layers import (
     Add,
     BatchNorm,
@@ -26,6 +27,7 @@ from bedside.core.bundle.layers import (
     MaxPool,
     Relu,
     Scope,
+    Standardise,
 )
 from bedside.core.bundle.parameters import NORM_EPSILON
 
@@ -45,7 +47,7 @@ class Translated:
 
     Attributes:
         layers: the layer list.
-        carried: where each of its tensors is in torch, without the activations' ranges.
+        carried: where each of its tensors is in torch, without moments in front and the activations' ranges.
         nodes: which node of the trace each layer comes from.
     """
 
@@ -107,21 +109,25 @@ class _Translation:
         self.norm += 1
 
 
-def translate(traced: fx.GraphModule, scopes: dict[str, Scope]) -> Translated:
+def translate(traced: fx.GraphModule, source: TorchSource) -> Translated:
     """Follow a module that was traced with shapes (`torch.fx.passes.shape_prop`).
 
     Args:
         traced: the module.
-        scopes: of submodules, see `TorchSource`.
+        source: says what is shared, and whether windows are standardised in front.
 
     Raises:
         ConfigError: `torch-unsupported`.
     """
     links = chain_of(traced)
+    scopes = source.scopes
     state = _Translation(traced, scopes)
     start = next(iter(traced.graph.nodes))
     shape = _shape(start)
     values = {start: _Value(-1, shape)}
+    if source.standardise != "none":
+        values[start] = _Value(state.add(start, Standardise(source.standardise)), shape)
+        state.norm += 1
     if len(shape) == _FLAT_RANK:  # a record: the layer list sees it as a window of one sample
         values[start] = _Value(state.add(start, Flatten()), shape)
     seen: set[str] = set()
