@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from data_sets import write_pulse, write_ward
 
+from bedside.authoring.data import csv_rows, dataset
 from bedside.authoring.data.read import read_data
 from bedside.authoring.recipe import load_recipe
 from bedside.core.errors import ConfigError, MalformedError
@@ -95,6 +96,27 @@ def test_a_cell_that_is_no_number_is_told_with_line_and_column(ward):
     lines[4] = ",".join([*lines[4].split(",")[:5], "high", *lines[4].split(",")[6:]])
     (ward / "ward.csv").write_text("\n".join(lines))
     with pytest.raises(ConfigError, match=r"ward\.csv, line 5: f3 is no number"):
+        read_data(ward / "data.toml", question(ward, "ward"))
+
+
+@pytest.mark.parametrize(
+    ("module", "limit", "value", "said"),
+    [
+        (dataset, "MAX_EXAMPLE_BYTES", 40 * 22 * 4 - 1, "the examples take more"),
+        (dataset, "MAX_CLIENTS", 1, "more than 1 clients"),
+        (csv_rows, "MAX_FILE_BYTES", 100, "is larger than"),
+        (csv_rows, "MAX_COLUMNS", 20, "has too many"),
+    ],
+)
+def test_too_much_is_refused_before_it_is_held(ward, monkeypatch, module, limit, value, said):
+    monkeypatch.setattr(module, limit, value)
+    with pytest.raises(ConfigError, match=said):
+        read_data(ward / "data.toml", question(ward, "ward"))
+
+
+def test_an_example_is_somebody_s(ward):
+    change(ward / "ward.csv", "site-0,home", ",home")
+    with pytest.raises(ConfigError, match="nobody's"):
         read_data(ward / "data.toml", question(ward, "ward"))
 
 

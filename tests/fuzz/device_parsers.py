@@ -106,7 +106,7 @@ def _config() -> None:
         plain, ConfigError)  # fmt: skip
     recipe = _bare((seeds.TESTS / "recipes" / "tiny.toml").read_text())
     add("recipe", "authoring.recipe.load_recipe",
-        on_file("recipes/recipe.toml", lambda path: load_recipe(str(path)).steps()), [recipe], plain,
+        on_file("recipes/recipe.toml", lambda path: load_recipe(str(path)).net()), [recipe], plain,
         ConfigError)  # fmt: skip
     _data_sets()
 
