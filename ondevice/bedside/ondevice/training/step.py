@@ -6,6 +6,7 @@ that are trained live here as int8, and nowhere as float: only what is asked for
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -74,7 +75,7 @@ class TrainingStep:
         rates: Rates,
         noise_seed: int = 0,
     ) -> None:
-        self._session = open_session(graph, session_options())
+        self._session = _opened(graph)
         self._outputs = [output.name for output in self._session.get_outputs()]
         wanted = {put.name: put for put in self._session.get_inputs()}
         moved = {name.removesuffix(NEXT) for name in self._outputs}
@@ -157,6 +158,12 @@ def open_step(
     checked = check_parameters(manifest, start)
     optimiser = optimiser_tensors(graph, manifest.changed(graph.suffix))
     return TrainingStep(bundle.files[graph.file], checked, optimiser, rates, noise_seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(graph: bytes) -> ort.InferenceSession:
+    """A session keeps nothing between two runs, so that trainings one after another share the one of their graph."""
+    return open_session(graph, session_options())
 
 
 def _value(array: npt.NDArray[np.generic]) -> ort.OrtValue:
