@@ -16,7 +16,8 @@ from bedside.authoring.simulation.settings import Settings
 from bedside.ondevice.training.examples import Windows
 
 from . import cinc_features
-from .metrics import risk
+from .compared import Rows, alone, alone_elsewhere, federated, hurried, pooled
+from .metrics import auroc, risk
 from .study import Held, Study, build
 
 UNITS = {1: "coronary", 2: "cardiac surgery", 3: "medical", 4: "surgical"}
@@ -134,3 +135,20 @@ def load(stays: Stays, devices: int, seed: int) -> Study:
     held = [Held(f"{name}-0", stays.windows(stays.held_out & (stays.unit == unit))) for unit, name in UNITS.items()]
     clients = {name: stays.windows(picked) for name, picked in dealt.items()}
     return Study(build(recipe(stays.names), seed), clients, held, SETTINGS, risk, MOMENTS)
+
+
+def rows(root: Path, seed: int, *, quick: bool) -> Rows:
+    """What comes of it, with one seed."""
+    stays = Stays(root)
+    four, forty = (hurried([load(stays, devices, seed)], quick=quick) for devices in (4, 40))
+    severity = auroc(stays.saps[stays.held_out].astype(np.float64), stays.y[stays.held_out] > 0)
+    return (
+        federated(four, seed, "4: ")
+        | federated(forty, seed, "40: ")
+        | {
+            "pooled": pooled(four, seed, at_home=False),
+            "4: alone": alone(four, seed),
+            "40: alone": alone_elsewhere(forty, seed),
+            "SAPS-I": {"auroc": severity},
+        }
+    )

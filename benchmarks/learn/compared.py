@@ -20,13 +20,17 @@ from bedside.ondevice.training.examples import Windows
 from .study import Answers, Study, answers, federate, judged, standardised
 
 Figures = dict[str, float]
+Rows = dict[str, Figures]
+"""Figures of what was trained in one way or another, by its name."""
+
+QUICK_ROUNDS = 2
 VARIANTS = {"float": 0, "8-bit": 8, "4-bit": 4}
 """Bits of a value on the wire; int8 is the 8-bit run in its deployed form."""
 
 
-def variants(folds: Sequence[Study], seed: int) -> dict[str, Figures]:
+def variants(folds: Sequence[Study], seed: int) -> Rows:
     """Figures of each way to send and to serve; `cpu_s` is that of the run with 8 bits."""
-    found: dict[str, Figures] = {}
+    found: Rows = {}
     for name, bits in VARIANTS.items():
         said: Answers = []
         deployed: Answers = []
@@ -44,6 +48,19 @@ def variants(folds: Sequence[Study], seed: int) -> dict[str, Figures]:
             found[name]["cpu_s"] = spent
             found["int8"] = folds[0].figures(deployed)
     return found
+
+
+def federated(folds: Sequence[Study], seed: int, label: str = "") -> Rows:
+    """`variants` as rows, with a word in front."""
+    return {f"{label}federated, {name}": figures for name, figures in variants(folds, seed).items()}
+
+
+def hurried(folds: Sequence[Study], *, quick: bool) -> list[Study]:
+    """The first fold with a few rounds, to see whether it runs; or all of them."""
+    if not quick:
+        return list(folds)
+    few = msgspec.structs.replace(folds[0].settings, rounds=QUICK_ROUNDS)
+    return [replace(folds[0], settings=few)]
 
 
 def sending(study: Study, bits: int) -> Study:

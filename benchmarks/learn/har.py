@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,8 +19,9 @@ from bedside.authoring.simulation.settings import Settings
 from bedside.ondevice.training.examples import Windows
 from bedside.ondevice.training.train import Schedule, train
 
+from .compared import Rows, alone, alone_elsewhere, federated, hurried, pooled, sending
 from .metrics import accuracy
-from .study import Answers, Held, Study, answers, build
+from .study import Answers, Held, Study, answers, build, federate, judged
 
 CHANNELS: Final = 9
 TRAINED_SHARE: Final = 0.7
@@ -142,3 +144,29 @@ def with_own_heads(study: Study, federation: Federation, seed: int, *, deployed:
         )
         heads[name] = train(study.bundle, federation.parameters(name), windows, schedule).state
     return answers(study, heads.__getitem__, deployed=deployed)
+
+
+def rows(root: Path, seed: int, *, quick: bool) -> Rows:
+    """What comes of it, with one seed."""
+    people = read(root)
+    found: Rows = {}
+    for stem in STEMS:
+        folds = hurried([strangers(people, seed, stem)], quick=quick)
+        found |= federated(folds, seed, f"strangers, {stem}: ")
+        found[f"strangers, {stem}: pooled"] = pooled(folds, seed, at_home=True)
+        found[f"strangers, {stem}: alone"] = alone_elsewhere(folds, seed)
+    (same,) = hurried([same_people(people, seed, "plain")], quick=quick)
+    for bits, name in ((0, "float"), (8, "8-bit"), (4, "4-bit")):
+        federation = federate(sending(same, bits), seed)
+        found[f"same people: federated, {name}"] = accuracy(judged(same, federation))
+        own = with_own_heads(same, federation, seed, deployed=False)
+        found[f"same people: own heads, {name}"] = accuracy(own)
+        if name == "8-bit":
+            found["same people: own heads, int8"] = accuracy(with_own_heads(same, federation, seed, deployed=True))
+    found["same people: alone"] = alone([same], seed, _by_oneself)
+    return found
+
+
+def _by_oneself(settings: Settings) -> Settings:
+    """One person's few windows want smaller batches and steps."""
+    return msgspec.structs.replace(settings, batch=16, learning_rate=ALONE_LEARNING_RATE, final_learning_rate=0.001)

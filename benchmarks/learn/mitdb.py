@@ -20,6 +20,7 @@ from bedside.authoring.simulation.settings import Settings
 from bedside.core.bundle.verify import Bundle
 from bedside.ondevice.training.examples import Windows
 
+from .compared import Rows, alone_elsewhere, federated, hurried, pooled
 from .metrics import beats
 from .study import Held, Study, build
 
@@ -71,6 +72,7 @@ def recipe(channels: int) -> dict[str, object]:
             "momentum": 0.9,
             "batch": 32,
             "epochs": 1,
+            "gradient_clip": 1.0,
             "augmentation": {"noise": 0.05, "scale": 0.2, "shift": 2, "balance": 0.5},
         },
     }
@@ -162,3 +164,15 @@ def study(found: Beats, bundle: Bundle, held_out: list[int], never: tuple[int, .
     }
     held = [Held(f"patient-{one}", found.windows(one, labels=len(LABELS) + 1)) for one in held_out]
     return Study(bundle, clients, held, SETTINGS, beats)
+
+
+def rows(root: Path, seed: int, *, quick: bool) -> Rows:
+    """What comes of it, with one seed."""
+    found: Rows = {}
+    for label, template in (("", False), ("template: ", True)):
+        studies = hurried(folds(read(root, template=template), seed), quick=quick)
+        found |= federated(studies, seed, label)
+        found[f"{label}pooled"] = pooled(studies, seed, at_home=True)
+        if not template:
+            found["alone"] = alone_elsewhere(studies, seed)
+    return found
