@@ -16,6 +16,7 @@ from fleets.data import HOSPITALS, heart_rows
 from bedside.authoring.simulation.settings import Settings
 from bedside.ondevice.training.examples import Windows
 
+from .compared import Rows, alone, federated, hurried, pooled
 from .metrics import accuracy
 from .study import Held, Study, build
 
@@ -76,3 +77,9 @@ def load(root: Path, seed: int) -> Study:
         clients[name] = Windows(x[train], y[train])
         held.append(Held(name, Windows(x[~train], y[~train])))
     return Study(build(RECIPE, seed), clients, held, SETTINGS, accuracy, MOMENTS)
+
+
+def rows(root: Path, seed: int, *, quick: bool) -> Rows:
+    """What comes of it, with one seed."""
+    folds = hurried([load(root, seed)], quick=quick)
+    return federated(folds, seed) | {"pooled": pooled(folds, seed, at_home=False), "alone": alone(folds, seed)}

@@ -39,8 +39,10 @@ def auroc(score: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float
 
 
 def risk(answers: Answers) -> dict[str, float]:
-    """AUROC of one output over all examples, and the mean over owners."""
-    parts = [(logits[:, 0].astype(np.float64), held.windows.y.reshape(-1) > 0.5) for held, logits in answers]
+    """AUROC of the second of two outputs over all examples, and the mean over owners."""
+    parts = [
+        ((logits[:, 1] - logits[:, 0]).astype(np.float64), held.windows.y.reshape(-1) > 0.5) for held, logits in answers
+    ]
     score, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
     return {"auroc": auroc(score, truth), "auroc_by_unit": float(np.mean([auroc(*part) for part in parts]))}
 

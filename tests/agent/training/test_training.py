@@ -74,6 +74,15 @@ def test_the_same_seed_gives_the_same_delta_and_another_seed_another(bundle, win
     assert first.tobytes() != train(bundle, bundle.parameters, windows, other).delta["w0"].tobytes()
 
 
+def test_a_training_that_is_not_judged_learns_the_same_and_counts_nothing_right(bundle, windows):
+    plain = train(bundle, bundle.parameters, windows, SCHEDULE)
+    quick = train(bundle, bundle.parameters, windows, SCHEDULE, judged=False)
+    assert {name: array.tobytes() for name, array in quick.delta.items()} == {
+        name: array.tobytes() for name, array in plain.delta.items()
+    }
+    assert (quick.counts.correct_before, quick.counts.correct_after) == (0, 0) != (0, plain.counts.correct_after)
+
+
 def test_a_checkpoint_is_what_training_starts_from(job, tmp_path, bundle, windows):
     trained = train(bundle, bundle.parameters, windows, SCHEDULE)
     (tmp_path / "checkpoint").write_bytes(encode_tensors(trained.state))

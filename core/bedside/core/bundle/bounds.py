@@ -49,8 +49,8 @@ MAX_PATCHES: Final = 4_096
 MAX_LABELS: Final = 256
 """Classes of one model."""
 
-MAX_CHANNELS: Final = 256
-"""Channels of one stream: a high-density EEG cap."""
+MAX_CHANNELS: Final = 1_024
+"""Channels of a stream, of which a sample has as many at most, or fields of a record: an ICU stay in 349 figures."""
 
 MAX_WINDOW_SAMPLES: Final = 65_536
 """Samples of one window: a minute at 1 kHz."""

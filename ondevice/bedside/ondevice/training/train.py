@@ -112,6 +112,7 @@ def train(
     saved: Saved | None = None,
     between: Callable[[Between], None] = lambda _: None,
     session: ort.InferenceSession | None = None,
+    judged: bool = True,
 ) -> Trained:
     """Train from `start` on `examples`, or go on from where the same training stopped.
 
@@ -127,6 +128,7 @@ def train(
         saved: from an earlier run with the same arguments; the outcome is the same to the bit.
         between: called after every batch; what it raises ends the run there.
         session: has the training graph open already, for who trains again and again.
+        judged: whether the examples are scored before and after; without, those counts are 0.
 
     Raises:
         RefusedError: `too-few-examples`; `no-such-graph`.
@@ -145,7 +147,8 @@ def train(
         position = saved.position
     augmenter = Augmenter(bundle.manifest.task, bundle.manifest.training.augmentation, examples.y, schedule.seed)
     course = _Course(bundle, examples, augmenter, step, steps, batch, between)
-    position = course.judge(position, start, "before")
+    if judged:
+        position = course.judge(position, start, "before")
     epochs = -(-steps // (count // batch))
     for epoch in range(1, epochs + 1):
         order = augmenter.next_order()
@@ -153,7 +156,8 @@ def train(
             position = course.run_epoch(position, order)
             on_progress(Progress(epoch, epochs, position.losses[-1]))
     state = step.parameters()
-    position = course.judge(position, state, "after")
+    if judged:
+        position = course.judge(position, state, "after")
     counts = Counts(
         examples=count,
         steps=steps,
