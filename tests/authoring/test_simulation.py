@@ -35,7 +35,7 @@ def run(bundle, rounds=4, seed=1, **settings):
 def test_a_client_trains_in_a_session_that_others_used_as_in_one_of_its_own(bundle, monkeypatch):
     together = run(bundle)
 
-    def alone(*arguments, session):
+    def alone(*arguments, session, judged):
         return train(*arguments)
 
     monkeypatch.setattr(federation, "train", alone)
