@@ -23,6 +23,7 @@ from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import prediction_messages
 from bedside.agent.api.models import ModelCalls
+from bedside.agent.api.personal import PersonalCalls
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
@@ -238,6 +239,7 @@ class Agent:
             QuarantineCalls(self._buffer, self._reader),
             SinkCalls(self._sinks),
             ModelCalls(self._serving.desk),
+            PersonalCalls(self._personal),
         )
 
     def _known_classes(self) -> frozenset[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bedside.agent.personal.files import PersonalFiles
 from bedside.agent.personal.report import Report
-from bedside.agent.personal.settings import PersonalConfig
-from bedside.agent.rounds.slots import Slot
+
+if TYPE_CHECKING:
+    from bedside.agent.personal.files import PersonalFiles
+    from bedside.agent.personal.settings import PersonalConfig
+    from bedside.agent.rounds.slots import Slot
 
 
 @dataclass(frozen=True, slots=True)
