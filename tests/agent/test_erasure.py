@@ -17,12 +17,14 @@ from bedside.agent.buffer.alarms import AlarmTable
 from bedside.agent.buffer.derived import seal_window
 from bedside.agent.buffer.erasure import Scrubber
 from bedside.agent.buffer.expiry import ExpiredMinute
+from bedside.agent.buffer.keys import KeyRing
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Alarm, Explanation, Moments, Prediction, StoredWindow, Summary
 from bedside.agent.buffer.schema import OF_A_SESSION
 from bedside.agent.buffer.seal import Sealer
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.erasure import KEPT_DELTAS, erase_session
+from bedside.agent.erasure import KEPT_DELTAS, PERSONAL, erase_session
+from bedside.agent.personal.files import PersonalFiles
 from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
 from bedside.agent.rounds.memory import Seen
 from bedside.agent.rounds.outbox import Outbox
@@ -139,6 +141,7 @@ def home(tmp_path: Path, lived_in: Home):
     made = copy.copy(lived_in)
     made.path, made.sessions = tmp_path / "state", dict(lived_in.sessions)
     made.store = made.open()
+    made.personal = PersonalFiles(made.path, KeyRing(KEY))
     yield made
     made.store.close()
 
@@ -155,9 +158,9 @@ def test_nothing_of_an_erased_session_is_left_and_the_others_are_whole(home) -> 
         before = reader.rows()
         parts = {stream: [part.start_ns for part in reader.parts(stream, one)] for stream, one in others.items()}
         labels = {stream: reader.labels(one) for stream, one in others.items()}
-    erased = erase_session(home.store, home.path, session, CLOCK)
+    erased = erase_session(home.store, home.path, session, CLOCK, personal=home.personal)
     assert home.traces(VICTIM, session) == []
-    assert set(erased) == {*OF_A_SESSION, KEPT_DELTAS}
+    assert set(erased) == {*OF_A_SESSION, KEPT_DELTAS, PERSONAL}
     assert all(erased[table] for table in OF_A_SESSION)
     home.store.flush()
     assert home.traces(VICTIM, session) == []
@@ -232,7 +235,7 @@ def test_every_kept_delta_goes_with_it_and_an_upload_stays(home) -> None:
             journal.finish(digest, ContributionInput.BURNED, now_ns=3)
     outbox.discard(Outbox.name_for(b"1" * 32))
     journal.close()
-    erased = erase_session(home.store, home.path, home.sessions[VICTIM], CLOCK)
+    erased = erase_session(home.store, home.path, home.sessions[VICTIM], CLOCK, personal=home.personal)
     assert erased[KEPT_DELTAS] == 2
     assert [file.name for file in outbox.directory.iterdir()] == [Outbox.name_for(b"2" * 32)]
     with closing(Journal.open(home.path)) as journal:

@@ -30,11 +30,13 @@ from bedside.agent.api.messages import (
     session_row,
 )
 from bedside.agent.api.models import slot_row
+from bedside.agent.api.personal import personal_row
 from bedside.agent.buffer.labels import Added, Fault, WrongLabelsError
 from bedside.agent.buffer.rows import Alarm, Label, Prediction, Quarantined, Session
 from bedside.agent.client_rows import Answer, Explanation, explanation_of
 from bedside.agent.config import CONFIG_NAME, load_agent_config
 from bedside.agent.naming import typeable
+from bedside.agent.personal.view import PersonalView
 from bedside.agent.serving.view import SlotView
 from bedside.agent.writer import is_served
 from bedside.core.errors import MalformedError, UnavailableError
@@ -331,6 +333,22 @@ class LocalAgent:
         """Let the candidate go, or agree that one was refused. Raises as `promote_model`."""
         with self._errors():
             return slot_row(await self._stub.RejectModel(wire.ModelRef(name=name)))
+
+    async def personal_models(self) -> list[PersonalView]:
+        """What this device has for itself of every model."""
+        with self._errors():
+            answer = await self._stub.ListPersonal(Empty(), timeout=self._timeout_s)
+        return [personal_row(message) for message in answer.models]
+
+    async def make_personal(self, name: str) -> PersonalView:
+        """Tune and fit now what agent.toml wants of a model, which takes its time. Raises as `PersonalDesk.make`."""
+        with self._errors():
+            return personal_row(await self._stub.MakePersonal(wire.ModelRef(name=name)))
+
+    async def reset_personal(self, name: str) -> PersonalView:
+        """Throw away what this device has for itself of a model. Raises ProtocolError `no-such-model`."""
+        with self._errors():
+            return personal_row(await self._stub.ResetPersonal(wire.ModelRef(name=name)))
 
     async def _page(self, session: str, after: int) -> list[Label]:
         request = wire.ListLabelsRequest(session=session, since_id=after)

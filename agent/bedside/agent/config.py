@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from bedside.agent.config_bounds import MAX_KEPT_DAYS, MAX_MIB, MAX_WAIT_S
+from bedside.agent.personal.settings import PersonalConfig, personal_rules
 from bedside.agent.serving.rules import ServingConfig, serving_rules
 from bedside.agent.training.settings import TrainingConfig, training_rules
 from bedside.core.errors import ConfigError
@@ -201,6 +202,7 @@ class AgentConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     buffer: BufferConfig = msgspec.field(default_factory=BufferConfig)
     training: TrainingConfig = msgspec.field(default_factory=TrainingConfig)
     serving: ServingConfig = msgspec.field(default_factory=ServingConfig)
+    personal: PersonalConfig = msgspec.field(default_factory=PersonalConfig)
     link: LinkConfig = msgspec.field(default_factory=LinkConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
 
@@ -260,6 +262,7 @@ def _check(config: AgentConfig) -> None:
         ),
         (1 <= config.inference.queue_windows <= 100_000, "inference.queue_windows must be 1 to 100000"),
         *serving_rules(config.serving),
+        *personal_rules(config.personal),
         (0 < config.link.poll_wait_ms <= 60_000, "link.poll_wait_ms must be 1 to 60000"),
         (1 <= config.link.heartbeat_s <= MAX_WAIT_S, f"link.heartbeat_s must be 1 to {MAX_WAIT_S}"),
     )
@@ -320,6 +323,16 @@ gate_min_windows = 50      # with fewer validation windows it is not judged, and
 shadow_windows = 0         # live windows for which it first runs beside the other one; 0: none
 shadow_disagreement = 0.1  # largest share of them on which the two may differ
 
+[personal]                 # what this device learns for itself of its models (docs/learning.md)
+fine_tune = false          # whether it tunes a part of each on its own labelled windows
+temperature = false        # whether it fits a temperature to its probabilities
+suffix = "head"            # which part; the bundle must have a training graph for it
+epochs = 5
+learning_rate = 0.0        # 0: the one that the bundle's author recommends
+every_hours = 24.0         # between two runs; a model that newly serves has one at once
+min_windows = 100          # labelled windows without which nothing is tuned
+max_windows = 4096         # the newest so many are used
+
 [link]
 enabled = true             # false: never dial out
 service_address = ""       # host:port of the mTLS port; empty: the one learned at enrolment
@@ -344,6 +357,11 @@ socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
 # [sinks.options]
 # url = "https://his.hospital.example/bedside"
 # secret = "credential:hook-secret"
+
+# One table per model that differs from [personal]:
+# [[personal.models]]
+# name = "rhythm"
+# fine_tune = true
 
 # One table per further model that serves beside the first:
 # [[models]]

@@ -23,6 +23,7 @@ from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import prediction_messages
 from bedside.agent.api.models import ModelCalls
+from bedside.agent.api.personal import PersonalCalls
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
@@ -45,6 +46,8 @@ from bedside.agent.health.observer import Observer, Parts
 from bedside.agent.health.runs import RunNote
 from bedside.agent.inference.answers import ModelAnswers
 from bedside.agent.naming import configured_streams
+from bedside.agent.personal.desk import PersonalDesk, Setting
+from bedside.agent.personal.files import PersonalFiles
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving.gate import Gate
@@ -140,13 +143,23 @@ class Agent:
             commit_due=self._committer.flush_due,
             sources=[stream for one in options for stream in one.streams()],
         )
-        self._models = ModelStore(config.state_dir, wish=config.inference.runtime)
+        own = self._own_files = PersonalFiles(config.state_dir, keys)
+        self._models = ModelStore(config.state_dir, wish=config.inference.runtime, personal=own)
         gate = Gate(config.state_dir, identity.directory, config.serving, config.inference.runtime, clock)
         self._serving = Serving(config, self._models, self._pipeline, self._policy, gate)
         gauges = {source.name: SourceGauge() for source in config.sources}
         self._supervisor = Supervisor(self._built(options, gauges), self._pipeline.consume, clock, gauges=gauges)
         self._runs = RunNote(config.state_dir)
         self._trainer = Trainer(config.training, config.state_dir, clock, lambda: self._observer.reading())
+        setting = Setting(
+            config.personal, config.state_dir, identity.directory, config.inference.runtime,
+            config.serving.gate_min_windows, config.training.enabled,
+        )  # fmt: skip
+        self._personal = PersonalDesk(
+            setting, self._models, own, self._trainer, clock, self._serving.streams_of,
+            lambda error: self._report("trainer", error),
+        )  # fmt: skip
+        self._personal.reopen, self._serving.desk.prepare = self._serving.desk.reopen, self._personal.count
         self._uplink = Uplink(
             directory, config, identity, self._models, self._trainer, clock, entropy,
             on_model=self._serving.take, report=self._report, observe=self._facts, detail=self._detail,
@@ -200,6 +213,7 @@ class Agent:
                 tasks.create_task(self._supervisor.run())
                 await models
                 tasks.create_task(self._uplink.run())
+                tasks.create_task(self._personal.run())
         finally:
             self._notifier.stopping()
             await self._close(server)
@@ -218,12 +232,14 @@ class Agent:
                 self._config.buffer.session_gap_s,
                 self._erase,
                 configured_streams(self._config),
+                self._unlearn,
             ),
             LabelCalls(Labels(self._buffer, self._known_classes)),
             AlarmCalls(self._alarms, self._alarm_followers),
             QuarantineCalls(self._buffer, self._reader),
             SinkCalls(self._sinks),
             ModelCalls(self._serving.desk),
+            PersonalCalls(self._personal),
         )
 
     def _known_classes(self) -> frozenset[str]:
@@ -236,8 +252,14 @@ class Agent:
         self._alarm_followers.forget(session)
         self._trainer.forget()
         return erase_session(
-            self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal, scrub=False
-        )
+            self._buffer, self._config.state_dir, session, self._clock, self._uplink.journal,
+            personal=self._own_files, scrub=False,
+        )  # fmt: skip
+
+    def _unlearn(self, session: SessionId) -> None:
+        """Nothing that this device learnt for itself from a session is used or finished any more."""
+        self._trainer.forget()
+        self._own_files.forget(session)
 
     async def _close(self, server: LinkServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""
@@ -250,6 +272,7 @@ class Agent:
             closing.push_async_callback(self._sinks.stop)
             closing.push_async_callback(self._pipeline.close, DRAIN_S)
             closing.callback(self._serving.desk.close)
+            closing.callback(self._personal.close)
             closing.push_async_callback(server.stop, 0.5)
 
     async def _work(self) -> None:

@@ -2,6 +2,8 @@
 
 A kept delta (`rounds/kept.py`) does not tell which sessions it was trained on, and neither does an unfinished training
 (`training/saved.py`). So every one goes, and training that is under way is thrown away and done again on what is left.
+What the device keeps for itself of a model (`personal/files.py`) does tell, and goes
+where the session is in it.
 An upload that is committed stays: it is masked, and one contribution per plan is a promise to others. Models that were
 learnt from sums before are not changed.
 """
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside.agent.buffer.store import BufferStore
+from bedside.agent.personal.files import PersonalFiles
 from bedside.agent.rounds.journal import JOURNAL_NAME, Journal
 from bedside.agent.rounds.outbox import Outbox
 from bedside.agent.training.saved import discard_trainings
@@ -20,7 +23,8 @@ from bedside.core.clock import Clock
 from bedside.core.ids import SessionId
 
 KEPT_DELTAS: Final = "kept_deltas"
-"""Under which name the erased deltas are counted, beside the tables."""
+PERSONAL: Final = "personal_models"
+"""Under which names erased deltas, and files of what is personal, are counted beside the tables."""
 
 
 def erase_session(
@@ -30,9 +34,10 @@ def erase_session(
     clock: Clock,
     journal: Journal | None = None,
     *,
+    personal: PersonalFiles,
     scrub: bool = True,
 ) -> dict[str, int]:
-    """Erase everything of a session, and return the number of rows by table, and of kept deltas.
+    """Erase everything of a session, and return the number of rows by table, and of files that went.
 
     Args:
         store: the buffer; also what waits in it goes.
@@ -40,6 +45,7 @@ def erase_session(
         session: whose rows.
         clock: for the journal.
         journal: the running agent's; None opens it for this, where the device has one.
+        personal: what the device keeps for itself of its models.
         scrub: overwrite what rows leave behind, too, which reads the whole file; False leaves it to who calls.
 
     Raises:
@@ -55,4 +61,5 @@ def erase_session(
         for name in dropped:
             outbox.discard(name)
     discard_trainings(state_dir)
-    return {**(store.forget if scrub else store.delete)(session), KEPT_DELTAS: len(dropped)}
+    gone = personal.forget(session)
+    return {**(store.forget if scrub else store.delete)(session), KEPT_DELTAS: len(dropped), PERSONAL: gone}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
 from bedside.core.bundle.manifest import Manifest, Targets
 from bedside.core.bundle.training import Task
 from bedside.ondevice.runtimes import Float32
+
+COLDEST: Final = 0.05
+HOTTEST: Final = 20.0
+"""Bounds of a temperature."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -14,16 +14,21 @@ from nacl.signing import SigningKey
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME
+from bedside.agent.personal.files import Personal, PersonalFiles, facts_of
 from bedside.agent.rounds.contribution import ContributionJob, make_contribution
+from bedside.agent.rounds.kept import KeptUpdate
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.training.settings import TrainingConfig
-from bedside.core.codec import decode_sum
+from bedside.authoring.build import build_bundle
+from bedside.authoring.recipe import load_recipe
+from bedside.core.codec import Layout, SegmentKind, TensorSlot, decode_sum
 from bedside.core.ids import StreamId
+from bedside.core.policy import judge_plan
 from bedside.core.samples import Block, Mark, MarkKind
 from bedside.core.securesum.aggregator import Aggregate
 from bedside.core.securesum.messages import openings_digest
-from bedside.core.securesum.plans import rotation_seed
+from bedside.core.securesum.plans import layout_message, rotation_seed
 from bedside.core.securesum.trustee import judge_set, mask_sum
 from bedside.core.signing.envelope import SUITE, digest, parse_strict, sign_message
 from bedside.core.signing.trust import open_credential, subject_of
@@ -35,6 +40,7 @@ from bedside.service.identity import Identity, Pins, create_identity
 from bedside.service.platform import SystemClock, SystemEntropy
 from quiet_machine import quiet_trainer
 
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.toml"
 T0 = 1_700_000_000_000_000_000
 STREAM = StreamId("wrist")
 LABELS = ("rest", "walk", "shake")
@@ -95,8 +101,8 @@ class Member:
         return asyncio.run(make_contribution(trainer, self.job(offer, freed=freed), None))
 
 
-@pytest.fixture
-def member(tmp_path, offering) -> Member:
+def join(tmp_path: Path, offering) -> Member:
+    """Make a device with labelled signal a member of the offering's world."""
     world = offering.world
     identity = create_identity(tmp_path / "identity", identity_pb2.Role.ROLE_DEVICE, SystemEntropy())
     enrol(world, identity)
@@ -105,6 +111,11 @@ def member(tmp_path, offering) -> Member:
     store.bundle_path(offering.built.digest.hex()).write_bytes(offering.built.tar)
     model = ActiveModel(offering.built.digest.hex(), "", (bytes(offering.author.verify_key).hex(),))
     return Member(tmp_path, identity, model, offering)
+
+
+@pytest.fixture
+def member(tmp_path, offering) -> Member:
+    return join(tmp_path, offering)
 
 
 def enrol(world, identity: Identity) -> None:
@@ -231,3 +242,96 @@ def test_a_checkpoint_that_rotted_is_not_trained_from(member, offering, refusal)
     member.model = msgspec.structs.replace(member.model, checkpoint=checkpoint)
     assert refusal(lambda: member.contribute(offering.make(training=TRAINING))) == "checkpoint-rotten"
     assert not path.exists()
+
+
+LOCAL = {"gamma0", "beta0", "mean0", "variance0"}
+
+
+@pytest.fixture(scope="session")
+def normed(tiny_author):
+    """The tiny net with a local batch norm."""
+    tiny = load_recipe(str(TINY))
+    layers = (tiny.layers[0], {"kind": "batchnorm"}, *tiny.layers[1:])
+    return build_bundle(msgspec.structs.replace(tiny, layers=layers), tiny_author)
+
+
+@pytest.fixture
+def personal_member(tmp_path, offering, normed) -> Member:
+    return join(tmp_path, offering.with_changes(built=normed))
+
+
+@pytest.fixture
+def files(personal_member) -> PersonalFiles:
+    return PersonalFiles(personal_member.state_dir, load_key_ring(personal_member.identity.directory))
+
+
+def test_local_tensors_are_kept_sealed_and_are_in_nothing_that_is_sent(personal_member, files) -> None:
+    offering, bundle = personal_member.offering, personal_member.model.bundle
+    plan, openings, _ = offering.open(training=TRAINING)
+    personal_member.contribute(offering.offer(plan, openings))
+    assert files.adopt("round-test", "local", bundle, files.erasures)
+    kept = files.read("local", bundle)
+    assert set(kept.tensors) == LOCAL
+    assert len(kept.facts.sessions) == 3
+    initial = ModelStore(personal_member.state_dir)
+    parameters = initial.parameters(personal_member.model, initial.read_bundle(personal_member.model))
+    moved = {name for name, array in kept.tensors.items() if not np.allclose(array, parameters[name])}
+    assert moved == LOCAL
+
+    update = KeptUpdate(
+        personal_member.state_dir / "kept", load_key_ring(personal_member.identity.directory).newest, plan.layout
+    )
+    named = [slot.name for segment in plan.layout.segments for slot in segment.slots]
+    assert not LOCAL & set(named)
+    sent = [
+        piece
+        for index, segment in enumerate(plan.layout.segments)
+        if segment.kind is SegmentKind.VALUE
+        for piece in update.pieces(index)
+    ]
+    shared = sum(int(np.prod(spec.shape)) for spec in offering.built.manifest.shared())
+    assert np.concatenate(sent).nonzero()[0].max() < shared, "behind them is padding"
+    needles = [array.tobytes() for array in kept.tensors.values()]
+    needles += [(array - parameters[name]).tobytes() for name, array in kept.tensors.items()]
+    plain = b"".join(piece.tobytes() for piece in sent)
+    for path in personal_member.state_dir.rglob("*"):
+        data = path.read_bytes() if path.is_file() else plain
+        assert not any(needle in data for needle in needles), path
+
+    # what serves and what the next round begins with
+    store = ModelStore(personal_member.state_dir, personal=files)
+    begins = store.parameters(personal_member.model, store.read_bundle(personal_member.model))
+    assert all(np.array_equal(begins[name], kept.tensors[name]) for name in LOCAL)
+    assert all(np.array_equal(begins[name], parameters[name]) for name in parameters.keys() - LOCAL)
+
+    # the next round goes on from there, and is learnt from both
+    personal_member.contribute(offering.make(training=TRAINING))
+    files.adopt("round-test", "local", bundle, files.erasures)
+    again = files.read("local", bundle)
+    assert not np.array_equal(again.tensors["gamma0"], kept.tensors["gamma0"])
+    assert np.abs(again.tensors["gamma0"] - 1).max() > np.abs(kept.tensors["gamma0"] - 1).max()
+
+
+def test_local_tensors_of_another_model_are_not_laid_over_this_one(personal_member, files) -> None:
+    store = ModelStore(personal_member.state_dir, personal=files)
+    bundle = store.read_bundle(personal_member.model)
+    for tensors in ({"w0": np.zeros_like(bundle.parameters["w0"])}, {"mean0": np.zeros(99, np.float32)}):
+        made = Personal(facts_of("tiny", personal_member.model.bundle, []), tensors)
+        files.write_pending("task", made, SystemEntropy())
+        files.adopt("task", "local", personal_member.model.bundle, files.erasures)
+        loaded = store.parameters(personal_member.model, bundle)
+        assert all(np.array_equal(loaded[name], bundle.parameters[name]) for name in loaded)
+
+
+def test_a_plan_that_asks_for_one_of_them_is_refused(personal_member) -> None:
+    offering, honest = personal_member.offering, personal_member.offering.layout()
+    values = honest.segments[0]
+    greedy = Layout((replace(values, tensors=(*values.tensors, TensorSlot("gamma0", (8,)))), *honest.segments[1:]))
+
+    def code(layout) -> str:
+        plan = offering.plan(training=TRAINING, layout=layout_message(layout))
+        manifest, rules = offering.manifest(), offering.standing().policy
+        return judge_plan(plan, rules, manifest, own_site="alder", previous=None, now_s=None, local_minute=None).code
+
+    assert code(greedy) == "layout-not-the-models"
+    assert code(honest) != "layout-not-the-models"

@@ -15,6 +15,7 @@ from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.config import BUFFER_NAME
 from bedside.agent.erasure import erase_session
+from bedside.agent.personal.files import PersonalFiles
 from bedside.agent.training.job import Job, Outcome
 from bedside.agent.training.saved import SavedTraining
 from bedside.agent.training.settings import GatesConfig, TrainingConfig
@@ -44,6 +45,7 @@ class Bench:
 
     def __init__(self, directory: Path, tar: bytes, signer: str, **config) -> None:
         self.directory = directory
+        self.personal = PersonalFiles(directory, load_key_ring(directory / DIRECTORY_NAME))
         self.state = QUIET
         self.free_bytes = 8 << 30
         self.seen: list[int] = []
@@ -198,7 +200,7 @@ def test_an_erasure_ends_what_is_being_trained_and_removes_what_was_saved_of_it(
         if epoch == 20:
             device.trainer.forget()
             store = BufferStore(device.directory / BUFFER_NAME, device.keys, CLOCK, ENTROPY)
-            erase_session(store, device.directory, session, CLOCK)
+            erase_session(store, device.directory, session, CLOCK, personal=device.personal)
             store.close()
 
     assert code_of(device.run(erase)) == "training-waits"

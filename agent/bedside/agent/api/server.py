@@ -18,6 +18,7 @@ from bedside.agent.api.alarms import AlarmCalls
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import session_message
 from bedside.agent.api.models import ModelCalls
+from bedside.agent.api.personal import PersonalCalls
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.sessions import SessionCalls
@@ -51,6 +52,7 @@ class Calls:
     quarantine: QuarantineCalls
     sinks: SinkCalls
     models: ModelCalls
+    personal: PersonalCalls
 
 
 class AgentServicer(local_pb2_grpc.AgentServiceServicer):
@@ -176,6 +178,21 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
         self, request: wire.ModelRef, _context: Context[wire.ModelRef, wire.ModelSlot]
     ) -> wire.ModelSlot:
         return await self._calls.models.reject(request)
+
+    async def ListPersonal(
+        self, _request: Empty, _context: Context[Empty, wire.PersonalModelList]
+    ) -> wire.PersonalModelList:
+        return self._calls.personal.all()
+
+    async def MakePersonal(
+        self, request: wire.ModelRef, _context: Context[wire.ModelRef, wire.PersonalModel]
+    ) -> wire.PersonalModel:
+        return await self._calls.personal.make(request)
+
+    async def ResetPersonal(
+        self, request: wire.ModelRef, _context: Context[wire.ModelRef, wire.PersonalModel]
+    ) -> wire.PersonalModel:
+        return await self._calls.personal.reset(request)
 
 
 async def start_api(socket: Path, servicer: AgentServicer, health: Health) -> LinkServer:

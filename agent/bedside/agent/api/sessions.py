@@ -48,6 +48,7 @@ class SessionCalls:
         gap_s: float,
         erase: Callable[[SessionId], Mapping[str, int]] | None = None,
         configured: Collection[str] = (),
+        unlearn: Callable[[SessionId], object] = lambda _: None,
     ) -> None:
         """Work on an open store.
 
@@ -59,7 +60,9 @@ class SessionCalls:
             erase: deletes a session from the whole device, and leaves the pages of its rows to be overwritten; absent =
                 from the store, where there is nothing else.
             configured: streams that the configuration names, whether anything of them is stored or not.
+            unlearn: takes back what the device has learnt for itself from a session whose consent is withdrawn.
         """
+        self._unlearn = unlearn
         self._store = store
         self._reader = reader
         self._clock = clock
@@ -122,13 +125,15 @@ class SessionCalls:
         return self.find(session)
 
     def set_consent(self, session: str, *, training: bool) -> Session:
-        """Give or withdraw consent to train on a session.
+        """Give or withdraw consent to train on a session; what the device learnt for itself from it is taken back.
 
         Raises:
             ProtocolError: `no-such-session`.
             StoreError: `store-write`.
         """
         found = self.find(session)
+        if not training:
+            self._unlearn(found.session)
         self._store.sessions.set_consent(found.session, training=training)
         return self.find(session)
 

@@ -27,6 +27,7 @@ from bedside.agent.buffer.eviction import count
 from bedside.agent.buffer.keys import (
     KEY_FILE,
     NEXT_KEY_FILE,
+    KeyRing,
     begin_next_key,
     erase_filed_key,
     finish_next_key,
@@ -78,6 +79,8 @@ def rotate_key(
     entropy: Entropy,
     begin: Callable[[int], Advance],
     environ: Mapping[str, str] = os.environ,
+    *,
+    beside: Callable[[KeyRing], None] = lambda _: None,
 ) -> Rotation:
     """Seal every row of the buffer at `path` with a new key, and erase the old one.
 
@@ -87,6 +90,7 @@ def rotate_key(
         entropy: for the new key and the nonces.
         environ: names the directory of systemd's credentials.
         begin: called once with the number of rows, returns what is told of the progress.
+        beside: seals other files with the newest key of the ring, before the old ones are erased.
 
     Raises:
         UnavailableError: `buffer-in-use` while the agent runs.
@@ -101,7 +105,9 @@ def rotate_key(
         held.callback(database.close)
         if not by_credential:
             begin_next_key(identity_directory, entropy)
-        sealer = Sealer(load_key_ring(identity_directory, environ), entropy)
+        ring = load_key_ring(identity_directory, environ)
+        beside(ring)
+        sealer = Sealer(ring, entropy)
         note = "INSERT OR IGNORE INTO seal_keys (key_id) VALUES (?)"
         database.run_tx("new key", lambda tx: tx.execute(note, (sealer.key_id,)))
         resealed, lost = _reseal(database, sealer, begin(rows_to_reseal(database, sealer.key_id)))

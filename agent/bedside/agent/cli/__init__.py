@@ -6,6 +6,7 @@ from bedside.agent.cli.database import database
 from bedside.agent.cli.labels import labels
 from bedside.agent.cli.looking import health, models, status, streams
 from bedside.agent.cli.model import model
+from bedside.agent.cli.personal import personal
 from bedside.agent.cli.predictions import predict, predictions
 from bedside.agent.cli.quarantine import quarantine
 from bedside.agent.cli.sessions import forget, sessions
@@ -23,6 +24,7 @@ for _command in (
     labels,
     model,
     models,
+    personal,
     predict,
     predictions,
     quarantine,

@@ -189,12 +189,13 @@ def verify(context: click.Context, directory: Path, as_json: bool) -> None:
 @click.argument("directory", type=DIRECTORY)
 @json_option
 def rotate_key(directory: Path, as_json: bool) -> None:
-    """Seal DIRECTORY's database with a new key and erase the old one. The agent must be stopped.
+    """Seal DIRECTORY's database, and what it keeps of its models, with a new key. The agent must be stopped.
 
     Whatever interrupts it loses nothing; the same command goes on. Where systemd provides the key as a credential,
     rows are sealed with that one, and keys in files are erased.
     """
     from bedside.agent.buffer.rotation import rotate_key as rotate
+    from bedside.agent.personal.files import PersonalFiles
 
     config = load_agent_config(directory)
     identity = find_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE)
@@ -203,7 +204,10 @@ def rotate_key(directory: Path, as_json: bool) -> None:
         def begin(rows: int) -> Callable[[float], None]:
             return shown.enter_context(progress("rows", rows)).advance
 
-        done = rotate(_file(config), identity.directory, SystemEntropy(), begin)
+        def beside(ring: KeyRing) -> None:
+            PersonalFiles(config.state_dir, ring).reseal(SystemEntropy())
+
+        done = rotate(_file(config), identity.directory, SystemEntropy(), begin, beside=beside)
     fields: dict[str, object] = {
         "key_id": f"{done.key_id:08x}",
         "resealed": sum(done.resealed.values()),

@@ -29,7 +29,7 @@ _NS_PER_S = 1_000_000_000
 Result = TypeVar("Result")
 
 
-def _names(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+def complete_name(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
     """Complete the name of a model by those that are noted in the directory typed before it."""
     from bedside.agent.rounds.models import ModelStore
 
@@ -40,7 +40,7 @@ def _names(context: click.Context, _parameter: click.Parameter, begun: str) -> l
 
 
 _DIRECTORY = click.argument("directory", type=DIRECTORY)
-_NAME = click.argument("name", shell_complete=_names)
+_NAME = click.argument("name", shell_complete=complete_name)
 
 
 @click.group("model", cls=ListingGroup)

@@ -124,15 +124,19 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         from bedside.agent.buffer.reader import BufferReader
         from bedside.agent.device_time import DeviceTime
         from bedside.agent.erasure import erase_session
+        from bedside.agent.personal.files import PersonalFiles
 
         keys, path = keys_of(config), config.state_dir / BUFFER_NAME
         with (
             closing(open_store(config, keys, clock, SystemEntropy())) as store,
             closing(BufferReader(path, keys)) as reader,
         ):
-            erase = partial(erase_session, store, config.state_dir, clock=clock, scrub=False)
+            own = PersonalFiles(config.state_dir, keys)
+            erase = partial(erase_session, store, config.state_dir, clock=clock, personal=own, scrub=False)
             now = DeviceTime(config.state_dir, clock)
-            sessions = SessionCalls(store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config))
+            sessions = SessionCalls(
+                store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config), own.forget
+            )
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
             yield DirectChanges(store, sessions, Labels(store, partial(_known_classes, config)), alarms)
 

@@ -24,9 +24,12 @@ from bedside.ondevice.confinement import (
 )
 
 if TYPE_CHECKING:
+    from bedside.agent.personal.files import PersonalFiles
     from bedside.agent.rounds.contribution import ContributionJob, ContributionOutcome
     from bedside.agent.rounds.kept import KeptUpdate
     from bedside.agent.rounds.offer import CheckedOffer
+    from bedside.agent.training.on_buffer import Learnt
+    from bedside.core.bundle.verify import Bundle
     from bedside.core.codec import TensorUpdate, UpdateSource
     from bedside.core.securesum.plans import CheckedPlan
     from bedside.ondevice.training.train import Schedule, Trained
@@ -96,6 +99,7 @@ def _freed(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> Kep
 def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tuple[KeptUpdate, tuple[float, float]]:
     """Train, or go on, and seal the delta; the losses of the first and the last epoch."""
     from bedside.agent.buffer.keys import load_key_ring
+    from bedside.agent.personal.files import PersonalFiles
     from bedside.agent.rounds.kept import KeptUpdate, write_kept
     from bedside.agent.rounds.models import ModelStore
     from bedside.agent.training.on_buffer import Course, Device, train_on_buffer
@@ -105,9 +109,10 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
     stopping = heed_stop()
     plan, state_dir = offer.plan, Path(job.state_dir)
     training = plan.plan.training
-    store = ModelStore(state_dir)
-    bundle = store.read_bundle(job.model)
     ring, entropy = load_key_ring(identity.directory), SystemEntropy()
+    own = PersonalFiles(state_dir, ring)
+    store = ModelStore(state_dir, personal=own)
+    bundle = store.read_bundle(job.model)
     course = Course(
         job.task,
         plan.digest,
@@ -120,10 +125,26 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
         Split(HoldOut(identity.device_secret, bundle.manifest.window), "training") if job.hold_out else None,
     )
     device = Device(state_dir, ring, SystemClock(), entropy, stopping)
-    trained = train_on_buffer(course, device, job.budget, report_progress)
+    learnt = train_on_buffer(course, device, job.budget, report_progress)
+    _keep_local(job, own, bundle, course.schedule.suffix, learnt)
+    trained = learnt.trained
     counts, kept = trained.counts, Path(job.kept)
     write_kept(kept, ring.newest, entropy, plan, _update(plan, trained), examples=counts.examples)
     return KeptUpdate(kept, ring.newest, plan.layout), (counts.loss_before, counts.loss_after)
+
+
+def _keep_local(job: ContributionJob, own: PersonalFiles, bundle: Bundle, suffix: str, learnt: Learnt) -> None:
+    """Leave the local tensors that were trained for the parent, sealed; they are in no delta."""
+    from bedside.agent.personal.files import Personal, facts_of
+    from bedside.service.platform import SystemEntropy
+
+    changed = bundle.manifest.changed(suffix)
+    local = {spec.name: learnt.trained.state[spec.name] for spec in changed if not spec.shared}
+    if local:
+        before = own.read("local", job.model.bundle)
+        facts = facts_of(bundle.manifest.name, job.model.bundle, learnt.sessions, before)
+        kept = {**(before.tensors if before is not None else {}), **local}
+        own.write_pending(job.task, Personal(facts, kept), SystemEntropy())
 
 
 def _schedule(plan_digest: bytes, plan: Plan, device_secret: bytes) -> Schedule:

@@ -148,14 +148,19 @@ class Contributor:
         self._trainer.check(task)
         freed = self._journal.freed(contribution.task)
         job = self._job(contribution, task, model, streams, freed)
-        erasures = self._journal.erasures()
+        erasures, own = self._journal.erasures(), self._models.personal
+        before = own.erasures if own is not None else 0
         outcome = await make_contribution(self._trainer, job, named.close_at_s)
         if self._journal.erasures() != erasures:  # nothing of it is used; the next step trains on what is left
             for path in (job.target, job.kept):
                 self._outbox.discard(Path(path).name)
+            if own is not None:
+                own.discard_pending(task)
             self._trainer.done(task)
             event(_LOGGER, "training-discarded", task=task)
             return
+        if own is not None:  # a crash before the commit trains once more, from these
+            own.adopt(task, "local", model.bundle, before)
         self._commit(contribution, job, outcome, freed)
         self._trainer.done(task)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from bedside.agent.inference.model import Model
+    from bedside.agent.personal.files import PersonalFiles
     from bedside.agent.rounds.slots import Origin, Slot
     from bedside.core.bundle.manifest import WindowSpec
     from bedside.core.bundle.preprocessing import ChannelReference
@@ -63,9 +64,20 @@ class ServedModel(NamedTuple):
 
 
 class ModelStore:
-    """`<state_dir>/models/`."""
+    """`<state_dir>/models/`.
 
-    def __init__(self, state_dir: Path, limits: Limits = DEFAULT_LIMITS, wish: Wish = "auto") -> None:
+    Attributes:
+        personal: what the device keeps for itself of its models; None where models are as they came.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        limits: Limits = DEFAULT_LIMITS,
+        wish: Wish = "auto",
+        personal: PersonalFiles | None = None,
+    ) -> None:
+        self.personal = personal
         self._root = state_dir / "models"
         self._limits = limits
         self._wish: Wish = wish
@@ -77,6 +89,8 @@ class ModelStore:
     def drop_unfinished(self) -> None:
         """At the start of the process: remove what an earlier one was fetching."""
         with suppress(OSError):  # a disk that takes no writes keeps them
+            if self.personal is not None:
+                self.personal.discard_pending()
             self._drop_partials(None)
             for path in (self._root / "incoming").iterdir():
                 path.unlink()
@@ -205,30 +219,39 @@ class ModelStore:
         await choose(self._runtime_note(active), replay, self._wish, self._limits)
 
     def load(self, active: ActiveModel) -> ServedModel:
-        """Open the int8 form of a model for inference. Loads the runtime (10 to 30 MB).
+        """Open the int8 form of a model for inference, with what this device has of its own in it.
+
+        Loads the runtime (10 to 30 MB).
 
         Raises:
             TrustError, MalformedError, StoreError: what is on the disk does not hold any more.
             UnavailableError: `runtime-missing`.
         """
+        bundle = self.read_bundle(active)
+        parameters, temperature = self.parameters(active, bundle), 1.0
+        tuned = self.personal.tuned(active.bundle, active.name) if self.personal is not None else None
+        own = tuned.over(bundle.manifest, parameters) if tuned is not None else None
+        if tuned is not None and own is not None:
+            parameters, temperature = own, tuned.facts.temperature
+        return self.opened(active, bundle, parameters, temperature)
+
+    def opened(
+        self, active: ActiveModel, bundle: Bundle, parameters: Parameters, temperature: float = 1.0
+    ) -> ServedModel:
+        """Open the int8 form of these parameters on the runtime that was chosen for their bundle.
+
+        Raises:
+            MalformedError, UnavailableError: as `load`.
+        """
         from bedside.agent.inference.model import Model
 
-        bundle = self.read_bundle(active)
         window = bundle.manifest.window
-        parameters, head = self._of_this_device(active, bundle)
         runtime = open_chosen(bundle, parameters, self._runtime_note(active), self._wish)
+        head = Head.of(bundle.manifest, temperature)
         model = Model(active.digest, head, (window.length, window.channels), runtime)
         reference = bundle.manifest.reference
         channels = reference.channels if reference is not msgspec.UNSET else ()
         return ServedModel(bundle.manifest.name, model, window, channels)
-
-    def _of_this_device(self, active: ActiveModel, bundle: Bundle) -> tuple[Parameters, Head]:
-        """What serves of a model here: its parameters, and the head that reads their logits.
-
-        Whatever is this device's own, and is no part of a checkpoint, is laid over them here and nowhere else, so that
-        the gate, the shadow and the slot mean the same; training begins with `parameters` alone.
-        """
-        return self.parameters(active, bundle), Head.of(bundle.manifest)
 
     def read_bundle(self, active: ActiveModel) -> Bundle:
         """Read an accepted bundle and check it again; one that does not hold any more is dropped.
@@ -249,12 +272,23 @@ class ModelStore:
         return bundle
 
     def parameters(self, active: ActiveModel, bundle: Bundle) -> Parameters:
-        """The bundle's parameters, with the shared ones from the checkpoint; one that does not hold is dropped.
+        """The bundle's parameters, with the shared ones from the checkpoint and the local ones of this device.
+
+        A checkpoint that does not hold is dropped; local tensors that do not fit are not used.
 
         Raises:
             MalformedError: `bad-tensors`, or `bad-parameters` when the checkpoint is not a state of this model.
             StoreError: `checkpoint-rotten` when its bytes are not those that were verified; `file-read`.
         """
+        return self._with_own(active, bundle, self._global(active, bundle))
+
+    def _with_own(self, active: ActiveModel, bundle: Bundle, parameters: Parameters) -> Parameters:
+        own = self.personal.read("local", active.bundle) if self.personal is not None else None
+        if own is None or not own.tensors.keys() <= {t.name for t in bundle.manifest.parameters if not t.shared}:
+            return parameters
+        return own.over(bundle.manifest, parameters) or parameters
+
+    def _global(self, active: ActiveModel, bundle: Bundle) -> Parameters:
         if not active.checkpoint:
             return dict(bundle.parameters)
         path = self.checkpoint_path(active.checkpoint)
@@ -317,6 +351,9 @@ class ModelStore:
         spare = max(0, _SPARE_CHECKPOINTS + max(1, len(slots)) - len(kept))
         for path in others[: max(0, len(others) - spare)]:
             path.unlink()
+        if self.personal is not None:
+            models = [model for slot in slots.values() for model in (*slot.needed(), *slot.withdrawn)]
+            self.personal.keep({model.bundle for model in models})
 
 
 def no_such_model(name: str, known: Iterable[str]) -> ProtocolError:

@@ -70,6 +70,16 @@ class SlotChanges:
         await self._models.settle(active)
         return await asyncio.to_thread(self._models.load, active)
 
+    async def reopen(self, name: str) -> None:
+        """Serve the same model as its files are now: with what is personal of it, or without.
+
+        Raises:
+            ProtocolError: `no-such-model`.
+            BedsideError: as `open`; what served goes on.
+        """
+        active = self.slot(name).model
+        self._serve(await self.open(active), active)
+
     async def begin(self, active: ActiveModel, origin: Origin | None) -> str:
         """Serve a model in a slot where none does; return the slot's name.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -41,6 +41,9 @@ class ModelDesk:
         pipeline: serves.
         gate: judges, by the same rules.
         streams: what the slot of a name reads; empty for what its manifest says.
+
+    Attributes:
+        prepare: awaited with a model that has come and its slot's name, before it serves or is judged.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class ModelDesk:
         self._changes = SlotChanges(models, pipeline, gate.clock, streams)
         self._shadows = Shadows(self._changes, pipeline, gate.rules, gate.clock, self._shadow_over)
         pipeline.fails = self._fails
+        self.prepare: Callable[[ActiveModel, str], Awaitable[object]] = _as_it_is
 
     async def take(self, active: ActiveModel, origin: Origin | None = None) -> str:
         """A verified model has come: serve it once it is judged well; return its slot's name.
@@ -75,6 +79,7 @@ class ModelDesk:
             return name
         await self._models.settle(active)
         name = await asyncio.to_thread(self._models.name_of, active)
+        await self.prepare(active, name)
         if name not in self._pipeline.engine.slots:
             return await self._changes.begin(active, origin)
         async with self._lock:
@@ -148,6 +153,17 @@ class ModelDesk:
         async with self._lock:
             rejected = self._by_hand(name, "reject")
             self._note(name, lambda _: rejected)
+
+    async def reopen(self, name: str) -> None:
+        """Serve the same model as its files are now: with what is personal of it, or without.
+
+        Raises:
+            ProtocolError: `no-such-model`.
+            BedsideError: the model cannot be opened; what served goes on.
+        """
+        async with self._lock:
+            if name in self._pipeline.engine.slots:
+                await self._changes.reopen(name)
 
     async def settled(self) -> None:
         """Wait until nothing is judged or changed any more; a shadow run may be under way."""
@@ -273,3 +289,7 @@ class ModelDesk:
                     await self._changes.go_back(name, succession.roll_back(slot, verdict))
         finally:
             self._giving_up.discard(name)
+
+
+async def _as_it_is(_active: ActiveModel, _name: str) -> None:
+    """A model serves as it came."""

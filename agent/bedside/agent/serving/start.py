@@ -55,7 +55,7 @@ class Serving:
         self._pipeline = pipeline
         self._policy = policy
         self._streams: dict[str, list[str]] = {}
-        self.desk = ModelDesk(models, pipeline, gate, lambda name: self._streams.get(name, ()))
+        self.desk = ModelDesk(models, pipeline, gate, self.streams_of)
         self.wanted = b""
 
     async def start(self) -> None:
@@ -88,6 +88,10 @@ class Serving:
         self.wanted = active.digest
         self._pipeline.main = await self.desk.take(active)
         return self._pipeline.streams_of(self._pipeline.main)
+
+    def streams_of(self, name: str) -> Sequence[str]:
+        """What agent.toml has the slot of a name read; empty for what its manifest says."""
+        return self._streams.get(name, ())
 
     async def _serve_stored(self, name: str, slot: Slot) -> None:
         """Serve what served last; without its files the one before, until the result comes again."""

@@ -70,7 +70,7 @@ def _train(job: Job, stopping: Callable[[], bool]) -> Trained:
     course = Course(job.task, b"", bundle, start, job.schedule, job.max_windows)
     return train_on_buffer(
         course, Device(Path(job.state_dir), ring, clock, entropy, stopping), job.budget, report_progress
-    )
+    ).trained
 
 
 if __name__ == "__main__":

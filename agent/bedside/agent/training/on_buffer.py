@@ -77,9 +77,17 @@ class Device:
     stopping: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What came of a training, and the sessions that it was learnt from."""
+
+    trained: Trained
+    sessions: frozenset[str]
+
+
 def train_on_buffer(
     course: Course, device: Device, budget: Budget, on_progress: Callable[[Progress], None] = lambda _: None
-) -> Trained:
+) -> Learnt:
     """Train, or go on training.
 
     Raises:
@@ -110,7 +118,7 @@ def train_on_buffer(
             fit=fit,
             horizon=Horizon(horizon.last_label, examples.until_ns),
         )
-        return train(
+        trained = train(
             course.bundle,
             course.start,
             examples,
@@ -119,6 +127,7 @@ def train_on_buffer(
             saved=sitting.resume(),
             between=sitting.between,
         )
+        return Learnt(trained, frozenset(examples.sessions))
 
 
 def check_course(course: Course, examples: LabelledWindows, budget: Budget) -> None:

@@ -158,6 +158,151 @@ class ModelVerdict(google.protobuf.message.Message):
 Global___ModelVerdict: typing_extensions.TypeAlias = ModelVerdict
 
 @typing.final
+class PersonalModelList(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: builtins.int
+    @property
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PersonalModel]: ...
+    def __init__(
+        self,
+        *,
+        models: collections.abc.Iterable[Global___PersonalModel] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
+
+Global___PersonalModelList: typing_extensions.TypeAlias = PersonalModelList
+
+@typing.final
+class PersonalModel(google.protobuf.message.Message):
+    """What a device has for itself of one model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    LOCAL_FIELD_NUMBER: builtins.int
+    TUNED_FIELD_NUMBER: builtins.int
+    TEMPERATURE_FIELD_NUMBER: builtins.int
+    FINE_TUNE_FIELD_NUMBER: builtins.int
+    FIT_TEMPERATURE_FIELD_NUMBER: builtins.int
+    REPORT_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    temperature: builtins.float
+    fine_tune: builtins.bool
+    """Whether agent.toml wants it."""
+    fit_temperature: builtins.bool
+    sentence: builtins.str
+    """Why the last run came to nothing, or what is waited for."""
+    @property
+    def local(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the tensors that have values of their own here."""
+
+    @property
+    def tuned(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of those that serve because they were tuned here."""
+
+    @property
+    def report(self) -> Global___PersonalReport:
+        """Of the newest run for what serves; absent before the first."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        local: collections.abc.Iterable[builtins.str] | None = ...,
+        tuned: collections.abc.Iterable[builtins.str] | None = ...,
+        temperature: builtins.float = ...,
+        fine_tune: builtins.bool = ...,
+        fit_temperature: builtins.bool = ...,
+        report: Global___PersonalReport | None = ...,
+        sentence: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["report", b"report"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["fine_tune", b"fine_tune", "fit_temperature", b"fit_temperature", "local", b"local", "name", b"name", "report", b"report", "sentence", b"sentence", "temperature", b"temperature", "tuned", b"tuned"]) -> None: ...
+
+Global___PersonalModel: typing_extensions.TypeAlias = PersonalModel
+
+@typing.final
+class PersonalReport(google.protobuf.message.Message):
+    """The global model against the personal one, on the same windows, which no training has seen."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_S_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    WINDOWS_FIELD_NUMBER: builtins.int
+    SESSIONS_FIELD_NUMBER: builtins.int
+    TRAINED_WINDOWS_FIELD_NUMBER: builtins.int
+    SUFFIX_FIELD_NUMBER: builtins.int
+    OF_ALL_FIELD_NUMBER: builtins.int
+    TUNED_FIELD_NUMBER: builtins.int
+    SERVES_FIELD_NUMBER: builtins.int
+    USED_FIELD_NUMBER: builtins.int
+    at_s: builtins.int
+    sentence: builtins.str
+    score: builtins.str
+    """What the scores are; empty where nothing was measured."""
+    windows: builtins.int
+    sessions: builtins.int
+    trained_windows: builtins.int
+    suffix: builtins.str
+    used: builtins.bool
+    """Whether what was tuned serves."""
+    @property
+    def of_all(self) -> Global___PersonalFigures: ...
+    @property
+    def tuned(self) -> Global___PersonalFigures: ...
+    @property
+    def serves(self) -> Global___PersonalFigures:
+        """What serves now, with its temperature."""
+
+    def __init__(
+        self,
+        *,
+        at_s: builtins.int = ...,
+        sentence: builtins.str = ...,
+        score: builtins.str = ...,
+        windows: builtins.int = ...,
+        sessions: builtins.int = ...,
+        trained_windows: builtins.int = ...,
+        suffix: builtins.str = ...,
+        of_all: Global___PersonalFigures | None = ...,
+        tuned: Global___PersonalFigures | None = ...,
+        serves: Global___PersonalFigures | None = ...,
+        used: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["of_all", b"of_all", "serves", b"serves", "tuned", b"tuned"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at_s", b"at_s", "of_all", b"of_all", "score", b"score", "sentence", b"sentence", "serves", b"serves", "sessions", b"sessions", "suffix", b"suffix", "trained_windows", b"trained_windows", "tuned", b"tuned", "used", b"used", "windows", b"windows"]) -> None: ...
+
+Global___PersonalReport: typing_extensions.TypeAlias = PersonalReport
+
+@typing.final
+class PersonalFigures(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    ECE_FIELD_NUMBER: builtins.int
+    score: builtins.float
+    loss: builtins.float
+    ece: builtins.float
+    """Expected calibration error; absent of a regression."""
+    def __init__(
+        self,
+        *,
+        score: builtins.float = ...,
+        loss: builtins.float = ...,
+        ece: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ece", b"_ece", "ece", b"ece"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ece", b"_ece", "ece", b"ece", "loss", b"loss", "score", b"score"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_ece", b"_ece"]) -> typing.Literal["ece"] | None: ...
+
+Global___PersonalFigures: typing_extensions.TypeAlias = PersonalFigures
+
+@typing.final
 class ShadowRun(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

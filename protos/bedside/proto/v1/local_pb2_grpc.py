@@ -150,6 +150,21 @@ class AgentServiceStub(object):
                 request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
                 response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
                 _registered_method=True)
+        self.ListPersonal = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ListPersonal',
+                request_serializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModelList.FromString,
+                _registered_method=True)
+        self.MakePersonal = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/MakePersonal',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModel.FromString,
+                _registered_method=True)
+        self.ResetPersonal = channel.unary_unary(
+                '/bedside.proto.v1.AgentService/ResetPersonal',
+                request_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+                response_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModel.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer(object):
@@ -304,6 +319,27 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPersonal(self, request, context):
+        """What this device has for itself of every model; none of it ever leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MakePersonal(self, request, context):
+        """Tunes and fits now what agent.toml wants, judges it, and returns when it serves or is put away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPersonal(self, request, context):
+        """Throws all of it away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -421,6 +457,21 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.RejectModel,
                     request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.FromString,
                     response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.SerializeToString,
+            ),
+            'ListPersonal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPersonal,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_common__pb2.Empty.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModelList.SerializeToString,
+            ),
+            'MakePersonal': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakePersonal,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModel.SerializeToString,
+            ),
+            'ResetPersonal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPersonal,
+                    request_deserializer=bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.FromString,
+                    response_serializer=bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModel.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1044,6 +1095,87 @@ class AgentService(object):
             '/bedside.proto.v1.AgentService/RejectModel',
             bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
             bedside_dot_proto_dot_v1_dot_local__pb2.ModelSlot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPersonal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ListPersonal',
+            bedside_dot_proto_dot_v1_dot_common__pb2.Empty.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModelList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakePersonal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/MakePersonal',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModel.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPersonal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bedside.proto.v1.AgentService/ResetPersonal',
+            bedside_dot_proto_dot_v1_dot_local__pb2.ModelRef.SerializeToString,
+            bedside_dot_proto_dot_v1_dot_local__pb2.PersonalModel.FromString,
             options,
             channel_credentials,
             insecure,

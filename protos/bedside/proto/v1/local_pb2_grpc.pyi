@@ -396,7 +396,55 @@ _AgentServiceRejectModelType = typing_extensions.TypeVar(
     ],
 )
 
-class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType, _AgentServicePredictType, _AgentServiceExplainType, _AgentServiceListSessionsType, _AgentServiceOpenSessionType, _AgentServiceCloseSessionType, _AgentServiceSetConsentType, _AgentServiceForgetSessionType, _AgentServiceListLabelsType, _AgentServiceAddLabelsType, _AgentServiceWithdrawLabelType, _AgentServiceListAlarmsType, _AgentServiceFollowAlarmsType, _AgentServiceAcknowledgeAlarmType, _AgentServiceListQuarantineType, _AgentServiceClearQuarantineType, _AgentServiceSendNowType, _AgentServiceListModelSlotsType, _AgentServiceRollBackModelType, _AgentServiceAcceptModelType, _AgentServicePromoteModelType, _AgentServiceRejectModelType]):
+_AgentServiceListPersonalType = typing_extensions.TypeVar(
+    '_AgentServiceListPersonalType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.PersonalModelList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.PersonalModelList,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.PersonalModelList,
+    ],
+)
+
+_AgentServiceMakePersonalType = typing_extensions.TypeVar(
+    '_AgentServiceMakePersonalType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
+    ],
+)
+
+_AgentServiceResetPersonalType = typing_extensions.TypeVar(
+    '_AgentServiceResetPersonalType',
+    grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
+    ],
+)
+
+class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFollowType, _AgentServicePredictType, _AgentServiceExplainType, _AgentServiceListSessionsType, _AgentServiceOpenSessionType, _AgentServiceCloseSessionType, _AgentServiceSetConsentType, _AgentServiceForgetSessionType, _AgentServiceListLabelsType, _AgentServiceAddLabelsType, _AgentServiceWithdrawLabelType, _AgentServiceListAlarmsType, _AgentServiceFollowAlarmsType, _AgentServiceAcknowledgeAlarmType, _AgentServiceListQuarantineType, _AgentServiceClearQuarantineType, _AgentServiceSendNowType, _AgentServiceListModelSlotsType, _AgentServiceRollBackModelType, _AgentServiceAcceptModelType, _AgentServicePromoteModelType, _AgentServiceRejectModelType, _AgentServiceListPersonalType, _AgentServiceMakePersonalType, _AgentServiceResetPersonalType]):
     @typing.overload
     def __init__(self: AgentServiceStub[
         grpc.UnaryUnaryMultiCallable[
@@ -490,6 +538,18 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
         grpc.UnaryUnaryMultiCallable[
             bedside.proto.v1.local_pb2.ModelRef,
             bedside.proto.v1.local_pb2.ModelSlot,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.local_pb2.PersonalModelList,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.PersonalModel,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.PersonalModel,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -587,6 +647,18 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
             bedside.proto.v1.local_pb2.ModelRef,
             bedside.proto.v1.local_pb2.ModelSlot,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.common_pb2.Empty,
+            bedside.proto.v1.local_pb2.PersonalModelList,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.PersonalModel,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            bedside.proto.v1.local_pb2.ModelRef,
+            bedside.proto.v1.local_pb2.PersonalModel,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Status: _AgentServiceStatusType
@@ -645,6 +717,15 @@ class AgentServiceStub(typing.Generic[_AgentServiceStatusType, _AgentServiceFoll
     """Serves the candidate now."""
 
     RejectModel: _AgentServiceRejectModelType
+
+    ListPersonal: _AgentServiceListPersonalType
+    """What this device has for itself of every model; none of it ever leaves."""
+
+    MakePersonal: _AgentServiceMakePersonalType
+    """Tunes and fits now what agent.toml wants, judges it, and returns when it serves or is put away."""
+
+    ResetPersonal: _AgentServiceResetPersonalType
+    """Throws all of it away."""
 
 AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -738,6 +819,18 @@ AgentServiceAsyncStub: typing_extensions.TypeAlias = AgentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         bedside.proto.v1.local_pb2.ModelRef,
         bedside.proto.v1.local_pb2.ModelSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.common_pb2.Empty,
+        bedside.proto.v1.local_pb2.PersonalModelList,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        bedside.proto.v1.local_pb2.ModelRef,
+        bedside.proto.v1.local_pb2.PersonalModel,
     ],
 ]
 
@@ -913,5 +1006,29 @@ class AgentServiceServicer(metaclass=abc.ABCMeta):
         request: bedside.proto.v1.local_pb2.ModelRef,
         context: _ServicerContext,
     ) -> typing.Union[bedside.proto.v1.local_pb2.ModelSlot, collections.abc.Awaitable[bedside.proto.v1.local_pb2.ModelSlot]]: ...
+
+    @abc.abstractmethod
+    def ListPersonal(
+        self,
+        request: bedside.proto.v1.common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.PersonalModelList, collections.abc.Awaitable[bedside.proto.v1.local_pb2.PersonalModelList]]:
+        """What this device has for itself of every model; none of it ever leaves."""
+
+    @abc.abstractmethod
+    def MakePersonal(
+        self,
+        request: bedside.proto.v1.local_pb2.ModelRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.PersonalModel, collections.abc.Awaitable[bedside.proto.v1.local_pb2.PersonalModel]]:
+        """Tunes and fits now what agent.toml wants, judges it, and returns when it serves or is put away."""
+
+    @abc.abstractmethod
+    def ResetPersonal(
+        self,
+        request: bedside.proto.v1.local_pb2.ModelRef,
+        context: _ServicerContext,
+    ) -> typing.Union[bedside.proto.v1.local_pb2.PersonalModel, collections.abc.Awaitable[bedside.proto.v1.local_pb2.PersonalModel]]:
+        """Throws all of it away."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
