@@ -291,6 +291,41 @@ def _unfinished() -> None:
     add("unfinished-facts", "agent.training.saved.read_facts", resealed, [facts])
 
 
+def _personal() -> None:
+    from bedside.agent.api.personal import personal_message, personal_row
+    from bedside.agent.frames import FrameWriter
+    from bedside.agent.personal.files import _PURPOSE, Personal, PersonalFacts, read_personal
+    from bedside.agent.personal.report import Figures, Report
+    from bedside.agent.personal.view import PersonalView
+    from bedside.core.bundle.tensors import encode_tensors
+    from bedside.service.platform import SystemEntropy
+
+    key, tensors = b"k" * 32, encode_tensors({"mean1": np.ones(3, np.float32)})
+    figures = Figures(0.5, 0.25, 0.1)
+    report = Report(at_s=9, sentence="s", windows=50, sessions=2, of_all=figures, serves=figures)
+    facts = msgspec.msgpack.encode(PersonalFacts("tiny", "ab" * 32, "cd" * 32, b"t" * 16, False, 1.5, report))
+
+    def sealed(*contents: bytes) -> bytes:
+        whole = io.BytesIO()
+        frames = FrameWriter(whole, key, _PURPOSE, SystemEntropy())
+        for content in contents:
+            frames.write(content)
+        return whole.getvalue()
+
+    def read(path: Path) -> Personal:
+        with path.open("rb") as file:
+            return read_personal(file, key)
+
+    def resealed(data: bytes) -> Personal:
+        again = seeds.SCRATCH / "facts.personal"
+        again.write_bytes(sealed(data, tensors))
+        return read(again)
+
+    assert personal_row(personal_message(PersonalView("tiny", report=report))).report == report
+    add("personal", "agent.personal.files.read_personal", on_file("personal", read), [sealed(facts, tensors)])
+    add("personal-facts", "agent.personal.files.PersonalFacts", resealed, [facts])
+
+
 def _bluetooth() -> None:
     """The first byte chooses the characteristic."""
     from bedside.agent.formats.gatt import DECODERS, decode_report
@@ -362,6 +397,7 @@ _agent()
 _local()
 _children()
 _unfinished()
+_personal()
 _bluetooth()
 _monitors()
 _industrial_io()
