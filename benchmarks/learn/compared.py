@@ -23,15 +23,16 @@ Figures = dict[str, float]
 Rows = dict[str, Figures]
 """Figures of what was trained in one way or another, by its name."""
 
+ONLY_8_BIT = {"8-bit": 8}
 QUICK_ROUNDS = 2
 VARIANTS = {"float": 0, "8-bit": 8, "4-bit": 4}
 """Bits of a value on the wire; int8 is the 8-bit run in its deployed form."""
 
 
-def variants(folds: Sequence[Study], seed: int) -> Rows:
+def variants(folds: Sequence[Study], seed: int, kinds: Mapping[str, int] = VARIANTS) -> Rows:
     """Figures of each way to send and to serve; `cpu_s` is that of the run with 8 bits."""
     found: Rows = {}
-    for name, bits in VARIANTS.items():
+    for name, bits in kinds.items():
         said: Answers = []
         deployed: Answers = []
         spent = 0.0
@@ -50,9 +51,9 @@ def variants(folds: Sequence[Study], seed: int) -> Rows:
     return found
 
 
-def federated(folds: Sequence[Study], seed: int, label: str = "") -> Rows:
+def federated(folds: Sequence[Study], seed: int, label: str = "", kinds: Mapping[str, int] = VARIANTS) -> Rows:
     """`variants` as rows, with a word in front."""
-    return {f"{label}federated, {name}": figures for name, figures in variants(folds, seed).items()}
+    return {f"{label}federated, {name}": figures for name, figures in variants(folds, seed, kinds).items()}
 
 
 def hurried(folds: Sequence[Study], *, quick: bool) -> list[Study]:

@@ -20,7 +20,7 @@ from bedside.authoring.simulation.settings import Settings
 from bedside.core.bundle.verify import Bundle
 from bedside.ondevice.training.examples import Windows
 
-from .compared import Rows, alone_elsewhere, federated, hurried, pooled
+from .compared import ONLY_8_BIT, Rows, alone_elsewhere, federated, hurried, pooled
 from .metrics import beats
 from .study import Held, Study, build
 
@@ -73,7 +73,7 @@ def recipe(channels: int) -> dict[str, object]:
             "batch": 32,
             "epochs": 1,
             "gradient_clip": 1.0,
-            "augmentation": {"noise": 0.05, "scale": 0.2, "shift": 2, "balance": 0.5},
+            "augmentation": {"balance": 0.5},
         },
     }
 
@@ -168,11 +168,9 @@ def study(found: Beats, bundle: Bundle, held_out: list[int], never: tuple[int, .
 
 def rows(root: Path, seed: int, *, quick: bool) -> Rows:
     """What comes of it, with one seed."""
-    found: Rows = {}
-    for label, template in (("", False), ("template: ", True)):
-        studies = hurried(folds(read(root, template=template), seed), quick=quick)
-        found |= federated(studies, seed, label)
-        found[f"{label}pooled"] = pooled(studies, seed, at_home=True)
-        if not template:
-            found["alone"] = alone_elsewhere(studies, seed)
-    return found
+    plain, more = (hurried(folds(read(root, template=one), seed), quick=quick) for one in (False, True))
+    return (
+        federated(plain, seed)
+        | {"pooled": pooled(plain, seed, at_home=True), "alone": alone_elsewhere(plain, seed)}
+        | federated(more, seed, "template: ", ONLY_8_BIT)
+    )

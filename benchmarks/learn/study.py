@@ -94,23 +94,28 @@ def federate(study: Study, seed: int) -> Federation:
 
 
 def answers(study: Study, of: Callable[[str], Parameters], *, deployed: bool) -> Answers:
-    """What a model says of the held-out examples: in float, or in the int8 form that devices serve."""
+    """What a model says of the held-out examples: in float, or in the int8 form that devices serve.
+
+    A stranger to the federation puts in the moments of its own windows, as its device would.
+    """
     runtime = int8_runtime if deployed else float_runtime
     said = []
     for held in study.held:
-        model = runtime(study.bundle, _at_home(study.bundle, of(held.owner), held.windows))
-        x = held.windows.x
+        parameters, x = of(held.owner), held.windows.x
+        if held.owner not in study.clients:
+            parameters = parameters | at_home(study.bundle, held.windows)
+        model = runtime(study.bundle, parameters)
         parts = [model.predict(x[first : first + _AT_ONCE]) for first in range(0, len(x), _AT_ONCE)]
         said.append((held, np.concatenate(parts)))
     return said
 
 
-def _at_home(bundle: Bundle, parameters: Parameters, windows: Windows) -> Parameters:
-    """A device's own moments of its unlabelled windows, where the model standardises by those."""
+def at_home(bundle: Bundle, windows: Windows) -> Parameters:
+    """A device's own moments of its unlabelled windows, where the model standardises by those; else nothing."""
     first = bundle.manifest.layers[0]
     if not isinstance(first, Standardise) or first.scope != "local":
-        return parameters
-    return parameters | own_moments(bundle.manifest.steps(), [windows.x])
+        return {}
+    return own_moments(bundle.manifest.steps(), [windows.x])
 
 
 def judged(study: Study, federation: Federation, *, deployed: bool = False) -> Answers:
@@ -124,7 +129,7 @@ def judged(study: Study, federation: Federation, *, deployed: bool = False) -> A
 
 def standardised(bundle: Bundle, windows: Windows) -> Float32:
     """Windows by their owner's own moments, where the model standardises by those."""
-    own = _at_home(bundle, {}, windows)
+    own = at_home(bundle, windows)
     if not own:
         return windows.x
     mean, square = own["mean0"], own["square0"]
