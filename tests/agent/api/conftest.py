@@ -17,6 +17,7 @@ from bedside.agent.api.follow import AlarmFollowers, Followers
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import alarm_message
 from bedside.agent.api.models import ModelCalls
+from bedside.agent.api.personal import PersonalCalls
 from bedside.agent.api.predictions import PredictionCalls
 from bedside.agent.api.quarantine import QuarantineCalls
 from bedside.agent.api.server import AgentServicer, Calls, start_api
@@ -27,6 +28,8 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Alarm
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.client import LocalAgent
+from bedside.agent.personal.report import Figures, Report
+from bedside.agent.personal.view import PersonalView
 from bedside.agent.rounds.models import no_such_model
 from bedside.agent.rounds.slots import ActiveModel, Candidate, Slot, Verdict
 from bedside.agent.serving.shadow import ShadowTable
@@ -121,6 +124,11 @@ class Desk:
     def slots(self):
         return {"tiny": (self.slot, self.table)}
 
+    def views(self):
+        figures = Figures(0.5, 1.0), Figures(0.75, 0.5, 0.125)
+        report = Report(at_s=9, sentence="told", score="R^2", windows=50, of_all=figures[0], serves=figures[1])
+        return {"tiny": PersonalView("tiny", ("mean0",), ("w2", "b2"), 1.5, True, False, report, "waits")}
+
     def __getattr__(self, order: str):
         async def take(name: str) -> None:
             if name != "tiny":
@@ -162,6 +170,7 @@ class Served:
             QuarantineCalls(self.store, self.reader),
             SinkCalls(self.sending),
             ModelCalls(self.desk),
+            PersonalCalls(self.desk),
         )
 
     @asynccontextmanager

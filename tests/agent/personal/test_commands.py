@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -69,6 +71,17 @@ def test_without_an_agent_the_files_tell_and_are_thrown_away(kept) -> None:
     reset = json.loads(call(kept, "reset", "tiny", "--json").output)
     assert (reset["local"], reset["tuned"], reset["report"]) == ([], [], None)
     assert list(kept.files.all()) == []
+
+
+def test_the_commands_of_the_page_about_learning_work_as_they_stand(kept) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "learning.md").read_text()
+    lines = re.findall(r"^\$ bedside agent (personal .*)$", page, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        result = CliRunner().invoke(commands, line.replace("gateway", str(kept.device.path)).split())
+        assert result.exit_code == 0, result.output
+    told = re.findall(r"`bedside agent personal (\w+)`", page)
+    assert set(told) == {"list", "show", "run", "reset"}
 
 
 def test_an_unknown_model_and_a_run_without_an_agent_are_refused(kept) -> None:

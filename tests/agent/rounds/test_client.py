@@ -7,10 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
+from bedside.agent.personal.files import Personal, PersonalFiles, facts_of
 from bedside.agent.rounds.client import RoundClient
 from bedside.agent.rounds.contribution import ContributionOutcome
 from bedside.agent.rounds.journal import Journal, KeptRow, OutboxRow
@@ -291,12 +294,15 @@ async def test_a_plan_is_judged_again_before_the_first_byte_of_its_upload(ward) 
 async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_trained_again(ward, monkeypatch) -> None:
     ward.offer = ward.plan()
     outbox = ward.settings.state_dir / "outbox"
+    own = ward.models.personal = PersonalFiles(ward.settings.state_dir, load_key_ring(ward.identity.directory))
     trained: list[str] = []
 
     async def train(trainer, job, closes_at_s) -> ContributionOutcome:
         for path in (job.target, job.kept):
             Path(path).write_bytes(b"learnt")
         trained.append(job.kept)
+        norm = {"gamma0": np.full(3, len(trained), np.float32)}
+        own.write_pending(job.task, Personal(facts_of("tiny", "00" * 32, ["s"]), norm), ENTROPY)
         assert job.streams == ("bed-1", "bed-2")
         if len(trained) == 1:
             ward.journal.drop_kept(now_ns=1)
@@ -314,12 +320,13 @@ async def test_what_was_trained_while_a_session_was_erased_is_thrown_away_and_tr
     await ward.client.step()
     await ward.client.step()
     assert len(trained) == 1
-    assert list(outbox.iterdir()) == []
+    assert list(outbox.iterdir()) == list((ward.settings.state_dir / "personal").iterdir()) == []
     assert ward.journal.newest().state is ContributionState.TRAINING
     with suppress(BedsideError):  # the header is none, which ends the step at its upload
         await ward.client.step()
     assert len(trained) == 2
     assert {path.suffix for path in outbox.iterdir()} == {".words", ".kept"}
+    assert own.read("local", "00" * 32).tensors["gamma0"].tolist() == [2, 2, 2]
 
 
 class LaterClock:
