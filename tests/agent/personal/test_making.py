@@ -87,6 +87,10 @@ def test_a_tuned_head_that_is_worse_is_not_used_and_only_the_temperature_is(home
     assert judgement.temperature != 1.0
     assert judgement.report.sentence.endswith(": worse")
 
+    diverged = judged(good | {"b2": np.full(3, np.nan, np.float32)}).report
+    assert (diverged.used, diverged.tuned) == (False, None)
+    assert "diverged" in diverged.sentence
+
 
 def test_too_few_labelled_windows_tune_nothing_and_fit_what_can_be_fitted(home) -> None:
     home.configure(fine_tune=True, temperature=True, min_windows=90_000)

@@ -8,6 +8,7 @@ from bedside.authoring.build import build_bundle
 from bedside.core.bundle.training import TrainingGraph
 from bedside.core.bundle.verify import verify_archive
 from bedside.ondevice.refresh import float_runtime
+from bedside.ondevice.training import statistics
 from bedside.ondevice.training.statistics import own_names, own_statistics
 
 
@@ -56,4 +57,9 @@ def test_what_is_shared_or_trained_is_not_taken_from_windows(tiny, author, windo
 
 def test_a_norm_that_no_training_graph_reaches_stays_as_it_is(tiny, author, windows) -> None:
     head = made(tiny, author, {"kind": "standardise"}, graphs=(TrainingGraph("Q1", "head", "sgd"),))
-    assert set(own_statistics(head, head.parameters, windows)) == {"mean0", "square0"}
+    assert set(own_statistics(head, head.parameters, windows)) == {"mean0", "square0"} == own_names(head.manifest)
+
+
+def test_a_device_without_onnxruntime_counts_moments_alone(bundle, windows, monkeypatch) -> None:
+    monkeypatch.setattr(statistics, "is_installed", lambda _: False)
+    assert set(own_statistics(bundle, bundle.parameters, windows)) == {"mean0", "square0"} == own_names(bundle.manifest)

@@ -164,6 +164,8 @@ def _judge(job: PersonalJob, store: ModelStore, bundle: Bundle, tuned: _Tuned, f
     state = store.parameters(job.model, bundle)
     said = said_by(store.opened(job.model, bundle, state).model, x)
     of_all, mine, used = _figures(manifest, said, y), None, False
+    if tuned.tensors and (why_not := _diverged(tuned)):
+        tuned = _Tuned({}, tuned.windows, tuned.sessions, why_not)
     if tuned.tensors:
         its = said_by(store.opened(job.model, bundle, state | tuned.tensors).model, x)
         mine = _figures(manifest, its, y)
@@ -191,6 +193,14 @@ def _judge(job: PersonalJob, store: ModelStore, bundle: Bundle, tuned: _Tuned, f
         used=used,
     )
     return _Judged(report, temperature)
+
+
+def _diverged(tuned: _Tuned) -> str:
+    """Why what was tuned is no model; empty where it is."""
+    import numpy as np
+
+    finite = all(np.isfinite(array).all() for array in tuned.tensors.values())
+    return "" if finite else "its training diverged; a smaller learning_rate may help"
 
 
 def _figures(manifest: Manifest, logits: Float32, y: Truth, temperature: float = 1.0) -> Figures:

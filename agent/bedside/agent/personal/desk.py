@@ -105,7 +105,7 @@ class PersonalDesk:
         self._report = report
         self._turn = asyncio.Lock()
         self._errands = Errands()
-        self._wanted: dict[str, bool] = {}
+        self._own_names: dict[str, frozenset[str]] = {}
         self._tried_s: dict[tuple[str, str], float] = {}
         self._unfinished: set[str] = set()
         self._sentences: dict[str, str] = {}
@@ -115,7 +115,10 @@ class PersonalDesk:
     async def run(self) -> None:
         """Make what is due, for ever."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # nothing here may end the agent
+                _LOGGER.exception("personal-failed")
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
@@ -272,15 +275,15 @@ class PersonalDesk:
         return tried_s is None or self._clock.monotonic_s() - tried_s >= again_s
 
     async def _wants_statistics(self, active: ActiveModel) -> bool:
-        if active.bundle not in self._wanted:
-            self._wanted[active.bundle] = bool(await asyncio.to_thread(self._own_names, active))
-        if not self._wanted[active.bundle]:
+        names = self._own_names.get(active.bundle)
+        if names is None:
+            names = self._own_names[active.bundle] = await asyncio.to_thread(self._names_of, active)
+        if not names:
             return False
         local = self._files.read("local", active.bundle)
-        names = await asyncio.to_thread(self._own_names, active)
-        return not names <= (local.tensors.keys() if local is not None else set())
+        return local is None or not names <= local.tensors.keys()
 
-    def _own_names(self, active: ActiveModel) -> frozenset[str]:
+    def _names_of(self, active: ActiveModel) -> frozenset[str]:
         from bedside.ondevice.training.statistics import own_names
 
         return own_names(self._models.read_bundle(active).manifest)
@@ -290,8 +293,8 @@ class PersonalDesk:
         if self._sentences.get(name) != error.sentence:
             event(_LOGGER, "personal-not-made", slot=name, error=error)
         self._sentences[name] = error.sentence
-        if isinstance(error, UnavailableError) and error.code == WAITS:
-            self._tried_s.pop((name, self._active(name).name), None)  # the gates are looked at again
+        if isinstance(error, UnavailableError) and error.code == WAITS:  # the gates are looked at again
+            self._tried_s = {key: at_s for key, at_s in self._tried_s.items() if key[0] != name}
         elif not isinstance(error, RefusedError):
             self._report(error)
 

@@ -19,6 +19,7 @@ from bedside.core.bundle.parameters import tensors_of
 from bedside.core.bundle.training import TrainingGraph
 from bedside.core.bundle.verify import Bundle
 from bedside.ondevice.runtimes import Float32
+from bedside.ondevice.runtimes.installed import is_installed
 from bedside.ondevice.training.moments import own_moments
 from bedside.ondevice.training.scoring import Truth
 
@@ -29,8 +30,18 @@ _PASSES: Final = 3
 
 
 def own_names(manifest: Manifest) -> frozenset[str]:
-    """The local tensors of a model that windows without labels tell."""
-    observed = {spec.name for step in manifest.steps() for spec in tensors_of(step) if not spec.trained}
+    """The local tensors of a model that windows without labels tell here.
+
+    Running statistics are told by a training graph, for which onnxruntime must be installed.
+    """
+    graph = _graph_of(manifest)
+    reached = {spec.name for spec in manifest.changed(graph.suffix)} if graph is not None else set()
+    observed = set()
+    for step in manifest.steps():
+        names = {spec.name for spec in tensors_of(step) if not spec.trained}
+        if isinstance(step.layer, BatchNorm):
+            names &= reached if is_installed("onnx") else set()
+        observed |= names
     return frozenset(spec.name for spec in manifest.parameters if spec.name in observed and not spec.shared)
 
 
@@ -43,7 +54,7 @@ def own_statistics(bundle: Bundle, start: Mapping[str, Float32], x: Float32) -> 
         x: windows (n, L, C) float32 normalised, n >= 2.
 
     Returns:
-        float32 by name; a batch norm that no training graph of the bundle reaches stays as it is.
+        float32 by name; a batch norm that no training graph of the bundle reaches is not among them.
 
     Raises:
         MalformedError: `bad-graph`.
@@ -53,7 +64,7 @@ def own_statistics(bundle: Bundle, start: Mapping[str, Float32], x: Float32) -> 
     normed = [step for step in steps if isinstance(step.layer, BatchNorm)]
     norms = {spec.name for step in normed for spec in tensors_of(step) if not spec.trained}
     graph = _graph_of(bundle.manifest)
-    if graph is None or not norms & names & {spec.name for spec in bundle.manifest.changed(graph.suffix)}:
+    if graph is None or not norms & names:
         return own
     from bedside.ondevice.training.step import Rates, open_step  # onnxruntime
 
