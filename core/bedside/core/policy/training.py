@@ -115,7 +115,7 @@ def _hyper_parameters(case: Case) -> str:
         ),
         (  # else the number of steps is a second threshold of examples, and a fine one
             asked.epochs * (asked.min_examples // asked.batch_size) >= asked.min_local_steps,
-            f"the plan's least number of {asked.min_examples} examples is too few for its {asked.min_local_steps} steps",
+            f"the plan's least, {asked.min_examples} examples, is too few for its {asked.min_local_steps} steps",
         ),
         (
             0 < rate <= policy.max_learning_rate,
