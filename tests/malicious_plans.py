@@ -175,6 +175,15 @@ MALICIOUS = (
     MaliciousPlan(
         "training-out-of-range", "one session", training(min_sessions=1), {"min_sessions": 2}, ("1 sessions", "2")
     ),
+    MaliciousPlan(
+        "training-out-of-range", "examples as an oracle", training(min_examples=271), words=("271", "powers of two")
+    ),
+    MaliciousPlan(
+        "training-out-of-range", "sessions as an oracle", training(min_sessions=3), words=("3", "powers of two")
+    ),
+    MaliciousPlan(
+        "training-out-of-range", "steps as an oracle", training(min_local_steps=13), words=("64 examples", "13 steps")
+    ),
     MaliciousPlan("training-out-of-range", "suffix", training(suffix="tail"), words=("tail",)),
     MaliciousPlan("training-out-of-range", "unknown level", training(level=4), words=("Q0, Q1 and Q2",)),
     MaliciousPlan("training-out-of-range", "many epochs", training(epochs=21), words=("21 epochs", "20")),
@@ -185,6 +194,22 @@ MALICIOUS = (
     MaliciousPlan("training-out-of-range", "examples reversed", training(max_examples=63), words=("63", "64")),
     MaliciousPlan(
         "single-step-gradient", "without noise", training(min_local_steps=1), {"min_local_steps": 1}, ("1", "2")
+    ),
+    MaliciousPlan(
+        "single-step-gradient",
+        "steps back to the start",
+        training(learning_rate_e9=10**6, proximal_mu_e6=10**9),
+        words=("takes 1 of each move", "0.1"),
+    ),
+    MaliciousPlan("single-step-gradient", "tiny rate", training(learning_rate_e9=10**4), words=("1e-05", "0.0001")),
+    MaliciousPlan(
+        "single-step-gradient", "tiny gradients", training(gradient_clip_e6=100), words=("norm of 0.0001", "0.1")
+    ),
+    MaliciousPlan(
+        "single-step-gradient",
+        "one batch of all examples",
+        training(batch_size=64, epochs=4),
+        words=("batch of 64", "64 examples"),
     ),
     MaliciousPlan("model-too-large", "large", keep, {"max_parameters": 1}, ("parameters", "allows 1")),
     MaliciousPlan("model-too-slow", "slow", keep, {"max_step_ms": 1e-6}, ("ms",)),

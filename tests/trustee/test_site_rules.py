@@ -6,12 +6,18 @@ import json
 import sqlite3
 from functools import partial
 
+import msgspec
 import pytest
 
+from bedside.core.bundle.layers import Dense, Flatten, Standardise, walk
+from bedside.core.bundle.manifest import decode_manifest, encode_manifest, quantisation_of
+from bedside.core.bundle.parameters import layer_tensors
+from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
+from bedside.core.securesum.plans import layout_message
 from bedside.core.securesum.trustee import TrusteeState
-from bedside.core.signing.envelope import digest
+from bedside.core.signing.envelope import digest, sign
 from bedside.proto.v1 import plan_pb2
-from bedside.proto.v1.common_pb2 import BlobRef
+from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from bedside.service.platform import local_minute
 from bedside.trustee import store as store_part
 from malicious_plans import MALICIOUS, STATISTIC
@@ -205,6 +211,31 @@ def test_training_that_goes_on_is_guarded_where_the_site_says_so(bench, guarded)
         assert bench.seal(second).kind == "vote"
     else:
         assert bench.seal(second, without(bench, second, 0)).kind == "vote"
+
+
+def standardise_together(bench):
+    """Its model has a layer that standardises by the federation's moments, and sends its devices' own."""
+    layers = (Standardise("shared"), Flatten(), Dense(2))
+    steps = walk(layers, (4, 1), 2)
+    *specs, ranges = layer_tensors(steps)
+    parameters = (*specs, msgspec.structs.replace(ranges, shared=False))
+    changed = {"layers": layers, "parameters": parameters, "quantisation": quantisation_of(steps, 63)}
+    manifest = encode_manifest(msgspec.structs.replace(decode_manifest(bench.manifest.payload), **changed))
+    bench.manifest = Signed.FromString(sign("bundle", manifest, bench.world.author))
+    slots = tuple(TensorSlot(spec.name, spec.shape) for spec in specs)
+    values = Segment("parameters", SegmentKind.VALUE, slots, clip_e6=10**6, bits=8, rotation_block=4)
+    counts = (Segment(name, SegmentKind.COUNT, cap=400) for name in ("examples", "correct"))
+    bundle = BlobRef(digest=digest(manifest), size_bytes=100)
+    bench.fields = {"bundle": bundle, "layout": layout_message(Layout((values, *counts)))}
+
+
+def test_rounds_that_sum_observed_moments_are_guarded_from_any_state(bench):
+    write_rules(bench, trusted_sites=("birch", "cedar"), min_trusted=3, guard_membership=False)
+    standardise_together(bench)
+    answer(bench, bench.begin())
+    second = bench.begin(moved(bench))
+    assert bench.code(bench.seal, second, without(bench, second, 0)) == "set-differs-too-little"
+    assert bench.seal(second).kind == "vote"
 
 
 def test_noise_that_only_the_plan_promises_does_not_lift_the_guard(bench, monkeypatch):

@@ -10,6 +10,7 @@ from bedside.agent.health.facts import COMPONENTS, AgentFacts, RoundFacts, Sourc
 from bedside.agent.health.heartbeat import age_step_s, build_heartbeat, stricter
 from bedside.agent.health.kernel import KernelFacts
 from bedside.agent.health.machine import MachineFacts
+from bedside.agent.rounds.told import told_code
 from bedside.proto.v1.device_pb2 import COMPONENT_STATE_DEGRADED
 from bedside.service.health import ComponentState, Level
 
@@ -72,7 +73,7 @@ def test_standard_tells_the_machine_and_the_newest_round() -> None:
 
 def test_standard_tells_the_sentences_of_codes_and_components_and_no_other() -> None:
     made = beat("standard")
-    assert made.last_refusal == "fewer labelled sessions are here than the plan wants [too-few-sessions]"
+    assert made.last_refusal == f"{told_code('not-enough-here')} [not-enough-here]"
     assert not [c for c in made.components if not c.sentence or "tells a reason" in c.sentence]
     well = {name: ComponentState(Level.OK, f"{name} counts 7 windows", 1) for name in COMPONENTS}
     assert {c.sentence for c in beat("standard", dataclasses.replace(FACTS, components=well)).components} == {""}

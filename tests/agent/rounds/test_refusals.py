@@ -36,9 +36,9 @@ class Desk:
         ((_, signed),) = self.journal.unsent_refusals()
         return Refusal.FromString(Signed.FromString(signed).payload)
 
-    def take(self, offer) -> Contribution:
+    def take(self, offer, task="watch") -> Contribution:
         taken = Contribution(
-            digest(offer.plan.payload), "watch", 1, ContributionState.TRAINING, offer.SerializeToString(), "", ""
+            digest(offer.plan.payload), task, 1, ContributionState.TRAINING, offer.SerializeToString(), "", ""
         )
         self.journal.accept(taken, Seen(), now_ns=1)
         return taken
@@ -56,10 +56,25 @@ def test_what_a_child_found_out_stays_here_and_its_code_is_told(offering, desk, 
     taken = desk.take(offering.make())
     desk.refusals.decline(taken, error)
     told = desk.told()
-    assert told.code == error.code
+    assert told.code == ("not-enough-here" if error.code == "too-few-examples" else error.code)
+    assert desk.journal.find(taken.plan_digest).code == error.code
     assert told.sentence
     assert not [word for word in ("271", "270", "300", "/opt", "/var", "status") if word in told.sentence]
     assert desk.journal.find(taken.plan_digest).sentence == error.sentence
+
+
+def test_what_depends_on_counts_is_told_alike_and_kept_apart(offering, desk) -> None:
+    codes = ("too-few-examples", "too-few-sessions", "unaffordable-memory", "unaffordable-time")
+    said = set()
+    for number, code in enumerate(codes, start=1):
+        taken = desk.take(offering.make(task=f"task-{number}"), f"task-{number}")
+        desk.refusals.decline(taken, RefusedError(code, "271 windows"))
+        assert desk.journal.find(taken.plan_digest).code == code
+        ((_, signed),) = desk.journal.unsent_refusals()
+        told = Refusal.FromString(Signed.FromString(signed).payload)
+        said.add((told.code, told.sentence))
+        desk.journal.refusal_sent(taken.plan_digest)
+    assert len(said) == 1
 
 
 def test_a_judgement_tells_its_rule(offering, desk) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tomllib
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from bedside.proto.v1.common_pb2 import BlobRef, Signed
 from malicious_plans import MALICIOUS
 
 NOW_S = 1_800_000_000
+RECIPES = Path(__file__).parents[3] / "authoring/bedside/authoring/recipes"
 
 
 class Case:
@@ -186,6 +189,25 @@ def test_a_single_step_is_taken_where_noise_covers_it(case):
     assert case.judge(training=case.training(min_local_steps=1), **noisy(case, min_local_steps=1)).allowed
 
 
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_what_authors_of_shipped_recipes_recommend_is_no_single_step(case, path):
+    advice = tomllib.loads(path.read_text())["training"]
+    verdict = case.judge(
+        training=case.training(
+            learning_rate_e9=round(advice["learning_rate"] * 1e9),
+            proximal_mu_e6=round(advice.get("proximal_mu", 0) * 1e6),
+            gradient_clip_e6=round(advice.get("gradient_clip", 0) * 1e6),
+            batch_size=advice["batch"],
+            epochs=advice["epochs"],
+        )
+    )
+    assert verdict.allowed, verdict.sentence
+
+
+def test_a_usual_proximal_term_is_no_single_step(case):
+    assert case.judge(training=case.training(proximal_mu_e6=10**6)).allowed
+
+
 def test_a_statistic_of_the_catalogue_is_summed_with_noise(case):
     layout = Layout(tuple(Segment(name, SegmentKind.COUNT, cap=9) for name in ("windows", "windows-rejected")))
     asked = {"purpose": plan_pb2.PURPOSE_STATISTIC, "statistic_template": "signal-quality"}
@@ -214,6 +236,11 @@ def test_a_statistic_of_the_catalogue_is_summed_with_noise(case):
         {"max_clip": -1.0},
         {"max_clip": 0.0},
         {"max_learning_rate": math.nan},
+        {"min_learning_rate": math.nan},
+        {"min_learning_rate": 0.5, "max_learning_rate": 0.1},
+        {"max_proximal_pull": 1.0},
+        {"max_proximal_pull": math.nan},
+        {"min_gradient_clip": -0.1},
         {"max_step_ms": math.inf},
         {"max_parameters": 0},
         {"value_bits": (8, 4)},

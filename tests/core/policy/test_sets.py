@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.policy import SitePolicy
 from bedside.core.policy.history import PastRound, inputs_of, judge_history
 from bedside.core.policy.sets import EarlierSet, judge_difference, judge_set_members, members_by_site
+from bedside.core.securesum.plans import layout_message
 from bedside.proto.v1 import plan_pb2
 from bedside.proto.v1.common_pb2 import BlobRef
 
@@ -103,6 +105,20 @@ def test_what_repeats_is_named_alike_whatever_it_is_called(world):
     other_model = BlobRef(digest=b"n" * 32, size_bytes=10)
     assert inputs(**statistic) == inputs(**statistic, bundle=other_model, task="other")
     assert inputs(**statistic) != inputs(purpose=STATISTIC, statistic_template="labelled-windows")
+
+
+@pytest.mark.parametrize(
+    ("name", "repeats"), [("mean0", True), ("square0", True), ("variance2", True), ("amax", False), ("w0", False)]
+)
+def test_sums_of_observed_moments_repeat_whatever_else_changes(world, name, repeats):
+    slots = (TensorSlot("w0", (96,)), TensorSlot(name, (2,)))
+    values = Segment("parameters", SegmentKind.VALUE, slots[name == "w0" :], clip_e6=10**6, bits=8, rotation_block=64)
+    layout = layout_message(Layout((values,)))
+    first, other = BlobRef(digest=b"k" * 32, size_bytes=10), BlobRef(digest=b"n" * 32, size_bytes=10)
+    before = inputs_of(world.plan(layout=layout, checkpoint=first))
+    assert (inputs_of(world.plan(layout=layout, checkpoint=other)) == before) is repeats
+    assert (inputs_of(world.plan(layout=layout, checkpoint=other, bundle=other, task="other")) == before) is repeats
+    assert inputs_of(world.plan()) != before or not repeats
 
 
 def past(count, purpose=TRAIN, checkpoint=b"k" * 32, age_s=60):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from bedside.agent.health.facts import AgentFacts, SourceFacts
-from bedside.agent.rounds.told import told_code, told_fault, told_wait
+from bedside.agent.rounds.told import told_as, told_code, told_fault, told_wait
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.device_pb2 import COMPONENT_STATE_OK, ComponentHealth, Heartbeat, StreamHealth
 
@@ -102,7 +102,7 @@ def _add_standard(beat: Heartbeat, facts: AgentFacts) -> None:
     beat.last_task = facts.round.task
     beat.last_round = facts.round.round_number
     code = "" if facts.round.joined else facts.round.code
-    beat.last_refusal = f"{told_code(code)} [{code}]" if code else ""
+    beat.last_refusal = f"{told_code(code)} [{told_as(code)}]" if code else ""
     beat.key_age_s = facts.key_age_s
     if machine.temperature_mc is not None:
         beat.temperature_mc = machine.temperature_mc

@@ -2,7 +2,8 @@
 
 Invariants:
     * A refusal is durable before it is sent; what is remembered steps only to a plan that was signed.
-    * What is signed tells a judgement, or the fixed sentence of a code (`told.py`); the journal keeps the whole reason.
+    * What is signed tells a judgement, or the fixed sentence of a code (`told.py`); the journal keeps the whole reason,
+      and the code that is not told.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from bedside.agent.rounds.journal import Contribution, Journal
 from bedside.agent.rounds.link import CoordinatorLink
 from bedside.agent.rounds.offer import SignedPlan
-from bedside.agent.rounds.told import told_code, told_judgement
+from bedside.agent.rounds.told import told_as, told_code, told_judgement
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError
 from bedside.core.securesum.device import ContributionState
@@ -83,7 +84,7 @@ class Refusals:
             plan_digest=declined.plan_digest,
             cohort=cohort,
             credential_digest=self._identity.require_credential().digest,
-            code=declined.code,
+            code=told_as(declined.code),
             sentence=bounded(told),
             sequence=self._sequence.next(),
         )

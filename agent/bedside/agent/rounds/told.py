@@ -1,6 +1,7 @@
 """What the coordinator is told about a refusal or a fault: a code, and the one sentence that belongs to it.
 
 Invariants:
+    * No code that is told separates a lack of examples from one of sessions, memory or time.
     * No sentence here depends on this device: local counts, paths and a child's last words stay in its own log,
       journal and local API.
     * What is judged before any sample was looked at tells its own sentence: it holds the plan's numbers and the
@@ -15,9 +16,12 @@ from typing import Final
 
 from bedside.core.errors import BedsideError, ConfigError, StoreError
 
+NOT_ENOUGH: Final = "not-enough-here"
+_COUNTED: Final = frozenset({"too-few-examples", "too-few-sessions", "unaffordable-memory", "unaffordable-time"})
+"""Reasons that depend on how many examples and sessions a device has: told apart, they would tell how many."""
+
 _SENTENCES: Final = {
-    "too-few-examples": "fewer labelled examples are here than the plan wants",
-    "too-few-sessions": "fewer labelled sessions are here than the plan wants",
+    NOT_ENOUGH: "fewer labelled examples or sessions, or less memory or time, are here than the plan wants",
     "round-closed": "the round had closed before this device could train",
     "training-disabled": "this device only infers; its configuration says so",
     "training-impossible": "this device only infers: onnxruntime is not installed on it",
@@ -27,8 +31,6 @@ _SENTENCES: Final = {
     "blob-size": "the model is larger than the plan says",
     "bad-parameters": "the checkpoint does not fit the model",
     "too-many-models": "as many models serve here as can beside each other",
-    "unaffordable-memory": "the plan's training takes more memory than this device has for it",
-    "unaffordable-time": "the plan's training would not end in time on this device",
     "no-such-graph": "the model cannot be trained as the plan says",
     "golden-mismatch": "the model does not compute here what its author computed",
 }
@@ -59,9 +61,14 @@ def told_wait(gate: str | None) -> str:
     return _WAITS.get(gate or "", "")
 
 
+def told_as(code: str) -> str:
+    """The code under which one is told: every reason that depends on counts is told alike."""
+    return NOT_ENOUGH if code in _COUNTED else code
+
+
 def told_code(code: str) -> str:
     """The sentence that belongs to a code."""
-    return _SENTENCES.get(code, _OTHERWISE)
+    return _SENTENCES.get(told_as(code), _OTHERWISE)
 
 
 def told_judgement(error: BedsideError) -> str:

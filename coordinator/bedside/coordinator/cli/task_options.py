@@ -93,9 +93,21 @@ _OPTIONS = (
         type=_AMOUNT,
         help="Norm bound of a local gradient, 0 for none. [default: the author's]",
     ),
-    click.option("--min-examples", type=NUMBER, default=64, show_default=True, help="A device with fewer declines."),
+    click.option(
+        "--min-examples",
+        type=NUMBER,
+        default=64,
+        show_default=True,
+        help="A device with fewer declines; a power of two.",
+    ),
     click.option("--max-examples", type=COUNT, default=1024, show_default=True, help="A device uses at most so many."),
-    click.option("--min-sessions", type=NUMBER, default=1, show_default=True, help="Distinct sessions a device needs."),
+    click.option(
+        "--min-sessions",
+        type=NUMBER,
+        default=1,
+        show_default=True,
+        help="Distinct sessions a device needs; a power of two.",
+    ),
     click.option(
         "--min-local-steps", type=NUMBER, default=4, show_default=True, help="Training steps a device must do."
     ),

@@ -77,6 +77,10 @@ def _protected(policy: SitePolicy) -> Iterator[str]:
         f" differs from an earlier one by 1 to {policy.min_trusted - 1} trusted devices is refused, unless noise covers"
         " it: the two sums would tell what those devices sent."
     )
+    yield (
+        "Models that share moments of their inputs (standardise or batchnorm with scope = shared) sum the same again in"
+        " every round, and are held to that in all of them."
+    )
     if policy.guard_membership:
         yield "The same holds for training from moving states, against each task's last eight sets (guard_membership)."
     yield (
@@ -100,6 +104,11 @@ def _not_protected(policy: SitePolicy) -> Iterator[str]:
         " see it in the result. Name signers only whose work you would run on your own machines."
         + ("" if noise_covers(policy) else " Enough noise would prevent it; this policy adds none.")
     )
+    if not noise_covers(policy):
+        yield (
+            "Several training steps are no bound on privacy: an update stays close to a gradient over its windows, and"
+            " only many windows and many devices blur it."
+        )
     if policy.min_local_steps < 2:
         yield "Single training steps are allowed where noise covers them; without it they would be refused."
     yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from bedside.core.signing.envelope import digest
 from bedside.proto.v1 import plan_pb2
 
 DAY_S: Final = 86_400
+_MOMENT: Final = re.compile(r"(mean|square|variance)[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,25 @@ class PastRound:
     opened_at_s: int
 
 
+def sums_moments(plan: CheckedPlan) -> bool:
+    """Whether the vector carries moments that were observed: of windows (`standardise`), or of a batch norm's inputs.
+
+    Judged plans carry the model's own tensors under their own names, and these are what `core.bundle.parameters` says.
+    """
+    slots = (slot.name for segment in plan.layout.segments for slot in segment.tensors)
+    return any(_MOMENT.fullmatch(name) is not None for name in slots)
+
+
 def inputs_of(plan: CheckedPlan) -> bytes:
     """Names what a plan computes, apart from who takes part and when: two plans with one name repeat each other.
 
     A statistic is its template; what a model computes follows from bundle and checkpoint, and no other name of the
-    task and no other learning rate makes it new.
+    task and no other learning rate makes it new. Observed moments are a device's own from whatever state a round
+    starts, so all plans that sum them repeat each other, whatever else they sum.
     """
     named = plan.plan
+    if sums_moments(plan):
+        return digest(b"bedside/v1/inputs\0moments\0")
     if named.purpose == plan_pb2.PURPOSE_STATISTIC:
         return digest(b"bedside/v1/inputs\0statistic\0" + named.statistic_template.encode())
     purpose = bytes([named.purpose & 0xFF])

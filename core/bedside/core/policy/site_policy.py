@@ -60,7 +60,12 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         min_batch: smallest training batch; tiny batches tell more about single windows.
         min_local_steps: fewest training steps per contribution; a single one only where noise covers it.
         max_epochs: most passes over local data.
+        min_learning_rate: smallest one; tiny steps add up to a single gradient. Like the next two, not asked for where
+            noise covers.
         max_learning_rate: largest local learning rate.
+        max_proximal_pull: largest product of learning rate and FedProx weight, the share of the way back to the start
+            that each step takes; from 0 to below 1.
+        min_gradient_clip: smallest norm bound of a step's gradient, where a plan sets one.
         max_parameters: largest model, in parameters.
         max_step_ms: slowest training step that the model's author may have measured, milliseconds.
         hours: local hours in which new rounds are joined, such as `20:00-06:00`; empty means always.
@@ -96,7 +101,10 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_batch: int = 8
     min_local_steps: int = 4
     max_epochs: int = 20
+    min_learning_rate: float = 1e-4
     max_learning_rate: float = 1.0
+    max_proximal_pull: float = 0.1
+    min_gradient_clip: float = 0.1
     max_parameters: int = 10_000_000
     max_step_ms: float = 2_000.0
     hours: str = ""
@@ -151,6 +159,11 @@ def _check_ranges(policy: SitePolicy) -> None:
     for name in ("max_clip", "max_learning_rate", "max_step_ms"):
         value = getattr(policy, name)
         _require(math.isfinite(value) and value > 0, f"{name} is a number above 0, not {value}")
+    for name in ("min_learning_rate", "min_gradient_clip"):
+        value = getattr(policy, name)
+        _require(math.isfinite(value) and value >= 0, f"{name} is 0 or more, and finite, not {value}")
+    _require(policy.min_learning_rate <= policy.max_learning_rate, "min_learning_rate is above max_learning_rate")
+    _require(0 <= policy.max_proximal_pull < 1, f"max_proximal_pull is 0 to below 1, not {policy.max_proximal_pull}")
     for name in ("min_examples", "min_sessions", "min_batch", "min_local_steps", "max_epochs"):
         _require(getattr(policy, name) >= 1, f"{name} is at least 1, not {getattr(policy, name)}")
     _require(0.0625 <= policy.min_subsample <= 1, "min_subsample is 0.0625 (1/16) to 1 (whole updates only)")

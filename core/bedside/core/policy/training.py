@@ -27,15 +27,38 @@ def training_out_of_range(case: Case) -> str:
             return f"the plan asks for {plans} {what}; site {case.own_site} asks for at least {sites}"
     if asked.max_examples < asked.min_examples:
         return f"the plan takes {asked.max_examples} examples at most, fewer than its minimum of {asked.min_examples}"
-    return _hyper_parameters(case) if case.trains else ""
+    return _fine_threshold(asked) or (_hyper_parameters(case) if case.trains else "")
 
 
 def single_step_gradient(case: Case) -> str:
-    """One step from a known checkpoint is a plain gradient, which tells most about single windows."""
-    if not case.trains or case.plan.plan.training.min_local_steps >= 2 or noise_covers(case.policy):
+    """One step from a known checkpoint is a plain gradient, which tells most about single windows.
+
+    So are several that do not build on each other: over one batch, back to the start each time, or too small to move.
+    """
+    if not case.trains or noise_covers(case.policy):
         return ""
-    steps = case.plan.plan.training.min_local_steps
-    return f"the plan asks for {steps} local steps without noise; without noise at least 2 are allowed"
+    asked, policy, allows = case.plan.plan.training, case.policy, f"without noise site {case.own_site} allows"
+    rate, mu, clip = asked.learning_rate_e9 / 1e9, asked.proximal_mu_e6 / 1e6, asked.gradient_clip_e6 / 1e6
+    checks = (
+        (asked.min_local_steps >= 2, f"the plan asks for {asked.min_local_steps} local steps; {allows} 2 at least"),
+        (
+            asked.batch_size * 2 <= asked.min_examples,
+            f"the plan's batch of {asked.batch_size} is over half of its {asked.min_examples} examples; {allows} half",
+        ),
+        (
+            asked.learning_rate_e9 >= round(policy.min_learning_rate * 1e9),
+            f"the plan's learning rate is {rate:g}; {allows} {policy.min_learning_rate:g} at least",
+        ),
+        (
+            asked.learning_rate_e9 * asked.proximal_mu_e6 <= round(policy.max_proximal_pull * 1e15),
+            f"the plan's proximal term takes {rate * mu:g} of each move back; {allows} {policy.max_proximal_pull:g}",
+        ),
+        (
+            asked.gradient_clip_e6 == 0 or asked.gradient_clip_e6 >= round(policy.min_gradient_clip * 1e6),
+            f"the plan bounds gradients to a norm of {clip:g}; {allows} 0, or {policy.min_gradient_clip:g} at least",
+        ),
+    )
+    return next((sentence for holds, sentence in checks if not holds), "")
 
 
 def model_too_large(case: Case) -> str:
@@ -64,6 +87,14 @@ def model_too_slow(case: Case) -> str:
     )
 
 
+def _fine_threshold(asked: plan_pb2.Training) -> str:
+    """A device that declines tells that it has less than a threshold; fine ones, moved at will, would tell how much."""
+    for what, plans in (("examples", asked.min_examples), ("sessions", asked.min_sessions)):
+        if plans.bit_count() != 1:
+            return f"the plan's least number of {what} is {plans}; only powers of two are allowed"
+    return ""
+
+
 def _hyper_parameters(case: Case) -> str:
     asked, policy, site = case.plan.plan.training, case.policy, case.own_site
     rate = asked.learning_rate_e9 / 1e9
@@ -81,6 +112,10 @@ def _hyper_parameters(case: Case) -> str:
         (
             1 <= asked.epochs <= policy.max_epochs,
             f"the plan asks for {asked.epochs} epochs; site {site} allows 1 to {policy.max_epochs}",
+        ),
+        (  # else the number of steps is a second threshold of examples, and a fine one
+            asked.epochs * (asked.min_examples // asked.batch_size) >= asked.min_local_steps,
+            f"the plan's least, {asked.min_examples} examples, is too few for its {asked.min_local_steps} steps",
         ),
         (
             0 < rate <= policy.max_learning_rate,

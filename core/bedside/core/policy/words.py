@@ -31,7 +31,13 @@ FIELD_WORDS: Final = {
     "min_local_steps": "Fewest training steps of one contribution. A single step is a plain gradient, from"
     " which windows can be computed back; it is taken only where noise covers it.",
     "max_epochs": "Most passes over local data: more of them learn single windows by heart.",
+    "min_learning_rate": "Smallest local learning rate: steps so small that the model stays where it was add up to a"
+    " single gradient. Not asked for where noise covers it.",
     "max_learning_rate": "Largest local learning rate: a huge one writes the last batch into the model.",
+    "max_proximal_pull": "Largest learning rate times proximal term: how far each step may go back to the start. At 1"
+    " all steps but the last are undone. Not asked for where noise covers it.",
+    "min_gradient_clip": "Smallest bound that a plan may set to a step's gradient: a tiny one makes steps tiny, as a"
+    " tiny learning rate does. Not asked for where noise covers it.",
     "max_parameters": "Largest model. A large one has room to remember single windows, and costs memory.",
     "max_step_ms": "Slowest training step, as its author measured it: what your devices shall spend at most.",
     "hours": "Local hours in which new rounds are joined, such as 20:00-06:00. Empty means always. A device whose clock"
