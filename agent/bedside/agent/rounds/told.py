@@ -29,6 +29,7 @@ _SENTENCES: Final = {
     "too-many-models": "as many models serve here as can beside each other",
     "unaffordable-memory": "the plan's training takes more memory than this device has for it",
     "unaffordable-time": "the plan's training would not end in time on this device",
+    "diverged": "the training diverged on this device",
     "no-such-graph": "the model cannot be trained as the plan says",
     "golden-mismatch": "the model does not compute here what its author computed",
 }
