@@ -38,7 +38,7 @@ from bedside.agent.buffer.labels import Labels
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import BUFFER_NAME, AgentConfig
 from bedside.agent.device_time import DeviceTime
-from bedside.agent.erasure import erase_session
+from bedside.agent.erasure import erase_session, unlearn
 from bedside.agent.health.facts import COMPONENTS, AgentFacts
 from bedside.agent.health.heartbeat import Detail, stricter
 from bedside.agent.health.inputs import SourceSetup
@@ -234,7 +234,7 @@ class Agent:
                 configured_streams(self._config),
                 self._unlearn,
             ),
-            LabelCalls(Labels(self._buffer, self._known_classes)),
+            LabelCalls(Labels(self._buffer, self._known_classes, self._unlearn)),
             AlarmCalls(self._alarms, self._alarm_followers),
             QuarantineCalls(self._buffer, self._reader),
             SinkCalls(self._sinks),
@@ -257,9 +257,9 @@ class Agent:
         )  # fmt: skip
 
     def _unlearn(self, session: SessionId) -> None:
-        """Nothing that this device learnt for itself from a session is used or finished any more."""
+        """Nothing that this device learnt from a session, and has not sent, is used or finished any more."""
         self._trainer.forget()
-        self._own_files.forget(session)
+        unlearn(self._config.state_dir, session, self._clock, self._uplink.journal, personal=self._own_files)
 
     async def _close(self, server: LinkServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""

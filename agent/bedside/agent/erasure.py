@@ -1,9 +1,9 @@
-"""Erasing a session from a device: its rows, and what was trained while they were there.
+"""Erasing a session from a device: its rows, and what was trained while they were there; or the latter alone.
 
 A kept delta (`rounds/kept.py`) does not tell which sessions it was trained on, and neither does an unfinished training
 (`training/saved.py`). So every one goes, and training that is under way is thrown away and done again on what is left.
 What the device keeps for itself of a model (`personal/files.py`) does tell, and goes
-where the session is in it.
+where the session is in it. The same holds where consent, or a label, is withdrawn (`unlearn`); the rows stay then.
 An upload that is committed stays: it is masked, and one contribution per plan is a promise to others. Models that were
 learnt from sums before are not changed.
 """
@@ -51,6 +51,27 @@ def erase_session(
     Raises:
         StoreError: `erase-pending`, see `BufferStore.forget`; `store-open`, `store-write`: call again.
     """
+    gone = unlearn(state_dir, session, clock, journal, personal=personal)
+    return {**(store.forget if scrub else store.delete)(session), **gone}
+
+
+def unlearn(
+    state_dir: Path, session: SessionId, clock: Clock, journal: Journal | None = None, *, personal: PersonalFiles
+) -> dict[str, int]:
+    """Take back what was learnt from a session and has not been sent; return the number of files that went.
+
+    A running agent tells its trainer first.
+
+    Args:
+        state_dir: of the device.
+        session: erased, or not to be trained on any more as it was.
+        clock: for the journal.
+        journal: as for `erase_session`.
+        personal: likewise.
+
+    Raises:
+        StoreError: `store-open`, `store-write`: call again.
+    """
     with ExitStack() as closing:
         if journal is None and (state_dir / JOURNAL_NAME).exists():
             journal = Journal.open(state_dir)
@@ -61,5 +82,4 @@ def erase_session(
         for name in dropped:
             outbox.discard(name)
     discard_trainings(state_dir)
-    gone = personal.forget(session)
-    return {**(store.forget if scrub else store.delete)(session), KEPT_DELTAS: len(dropped), PERSONAL: gone}
+    return {KEPT_DELTAS: len(dropped), PERSONAL: personal.forget(session)}

@@ -46,11 +46,13 @@ class Head:
     def answers(self, logits: Float32) -> Float32:
         """Return (N, outputs) float32 for logits of that shape.
 
-        Classes: softmax. Labels: a sigmoid each. Regression: target = y / scale + offset, in its unit.
+        Classes: softmax. Labels: a sigmoid each. Regression: target = y / scale + offset, in its unit;
+        one that float32 cannot hold is not finite.
         """
         if self.targets is not None:
             values: Float32 = logits / np.array(self.targets.scale) + np.array(self.targets.offset)
-            return values.astype(np.float32)
+            with np.errstate(over="ignore"):  # for who asks to see
+                return values.astype(np.float32)
         if self.temperature != 1.0:
             logits = (logits / np.float32(self.temperature)).astype(np.float32)
         if self.task == "multilabel":

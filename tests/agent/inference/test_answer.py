@@ -8,6 +8,7 @@ import pytest
 from bedside.agent.buffer.outputs import decode_outputs, encode_outputs
 from bedside.agent.buffer.rows import Output, Prediction
 from bedside.agent.inference.answer import Answer
+from bedside.agent.inference.model import BAD_ANSWER, Model
 from bedside.core.bundle.manifest import Targets
 from bedside.core.errors import MalformedError
 from bedside.ondevice.heads import Head
@@ -37,6 +38,20 @@ def stored(made: Answer) -> Prediction:
 def test_label_confidence_and_words_by_task(made, label, confidence, words, sureness) -> None:
     assert (made.label, made.confidence) == (label, confidence)
     assert (stored(made).words, stored(made).sureness) == (words, sureness)
+
+
+class Huge:
+    """A runtime whose logits are finite, and whose values float32 cannot hold."""
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return np.full((len(x), 1), 1e35, np.float32)
+
+
+def test_a_value_that_is_not_finite_is_no_answer() -> None:
+    head = Head("regression", ("po2",), Targets(("kPa",), (0.0,), (1e-9,)))
+    with pytest.raises(MalformedError, match="not finite") as caught:
+        Model(bytes(32), head, (4, 1), Huge()).answers(np.zeros((1, 4, 1), np.float32))
+    assert caught.value.code == BAD_ANSWER
 
 
 def test_only_tasks_without_classes_keep_their_outputs() -> None:

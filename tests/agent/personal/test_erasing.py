@@ -13,8 +13,14 @@ from bedside.agent.cli import agent as commands
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
 from bedside.agent.personal.files import Personal, PersonalFiles, facts_of
-from bedside.core.ids import StreamId
+from bedside.agent.rounds.journal import Contribution, Journal, KeptRow, OutboxRow
+from bedside.agent.rounds.memory import Seen
+from bedside.agent.rounds.outbox import Outbox
+from bedside.agent.training.saved import state_path
+from bedside.core.ids import SessionId, StreamId
 from bedside.core.samples import Mark, MarkKind
+from bedside.core.securesum.device import ContributionInput, ContributionState
+from bedside.proto.v1.local_pb2 import LabelRef
 from bedside.service.platform import SystemClock, SystemEntropy
 
 CONFIG = """\
@@ -91,6 +97,37 @@ async def test_what_was_learnt_from_a_session_goes_with_it_from_the_files_and_fr
         found = home.files.read("local", home.active.bundle)
         assert found is not None
         assert not found.facts.learnt_from(trained_on)
+
+
+@pytest.mark.parametrize("what", ["consent", "label"])
+async def test_what_is_withdrawn_ends_a_training_and_frees_no_delta_that_rests_on_it(home, what) -> None:
+    (home.device.path / "agent.toml").write_text(CONFIG)
+    async with running(home) as agent:
+        journal = agent._uplink._journal = Journal.open(home.state)
+        plan, name = b"p" * 32, Outbox.kept_name_for(b"p" * 32)
+        journal.accept(Contribution(plan, "watch", 1, ContributionState.TRAINING, b"offer", "", ""), Seen(), now_ns=1)
+        row = OutboxRow(plan, b"header", Outbox.name_for(plan), 5)
+        journal.commit_upload(row, KeptRow(plan, name), None, now_ns=2)
+        journal.finish(plan, ContributionInput.BURNED, now_ns=3)
+        kept = Outbox(home.state).directory / name
+        kept.write_bytes(b"sealed")
+        paused = state_path(home.state, "round-x")
+        paused.write_bytes(b"sealed")
+        before = journal.erasures()
+        calls, session = agent._calls(), home.sessions[0]
+        if what == "consent":
+            calls.sessions.set_consent(session, training=True)
+            assert journal.erasures() == before
+            calls.sessions.set_consent(session, training=False)
+        else:
+            label = agent._reader.labels(SessionId(session))[0]
+            calls.labels.withdraw(LabelRef(id=label.number))
+        assert journal.erasures() == before + 1, "what a child trains meanwhile is not used"
+        assert agent._trainer._forgotten == 1
+        assert journal.freed("watch") is None
+        assert not kept.exists()
+        assert not paused.exists()
+        journal.close()
 
 
 def mine_learnt_from(home, session: str) -> bool:

@@ -335,6 +335,45 @@ class LaterClock:
     def now_ns(self) -> int:
         return CLOCK.now_ns() + 3_600 * 10**9
 
+    def monotonic_s(self) -> float:
+        return CLOCK.monotonic_s() + 3_600
+
+
+async def test_a_training_that_the_disk_refuses_is_told_and_tried_again_later_and_the_link_goes_on(
+    ward, monkeypatch
+) -> None:
+    tried: list[str] = []
+    told: list[tuple[str, BedsideError | None]] = []
+
+    async def train(trainer, job, closes_at_s) -> ContributionOutcome:
+        tried.append(job.task)
+        raise StoreError("file-write", "no space left")
+
+    async def fetch(*_: object) -> ActiveModel:
+        return ActiveModel("0" * 64, "", ())
+
+    async def serve(_: ActiveModel) -> tuple[str, ...]:
+        return ()
+
+    monkeypatch.setattr("bedside.agent.rounds.contributor.make_contribution", train)
+    monkeypatch.setattr(ward.models, "fetch", fetch)
+    contributor = ward.client._contributor
+    monkeypatch.setattr(contributor, "_on_model", serve)
+    monkeypatch.setattr(contributor, "_report", lambda *what: told.append(what))
+    ward.offer = ward.plan()
+    for _ in range(4):
+        await ward.client.step()
+    assert len(tried) == 1
+    assert [(component, error.code) for component, error in told] == [("trainer", "file-write")]
+    assert ward.journal.newest().state is ContributionState.TRAINING
+    monkeypatch.setattr("bedside.agent.rounds.contributor.DISK_PAUSE_S", 0.0)
+    contributor._not_before_s = 0.0
+    await ward.client.step()
+    assert len(tried) == 2
+    contributor._clock = LaterClock()
+    await ward.client.step()
+    assert [told.code for told in ward.refusals] == ["closes-too-late"]
+
 
 async def test_a_plan_waits_at_the_gates_and_is_declined_when_its_round_closes_meanwhile(ward, monkeypatch) -> None:
     async def fetch(*_: object) -> ActiveModel:

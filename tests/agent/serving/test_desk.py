@@ -273,6 +273,18 @@ async def test_a_candidate_that_crashes_the_child_does_not_serve(shelf, monkeypa
         assert "came to no end" in device.slot.verdicts[-1].sentence
 
 
+@pytest.mark.parametrize(("rules", "stage"), [("", "held"), ("shadow_windows = 10", "shadow")])
+async def test_what_could_not_be_compared_does_not_serve_at_once(shelf, rules, stage) -> None:
+    async def uncompared(*_: object) -> str:
+        return "uncompared"
+
+    shelf.configure(rules)
+    async with shelf.running() as device:
+        device.judge(uncompared)
+        await device.take(shelf.scaled(1.01))
+        assert (device.serves, device.slot.candidate.stage) == (shelf.own.name, stage)
+
+
 class Fails:
     """A runtime that fails, in one way or another."""
 

@@ -123,6 +123,38 @@ def test_without_enough_windows_nobody_is_judged(labelled) -> None:
     assert labelled.judge(labelled.shelf.own, ruined, gate=False).sentence.endswith("switched off in agent.toml")
 
 
+def in_this_process(labelled, new: ActiveModel, **changes: object):
+    job = GateJob(
+        str(labelled.state), str(labelled.identity), labelled.shelf.own, new, "onnx", (), margin=0.02, min_windows=50
+    )
+    return gate_child._run(msgspec.json.encode(msgspec.structs.replace(job, **changes)))
+
+
+def test_no_more_windows_are_taken_than_fit_into_the_memory_for_them(labelled) -> None:
+    new, window_bytes = labelled.shelf.scaled(1.1), 4 * 32 * 2
+    every = in_this_process(labelled, new).windows
+    assert in_this_process(labelled, new, max_bytes=(every - 9) * window_bytes).windows == every - 9
+
+
+def test_what_cannot_be_compared_although_there_are_labels_is_not_let_through(labelled, monkeypatch) -> None:
+    monkeypatch.setattr(gate_child, "_comparable", lambda *_: False)
+    told = in_this_process(labelled, labelled.shelf.scaled(1.1))
+    assert (told.outcome, "other windows" in told.sentence) == ("uncompared", True)
+    told = in_this_process(labelled, labelled.shelf.scaled(1.1), min_windows=5_000)
+    assert told.outcome == "not-judged", "where there is nothing to compare with"
+
+
+def test_a_child_that_ends_after_the_golden_windows_refuses_nothing_for_ever(labelled, monkeypatch, tmp_path) -> None:
+    says = 'import sys; sys.stdin.read(); print(\'{"progress": "golden"}\', flush=True); sys.exit(9)'
+    (tmp_path / "killed_later.py").write_text(says)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("bedside.agent.serving.gate.CHILD", "killed_later")
+    told = labelled.judge(labelled.shelf.own, labelled.shelf.scaled(1.1))
+    assert (told.outcome, "comparing it failed" in told.sentence) == ("uncompared", True)
+    (tmp_path / "killed_later.py").write_text("import sys; sys.exit(9)")
+    assert labelled.judge(labelled.shelf.own, labelled.shelf.scaled(1.1)).outcome == "refused"
+
+
 def test_a_file_that_rotted_is_found_before_the_swap(labelled) -> None:
     rotten = labelled.shelf.scaled(1.5)
     labelled.shelf.path(rotten).write_bytes(b"rotten")

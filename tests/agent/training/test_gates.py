@@ -98,6 +98,14 @@ def test_a_closed_gate_opens_only_some_way_past_its_limit(config, closing, still
     assert gates.judge(replace(QUIET, **still), 4).closed is None
 
 
+def test_each_gate_remembers_that_it_was_closed_also_behind_another_one() -> None:
+    gates = Gates(GatesConfig(settle_s=0))
+    assert gates.judge(replace(QUIET, temperature_c=90.0, load_per_core=4.1), 0).closed == "temperature"
+    assert gates.judge(replace(QUIET, temperature_c=90.0, load_per_core=3.5), 1).closed == "temperature"
+    assert gates.judge(replace(QUIET, load_per_core=3.5), 2).closed == "load"
+    assert gates.judge(replace(QUIET, load_per_core=3.0), 3).closed is None
+
+
 def test_training_goes_on_when_all_gates_have_been_open_for_a_while() -> None:
     gates, hot = Gates(GatesConfig(settle_s=60)), replace(QUIET, temperature_c=90.0)
     assert gates.judge(hot, 0).closed == "temperature"

@@ -21,7 +21,7 @@ from bedside.agent.training.saved import SavedTraining
 from bedside.agent.training.settings import GatesConfig, TrainingConfig
 from bedside.agent.training.trainer import CHILD, Reading, Trainer
 from bedside.core.bundle.tensors import decode_tensors
-from bedside.core.errors import BedsideError, RefusedError, UnavailableError
+from bedside.core.errors import BedsideError, RefusedError, StoreError, UnavailableError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
 from bedside.ondevice.confinement import read_outcome
@@ -164,7 +164,8 @@ def test_a_killed_training_goes_on_from_what_was_saved_whatever_is_labelled_mean
             first_to_go.append(int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) > 0)
             os.kill(child.pid, signal.SIGKILL)
 
-    assert code_of(device.run(kill)) == "child-died"
+    assert code_of(device.run(kill)) == "training-waits"
+    assert device.trainer.sentence == "waiting: its process was killed; it goes on from what was saved"
     assert gives_way[0]
     assert first_to_go[0], "and not the agent, where memory runs out"
     reached = len(device.seen)
@@ -172,6 +173,49 @@ def test_a_killed_training_goes_on_from_what_was_saved_whatever_is_labelled_mean
     outcome = asyncio.run(device.run())
     assert 1 < device.seen[reached] <= reached + 1
     assert device.seen[-1] == EPOCHS
+    assert (outcome.counts, device.delta()) == whole
+
+
+def test_a_training_whose_child_is_killed_without_coming_further_is_given_up_after_three(bench) -> None:
+    device = bench(save_s=60.0)
+
+    def kill(_: int) -> None:
+        (child,) = psutil.Process().children()
+        os.kill(child.pid, signal.SIGKILL)
+
+    assert [code_of(device.run(kill)) for _ in range(3)] == ["training-waits", "training-waits", "child-died"]
+    assert code_of(device.run(kill)) == "training-waits", "whoever asks for it anew has three again"
+
+
+def test_a_training_that_moves_on_between_its_kills_is_never_given_up(bench, whole) -> None:
+    device = bench(save_s=0.001)
+
+    def kill(_: int) -> None:
+        facts = SavedTraining(device.saved, device.keys.newest).facts()
+        if facts is not None and len(facts.position.losses) > reached:
+            (child,) = psutil.Process().children()
+            os.kill(child.pid, signal.SIGKILL)
+
+    for reached in (0, 40, 80, 120, 160):  # noqa: B007 - read in `kill`
+        assert code_of(device.run(kill)) == "training-waits"
+    outcome = asyncio.run(device.run())
+    assert (outcome.counts, device.delta()) == whole
+
+
+def test_a_machine_that_cannot_be_read_stops_a_training_like_a_closed_gate(bench, whole) -> None:
+    device = bench()
+
+    def look() -> Reading:
+        if len(device.seen) >= 5:
+            raise StoreError("store-read", "the disk is gone")
+        return Reading(device.state, device.free_bytes)
+
+    device.trainer._look = look
+    assert code_of(device.run()) == "training-waits"
+    assert device.saved.exists()
+    assert device.trainer.sentence == "waiting: the state of this machine cannot be read"
+    device.trainer._look = lambda: Reading(device.state, device.free_bytes)
+    outcome = asyncio.run(device.run())
     assert (outcome.counts, device.delta()) == whole
 
 

@@ -7,7 +7,7 @@ from bedside.agent.training.budget import Budget
 from bedside.agent.training.saved import SavedTraining, discard_trainings, state_path
 from bedside.agent.training.sitting import Sitting
 from bedside.agent.windows.training import Horizon
-from bedside.core.errors import BedsideError, RefusedError
+from bedside.core.errors import BedsideError, RefusedError, StoreError
 from bedside.ondevice.training.position import Between, Position
 from bedside.service.platform import SystemEntropy
 
@@ -130,8 +130,25 @@ def test_the_quickest_of_the_first_steps_tells_whether_it_can_end_in_time(course
     slow.step(4)
     with pytest.raises(RefusedError, match="the round's close"):
         slow.step(1)
-    quick = course(timeout_s=1_000.0, closes_in_s=96.0)
+    with pytest.raises(RefusedError, match="95 s here, and 91 s are left until the round's close"):
+        course(timeout_s=1_000.0, closes_in_s=96.0).step(5)
+    quick = course(timeout_s=1_000.0, closes_in_s=101.0)
     quick.step(50)
+
+
+def test_a_disk_that_takes_no_state_ends_nothing_and_is_told(course, monkeypatch) -> None:
+    one, write = course(), SavedTraining.write
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreError("file-write", "no space left on device")
+
+    monkeypatch.setattr(SavedTraining, "write", full)
+    one.step(11)
+    assert one.sitting.unsaved == "no space left on device"
+    monkeypatch.setattr(SavedTraining, "write", write)
+    one.step(10)
+    assert one.sitting.unsaved == ""
+    assert one.file.facts().position.step == 21
 
 
 def test_a_state_of_other_inputs_is_removed_and_not_gone_on_with(course) -> None:

@@ -7,8 +7,11 @@ import pytest
 
 from bedside.agent.training.job import Job, Outcome
 from bedside.agent.training.trainer import CHILD
+from bedside.authoring.build import build_bundle
 from bedside.authoring.golden import synthetic_windows
+from bedside.authoring.recipe import load_recipe
 from bedside.core.bundle.tensors import decode_tensors, encode_tensors
+from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError
 from bedside.ondevice.confinement import read_outcome
 from bedside.ondevice.training.examples import Windows
@@ -16,6 +19,7 @@ from bedside.ondevice.training.step import Rates, open_step
 from bedside.ondevice.training.train import Progress, Schedule, train
 from quiet_machine import quiet_trainer
 
+TINY = Path(__file__).parents[2] / "recipes" / "tiny.toml"
 SCHEDULE = Schedule(
     learning_rate=0.05, momentum=0.9, proximal_mu=0.0, batch=8, epochs=4, min_examples=16, min_steps=4, seed=1
 )
@@ -72,6 +76,28 @@ def test_the_same_seed_gives_the_same_delta_and_another_seed_another(bundle, win
     other = Schedule(**{name: getattr(SCHEDULE, name) for name in SCHEDULE.__struct_fields__} | {"seed": 2})
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != train(bundle, bundle.parameters, windows, other).delta["w0"].tobytes()
+
+
+@pytest.fixture(scope="session")
+def regression(author, tmp_path_factory):
+    recipe = tmp_path_factory.mktemp("regression") / "recipe.toml"
+    text = TINY.read_text().replace('labels = ["rest", "walk", "shake"]', 'labels = ["bp"]\ntask = "regression"')
+    targets = '\n[targets]\nunit = ["mm[Hg]"]\noffset = [0.0]\nscale = [1.0]\n'
+    recipe.write_text(text.replace("units = 3", "units = 1") + targets)
+    return verify_archive(build_bundle(load_recipe(str(recipe)), author).tar, [bytes(author.verify_key)])
+
+
+@pytest.mark.parametrize("value", [1e20, 3e38])
+def test_a_training_that_diverges_says_so_at_the_step_and_blames_no_checkpoint(regression, value):
+    rng, steps = np.random.default_rng(1), []
+    x, y = (rng.normal(size=shape).astype(np.float32) for shape in ((64, 32, 2), (64, 1)))
+    y[5] = value
+    with pytest.raises(RefusedError) as caught:
+        train(
+            regression, regression.parameters, Windows(x, y), SCHEDULE, between=lambda now: steps.append(now.position)
+        )
+    assert (caught.value.code, "labels" in caught.value.remedy) == ("diverged", True)
+    assert max(len(position.losses) for position in steps) < SCHEDULE.epochs, "not at its end"
 
 
 def test_a_training_that_is_not_judged_learns_the_same_and_counts_nothing_right(bundle, windows):

@@ -1,6 +1,7 @@
 """More windows than fit into memory: the same batches, sealed on the disk, and nothing left of them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,22 @@ def test_a_disk_without_room_is_told(monkeypatch, room) -> None:
     with pytest.raises(StoreError, match="No space left") as caught:
         room.put(256, windows(1)[0])
     assert caught.value.code == "room-write"
+
+
+def test_half_a_window_on_a_full_disk_is_told(monkeypatch, room) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:10], at))
+    with pytest.raises(StoreError, match="No space left") as caught:
+        room.put(256, windows(1)[0])
+    assert caught.value.code == "room-write"
+
+
+def test_what_samples_may_need_of_the_disk_is_not_taken(tmp_path) -> None:
+    free_bytes = shutil.disk_usage(tmp_path).free
+    tight = Room(SHAPE, Aside(0, tmp_path, SystemEntropy(), reserve_bytes=free_bytes + (1 << 30)))
+    with pytest.raises(StoreError, match="are free, which samples may need"):
+        tight.put(256, windows(1)[0])
+    tight.close()
 
 
 def fill(path: Path, sessions: int, windows_each: int) -> list[int]:

@@ -13,7 +13,8 @@ from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.store import BufferStore
 from bedside.agent.windows.retention import Retention, RetentionRules
-from bedside.agent.windows.training import collect
+from bedside.agent.windows.room import Room
+from bedside.agent.windows.training import Wanted, collect, gather
 from bedside.core.bundle.manifest import Targets, WindowSpec
 from bedside.core.bundle.preprocessing import Beat
 from bedside.core.ids import SessionId, StreamId
@@ -154,6 +155,11 @@ def test_labelled_values_become_a_training_set(store, tmp_path) -> None:
     assert got.y.dtype == np.float32
     assert got.y.tolist() == [[0.0, 0.0], [0.5, 0.0], [1.0, 0.0], [1.5, 0.0]]
     assert got.x[:, 0, 0].tolist() == [0.0, 10.0, 20.0, 30.0]
+    Labels(store).add([Label(StreamId("flow"), session, T0 + 2 * S, T0 + 3 * S, "po2", "cli", value=1e20)])
+    store.flush()
+    with closing(Room((10, 1))) as room:
+        left = gather(tmp_path / "b.db", KEY, Wanted(MEASURED, 99), room)
+    assert (left.y.tolist(), left.far) == ([[0.0, 0.0], [0.5, 0.0], [1.5, 0.0]], 1), "a slip of the pen, and counted"
     none = collect(tmp_path / "b.db", KEY, Question(SPEC, ("x", "y"), "multilabel"), max_windows=99)
     assert none.y.shape == (0, 2)
 

@@ -41,6 +41,20 @@ def test_a_regression_has_nothing_to_balance() -> None:
         decode_manifest(encoded(Augmentation(balance=0.5), task="regression", targets=targets))
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-300, -1e-40, 1e300])
+def test_a_scale_that_makes_no_number_of_a_logit_is_refused(scale) -> None:
+    targets = Targets(("kPa", "kPa"), (0.0, 0.0), (1.0, scale))
+    with pytest.raises(MalformedError, match="scale is between"):
+        decode_manifest(encoded(Augmentation(), task="regression", targets=targets))
+
+
+@pytest.mark.parametrize("offset", [1e308, -1e300])
+def test_an_offset_that_no_value_is_near_is_refused(offset) -> None:
+    targets = Targets(("kPa", "kPa"), (0.0, offset), (1.0, 1.0))
+    with pytest.raises(MalformedError, match="offset is at most"):
+        decode_manifest(encoded(Augmentation(), task="regression", targets=targets))
+
+
 def test_what_is_possible_is_kept() -> None:
     asked = Augmentation(0.1, 0.2, 3, 1.0)
     assert decode_manifest(encoded(asked)).training.augmentation == asked

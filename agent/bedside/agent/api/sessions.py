@@ -60,7 +60,7 @@ class SessionCalls:
             erase: deletes a session from the whole device, and leaves the pages of its rows to be overwritten; absent =
                 from the store, where there is nothing else.
             configured: streams that the configuration names, whether anything of them is stored or not.
-            unlearn: takes back what the device has learnt for itself from a session whose consent is withdrawn.
+            unlearn: takes back what the device has learnt from a session whose consent is withdrawn.
         """
         self._unlearn = unlearn
         self._store = store
@@ -125,7 +125,7 @@ class SessionCalls:
         return self.find(session)
 
     def set_consent(self, session: str, *, training: bool) -> Session:
-        """Give or withdraw consent to train on a session; what the device learnt for itself from it is taken back.
+        """Give or withdraw consent to train on a session; what the device learnt from it is taken back.
 
         Raises:
             ProtocolError: `no-such-session`.

@@ -100,10 +100,22 @@ class WrongLabelsError(ProtocolError):
 class Labels:
     """The labels in one buffer file, for its writer."""
 
-    def __init__(self, buffer: BufferStore, classes: Callable[[], frozenset[str]] = frozenset) -> None:
-        """Work on an open buffer; `classes` tells those that models know, none where nobody can say."""
+    def __init__(
+        self,
+        buffer: BufferStore,
+        classes: Callable[[], frozenset[str]] = frozenset,
+        unlearn: Callable[[SessionId], object] = lambda _: None,
+    ) -> None:
+        """Work on an open buffer.
+
+        Args:
+            buffer: the writer.
+            classes: tells those that models know, none where nobody can say.
+            unlearn: takes back what the device has learnt from a session of which a label is withdrawn.
+        """
         self._buffer = buffer
         self._classes = classes
+        self._unlearn = unlearn
 
     def add(self, asked: Sequence[Label], *, check_only: bool = False) -> Added:
         """Store a batch. Each needs a stream, or a session whose stream it takes; a session that is given must hold it.
@@ -168,21 +180,22 @@ class Labels:
     def withdraw(self, number: int) -> Label:
         """Mark a label as withdrawn, durably, and return it; it is used no more, and its line stays.
 
+        What was learnt from its session is taken back first.
+
         Raises:
             ProtocolError: `no-such-label`.
             StoreError: `store-write`.
         """
-
-        def work(tx: sqlite3.Connection) -> Label:
-            row = tx.execute("SELECT * FROM labels WHERE id = ?", (number,)).fetchone()
-            if row is None:
-                raise ProtocolError(
-                    "no-such-label", f"there is no label {number}", remedy="bedside agent label list DIRECTORY"
-                )
-            tx.execute("UPDATE labels SET withdrawn = 1 WHERE id = ?", (number,))
-            return replace(label_of(row), withdrawn=True)
-
-        return self._buffer.run("withdraw label", work)
+        row = self._buffer.database.row("SELECT * FROM labels WHERE id = ?", (number,))
+        if row is None:
+            raise ProtocolError(
+                "no-such-label", f"there is no label {number}", remedy="bedside agent label list DIRECTORY"
+            )
+        self._unlearn(SessionId(row["session"]))
+        self._buffer.run(
+            "withdraw label", lambda tx: tx.execute("UPDATE labels SET withdrawn = 1 WHERE id = ?", (number,))
+        )
+        return replace(label_of(row), withdrawn=True)
 
     def page(self, session: SessionId, after: int) -> list[Label]:
         """The next labels of a session with numbers above `after`, by number, the withdrawn ones among them."""

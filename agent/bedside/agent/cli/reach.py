@@ -123,7 +123,7 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         from bedside.agent.buffer.labels import Labels
         from bedside.agent.buffer.reader import BufferReader
         from bedside.agent.device_time import DeviceTime
-        from bedside.agent.erasure import erase_session
+        from bedside.agent.erasure import erase_session, unlearn
         from bedside.agent.personal.files import PersonalFiles
 
         keys, path = keys_of(config), config.state_dir / BUFFER_NAME
@@ -133,12 +133,13 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
         ):
             own = PersonalFiles(config.state_dir, keys)
             erase = partial(erase_session, store, config.state_dir, clock=clock, personal=own, scrub=False)
+            unlearning = partial(unlearn, config.state_dir, clock=clock, personal=own)
             now = DeviceTime(config.state_dir, clock)
             sessions = SessionCalls(
-                store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config), own.forget
+                store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config), unlearning
             )
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
-            yield DirectChanges(store, sessions, Labels(store, partial(_known_classes, config)), alarms)
+            yield DirectChanges(store, sessions, Labels(store, partial(_known_classes, config), unlearning), alarms)
 
 
 def _known_classes(config: AgentConfig) -> frozenset[str]:

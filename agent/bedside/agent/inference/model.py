@@ -70,9 +70,12 @@ class Model:
         """Return what it says (N, outputs) of windows `x` (N, L, C), both float32, see `Head.answers`.
 
         Raises:
-            MalformedError: as `logits`.
+            MalformedError: as `logits`; `bad-answer` also where a value in its unit is not finite.
         """
-        return self.head.answers(self.logits(x))
+        answers = self.head.answers(self.logits(x))
+        if not np.isfinite(answers).all():
+            raise _bad_answer()
+        return answers
 
     def logits(self, x: Float32) -> Float32:
         """Return its net's outputs (N, outputs) of windows `x` (N, L, C), both float32.
@@ -86,11 +89,7 @@ class Model:
         with self._lock:
             logits = self.runtime.predict(x)
         if not np.isfinite(logits).all():
-            raise MalformedError(
-                BAD_ANSWER,
-                "the model's answer to a window is not finite",
-                remedy="return to the model before it with `bedside agent model rollback`",
-            )
+            raise _bad_answer()
         return logits
 
 
@@ -116,6 +115,14 @@ def decide(model: Model, window: ClosedWindow) -> Decision:
         MalformedError: `bad-window`, `bad-answer`: see `Model.answers`.
     """
     return Decision(model, window, Answer(model.head, model.answers(window.values[np.newaxis])[0]))
+
+
+def _bad_answer() -> MalformedError:
+    return MalformedError(
+        BAD_ANSWER,
+        "the model's answer to a window is not finite",
+        remedy="return to the model before it with `bedside agent model rollback`",
+    )
 
 
 def _bad_window(sentence: str) -> MalformedError:

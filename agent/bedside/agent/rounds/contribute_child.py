@@ -54,12 +54,11 @@ def _run(data: bytes) -> ContributionOutcome:
     job = decode_job(data, ContributionJob)
     identity = open_identity(Path(job.identity_dir), Role.ROLE_DEVICE)
     offer = _check(job, identity)
-    update, losses = _freed(job, identity, offer), None
+    update, told = _freed(job, identity, offer), None
     if update is None:
-        update, losses = _train(job, identity, offer)
+        update, told = _train(job, identity, offer)
     header, size_bytes = _mask(job, offer, identity, update)
-    before, after = losses or (None, None)
-    return ContributionOutcome(header, size_bytes, update.examples, before, after)
+    return ContributionOutcome(header, size_bytes, update.examples, *(told or (None, None)))
 
 
 def _check(job: ContributionJob, identity: Identity) -> CheckedOffer:
@@ -96,8 +95,10 @@ def _freed(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> Kep
     return update if update.serves(offer.plan) else None
 
 
-def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tuple[KeptUpdate, tuple[float, float]]:
-    """Train, or go on, and seal the delta; the losses of the first and the last epoch."""
+def _train(
+    job: ContributionJob, identity: Identity, offer: CheckedOffer
+) -> tuple[KeptUpdate, tuple[float, float, int]]:
+    """Train, or go on, and seal the delta; the first and last loss, and how many windows had too strange a value."""
     from bedside.agent.buffer.keys import load_key_ring
     from bedside.agent.personal.files import PersonalFiles
     from bedside.agent.rounds.kept import KeptUpdate, write_kept
@@ -130,7 +131,7 @@ def _train(job: ContributionJob, identity: Identity, offer: CheckedOffer) -> tup
     trained = learnt.trained
     counts, kept = trained.counts, Path(job.kept)
     write_kept(kept, ring.newest, entropy, plan, _update(plan, trained), examples=counts.examples)
-    return KeptUpdate(kept, ring.newest, plan.layout), (counts.loss_before, counts.loss_after)
+    return KeptUpdate(kept, ring.newest, plan.layout), (counts.loss_before, counts.loss_after, learnt.far)
 
 
 def _keep_local(job: ContributionJob, own: PersonalFiles, bundle: Bundle, suffix: str, learnt: Learnt) -> None:

@@ -67,6 +67,7 @@ class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
         examples: windows trained on.
         loss_before: mean loss of the first epoch; None when the freed delta was used.
         loss_after: mean loss of the last epoch; None as well.
+        far: windows that were left out, because a label's value is far outside of its target's scale.
     """
 
     header: bytes
@@ -74,6 +75,7 @@ class ContributionOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     examples: int
     loss_before: float | None
     loss_after: float | None
+    far: int = 0
 
     @property
     def reused(self) -> bool:

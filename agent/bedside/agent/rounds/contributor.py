@@ -22,7 +22,15 @@ from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.training.saved import discard_trainings
 from bedside.agent.training.trainer import WAITS, Trainer
 from bedside.core.clock import Clock
-from bedside.core.errors import BedsideError, MalformedError, ProtocolError, RefusedError, TrustError, UnavailableError
+from bedside.core.errors import (
+    BedsideError,
+    MalformedError,
+    ProtocolError,
+    RefusedError,
+    StoreError,
+    TrustError,
+    UnavailableError,
+)
 from bedside.core.securesum.device import ContributionState
 from bedside.ondevice.runtimes.installed import is_installed
 from bedside.proto.v1.device_pb2 import Offer
@@ -35,6 +43,8 @@ _LOGGER = logging.getLogger(__name__)
 
 JUDGEMENTS: Final = (RefusedError, TrustError, MalformedError, ProtocolError)
 """Errors that end a plan for this device; others pass by."""
+DISK_PAUSE_S: Final = 60.0
+"""Seconds until a training is tried again that the disk refused: by then somebody, or retention, may have made room."""
 _NS_PER_S: Final = 1_000_000_000
 
 Report = Callable[[str, BedsideError | None], None]
@@ -89,6 +99,7 @@ class Contributor:
         self._clock = clock
         self._on_model = on_model
         self._report = report
+        self._not_before_s = 0.0
 
     def discard_stale(self) -> None:
         """Remove unfinished trainings of plans that are over: at a start, before anything trains."""
@@ -100,9 +111,11 @@ class Contributor:
     async def train(self, contribution: Contribution) -> None:
         """Train for a plan that was taken, or go on; or give it up, or leave it for a later step.
 
+        Where the disk refuses, the plan waits, and everything else of the link goes on.
+
         Raises:
             UnavailableError: the link broke; nothing is lost.
-            StoreError: the disk refused.
+            StoreError: the journal cannot be written.
         """
         offer = Offer.FromString(contribution.offer)
         try:
@@ -110,9 +123,15 @@ class Contributor:
         except JUDGEMENTS as error:
             self._give_up(contribution, error, judged=True)
             return
+        if self._clock.monotonic_s() < self._not_before_s:
+            return
         try:
             await self._contribute(contribution, offer)
             self._report("trainer", None)
+        except StoreError as error:
+            self._report("trainer", error)
+            self._not_before_s = self._clock.monotonic_s() + DISK_PAUSE_S
+            event(_LOGGER, "training-refused-by-disk", level=logging.WARNING, error=error)
         except JUDGEMENTS as error:
             self._report("trainer", None if isinstance(error, RefusedError) else error)
             self._give_up(contribution, error)
@@ -159,6 +178,8 @@ class Contributor:
             self._trainer.done(task)
             event(_LOGGER, "training-discarded", task=task)
             return
+        if outcome.far:
+            event(_LOGGER, "labels-too-far-off", level=logging.WARNING, task=task, windows=outcome.far)
         if own is not None:  # a crash before the commit trains once more, from these
             own.adopt(task, "local", model.bundle, before)
         self._commit(contribution, job, outcome, freed)

@@ -27,6 +27,7 @@ JOURNAL_NAME: Final = "journal.db"
 
 _S, _I = ContributionState, ContributionInput
 _KEPT_DECLINED: Final = 256
+_TAKEN_BACK: Final = "a session was erased, or consent or a label withdrawn"
 """Plans after which a declined one is forgotten; what was seen refuses it again."""
 OPEN_STATES: Final = (_S.TRAINING, _S.READY, _S.ACCEPTED, _S.AWAITING)
 """States that still wait for something."""
@@ -260,7 +261,7 @@ class Journal:
         return None if row is None else KeptRow(row["plan_digest"], row["file"])
 
     def drop_kept(self, *, now_ns: int) -> list[str]:
-        """Every kept delta goes, because something that it may have been trained on is erased; returns their files.
+        """Every kept delta goes, because it may rest on what is erased or withdrawn now; returns their files.
 
         What is committed to be sent stays: nobody can read it, and nothing else may be sent in its place.
         """
@@ -271,7 +272,7 @@ class Journal:
             ).fetchall()
             for row in kept:
                 if ContributionState(row["state"]) is _S.FREED:
-                    _move(tx, row["plan_digest"], _I.SUPERSEDED, now_ns, "session-erased", "a session was erased")
+                    _move(tx, row["plan_digest"], _I.SUPERSEDED, now_ns, "taken-back", _TAKEN_BACK)
             tx.execute("DELETE FROM kept")
             tx.execute(
                 "INSERT INTO seen_version (what, version) VALUES ('erasures', 1)"
@@ -282,7 +283,7 @@ class Journal:
         return self._database.run_tx("drop-kept", work)
 
     def erasures(self) -> int:
-        """How often sessions were erased: training that began before the last time must not be used."""
+        """How often something was erased or withdrawn: training that began before the last time must not be used."""
         row = self._database.row("SELECT version FROM seen_version WHERE what = 'erasures'")
         return 0 if row is None else int(row["version"])
 

@@ -33,11 +33,21 @@ UNNAMED: Final = ""
 
 Stage = Literal["gate", "shadow", "held"]
 Outcome = Literal[
-    "passed", "refused", "not-judged", "agreed", "disagreed", "failed", "rolled-back", "by-hand", "rejected"
+    "passed",
+    "refused",
+    "not-judged",
+    "uncompared",
+    "agreed",
+    "disagreed",
+    "failed",
+    "rolled-back",
+    "by-hand",
+    "rejected",
 ]
 """What was decided about a model.
 
-`passed`, `refused`, `not-judged`: by the accuracy gate; `agreed`, `disagreed`: in the shadow; `failed`: at work or in
+`passed`, `refused`, `not-judged`, and `uncompared` where there are labels and no comparison came of them: by the
+accuracy gate; `agreed`, `disagreed`: in the shadow; `failed`: at work or in
 the shadow; `rolled-back`, `by-hand` (promoted or accepted), `rejected`: by somebody.
 """
 

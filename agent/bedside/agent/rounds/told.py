@@ -31,6 +31,7 @@ _SENTENCES: Final = {
     "blob-size": "the model is larger than the plan says",
     "bad-parameters": "the checkpoint does not fit the model",
     "too-many-models": "as many models serve here as can beside each other",
+    "diverged": "the training diverged on this device",
     "no-such-graph": "the model cannot be trained as the plan says",
     "golden-mismatch": "the model does not compute here what its author computed",
 }

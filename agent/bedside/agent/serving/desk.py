@@ -236,6 +236,8 @@ class ModelDesk:
         elif self._gate.rules.shadow_windows:
             self._note(name, partial(succession.to_shadow, verdict=verdict))
             await self._shadows.begin(name)
+        elif verdict.outcome == "uncompared":
+            self._note(name, partial(succession.hold, verdict=verdict))
         else:
             await self._advance(name, succession.promote(slot, verdict))
 

@@ -1,8 +1,9 @@
 """The accuracy gate: before a model replaces another, both say what they make of labelled windows that are held out.
 
 Both in the form in which they serve, int8 on the runtime that was chosen, and in a limited child: what a candidate does
-to a runtime is seen there first, and the memory goes back. Where nothing can be compared the candidate is tried on its
-golden windows alone. A candidate that crashes or stalls the child is refused like one that is surely worse.
+to a runtime is seen there first, and the memory goes back. Where there is nothing to compare with, the candidate is
+tried on its golden windows alone. A candidate that crashes or stalls the child on these is refused like one that is
+surely worse; where the child ends later, the machine may be to blame, and somebody, or the shadow, decides.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from bedside.core.clock import Clock
 
 CHILD: Final = "bedside.agent.serving.gate_child"
-LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=300)
+LIMITS: Final = Limits(address_space_bytes=2 << 30, timeout_s=300, background=True)
 MAX_WINDOWS: Final = 2_000
-"""Newest validation windows of one judgement: the bound of the child's memory and time."""
+"""Newest validation windows of one judgement: the bound of the child's time."""
+MAX_WINDOWS_BYTES: Final = 128 << 20
+"""Of these windows: the bound of its memory, which holds them twice while they are gathered."""
 _CHILD_CODES: Final = frozenset({"child-died", "child-timeout"})
 _NS_PER_S: Final = 1_000_000_000
 
@@ -45,6 +48,7 @@ class GateJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         margin: by how much of the score the new one may surely be worse.
         min_windows: with fewer there is no judgement.
         max_windows: the newest so many are used.
+        max_bytes: and no more than fit into this, but for `min_windows`.
     """
 
     state_dir: str
@@ -56,12 +60,13 @@ class GateJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     margin: float
     min_windows: int
     max_windows: int = MAX_WINDOWS
+    max_bytes: int = MAX_WINDOWS_BYTES
 
 
 class Judged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the child found; as in `Verdict`."""
 
-    outcome: Literal["passed", "refused", "not-judged"]
+    outcome: Literal["passed", "refused", "not-judged", "uncompared"]
     sentence: str
     score: str = ""
     windows: int = 0
@@ -108,12 +113,18 @@ class Gate:
             margin=self.rules.gate_margin,
             min_windows=self.rules.gate_min_windows,
         )
+        golden: list[bytes] = []
         try:
-            found = read_outcome(await run_child(CHILD, msgspec.json.encode(job), self.limits), Judged)
+            done = await run_child(CHILD, msgspec.json.encode(job), self.limits, golden.append)
+            found = read_outcome(done, Judged)
         except UnavailableError as error:
             if error.code not in _CHILD_CODES:
                 raise
             found = Judged("refused", f"the child that tried it came to no end: {error.sentence}")
+            if golden:
+                found = Judged(
+                    "uncompared", f"it answers its golden windows, and comparing it failed: {error.sentence}"
+                )
         return self.verdict(new, found)
 
     def verdict(self, model: ActiveModel, found: Judged) -> Verdict:

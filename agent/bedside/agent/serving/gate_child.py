@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bedside.core.errors import BedsideError
-from bedside.ondevice.confinement import confine, decode_job, read_job, report_error, report_result
+from bedside.ondevice.confinement import confine, decode_job, read_job, report_error, report_progress, report_result
 
 if TYPE_CHECKING:
     from bedside.agent.inference.model import Model
@@ -41,6 +41,7 @@ def _run(data: bytes) -> Judged:
     candidate = store.load(job.new).model
     try:
         candidate.answers(golden_windows(bundle))
+        report_progress("golden")
         return _compared(job, store, bundle.manifest, candidate)
     except MalformedError as error:
         if error.code != BAD_ANSWER:
@@ -56,14 +57,18 @@ def _compared(job: GateJob, store: ModelStore, manifest: Manifest, candidate: Mo
     try:
         serving = store.read_bundle(job.old).manifest
         old = store.load(job.old).model
-        if not _comparable(serving, manifest):
-            return Judged("not-judged", "it takes other windows, or answers something else, than the model that serves")
+        comparable = _comparable(serving, manifest)
+        asked = manifest if comparable else serving
+        window_bytes = 4 * asked.window.length * asked.window.channels
+        most = max(job.min_windows, min(job.max_windows, job.max_bytes // window_bytes))
         validation = validation_windows(
-            Path(job.state_dir), Path(job.identity_dir), manifest, job.streams, job.min_windows, job.max_windows
+            Path(job.state_dir), Path(job.identity_dir), asked, job.streams, job.min_windows, most
         )
         found, blocks = validation.found, validation.blocks
         if validation.too_few:
             return Judged("not-judged", validation.too_few)
+        if not comparable:
+            return Judged("uncompared", "it takes other windows, or answers something else, than the model that serves")
         said = said_by(old, found.x)
     except BedsideError as error:
         return Judged("not-judged", f"there is nothing to compare it with: {error.sentence}")

@@ -74,6 +74,7 @@ class Gates:
     def __init__(self, config: GatesConfig) -> None:
         self._config = config
         self._closed: Gate | None = None
+        self._shut: frozenset[Gate] = frozenset()
         self._sentence = ""
         self._open_since_s: float | None = None
 
@@ -84,14 +85,13 @@ class Gates:
             state: the reading.
             now_s: when it was taken, monotonic.
         """
-        unread: list[Gate] = []
-        for gate, rule in _RULES.items():
-            sentence = rule(self._config, state, self._closed == gate)
-            if sentence is None:
-                unread.append(gate)
-            elif sentence:
-                self._closed, self._sentence, self._open_since_s = gate, sentence, None
-                return Verdict(gate, sentence, tuple(unread))
+        said = {gate: rule(self._config, state, gate in self._shut) for gate, rule in _RULES.items()}
+        unread = [gate for gate, sentence in said.items() if sentence is None]
+        shut = {gate: sentence for gate, sentence in said.items() if sentence}
+        self._shut = frozenset(shut)
+        for gate, sentence in shut.items():
+            self._closed, self._sentence, self._open_since_s = gate, sentence, None
+            return Verdict(gate, sentence, tuple(unread))
         if self._closed is not None:
             self._open_since_s = now_s if self._open_since_s is None else self._open_since_s
             if now_s - self._open_since_s < self._config.settle_s:
@@ -173,4 +173,4 @@ _RULES: Final[dict[Gate, Callable[[GatesConfig, MachineState, bool], str | None]
     "alarm": _alarm,
 }
 """Why a gate is closed; empty when it is open, None when it cannot be read. The last argument is whether it was closed
-last time."""
+last time: each gate for itself."""

@@ -79,10 +79,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What came of a training, and the sessions that it was learnt from."""
+    """What came of a training, the sessions that it was learnt from, and how many windows had too strange a value."""
 
     trained: Trained
     sessions: frozenset[str]
+    far: int = 0
 
 
 def train_on_buffer(
@@ -92,7 +93,7 @@ def train_on_buffer(
 
     Raises:
         RefusedError: `too-few-sessions`, `too-few-examples`, `no-such-graph`, `unaffordable-memory`,
-            `unaffordable-time`.
+            `unaffordable-time`, `diverged`.
         MalformedError: `bad-examples`, `bad-graph`.
         StoreError: from the buffer; `room-write`, `file-write`.
         UnavailableError: `child-stopped`: the next call goes on; `child-timeout`.
@@ -123,11 +124,11 @@ def train_on_buffer(
             course.start,
             examples,
             course.schedule,
-            on_progress,
+            lambda progress: on_progress(msgspec.structs.replace(progress, unsaved=sitting.unsaved)),
             saved=sitting.resume(),
             between=sitting.between,
         )
-        return Learnt(trained, frozenset(examples.sessions))
+        return Learnt(trained, frozenset(examples.sessions), examples.far)
 
 
 def check_course(course: Course, examples: LabelledWindows, budget: Budget) -> None:

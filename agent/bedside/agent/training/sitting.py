@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from bedside.agent.training.budget import WARM_STEPS, Budget, check_time
 from bedside.agent.training.saved import SavedTraining
 from bedside.agent.windows.training import Horizon
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import UnavailableError
+from bedside.core.errors import StoreError, UnavailableError
 from bedside.ondevice.confinement import STOPPED
 from bedside.ondevice.training.position import Between, Saved
 
@@ -30,6 +32,9 @@ class Sitting:
         horizon: of its windows.
         budget: of this device.
         stopping: whether somebody asked this process to stop.
+
+    Attributes:
+        unsaved: why the state could not be saved last time; empty when it could.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Sitting:
         self._save_every_s = budget.save_every_s
         self._before_s = 0.0
         self._steps = 0
+        self.unsaved = ""
         self._step_s = float("inf")
 
     def resume(self) -> Saved | None:
@@ -76,7 +82,7 @@ class Sitting:
         Raises:
             UnavailableError: `child-stopped` when asked to, and the state is saved; `child-timeout`.
             RefusedError: `unaffordable-time`.
-            StoreError: `file-write`.
+            StoreError: `file-write`, when it was asked to stop.
         """
         now_s = self._clock.monotonic_s()
         spent_s = self._before_s + now_s - self._began_s
@@ -94,10 +100,12 @@ class Sitting:
             )
         if self._saved_s is None:
             self._saved_s = now_s
-        if self._saved_s is None:
-            self._saved_s = now_s
         if now_s - self._saved_s >= self._save_every_s:
-            self._save(between, spent_s)
+            try:
+                self._save(between, spent_s)
+                self.unsaved = ""
+            except StoreError as error:  # it is still there in memory, and the disk may have room next time
+                self.unsaved = error.sentence
             ended_s = self._clock.monotonic_s()
             self._save_every_s = max(self._budget.save_every_s, (ended_s - now_s) / _SAVING_SHARE)
             self._saved_s = self._stepped_s = ended_s
@@ -106,7 +114,10 @@ class Sitting:
         self._steps += 1
         self._step_s = min(self._step_s, now_s - self._stepped_s)
         if self._steps == WARM_STEPS:
-            check_time(self._step_s, steps_left, spent_s, self._budget)
+            budget, closes_in_s = self._budget, self._budget.closes_in_s
+            if closes_in_s is not None:
+                budget = replace(budget, closes_in_s=closes_in_s - (now_s - self._began_s))
+            check_time(self._step_s, steps_left, spent_s, budget)
 
     def _save(self, between: Between, spent_s: float) -> None:
         if self._file is not None:

@@ -6,7 +6,9 @@ ends the process, nobody can read it any more. So there is nothing in it to eras
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from bedside.ondevice.runtimes import Float32
 _CHUNK: Final = 256
 """Windows of one piece of memory."""
 _NUMBER_BYTES: Final = 8
+DISK_RESERVE_BYTES: Final = 256 << 20
+"""Free bytes that stay for samples, which come first: an hour of many streams, and the models of a round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,13 @@ class Aside:
         memory_bytes: up to so many are in memory, and at least one chunk.
         directory: where the file is made; on a disk, not in memory.
         entropy: for the key and the nonces.
+        reserve_bytes: that stay free on that disk.
     """
 
     memory_bytes: int
     directory: Path
     entropy: Entropy
+    reserve_bytes: int = DISK_RESERVE_BYTES
 
 
 class Room:
@@ -99,6 +105,7 @@ class _SealedFile:
         self._box = SecretBox(aside.entropy.token_bytes(SecretBox.KEY_SIZE))
         self._sealed_bytes = SecretBox.NONCE_SIZE + SecretBox.MACBYTES + _NUMBER_BYTES + record_bytes
         self._file: BinaryIO | None = None
+        self._end = 0
 
     def write(self, number: int, content: bytes) -> None:
         plain = number.to_bytes(_NUMBER_BYTES, "little") + content
@@ -106,13 +113,23 @@ class _SealedFile:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._aside.directory, buffering=0)  # noqa: SIM115 - see close
-            os.pwrite(self._file.fileno(), sealed, number * self._sealed_bytes)
+            if number >= self._end:
+                self._look(number)
+            if os.pwrite(self._file.fileno(), sealed, number * self._sealed_bytes) != len(sealed):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise StoreError(
                 "room-write",
                 f"windows that do not fit into memory cannot be put aside: {error.strerror or error}",
                 remedy="make room on the disk, or raise training.examples_mib",
             ) from error
+
+    def _look(self, number: int) -> None:
+        """Before the file grows by another chunk: what is to stay free must be."""
+        free_bytes = shutil.disk_usage(self._aside.directory).free
+        if free_bytes - _CHUNK * self._sealed_bytes < self._aside.reserve_bytes:
+            raise OSError(errno.ENOSPC, f"{free_bytes >> 20} MiB are free, which samples may need")
+        self._end = number + _CHUNK
 
     def read(self, number: int) -> bytes:
         try:

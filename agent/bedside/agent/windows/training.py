@@ -77,6 +77,7 @@ class LabelledWindows:
         sessions: the session of each window, for splits by session.
         start_ns: shape (windows,), int64.
         until_ns: end of the newest window; 0 without any.
+        far: windows that were left out, because a label's value is far outside of its target's scale.
         digest: of every window with its session, time and answer: another set has another digest.
     """
 
@@ -86,6 +87,7 @@ class LabelledWindows:
         self.y: Truth = notes.truth()[places]
         self.start_ns: Int64 = np.array(notes.start_ns, np.int64)[places]
         self.until_ns = notes.until_ns
+        self.far = notes.far
         self.sessions = [notes.sessions[place] for place in places]
         tags = np.frombuffer(notes.tags, np.uint8).reshape(-1, _TAG_BYTES)
         self.digest = hashlib.blake2b(tags[places].tobytes(), digest_size=32).digest()
@@ -175,7 +177,7 @@ def gather(database_path: Path, keys: Keys, wanted: Wanted, room: Room) -> Label
                 continue
             if wanted.split is not None and not wanted.split.may_have(session.session):
                 continue
-            runs.append(_newest(_answered(reader, session, wanted), room, notes, left))
+            runs.append(_newest(_answered(reader, session, wanted, notes), room, notes, left))
             left -= len(runs[-1])
     return LabelledWindows(room, np.concatenate([*reversed(runs), np.empty(0, np.int64)]), notes)
 
@@ -189,6 +191,7 @@ class Notes:
         self._answers = array("q" if self._classes else "f")
         self.start_ns = array("q")
         self.until_ns = 0
+        self.far = 0
         self.tags = bytearray()
         self.sessions: list[SessionId] = []
 
@@ -228,7 +231,7 @@ def _newest(found: Iterator[tuple[Window, Answer]], room: Room, notes: Notes, mo
     return first + np.roll(np.arange(min(count, most)), -(count % most) if count > most else 0)
 
 
-def _answered(reader: BufferReader, session: Session, wanted: Wanted) -> Iterator[tuple[Window, Answer]]:
+def _answered(reader: BufferReader, session: Session, wanted: Wanted, notes: Notes) -> Iterator[tuple[Window, Answer]]:
     labels = [
         label
         for label in reader.labels(session.session)
@@ -247,3 +250,4 @@ def _answered(reader: BufferReader, session: Session, wanted: Wanted) -> Iterato
         answer = answers.answer(window)
         if answer is not None:
             yield window, answer
+    notes.far += answers.far

@@ -46,6 +46,9 @@ MAX_CLASS_WEIGHT: Final = 1e6
 MAX_PATCHES: Final = 4_096
 """Places in `infer.tflite` that follow from the parameters: a dozen for each layer."""
 
+MAX_TARGET: Final = 1e18
+"""Of a regression's offset, scale and 1 / scale: 1e12 cells are in a litre, and 1e-12 mol."""
+
 MAX_LABELS: Final = 256
 """Classes of one model."""
 

@@ -383,8 +383,11 @@ def _check_loss(manifest: Manifest) -> None:
     if isinstance(targets, Targets):
         if not len(targets.unit) == len(targets.offset) == len(targets.scale) == outputs:
             raise _bad("targets have one unit, offset and scale per label")
-        if not all(map(math.isfinite, (*targets.offset, *targets.scale))) or not all(targets.scale):
-            raise _bad("a target's offset and scale are finite, and its scale is not 0")
+        most = bounds.MAX_TARGET
+        if not all(1 / most <= abs(scale) <= most for scale in targets.scale):
+            raise _bad(f"a target's scale is between {1 / most:g} and {most:g}, or the negative of that")
+        if not all(abs(offset) <= most for offset in targets.offset):
+            raise _bad(f"a target's offset is at most {most:g} away from 0")
 
 
 def _bad(sentence: str) -> MalformedError:

@@ -7,6 +7,7 @@ written to a disk in a round.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -66,11 +67,12 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """After each epoch: how far, and the mean loss of that epoch."""
+    """After each epoch: how far, and the mean loss of that epoch; why the state cannot be saved, where it cannot."""
 
     epoch: int
     epochs: int
     loss: float
+    unsaved: str = ""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -131,7 +133,7 @@ def train(
         judged: whether the examples are scored before and after; without, those counts are 0.
 
     Raises:
-        RefusedError: `too-few-examples`; `no-such-graph`.
+        RefusedError: `too-few-examples`; `no-such-graph`; `diverged` when a loss or a parameter is not finite.
         MalformedError: `bad-examples` when a window or class does not fit the model; `bad-training-state`.
     """
     count = len(examples)
@@ -156,6 +158,8 @@ def train(
             position = course.run_epoch(position, order)
             on_progress(Progress(epoch, epochs, position.losses[-1]))
     state = step.parameters()
+    if not all(np.isfinite(array).all() for array in state.values()):
+        raise _diverged()
     if judged:
         position = course.judge(position, state, "after")
     counts = Counts(
@@ -254,6 +258,8 @@ class _Course:
         for number in range(position.step, steps):
             x, y = self._take(order[number * batch : (number + 1) * batch])
             loss = self._step(self._augmenter.augmented(x, len(position.losses), number), y)
+            if not math.isfinite(loss):
+                raise _diverged()
             total = position.loss_sum + loss
             if number + 1 < steps:
                 position = msgspec.structs.replace(position, step=number + 1, loss_sum=total)
@@ -270,6 +276,14 @@ class _Course:
         done = position.steps_done(len(self._examples) // self._batch)
         self._between(Between(position, self._steps - done, self._step.state))
         return position
+
+
+def _diverged() -> RefusedError:
+    return RefusedError(
+        "diverged",
+        "the training diverged: its loss or a parameter is not finite any more",
+        remedy="look for labels with a wrong value or unit, or plan a lower learning rate or a gradient clip",
+    )
 
 
 def _numbers(first: int, count: int) -> npt.NDArray[np.int64]:

@@ -9,7 +9,8 @@ record itself: in fields that are named like its outputs and are no inputs of it
                      the rest, 1 - min_cover. Between the two nobody can say, and there is no example; neither is there
                      one in a window that nobody has looked at: labels of any name, for instance `none`, must cover it
     regression       the mean of the labelled values of that name, by how much of the window each covers; together they
-                     must cover `min_cover` of it. A field counts where it has the target's unit, or none
+                     must cover `min_cover` of it. A field counts where it has the target's unit, or none. A value far
+                     outside of the target's scale is a slip of the pen, or of the unit: its window is no example
 
 A value that a label carries is for regressions alone; other tasks do not see that label.
 """
@@ -33,6 +34,8 @@ Float32 = npt.NDArray[np.float32]
 Answer = int | Float32
 """Index of a class, or (outputs,) float32: 1 and 0 of labels, scaled values of a regression."""
 
+MAX_SCALED: Final = 1e4
+"""Of a scaled value: those of one target are about as large as 1."""
 _HOLDS: Final = 0.5
 """A field says yes above it."""
 
@@ -69,6 +72,7 @@ class Answers:
 
     Attributes:
         possible: whether there can be any.
+        far: windows so far whose value is too far outside of its target's scale.
     """
 
     def __init__(self, question: Question, labels: Sequence[Label], min_cover: float) -> None:
@@ -82,6 +86,7 @@ class Answers:
         valued = question.task == "regression"
         self._question = question
         self._min_cover = min_cover
+        self.far = 0
         self._places = {name: place for place, name in enumerate(question.labels)}
         self._labeller = Labeller(
             question.window, [label for label in labels if (label.value is not None) == valued], min_cover
@@ -137,8 +142,13 @@ class Answers:
             values.append(fields.get(name) if said is None else said)
         if targets is None or None in values:
             return None
-        scaled: Float32 = ((np.array(values, np.float64) - targets.offset) * targets.scale).astype(np.float32)
-        return scaled if np.isfinite(scaled).all() else None
+        scaled = (np.array(values, np.float64) - targets.offset) * targets.scale
+        if not np.isfinite(scaled).all():
+            return None
+        if np.abs(scaled).max() > MAX_SCALED:
+            self.far += 1
+            return None
+        return scaled.astype(np.float32)
 
     def _fields_of(self, window: Window) -> dict[str, float]:
         """What the record says of the outputs."""

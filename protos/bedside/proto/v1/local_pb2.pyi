@@ -126,7 +126,7 @@ class ModelVerdict(google.protobuf.message.Message):
     AT_S_FIELD_NUMBER: builtins.int
     model: builtins.bytes
     outcome: builtins.str
-    """"passed", "refused", "not-judged", "agreed", "disagreed", "failed", "rolled-back", "by-hand", "rejected"."""
+    """"passed", "refused", "not-judged", "uncompared", "agreed", "disagreed", "failed", "rolled-back", "by-hand", "rejected"."""
     sentence: builtins.str
     score: builtins.str
     """What old and new are; empty where nothing was measured."""
