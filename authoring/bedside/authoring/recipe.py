@@ -75,8 +75,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         training: what the author recommends to plans.
         graphs: ways in which plans may have it trained, the recommended one first; by default Q1 by SGD, of all layers
             and, where that is less, of the head, which personal heads need.
-        suffixes: which layers a plan may train alone, by name and the place of the first; unless one begins there, the last
-            layer is `head`.
+        suffixes: which layers a plan may train alone, by name and the place of the first; the last layer is `head`
+            unless it has a name here.
         class_weights: of the loss, one per label; empty for ones.
         targets: of a regression: what its outputs stand for.
         weight_qmax: largest magnitude of an int8 weight; 63 is safe on CPUs whose 8-bit kernels saturate at 16 bits.

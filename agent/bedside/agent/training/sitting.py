@@ -94,8 +94,6 @@ class Sitting:
             )
         if self._saved_s is None:
             self._saved_s = now_s
-        if self._saved_s is None:
-            self._saved_s = now_s
         if now_s - self._saved_s >= self._save_every_s:
             self._save(between, spent_s)
             ended_s = self._clock.monotonic_s()
