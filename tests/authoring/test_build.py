@@ -7,7 +7,7 @@ from bedside.authoring.build import build_bundle
 from bedside.authoring.recipe import load_recipe, shipped_recipes
 from bedside.core.bundle.quantise import quantise_parameters
 from bedside.core.bundle.tensors import decode_tensors
-from bedside.core.bundle.training import Cost, TrainingGraph
+from bedside.core.bundle.training import Cost, Suffix, TrainingGraph
 from bedside.core.bundle.verify import verify_archive
 from bedside.core.errors import ConfigError, MalformedError, TrustError
 from bedside.ondevice.golden import check_differences
@@ -36,6 +36,19 @@ def test_a_bundle_carries_its_signer_and_what_the_recipe_says(tiny, author, buil
     assert (manifest.labels, manifest.window, manifest.training) == (tiny.labels, tiny.window, tiny.training)
     assert [graph.key for graph in manifest.graphs] == ["q1-all-sgd", "q1-head-sgd"]
     assert manifest.costs == tiny.costs
+
+
+def test_a_last_layer_keeps_the_name_that_its_author_gave_it(tiny, author):
+    last = len(tiny.layers) - 1
+    own = msgspec.structs.replace(tiny, suffixes=(Suffix("last", last),), graphs=(), costs=())
+    manifest = believed(build_bundle(own, author), author).manifest
+    assert manifest.suffixes == (Suffix("last", last),)
+    assert [graph.key for graph in manifest.graphs] == ["q1-all-sgd", "q1-last-sgd"]
+
+
+def test_a_head_is_added_behind_another_suffix(tiny):
+    own = msgspec.structs.replace(tiny, suffixes=(Suffix("net", 1),))
+    assert own.suffix_list() == (Suffix("net", 1), Suffix("head", len(tiny.layers) - 1))
 
 
 def test_ranges_are_shared_like_weights(built, author):

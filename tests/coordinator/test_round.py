@@ -12,6 +12,7 @@ from bedside.core.securesum.plans import open_plan
 from bedside.core.securesum.ring import pack, reduce_in_place, unpack, word_dtype
 from bedside.core.signing import digest, open_signed
 from bedside.proto.v1.device_pb2 import OfferRequest
+from bedside.proto.v1.operator_pb2 import RoundQuery
 from bedside.proto.v1.plan_pb2 import Plan
 from bedside.proto.v1.round_pb2 import Answer, Result
 
@@ -95,6 +96,34 @@ async def test_the_next_round_names_the_result_before_it_and_starts_from_its_che
         assert digest(last.manifest.payload) == plans[1].bundle.digest
         known_now = OfferRequest(wait_ms=0, known_result_digest=digest(second.result.payload))
         assert not (await devices[0].stub.GetOffer(known_now)).HasField("result")
+
+
+async def test_local_rates_fall_from_the_first_to_the_last_round_of_each_start(federation, bundle):
+    async with federation.coordinator() as desk:
+        await desk.populate(devices=2)
+        devices = desk.devices()
+        serving = [asyncio.create_task(trustee.serve()) for trustee in desk.trustees()]
+        await desk.start(bundle, rounds=3, final_learning_rate_e9=10_000_000)
+        for device in devices:
+            await device.beat()
+        rates, known = [], b""
+        for _ in range(3):
+            for device in devices:
+                await device.beat()
+                offer = await device.offer(known=known)
+                device.make(offer)
+                await device.begin()
+                await device.send()
+            known = digest(offer.plan.payload)
+            rates.append(Plan.FromString(offer.plan.payload).training.learning_rate_e9)
+        await desk.ended(3)
+        for task in serving:
+            task.cancel()
+        assert await desk.start(bundle, rounds=2, final_learning_rate_e9=10_000_000) == 4
+        async for detail in desk.operator.WatchRound(RoundQuery(task="watch", round_number=4)):
+            rates.append(Plan.FromString(detail.plan.payload).training.learning_rate_e9)
+            break
+    assert rates == [50_000_000, 30_000_000, 10_000_000, 50_000_000]
 
 
 LIMIT = 400.0

@@ -75,7 +75,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         training: what the author recommends to plans.
         graphs: ways in which plans may have it trained, the recommended one first; by default Q1 by SGD, of all layers
             and, where that is less, of the head, which personal heads need.
-        suffixes: which layers a plan may train alone, by name and the place of the first; `head` is the last layer.
+        suffixes: which layers a plan may train alone, by name and the place of the first; the last layer is `head`
+            unless it has a name here.
         class_weights: of the loss, one per label; empty for ones.
         targets: of a regression: what its outputs stand for.
         weight_qmax: largest magnitude of an int8 weight; 63 is safe on CPUs whose 8-bit kernels saturate at 16 bits.
@@ -154,15 +155,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def graph_list(self) -> tuple[TrainingGraph, ...]:
         """The training graphs as the manifest has them."""
         weighted = sum(step.kernel is not None for step in self.net().steps)
-        usual = (TrainingGraph("Q1", ALL, "sgd"), TrainingGraph("Q1", HEAD, "sgd"))
-        return self.graphs or usual[: min(weighted, 2)]
+        names = (ALL, *(suffix.name for suffix in self.suffix_list()))
+        usual = (ALL, HEAD if HEAD in names else names[-1])
+        return self.graphs or tuple(TrainingGraph("Q1", suffix, "sgd") for suffix in usual[: min(weighted, 2)])
 
     def suffix_list(self) -> tuple[Suffix, ...]:
-        """The suffixes as the manifest has them, in the order of the layers."""
-        named = self.suffixes
-        if HEAD not in {suffix.name for suffix in named}:
-            named = (*named, Suffix(HEAD, len(self.layers) - 1))
-        return tuple(sorted(named, key=lambda suffix: suffix.first_layer)) if len(self.layers) > 1 else self.suffixes
+        """The suffixes as the manifest has them, in the order of the layers; the author's own name for a last layer."""
+        last, named = len(self.layers) - 1, self.suffixes
+        if last > 0 and not any(suffix.name == HEAD or suffix.first_layer == last for suffix in named):
+            named = (*named, Suffix(HEAD, last))
+        return tuple(sorted(named, key=lambda suffix: suffix.first_layer))
 
 
 def load_recipe(name_or_path: str) -> Recipe:

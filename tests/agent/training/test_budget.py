@@ -2,8 +2,8 @@
 
 import pytest
 
-from bedside.agent.training.budget import Budget, check_memory, check_time, expected_cost
-from bedside.core.bundle.training import Cost
+from bedside.agent.training.budget import Budget, check_memory, check_time
+from bedside.core.bundle.training import Cost, expected_cost
 from bedside.core.errors import RefusedError
 
 ROWS = (Cost("q1-all-sgd", 8, 1.0, 68.0), Cost("q1-all-sgd", 32, 4.0, 78.0), Cost("q1-all-sgd", 128, 16.0, 116.0))

@@ -71,6 +71,11 @@ def test_parameters_that_the_layers_do_not_have_are_refused(built, author):
     assert refused(pack_bundle(resigned(built, author, parameters=fewer)), author, MalformedError) == "bad-manifest"
 
 
+def test_two_costs_of_one_batch_are_refused(built, author):
+    twice = built.manifest.costs[:1] * 2
+    assert refused(pack_bundle(resigned(built, author, costs=twice)), author, MalformedError) == "bad-manifest"
+
+
 def test_a_parameter_that_is_not_finite_is_refused(built, author, bundle):
     poisoned = {name: array.copy() for name, array in bundle.parameters.items()}
     poisoned["b0"][0] = np.nan

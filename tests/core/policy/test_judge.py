@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from bedside.core.bundle.manifest import encode_manifest
+from bedside.core.bundle.training import Cost
 from bedside.core.codec.layout import Layout, Segment, SegmentKind, TensorSlot
 from bedside.core.limits import MAX_TEXT_CHARS
 from bedside.core.policy import SitePolicy, judge_plan
@@ -118,6 +119,17 @@ def test_each_rule_refuses_its_malicious_plan_with_its_code_and_what_both_sides_
     assert (verdict.allowed, verdict.code) == (False, bad.code)
     assert all(words in verdict.sentence for words in bad.words), verdict.sentence
     assert len(verdict.sentence) <= MAX_TEXT_CHARS
+
+
+def test_a_step_of_an_unmeasured_batch_is_judged_by_the_line_between_the_measured_ones(case, tiny_manifest):
+    key = tiny_manifest().costs[0].graph
+    costs = (Cost(key, 8, 10.0, 50.0), Cost(key, 128, 20.0, 60.0))
+    manifest = encode_manifest(msgspec.structs.replace(tiny_manifest(), costs=costs))
+    signed = Signed.FromString(sign("bundle", manifest, case.world.author))
+    named = {"manifest": signed, "bundle": BlobRef(digest=digest(manifest), size_bytes=100)}
+    assert case.judge(policy={"max_step_ms": 12.0}, training=case.training(batch_size=32), **named).allowed
+    slow = case.judge(policy={"max_step_ms": 11.9}, training=case.training(batch_size=32), **named)
+    assert (slow.code, "takes 12 ms" in slow.sentence) == ("model-too-slow", True)
 
 
 def test_a_plan_without_the_own_sites_trustee_is_refused(case):

@@ -17,7 +17,7 @@ import msgspec
 from bedside.agent.buffer.keys import KeyRing
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import BUFFER_NAME
-from bedside.agent.training.budget import Budget, check_memory, expected_cost
+from bedside.agent.training.budget import Budget, check_memory
 from bedside.agent.training.saved import SavedTraining, state_path
 from bedside.agent.training.sitting import Sitting
 from bedside.agent.windows.holdout import Split
@@ -144,9 +144,8 @@ def check_course(course: Course, examples: LabelledWindows, budget: Budget) -> N
             remedy="the device takes part by itself when more sessions are labelled",
         )
     manifest, graph = course.bundle.manifest, chosen_graph(course.bundle, course.schedule)
-    rows = [row for row in manifest.costs if row.graph == graph.key]
     window_bytes = 4 * manifest.window.length * manifest.window.channels
-    check_memory(expected_cost(rows, course.schedule.batch), budget, len(examples) * window_bytes)
+    check_memory(manifest.cost(graph, course.schedule.batch), budget, len(examples) * window_bytes)
 
 
 def fit_of(course: Course, examples: LabelledWindows) -> bytes:

@@ -19,6 +19,7 @@ import numpy as np
 from bedside.authoring.simulation.settings import Settings
 from bedside.core.bundle.verify import Bundle
 from bedside.core.codec import DecodedSum, Layout, SegmentKind, TensorUpdate, check_sum, decode_sum, encode_pieces
+from bedside.core.learning.schedule import half_cosine
 from bedside.core.learning.step import EXAMPLES, CohortSum, next_checkpoint
 from bedside.core.learning.training_layout import CORRECT, ValueTerms, narrowest_ring, training_layout
 from bedside.core.learning.weighting import Weighting, contribution_weight, counted_examples
@@ -116,9 +117,8 @@ class Federation:
             epochs = math.ceil(settings.steps / max(1, examples // batch))
         first = _chosen(settings.learning_rate, author.learning_rate)
         last = first if settings.final_learning_rate is None else settings.final_learning_rate
-        turn = math.cos(math.pi * (self.rounds - 1) / max(1, settings.rounds - 1))
         return Schedule(
-            learning_rate=last + (first - last) * (1 + turn) / 2,
+            learning_rate=half_cosine(first, last, self.rounds, settings.rounds),
             momentum=_chosen(settings.momentum, author.momentum),
             proximal_mu=_chosen(settings.proximal_mu, author.proximal_mu),
             gradient_clip=_chosen(settings.gradient_clip, author.gradient_clip),

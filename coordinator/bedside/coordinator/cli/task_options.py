@@ -32,6 +32,7 @@ class TaskOptions:
     epochs: int | None
     batch_size: int | None
     learning_rate: float | None
+    final_learning_rate: float | None
     momentum: float | None
     proximal_mu: float | None
     level: str | None
@@ -78,6 +79,11 @@ _OPTIONS = (
     click.option("--epochs", type=COUNT, help="Local passes over the data. [default: the author's]"),
     click.option("--batch-size", type=COUNT, help="Examples of one step. [default: the author's]"),
     click.option("--learning-rate", type=_POSITIVE, help="Local learning rate. [default: the author's]"),
+    click.option(
+        "--final-learning-rate",
+        type=_POSITIVE,
+        help="Of the last of these rounds; it falls along half a cosine. [default: as in the first]",
+    ),
     click.option("--momentum", type=_SHARE, help="Local momentum. [default: the author's]"),
     click.option("--proximal-mu", type=_AMOUNT, help="FedProx term. [default: the author's]"),
     click.option(
@@ -201,6 +207,7 @@ def start_request(options: TaskOptions, manifest: Manifest) -> StartTaskRequest:
             plan_pb2.Cohort(index=at, sites=[site.strip() for site in text.split(",")])
             for at, text in enumerate(options.cohort)
         ],
+        final_learning_rate_e9=round((options.final_learning_rate or 0) * 1e9),
         subsample_e32=int(options.subsample * (1 << 32)) if options.subsample < 1 else 0,
     )
 

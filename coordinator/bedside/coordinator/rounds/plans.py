@@ -16,6 +16,7 @@ from bedside.core.bundle.manifest import Manifest, decode_manifest
 from bedside.core.codec.layout import Layout
 from bedside.core.errors import ProtocolError, RefusedError
 from bedside.core.learning.plan_graph import plan_graph
+from bedside.core.learning.schedule import half_cosine
 from bedside.core.learning.training_layout import ValueTerms, narrowest_ring, training_layout
 from bedside.core.limits import MAX_TRUSTEES
 from bedside.core.privacy import noise_tails
@@ -62,12 +63,13 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
     cohorts = plan_cohorts(request.cohorts, registry)
     most = request.max_contributors or _largest_crowd(cohorts, request.min_contributors, registry)
     previous = previous_result(facts.previous)
+    number = facts.previous.number + 1 if facts.previous else 1
     return plan_pb2.Plan(
         suite=SUITE,
         min_reader_version=READER_VERSION,
         federation=registry.federation.federation,
         task=facts.task.task,
-        round_number=facts.previous.number + 1 if facts.previous else 1,
+        round_number=number,
         previous_result_digest=digest(_result_envelope(facts.previous).payload) if facts.previous else b"",
         log_size=facts.log_size,
         log_root=facts.log_root,
@@ -75,7 +77,7 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
         bundle=BlobRef(digest=facts.bundle.digest, size_bytes=facts.bundle.tar_bytes),
         bundle_tar_digest=facts.bundle.tar_digest,
         checkpoint=_checkpoint(facts, previous),
-        training=request.training,
+        training=_training(request, number - (facts.task.last_round - request.rounds)),
         layout=layout_message(layout),
         word_bits=request.word_bits or narrowest_ring(layout, most, _noise_tails(layout, cohorts, request)),
         cohorts=cohorts,
@@ -87,6 +89,16 @@ def make_plan(facts: PlanFacts, registry: Registry) -> plan_pb2.Plan:
         server=request.server,
         subsample_e32=request.subsample_e32,
     )
+
+
+def _training(request: StartTaskRequest, nth: int) -> plan_pb2.Training:
+    """The local work of the nth of the rounds that were asked for, at its own learning rate."""
+    training = plan_pb2.Training()
+    training.CopyFrom(request.training)
+    if request.final_learning_rate_e9:
+        first, last = request.training.learning_rate_e9, request.final_learning_rate_e9
+        training.learning_rate_e9 = round(half_cosine(first, last, nth, request.rounds))
+    return training
 
 
 def plan_layout(manifest: Manifest, request: StartTaskRequest) -> Layout:

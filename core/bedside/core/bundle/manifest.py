@@ -40,6 +40,7 @@ from bedside.core.bundle.training import (
     Training,
     TrainingGraph,
     augmentation_fault,
+    expected_cost,
     first_layer,
     suffix_tensors,
 )
@@ -238,9 +239,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next((g for g in self.graphs if (g.level, g.suffix, g.optimiser) == asked), None)
 
     def cost(self, graph: TrainingGraph, batch: int) -> Cost | None:
-        """What was measured for a graph, with the batch size that is nearest; None when nothing was."""
-        rows = [row for row in self.costs if row.graph == graph.key]
-        return min(rows, key=lambda row: abs(row.batch - batch), default=None)
+        """What a step of a graph takes with a batch, by what was measured; None when nothing was."""
+        return expected_cost([row for row in self.costs if row.graph == graph.key], batch)
 
     def tolerance(self, tensor: str) -> float:
         """Absolute golden tolerance of `tensor`; zero when the manifest names none."""

@@ -40,6 +40,8 @@ def check_costs(costs: Sequence[Cost]) -> None:
         raise _bad(f"there are at most {MAX_COSTS} costs, not {len(costs)}")
     if not all(cost.batch >= 1 and _usable(cost.step_ms) and _usable(cost.rss_mb) for cost in costs):
         raise _bad("a cost has a batch of 1 or more, and finite milliseconds and megabytes")
+    if len({(cost.graph, cost.batch) for cost in costs}) != len(costs):
+        raise _bad("a graph's cost with one batch is named twice")
 
 
 def _usable(value: float) -> bool:

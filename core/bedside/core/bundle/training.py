@@ -28,6 +28,8 @@ Task = Literal["classification", "multilabel", "regression"]
 
 ALL: Final = "all"
 HEAD: Final = "head"
+_BASE_MB: Final = 60.0
+"""A Python process with numpy and onnxruntime before it trains anything; the rest grows with the batch."""
 GRAPH_PREFIX: Final = "train-"
 GRAPH_SUFFIX: Final = ".onnx"
 
@@ -71,6 +73,35 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: int
     step_ms: float
     rss_mb: float
+
+
+def expected_cost(rows: Sequence[Cost], batch: int) -> Cost | None:
+    """What a step of another batch size than the measured ones takes: on the line through the two nearest of them.
+
+    With one row, time is in proportion to the batch, and so is memory beyond a process that trains nothing.
+
+    Args:
+        rows: of one graph.
+        batch: examples per step.
+
+    Returns:
+        None without a row.
+    """
+    if not rows:
+        return None
+    nearest = sorted(rows, key=lambda row: (abs(row.batch - batch), row.batch))[:2]
+    if len(nearest) == 1:
+        (one,) = nearest
+        share = batch / max(1, one.batch)
+        fixed_mb = min(_BASE_MB, one.rss_mb)
+        return Cost(one.graph, batch, one.step_ms * share, fixed_mb + (one.rss_mb - fixed_mb) * share)
+    low, high = sorted(nearest, key=lambda row: row.batch)
+    share = (batch - low.batch) / (high.batch - low.batch)
+
+    def on_line(begin: float, end: float) -> float:
+        return max(begin + (end - begin) * share, min(begin, end) * min(1.0, batch / low.batch))
+
+    return Cost(low.graph, batch, on_line(low.step_ms, high.step_ms), on_line(low.rss_mb, high.rss_mb))
 
 
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

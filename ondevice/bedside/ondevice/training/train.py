@@ -34,8 +34,8 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a plan wants a device to train. All of it but the noise is the same for every device.
 
     Attributes:
-        learning_rate: of SGD.
-        momentum: of SGD.
+        learning_rate: of the optimiser.
+        momentum: of SGD; Adam's first decay rate.
         proximal_mu: weight of the FedProx term.
         batch: examples per step; what does not fill a batch waits for the next epoch's shuffle.
         epochs: passes over the examples.

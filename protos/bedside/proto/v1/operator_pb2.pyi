@@ -64,6 +64,7 @@ class StartTaskRequest(google.protobuf.message.Message):
     COHORTS_FIELD_NUMBER: builtins.int
     NOISE_MULTIPLIER_E6_FIELD_NUMBER: builtins.int
     SUBSAMPLE_E32_FIELD_NUMBER: builtins.int
+    FINAL_LEARNING_RATE_E9_FIELD_NUMBER: builtins.int
     task: builtins.str
     bundle_digest: builtins.bytes
     rounds: builtins.int
@@ -78,6 +79,10 @@ class StartTaskRequest(google.protobuf.message.Message):
     """Noise multiplier asked of every trustee, millionths; 0 = none but what sites ask for themselves."""
     subsample_e32: builtins.int
     """As in the plan; 0 = all coordinates."""
+    final_learning_rate_e9: builtins.int
+    """Local learning rate of the last of these rounds, billionths; between training.learning_rate_e9 in the first and this
+    one it follows half a cosine. 0 = the same rate in every round.
+    """
     @property
     def training(self) -> bedside.proto.v1.plan_pb2.Training: ...
     @property
@@ -103,9 +108,10 @@ class StartTaskRequest(google.protobuf.message.Message):
         cohorts: collections.abc.Iterable[bedside.proto.v1.plan_pb2.Cohort] | None = ...,
         noise_multiplier_e6: builtins.int = ...,
         subsample_e32: builtins.int = ...,
+        final_learning_rate_e9: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["server", b"server", "training", b"training"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "clip_e6", b"clip_e6", "cohorts", b"cohorts", "collect_s", b"collect_s", "max_contributors", b"max_contributors", "min_contributors", b"min_contributors", "noise_multiplier_e6", b"noise_multiplier_e6", "rounds", b"rounds", "server", b"server", "subsample_e32", b"subsample_e32", "task", b"task", "training", b"training", "value_bits", b"value_bits", "word_bits", b"word_bits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "clip_e6", b"clip_e6", "cohorts", b"cohorts", "collect_s", b"collect_s", "final_learning_rate_e9", b"final_learning_rate_e9", "max_contributors", b"max_contributors", "min_contributors", b"min_contributors", "noise_multiplier_e6", b"noise_multiplier_e6", "rounds", b"rounds", "server", b"server", "subsample_e32", b"subsample_e32", "task", b"task", "training", b"training", "value_bits", b"value_bits", "word_bits", b"word_bits"]) -> None: ...
 
 Global___StartTaskRequest: typing_extensions.TypeAlias = StartTaskRequest
 
