@@ -142,6 +142,8 @@ class Founder:
             f"enabled = {str(device.trains).lower()}",
             "[training.gates]",
             "load_per_core = 1000.0  # of one machine that plays all devices at once",
+            "[serving]",
+            "gate = false  # every window is trained on, and ten judgements a round would be one machine's",
             "[link]",
             f"heartbeat_s = {HEARTBEAT_S}",
             "[api]",
