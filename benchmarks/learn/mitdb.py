@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.authoring.simulation.settings import Settings
-from bedside.core.bundle.verify import Bundle
 from bedside.ondevice.training.examples import Windows
 
 from .compared import ONLY_8_BIT, Rows, alone_elsewhere, federated, hurried, pooled
@@ -149,21 +148,15 @@ def _means_before(signal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def folds(found: Beats, seed: int) -> list[Study]:
     """A study for every fold of patients, which are dealt in the order of their records."""
     bundle = build(recipe(found.x.shape[2]), seed)
-    return [
-        study(found, bundle, [one for at, one in enumerate(found.patients) if at % FOLDS == number])
-        for number in range(FOLDS)
-    ]
-
-
-def study(found: Beats, bundle: Bundle, held_out: list[int], never: tuple[int, ...] = ()) -> Study:
-    """Train on all patients but some."""
-    clients = {
-        f"patient-{one}": found.windows(one, labels=len(LABELS))
-        for one in found.patients
-        if one not in held_out and one not in never
-    }
-    held = [Held(f"patient-{one}", found.windows(one, labels=len(LABELS) + 1)) for one in held_out]
-    return Study(bundle, clients, held, SETTINGS, beats)
+    taught = {one: found.windows(one, labels=len(LABELS)) for one in found.patients}
+    judged = {one: found.windows(one, labels=len(LABELS) + 1) for one in found.patients}
+    studies = []
+    for number in range(FOLDS):
+        held_out = found.patients[number::FOLDS]
+        clients = {f"patient-{one}": windows for one, windows in taught.items() if one not in held_out}
+        held = [Held(f"patient-{one}", judged[one]) for one in held_out]
+        studies.append(Study(bundle, clients, held, SETTINGS, beats))
+    return studies
 
 
 def rows(root: Path, seed: int, *, quick: bool) -> Rows:
