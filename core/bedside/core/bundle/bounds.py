@@ -40,6 +40,15 @@ MAX_GRAPH_FIELDS: Final = 1 << 18
 MAX_GRAPH_DEPTH: Final = 64
 """Messages in messages of an ONNX file: a subgraph is three deeper than its node, and none of ours has one."""
 
+MAX_GRAPH_NODES: Final = 1 << 15
+"""Operators of one ONNX file or `infer.tflite`: a net of 22 weights trains with 1,100, at about 5 us each."""
+
+MAX_GRAPH_CONSTANT_BYTES: Final = 128 << 20
+"""Constants of one ONNX file: ten million float32 parameters, three times over."""
+
+MAX_TFLITE_VALUES: Final = 1 << 26
+"""Values of all tensors of `infer.tflite`: ten million parameters, in integers and in float, and what they give."""
+
 MAX_CLASS_WEIGHT: Final = 1e6
 """Of one class's loss: a class that is once in a million windows."""
 
