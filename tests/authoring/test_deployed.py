@@ -7,8 +7,12 @@ from integer_reference import fake_quantised, in_integers
 
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
 from bedside.authoring.tflite_graph import build_tflite
-from bedside.core.bundle.layers import Layer
+from bedside.authoring.training_graph import build_training_graph
+from bedside.core.bundle.layers import Layer, Standardise
+from bedside.core.bundle.onnx_graph import FLOAT_OPERATORS, INT8_OPERATORS, TRAINING_OPERATORS, Rules, check_graph
 from bedside.core.bundle.patch import apply_patches, check_patches
+from bedside.core.bundle.tflite_file import check_tflite
+from bedside.core.bundle.training import TrainingGraph, suffix_tensors, training_inputs, training_outputs
 from bedside.ondevice.runtimes.litert import LiteRtRuntime
 from bedside.ondevice.runtimes.onnx import OnnxRuntime
 
@@ -50,6 +54,20 @@ def test_litert_computes_the_whole_numbers(deployed):
     data, _ = build_tflite(deployed.net, deployed.tensors())
     found = LiteRtRuntime(data, SHAPE, OUTPUTS).predict(deployed.x)
     same(found, in_integers(deployed.net.steps, deployed.quantised(), deployed.x))
+
+
+def test_its_graphs_hold_nothing_that_a_device_refuses(deployed):
+    net, weights = deployed.net, without_ranges(deployed.parameters)
+    check_graph(build_int8_graph(net, deployed.quantised()), Rules(INT8_OPERATORS, ("x",), ("logits",)))
+    check_graph(build_float_graph(net, weights), Rules(FLOAT_OPERATORS, ("x", *weights), ("logits",)))
+    check_tflite(*build_tflite(net, deployed.tensors()))
+    moments = [f"{name}{net.steps[0].norm}" for name in ("mean", "square") if net.steps[0].norm >= 0]
+    standardised = isinstance(net.steps[0].layer, Standardise)
+    for level, optimiser in (("Q0", "sgd"), ("Q1", "adam"), ("Q2", "sgd"), ("Q2", "adam")):
+        graph, changed = TrainingGraph(level, "all", optimiser), suffix_tensors(net.steps, 0)
+        given = [spec for spec in changed if not (standardised and spec.name in moments)]
+        inputs, outputs = training_inputs(graph, net.parameters, changed), training_outputs(graph, given)
+        check_graph(build_training_graph(net, graph), Rules(TRAINING_OPERATORS, inputs, outputs))
 
 
 def test_a_refresh_on_onnxruntime_is_a_freshly_built_graph_bit_for_bit(deployed):

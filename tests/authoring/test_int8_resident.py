@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from trained_net import POOLED, SEPARABLE, TrainedNet
 
-from bedside.ondevice.training.grid import GRID_MAX, NOISE, Noise, from_grid, grid_scale, to_grid
+from bedside.core.bundle.training import NOISE
+from bedside.ondevice.training.grid import GRID_MAX, Noise, from_grid, grid_scale, to_grid
 
 LEARN = {"lr": 0.05, "momentum": 0.9}
 

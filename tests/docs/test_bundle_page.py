@@ -181,3 +181,26 @@ def test_the_golden_tensors_are_those_that_are_told(built):
 @pytest.mark.parametrize("number", [50.0, 0.00001, 1e16, 1.5e-7])
 def test_numbers_are_written_as_the_page_has_them(number):
     assert f"`{msgspec.json.encode(number).decode()}`" in section("Canonical JSON")
+
+
+def test_the_operators_of_each_file_are_those_of_the_code():
+    from bedside.core.bundle import onnx_graph, tflite_file
+
+    told = [
+        set(re.findall(r"`([A-Z][A-Za-z0-9_]+)`", operators)) for _, operators in rows("What graphs may consist of")
+    ]
+    assert told == [
+        onnx_graph.INT8_OPERATORS,
+        onnx_graph.FLOAT_OPERATORS,
+        onnx_graph.TRAINING_OPERATORS - onnx_graph.FLOAT_OPERATORS,
+        set(tflite_file.OPERATORS.values()),
+    ]
+
+
+def test_the_caps_of_golden_tolerances_are_those_of_the_code():
+    from bedside.core.bundle.tolerances import LOGITS_SHARE, LOSS_SHARE, RANGE_SHARE, WAY_SHARE
+
+    sentence = re.search(r"A tolerance is at most (.*?)\n\n", PAGE, re.DOTALL)[1].split(";")[0]
+    assert re.findall(r"\d\.\d+", sentence) == [
+        f"{one:g}" for one in (LOGITS_SHARE, LOSS_SHARE, WAY_SHARE, RANGE_SHARE)
+    ]

@@ -208,9 +208,12 @@ def _audit() -> None:
 
 def _bundles() -> None:
     from bedside.core.bundle.archive import manifest_in, unpack_bundle
-    from bedside.core.bundle.manifest import GOLDEN, MANIFEST, PARAMETERS, decode_manifest
+    from bedside.core.bundle.graphs import graph_rules
+    from bedside.core.bundle.manifest import GOLDEN, INFER, MANIFEST, PARAMETERS, decode_manifest
     from bedside.core.bundle.onnx_file import check_self_contained
+    from bedside.core.bundle.onnx_graph import check_graph
     from bedside.core.bundle.tensors import decode_tensors, float_tensors
+    from bedside.core.bundle.tflite_file import check_tflite
     from bedside.core.bundle.verify import verify_archive
     from bedside.service.bundle_file import read_bundle
 
@@ -221,11 +224,17 @@ def _bundles() -> None:
     add("tensors", "core.bundle.tensors.decode_tensors", decode_tensors, [files[PARAMETERS], files[GOLDEN]],
         forms.tensors)  # fmt: skip
     add("onnx", "core.bundle.onnx_file.check_self_contained", check_self_contained, [seeds.ONNX], plain)
+    rules = graph_rules(decode_manifest(files[MANIFEST]))
+    add("onnx-graph", "core.bundle.onnx_graph.check_graph",
+        lambda data: check_graph(data, rules[INFER]), [files[INFER]], plain)  # fmt: skip
+    tflite, patches = seeds.tflite()
+    add("tflite", "core.bundle.tflite_file.check_tflite", lambda data: check_tflite(data, patches), [tflite], plain)
     add("checkpoint", "core.bundle.tensors.float_tensors", float_tensors, [files[PARAMETERS]], forms.tensors)
     add("bundle-tar", "core.bundle.archive.unpack_bundle service.bundle_file.read_bundle",
         on_file("bundle.tar", lambda path: unpack_bundle(read_bundle(path))), [seeds.BUNDLE], plain)  # fmt: skip
     add("bundle-manifest", "core.bundle.archive.manifest_in", manifest_in, [seeds.BUNDLE[:4_096]], plain)
-    add("bundle", "core.bundle.verify.verify_archive", lambda data: verify_archive(data, [pk]), [seeds.BUNDLE],
+    add("bundle", "core.bundle.verify.verify_archive core.bundle.graphs.check_graphs",
+        lambda data: verify_archive(data, [pk]), [seeds.BUNDLE],
         either(seeds.bundle, plain), TrustError)  # fmt: skip
 
 

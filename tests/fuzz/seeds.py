@@ -23,6 +23,8 @@ from nacl.signing import SigningKey
 from bedside.core.bundle.archive import pack_bundle, unpack_bundle
 from bedside.core.bundle.manifest import (
     GOLDEN,
+    INFER,
+    INFER_FLOAT,
     INFER_TFLITE,
     MANIFEST,
     PARAMETERS,
@@ -35,6 +37,7 @@ from bedside.core.bundle.manifest import (
 )
 from bedside.core.bundle.patch import Patch
 from bedside.core.bundle.preprocessing import Beat, ChannelReference, Filter, Reference, Resample
+from bedside.core.bundle.quantise import quantise_parameters, real_tensors
 from bedside.core.bundle.tensors import encode_tensors
 from bedside.core.bundle.verify import file_digest, first_checkpoint
 from bedside.core.errors import MalformedError
@@ -101,9 +104,42 @@ def _manifest(files: dict[str, bytes], checkpoint: bytes) -> Manifest:
     )
 
 
+def _net() -> Any:
+    from bedside.authoring.net import Net
+
+    return Net(load("tiny_manifest.py").STEPS)
+
+
+def _graphs(parameters: dict[str, Any]) -> dict[str, bytes]:
+    """Its ONNX files."""
+    from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
+    from bedside.authoring.training_graph import build_training_graph
+
+    net, graph = _net(), load("tiny_manifest.py").GRAPH
+    return {
+        graph.file: build_training_graph(net, graph),
+        INFER: build_int8_graph(net, quantise_parameters(parameters, net.quantisation)),
+        INFER_FLOAT: build_float_graph(net, {name: parameters[name] for name in ("w0", "b0")}),
+    }
+
+
+def tflite() -> tuple[bytes, tuple[Patch, ...]]:
+    """A file with most kinds of operators in it, and its table."""
+    from bedside.authoring.golden import golden_batch
+    from bedside.authoring.initialise import initial_parameters
+    from bedside.authoring.net import Net
+    from bedside.authoring.tflite_graph import build_tflite
+    from bedside.core.bundle.layers import Add, Conv1d, Dense, GlobalAveragePool, GroupNorm, Relu, walk
+
+    layers = (Conv1d(4, 3, stride=2), GroupNorm(2), Relu(), Conv1d(4, 1), Add(2), GlobalAveragePool(), Dense(2))
+    net = Net(walk(layers, (8, 1), 2))
+    quantised = quantise_parameters(initial_parameters(net, 0, *golden_batch(net, 0), {}), net.quantisation)
+    return build_tflite(net, quantised | real_tensors(quantised, net.quantisation))
+
+
 def _bundle_files() -> dict[str, bytes]:
     parameters = {"w0": np.ones((4, 2), np.float32), "b0": np.zeros(2, np.float32), "amax": np.ones(1, np.float32)}
-    files = {name: f"the graph {name}".encode() for name in FILES}
+    files = _graphs(parameters)
     files[PARAMETERS] = encode_tensors(parameters)
     files[GOLDEN] = encode_tensors({"x": np.ones((2, 4, 1), np.float32), "y": np.array([0, 1], np.int64)})
     first = first_checkpoint(load("tiny_manifest.py").make_manifest(), parameters)

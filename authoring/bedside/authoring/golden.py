@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from bedside.authoring.inference_graph import build_float_graph, build_int8_graph
 from bedside.authoring.net import Net
+from bedside.core.bundle.bounds import LEAST_TOLERANCE
 from bedside.core.bundle.manifest import Golden, Tolerance
 from bedside.core.bundle.parameters import AMAX, TensorSpec
 from bedside.core.bundle.quantise import quantise_parameters
@@ -48,7 +49,7 @@ _RHYTHMS: Final = 1 << _RHYTHM_BITS
 """Of nets that do not tell classes apart."""
 
 _FLOAT_TOLERANCE: Final = 1e-3
-"""Of float logits: sums in another order stay well below."""
+"""Of float logits at most: sums in another order stay well below."""
 
 _WAY_SHARES: Final[dict[Level, float]] = {"Q0": 0.02, "Q1": 0.3, "Q2": 0.5}
 """Of a parameter, as a share of its way; an eighth to a third of it has been seen where sums were disturbed."""
@@ -58,9 +59,6 @@ _LOSS_SHARES: Final[dict[Level, float]] = {"Q0": 1e-3, "Q1": 0.05, "Q2": 0.05}
 
 _RANGE_SHARE: Final = 0.02
 """Of ranges, as a share of their root mean square."""
-
-_LEAST_TOLERANCE: Final = 1e-5
-"""Of what hardly moves, or not at all."""
 
 _INT8_TOLERANCE: Final = 0.02
 """Of int8 logits, as a share of the largest: a few steps of the last layer's input."""
@@ -167,7 +165,8 @@ def make_golden(
     if witness is not None:
         probes["logits_float"] = witness.predict(after, cast("Float32", probes["probe"]))
     tolerances += [Tolerance(name, allowed) for name in ("logits", "logits_litert")]
-    tolerances.append(Tolerance("logits_float", _FLOAT_TOLERANCE))
+    exact = _INT8_TOLERANCE * float(np.abs(probes["logits_float"]).max())
+    tolerances.append(_tolerance("logits_float", min(_FLOAT_TOLERANCE, exact)))
     terms = Golden(
         _STEPS, _RATES.learning_rate, _RATES.momentum, _RATES.proximal_mu, _RATES.gradient_clip, tuple(tolerances)
     )
@@ -175,7 +174,7 @@ def make_golden(
 
 
 def _tolerance(tensor: str, allowed: float) -> Tolerance:
-    return Tolerance(tensor, round(max(allowed, _LEAST_TOLERANCE), 6))
+    return Tolerance(tensor, round(max(allowed, LEAST_TOLERANCE), 6))
 
 
 def _probe(net: Net, after: Mapping[str, Float32], seed: int) -> tuple[dict[str, Array], float]:

@@ -7,15 +7,11 @@ regression      mean of (z - y)^2                                      torch.nn.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from bedside.authoring.graph import Graph
 from bedside.authoring.net import Net
-
-LOSS: Final = "loss"
-TARGETS: Final = "y"
+from bedside.core.bundle.training import LOSS, TARGETS
 
 
 def emit_loss(graph: Graph, net: Net, outputs: str) -> str:

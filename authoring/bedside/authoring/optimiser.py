@@ -20,8 +20,7 @@ from typing import Final
 import numpy as np
 
 from bedside.authoring.graph import Graph
-from bedside.core.bundle.training import Optimiser
-from bedside.ondevice.training.step import NEXT
+from bedside.core.bundle.training import NEXT, Optimiser
 
 _CLIP_EPSILON: Final = 1e-6
 _SECOND_DECAY: Final = 0.999

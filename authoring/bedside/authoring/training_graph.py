@@ -24,9 +24,8 @@ from bedside.authoring.loss import emit_loss
 from bedside.authoring.net import Net
 from bedside.authoring.optimiser import emit_clip, emit_moves, emit_pull
 from bedside.core.bundle.parameters import TensorSpec
-from bedside.core.bundle.training import TrainingGraph, suffix_tensors
-from bedside.ondevice.training.grid import GRID_MAX, NOISE, NOISE_LEVELS, SCALE
-from bedside.ondevice.training.step import NEXT, START
+from bedside.core.bundle.training import NEXT, NOISE, SCALE, START, TrainingGraph, suffix_tensors
+from bedside.ondevice.training.grid import GRID_MAX, NOISE_LEVELS
 
 _FLOAT: Final = 1
 _INT8: Final = 3

@@ -11,9 +11,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bedside.core.bundle.parameters import TensorSpec
+from bedside.core.bundle.training import LOSS, NEXT, START
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import open_session, session_options
-from bedside.ondevice.training.step import LOSS, NEXT, START, Rates, Targets
+from bedside.ondevice.training.step import Rates, Targets
 
 Float64 = npt.NDArray[np.float64]
 

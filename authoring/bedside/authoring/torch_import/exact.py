@@ -30,11 +30,11 @@ from bedside.authoring.torch_import.double import train_in_double
 from bedside.authoring.torch_import.peer import Peer
 from bedside.authoring.training_graph import build_training_graph
 from bedside.core.bundle.parameters import AMAX
-from bedside.core.bundle.training import optimiser_tensors
+from bedside.core.bundle.training import LOSS, optimiser_tensors
 from bedside.core.errors import TrustError
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import OnnxRuntime
-from bedside.ondevice.training.step import LOSS, Rates, TrainingStep
+from bedside.ondevice.training.step import Rates, TrainingStep
 
 STEPS: Final = 50
 TOLERANCE: Final = 1e-6

@@ -34,11 +34,26 @@ MAX_COSTS: Final = 256
 MAX_GOLDEN_STEPS: Final = 1_000
 """Training steps that each graph is replayed for: a dozen do, and a device waits for them."""
 
+LEAST_TOLERANCE: Final = 1e-5
+"""Golden tolerance that any tensor may have: of what hardly moves, or not at all."""
+
 MAX_GRAPH_FIELDS: Final = 1 << 18
 """Fields of one ONNX file that lead to its tensors: a net of all layers has a tenth of it, at about 1 us each."""
 
 MAX_GRAPH_DEPTH: Final = 64
 """Messages in messages of an ONNX file: a subgraph is three deeper than its node, and none of ours has one."""
+
+MAX_GRAPH_NODES: Final = 1 << 15
+"""Operators of one ONNX file or `infer.tflite`: a net of 22 weights trains with 1,100, at about 5 us each."""
+
+MAX_GRAPH_CONSTANT_BYTES: Final = 128 << 20
+"""Constants of one ONNX file: ten million float32 parameters, three times over."""
+
+MAX_TFLITE_VALUES: Final = 1 << 26
+"""Values of all tensors of `infer.tflite`: ten million parameters, in integers and in float, and what they give."""
+
+MAX_ACTIVATION_VALUES: Final = 1 << 22
+"""Values that one window becomes behind any layer: 16 MiB of float32, of which a board of 512 MiB can hold a few."""
 
 MAX_CLASS_WEIGHT: Final = 1e6
 """Of one class's loss: a class that is once in a million windows."""

@@ -7,12 +7,13 @@ earlier layer gave. Layers with weights are numbered among themselves (`Step.ord
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from bedside.core.bundle.bounds import MAX_LAYERS
+from bedside.core.bundle.bounds import MAX_ACTIVATION_VALUES, MAX_LAYERS
 from bedside.core.errors import MalformedError
 
 _MAX_WIDTH: Final = 4_096
@@ -187,6 +188,11 @@ def walk(layers: Sequence[Layer], input_shape: tuple[int, int], outputs: int) ->
     if not 0 < len(layers) <= MAX_LAYERS:
         raise _unfit(f"a model has 1 to {MAX_LAYERS} layers, not {len(layers)}")
     steps = tuple(_steps(layers, input_shape))
+    largest = max(steps, key=lambda step: max(math.prod(step.before), math.prod(step.after)))
+    values = max(math.prod(largest.before), math.prod(largest.after))
+    if values > MAX_ACTIVATION_VALUES:
+        where = _where(largest.layer, largest.number)
+        raise _unfit(f"at {where} one window is {values} values, and {MAX_ACTIVATION_VALUES} are allowed")
     if steps[-1].after != (outputs,) or not isinstance(steps[-1].layer, Dense):
         raise _unfit(f"the last layer must be dense with {outputs} units, one per label")
     return steps

@@ -31,7 +31,7 @@ _INSIDE: Final[dict[_Kind, dict[int, _Kind]]] = {
 
 _EXTERNAL_DATA: Final = 13
 _DATA_LOCATION: Final = 14
-_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
+_VARINT, _EIGHT_BYTES, WIRE_BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _TAG_BYTES: Final = 5
 _VARINT_BYTES: Final = 10
 
@@ -47,33 +47,37 @@ def check_self_contained(model: bytes) -> None:
     while waiting:
         kind, start, end, depth = waiting.pop()
         inside = _INSIDE[kind]
-        for number, wire, begin, value in _fields(model, start, end):
+        for number, wire, begin, value in fields_of(model, start, end):
             fields += 1
             if fields > MAX_GRAPH_FIELDS or depth > MAX_GRAPH_DEPTH:
-                raise _bad(f"has more than {MAX_GRAPH_FIELDS} fields, or is nested deeper than {MAX_GRAPH_DEPTH}")
+                raise bad_graph(f"has more than {MAX_GRAPH_FIELDS} fields, or is nested deeper than {MAX_GRAPH_DEPTH}")
             if kind == "tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value)):
-                raise _bad("has tensors in another file")
-            if wire == _BYTES and number in inside:
+                raise bad_graph("has tensors in another file")
+            if wire == WIRE_BYTES and number in inside:
                 waiting.append((inside[number], begin, value, depth + 1))
 
 
-def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, wire type, first byte of the content, and its value, or for bytes their end."""
+def fields_of(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Number, wire type, first byte of the content, and its value, or for bytes their end.
+
+    Raises:
+        MalformedError: `bad-graph`: the bytes are no protocol buffer.
+    """
     while at < end:
         tag, at = _varint(data, at, end, _TAG_BYTES)
         number, wire = (tag & 0xFFFFFFFF) >> 3, tag & 7
         begin, value = at, 0
         if wire == _VARINT:
             value, at = _varint(data, at, end, _VARINT_BYTES)
-        elif wire == _BYTES:
+        elif wire == WIRE_BYTES:
             size, begin = _varint(data, at, end, _TAG_BYTES)
             value = at = begin + size
         elif wire in (_EIGHT_BYTES, _FOUR_BYTES):
             at += 8 if wire == _EIGHT_BYTES else 4
         else:
-            raise _bad("is no protocol buffer")
+            raise bad_graph("is no protocol buffer")
         if at > end or not number:
-            raise _bad("is no protocol buffer")
+            raise bad_graph("is no protocol buffer")
         yield number, wire, begin, value
 
 
@@ -86,10 +90,11 @@ def _varint(data: bytes, at: int, end: int, most: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
             return value, at + place + 1
-    raise _bad("is no protocol buffer")
+    raise bad_graph("is no protocol buffer")
 
 
-def _bad(what: str) -> MalformedError:
+def bad_graph(what: str) -> MalformedError:
+    """The error of a file that is no graph of a bundle."""
     return MalformedError(
         "bad-graph", f"an ONNX graph {what}", remedy="build the bundle again with `bedside model build`"
     )

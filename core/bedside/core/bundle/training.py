@@ -33,6 +33,17 @@ _BASE_MB: Final = 60.0
 GRAPH_PREFIX: Final = "train-"
 GRAPH_SUFFIX: Final = ".onnx"
 
+WINDOWS: Final = "x"
+LOGITS: Final = "logits"
+TARGETS: Final = "y"
+LOSS: Final = "loss"
+RATES: Final = ("lr", "momentum", "mu", "clip")
+NEXT: Final = ".next"
+START: Final = "start."
+NOISE: Final = "noise"
+SCALE: Final = ".scale"
+"""Names of the inputs and outputs of graphs, and what is put before or behind those of parameters."""
+
 
 class Suffix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The layers from `first_layer` (place in the list) to the end; those before it are not changed."""
@@ -186,3 +197,30 @@ def optimiser_tensors(graph: TrainingGraph, trained: Sequence[TensorSpec]) -> tu
     ]
     count = [TensorSpec("steps", (), shared=False)] if graph.optimiser == "adam" else []
     return (*specs, *count)
+
+
+def training_inputs(
+    graph: TrainingGraph, parameters: Sequence[TensorSpec], changed: Sequence[TensorSpec]
+) -> tuple[str, ...]:
+    """The names of what a training graph is fed.
+
+    Args:
+        graph: names level and optimiser.
+        parameters: of the model.
+        changed: of `suffix_tensors`.
+    """
+    trained = [spec.name for spec in changed if spec.trained]
+    kept = [name for name in trained if graph.level == "Q2" and name.startswith("w")]
+    return (
+        *(WINDOWS, TARGETS, *RATES),
+        *(spec.name for spec in parameters),
+        *(START + name for name in trained),
+        *(spec.name for spec in optimiser_tensors(graph, changed)),
+        *(name + SCALE for name in kept),
+        *((NOISE,) if kept else ()),
+    )
+
+
+def training_outputs(graph: TrainingGraph, changed: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """The names of what a training graph gives; `changed` without the moments that a device sets."""
+    return (LOSS, *(spec.name + NEXT for spec in (*changed, *optimiser_tensors(graph, changed))))

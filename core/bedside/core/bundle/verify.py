@@ -4,6 +4,8 @@ Invariants of a `Bundle`:
     * the manifest's signature was accepted by the caller's rule before any of it was believed;
     * every file has the size and the digest that the manifest commits to, and there is no other file;
     * parameters and golden vectors parse, are finite, and have the manifest's names, shapes and dtypes.
+One from an archive, which is what a device serves or trains, has graphs of known operators only (`graphs`), and golden
+tolerances that a graph of another model does not pass (`tolerances`).
 What it cannot say is whether the graphs compute what they should on this machine: that is what replaying the
 golden vectors is for.
 
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.core.bundle.archive import unpack_bundle
+from bedside.core.bundle.graphs import check_graphs
 from bedside.core.bundle.manifest import (
     GOLDEN,
     MANIFEST,
@@ -33,6 +36,7 @@ from bedside.core.bundle.manifest import (
     decode_manifest,
 )
 from bedside.core.bundle.tensors import Array, decode_tensors, encode_tensors
+from bedside.core.bundle.tolerances import check_tolerances
 from bedside.core.errors import MalformedError, TrustError
 from bedside.core.signing.envelope import verify
 
@@ -102,11 +106,14 @@ def verify_archive(data: bytes, signer_pks: Collection[bytes]) -> Bundle:
 
     Raises:
         TrustError: `unknown-signer`, `bundle-file`.
-        MalformedError: from the archive, the manifest or the tensors.
+        MalformedError: from the archive, the manifest or the tensors; `bad-graph`; `bad-golden`.
     """
     files = unpack_bundle(data)
     signature = files.pop(SIGNATURE)
-    return verify_bundle(files.pop(MANIFEST), files, signed_by(signer_pks, signature))
+    bundle = verify_bundle(files.pop(MANIFEST), files, signed_by(signer_pks, signature))
+    check_graphs(bundle.manifest, bundle.files)
+    check_tolerances(bundle.manifest, bundle.parameters, bundle.golden)
+    return bundle
 
 
 def signed_by(signer_pks: Collection[bytes], signature: bytes) -> SignatureCheck:

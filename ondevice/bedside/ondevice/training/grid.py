@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from bedside.ondevice.runtimes import Float32
 
-NOISE: Final = "noise"
-SCALE: Final = ".scale"
 NOISE_LEVELS: Final = 1 << 16
 GRID_MAX: Final = 127
 """Largest magnitude on the grid."""

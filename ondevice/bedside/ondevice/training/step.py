@@ -17,16 +17,13 @@ import onnxruntime as ort
 from bedside.core.bundle.manifest import Golden
 from bedside.core.bundle.parameters import TensorSpec
 from bedside.core.bundle.tensors import Array, Tensors
-from bedside.core.bundle.training import TrainingGraph, optimiser_tensors
+from bedside.core.bundle.training import LOSS, NEXT, NOISE, SCALE, START, TrainingGraph, optimiser_tensors
 from bedside.core.bundle.verify import Bundle, check_parameters
 from bedside.core.errors import MalformedError
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.runtimes.onnx import bad_graph, open_session, session_options
-from bedside.ondevice.training.grid import NOISE, SCALE, Noise, from_grid, grid_scale, to_grid
+from bedside.ondevice.training.grid import Noise, from_grid, grid_scale, to_grid
 
-NEXT: Final = ".next"
-START: Final = "start."
-LOSS: Final = "loss"
 _INT8: Final = "tensor(int8)"
 
 Targets = npt.NDArray[np.int64] | Float32
