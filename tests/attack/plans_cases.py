@@ -35,6 +35,8 @@ _BEHIND = {
     "statistic-not-in-catalogue: template that the site does not name": ("statistic-without-noise",),
     "statistic-not-in-catalogue: other words than the template's": ("statistic-without-noise",),
     "training-out-of-range: one step": ("single-step-gradient",),
+    "training-out-of-range: few examples": ("single-step-gradient",),
+    "training-out-of-range: no rate": ("single-step-gradient",),
 }
 """Rules that would refuse the same plan for another reason."""
 

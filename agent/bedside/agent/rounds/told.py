@@ -17,7 +17,9 @@ from typing import Final
 from bedside.core.errors import BedsideError, ConfigError, StoreError
 
 NOT_ENOUGH: Final = "not-enough-here"
-_COUNTED: Final = frozenset({"too-few-examples", "too-few-sessions", "unaffordable-memory", "unaffordable-time"})
+_COUNTED: Final = frozenset(
+    {"too-few-examples", "too-few-sessions", "unaffordable-memory", "unaffordable-time", "child-timeout"}
+)
 """Reasons that depend on how many examples and sessions a device has: told apart, they would tell how many."""
 
 _SENTENCES: Final = {
@@ -26,7 +28,6 @@ _SENTENCES: Final = {
     "training-disabled": "this device only infers; its configuration says so",
     "training-impossible": "this device only infers: onnxruntime is not installed on it",
     "child-died": "the training process ended without a result",
-    "child-timeout": "training did not end within this device's time",
     "blob-digest": "the model did not arrive as the plan names it",
     "blob-size": "the model is larger than the plan says",
     "bad-parameters": "the checkpoint does not fit the model",

@@ -75,10 +75,10 @@ min_sessions = 1         # fewest recordings in them: with one, the contribution
 min_batch = 8            # smallest batch: tiny ones tell more about single windows
 min_local_steps = 4      # a single step is a gradient, from which windows can be computed back
 max_epochs = 20          # more passes learn single windows by heart
-min_learning_rate = 0.0001 # tiny steps add up to a single gradient, and so do tiny gradients (min_gradient_clip)
+min_learning_rate = 0.0001 # tiny steps add up to a single gradient
 max_learning_rate = 1.0  # a huge one writes the last batch into the model
 max_proximal_pull = 0.1  # learning rate times proximal term: at 1, all steps but the last are undone
-min_gradient_clip = 0.1
+min_gradient_clip = 0.1  # smallest bound of a gradient that a plan may set: tiny gradients are tiny steps
 max_parameters = 10000000 # a larger model remembers more, and costs memory
 max_step_ms = 2000.0     # slowest training step that the model's author may have measured
 
