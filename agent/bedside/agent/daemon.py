@@ -159,6 +159,7 @@ class Agent:
             setting, self._models, own, self._trainer, clock, self._serving.streams_of,
             lambda error: self._report("trainer", error),
         )  # fmt: skip
+        self._buffer.doubted = self._doubt
         self._personal.reopen, self._serving.desk.prepare = self._serving.desk.reopen, self._personal.count
         self._uplink = Uplink(
             directory, config, identity, self._models, self._trainer, clock, entropy,
@@ -260,6 +261,13 @@ class Agent:
         """Nothing that this device learnt from a session, and has not sent, is used or finished any more."""
         self._trainer.forget()
         unlearn(self._config.state_dir, session, self._clock, self._uplink.journal, personal=self._own_files)
+
+    def _doubt(self, session: SessionId) -> None:
+        """As `_unlearn`, for a session that lost its consent by itself; signal goes on whatever the disk says."""
+        try:
+            self._unlearn(session)
+        except (BedsideError, OSError) as error:
+            event(_LOGGER, "unlearning-failed", level=logging.WARNING, error=str(error))
 
     async def _close(self, server: LinkServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bedside.agent.buffer.keys import load_key_ring
+from bedside.agent.buffer.sessions import ADT
 from bedside.agent.cli import agent as commands
 from bedside.agent.config import load_agent_config
 from bedside.agent.daemon import Agent
@@ -18,7 +19,7 @@ from bedside.agent.rounds.memory import Seen
 from bedside.agent.rounds.outbox import Outbox
 from bedside.agent.training.saved import state_path
 from bedside.core.ids import SessionId, StreamId
-from bedside.core.samples import Mark, MarkKind
+from bedside.core.samples import Mark, MarkKind, Record
 from bedside.core.securesum.device import ContributionInput, ContributionState
 from bedside.proto.v1.local_pb2 import LabelRef
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -99,7 +100,7 @@ async def test_what_was_learnt_from_a_session_goes_with_it_from_the_files_and_fr
         assert not found.facts.learnt_from(trained_on)
 
 
-@pytest.mark.parametrize("what", ["consent", "label"])
+@pytest.mark.parametrize("what", ["consent", "label", "doubt"])
 async def test_what_is_withdrawn_ends_a_training_and_frees_no_delta_that_rests_on_it(home, what) -> None:
     (home.device.path / "agent.toml").write_text(CONFIG)
     async with running(home) as agent:
@@ -119,6 +120,12 @@ async def test_what_is_withdrawn_ends_a_training_and_frees_no_delta_that_rests_o
             calls.sessions.set_consent(session, training=True)
             assert journal.erasures() == before
             calls.sessions.set_consent(session, training=False)
+        elif what == "doubt":
+            bed, mark = StreamId("bed-4"), MarkKind.SESSION_OPEN
+            now_ns = SystemClock().now_ns()
+            agent._buffer.mark(Mark(bed, now_ns - 400 * 10**9, now_ns - 400 * 10**9, "", ADT, mark))
+            agent._buffer.add_record(Record(bed, now_ns - 200 * 10**9, {"pulse": 60.0}))
+            agent._buffer.mark(Mark(bed, now_ns - 300 * 10**9, now_ns - 300 * 10**9, "", ADT, mark))
         else:
             label = agent._reader.labels(SessionId(session))[0]
             calls.labels.withdraw(LabelRef(id=label.number))

@@ -143,6 +143,7 @@ class BufferStore:
         self.ahead = SessionsAhead(self.sessions, clock, entropy, self.losses.note, gap_ns=round(gap_s * 1e9))
         self._late = LateRecords(self._database, self.sessions, self.quota, clock, entropy, gap_ns=round(gap_s * 1e9))
         self.erased: set[SessionId] = set()
+        self.doubted: Callable[[SessionId], object] = lambda _: None  # hears of consent that is lost by itself
         inserter = Inserter(self._evictor, self._places, self._streams.by_name, self.quota, self._sealer)
         self.group = GroupCommit(self._database.turn, self._room, inserter, self._scrubber, self.losses.note)
         self._parts = OpenParts(self._sealer, self.group)
@@ -301,6 +302,7 @@ class BufferStore:
         """A session may hold the next person's rows, of whom was told too late."""
         self.count(stream, session, "after-late-adt", 1)
         event(_LOGGER, "after-late-adt", level=logging.WARNING, stream=stream, seconds=length_ns // NS_PER_S)
+        self.doubted(session)
 
     def flush_due(self) -> int:
         """Commit when something has waited for a second; return the rows of raw data that are now durable.
