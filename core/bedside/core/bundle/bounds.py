@@ -32,7 +32,7 @@ MAX_COSTS: Final = 256
 """Measured costs of one model: each graph at a dozen batch sizes, and more."""
 
 MAX_GOLDEN_STEPS: Final = 1_000
-"""Training steps that each graph is replayed for: a dozen do, and a device waits for them."""
+"""Training steps that each graph is replayed for: four do, and a device waits for them."""
 
 MAX_GRAPH_FIELDS: Final = 1 << 18
 """Fields of one ONNX file that lead to its tensors: a net of all layers has a tenth of it, at about 1 us each."""
