@@ -94,8 +94,8 @@ def of_idle_streams(idle: Sequence[str], known: Collection[str]) -> Iterator[str
     strange = [stream for stream in idle if stream != ANY_STREAM and stream not in known]
     if strange:
         yield (
-            f"no source and no model names {some(strange)} of training.gates.idle_streams, so that it holds no training "
-            f"up (streams here: {some(known)})"
+            f"no source and no model names {some(strange)} of training.gates.idle_streams, so that it holds up no "
+            f"training (streams here: {some(known)})"
         )
 
 
