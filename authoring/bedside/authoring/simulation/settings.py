@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         weighting: how devices are weighed.
         clip: L2 bound of one contribution's segment.
         bits: of one value on the wire; 0 for float updates without clip, as a comparison.
-        noise_multiplier: of the discrete Gaussian noise on the sum; 0 for none.
+        noise_multiplier: of the discrete Gaussian noise of one trustee, 0 for none; in a round each adds as much.
     """
 
     rounds: int
