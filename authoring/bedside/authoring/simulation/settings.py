@@ -33,7 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         batch: examples per step.
         learning_rate: of devices, in the first round.
         final_learning_rate: of the last round; between the two it falls along half a cosine. None keeps the first. What
-            `bedside round start --final-learning-rate` plans, which takes no 0.
+            `bedside round start --final-learning-rate` plans, which takes no 0; a site refuses a rate below its
+            `min_learning_rate`.
         momentum: of devices.
         proximal_mu: weight of the FedProx term.
         gradient_clip: largest norm of a step's gradient, 0 for any.
