@@ -21,10 +21,10 @@ from bedside.core.codec import (
     decode_sum,
     encode_pieces,
 )
-from bedside.core.errors import ProtocolError
 from bedside.core.learning.combiners import CohortPart
+from bedside.core.learning.training_layout import narrowest_ring
 from bedside.core.learning.weighting import Weighting, contribution_weight, counted_examples
-from bedside.core.limits import MAX_WORD_BITS, MIN_WORD_BITS
+from bedside.core.limits import MIN_WORD_BITS
 from bedside.core.securesum.ring import packed_bytes, reduce_in_place, word_dtype
 
 from .models import Tensors
@@ -69,25 +69,14 @@ class Codec(NamedTuple):
         return Layout((values, Segment(EXAMPLES, SegmentKind.COUNT, cap=cap)))
 
 
-def narrowest_ring(layout: Layout, devices: int) -> int:
-    """Bits of the narrowest word that holds a sum of so many vectors."""
-    for word_bits in range(MIN_WORD_BITS, MAX_WORD_BITS):
-        try:
-            layout.check_fits(devices, word_bits)
-        except ProtocolError:
-            continue
-        return word_bits
-    return MAX_WORD_BITS
-
-
 def upload_bits(layout: Layout, devices: int) -> int:
     """Bits of one packed upload, without its header of some kilobytes."""
-    return 8 * packed_bytes(layout.words, narrowest_ring(layout, devices))
+    return 8 * packed_bytes(layout.words, narrowest_ring(layout, devices, least_bits=MIN_WORD_BITS))
 
 
 def open_cohort(cohort: Sequence[Contribution], layout: Layout, seed: bytes, cap: int) -> CohortPart:
     """Encode every device's vector, add them in the ring, check the bounds and decode."""
-    word_bits = narrowest_ring(layout, len(cohort))
+    word_bits = narrowest_ring(layout, len(cohort), least_bits=MIN_WORD_BITS)
     total = np.zeros(layout.words, word_dtype(word_bits))
     for number, one in enumerate(cohort):
         weight = 1.0 if one.weighed else contribution_weight(Weighting.EXAMPLES, one.examples, cap)

@@ -15,7 +15,7 @@ import msgspec
 
 from bedside.agent.alarms.rules import check_rules
 from bedside.agent.config import AgentConfig
-from bedside.agent.doubts import delivered, of_alarms, of_sink, of_source, reads, sends
+from bedside.agent.doubts import delivered, of_alarms, of_idle_streams, of_sink, of_source, reads, sends
 from bedside.agent.failure import describe
 from bedside.agent.secret import CREDENTIAL_PREFIX, read_secret
 from bedside.agent.sinks.kind import SinkContext
@@ -105,6 +105,10 @@ def check_device(
         check_rules(config.alarms)
         yield from map(Warned, of_alarms(config.alarms, fed(), delivered(known)) if whole() else ())
 
+    def training() -> Iterator[Found]:
+        read = [stream for model in config.models for stream in model.streams]
+        yield from map(Warned, of_idle_streams(config.training.gates.idle_streams, {*fed(), *read}) if whole() else ())
+
     parts: list[tuple[str, Callable[[], object]]] = [
         ("identity", identity),
         ("policy", lambda: list(policy())),
@@ -112,6 +116,7 @@ def check_device(
         *((f"source {one.name}", lambda at=at: list(source(at))) for at, one in enumerate(config.sources)),
         *((f"sink {one.name}", lambda at=at: list(sink(at))) for at, one in enumerate(config.sinks)),
         ("alarms", lambda: list(alarms())),
+        ("training", lambda: list(training())),
     ]
     return [_checked(part, look) for part, look in parts]
 

@@ -16,6 +16,7 @@ from bedside.agent.alarms.unwatched import some, unwatched
 from bedside.agent.config import AlarmRule
 from bedside.agent.sinks.kind import SinkOptions
 from bedside.agent.sources.kind import SourceOptions
+from bedside.agent.training.settings import ANY_STREAM
 from bedside.core.vocabulary.mdc import term_of
 from bedside.core.vocabulary.normaliser import FieldRule
 from bedside.core.vocabulary.quantities import QUANTITIES
@@ -86,6 +87,16 @@ def of_alarms(rules: Sequence[AlarmRule], fed: Collection[str], delivered: Colle
     for rule in rules:
         if rule.field and delivered is not None and rule.field not in delivered:
             yield f"no source delivers the field {bounded(rule.field, 64)} of alarm {rule.name}"
+
+
+def of_idle_streams(idle: Sequence[str], known: Collection[str]) -> Iterator[str]:
+    """Doubts about the streams whose sessions hold training up, given those that sources deliver and models read."""
+    strange = [stream for stream in idle if stream != ANY_STREAM and stream not in known]
+    if strange:
+        yield (
+            f"no source and no model names {some(strange)} of training.gates.idle_streams, so that it holds up no "
+            f"training (streams here: {some(known)})"
+        )
 
 
 def of_sink(options: SinkOptions, fed: Collection[str]) -> Iterator[str]:

@@ -148,3 +148,12 @@ def test_every_wrong_alarm_is_named(checked) -> None:
     _, found = checked('[[alarms]]\nname = "one"\n[[alarms]]\nname = "two"\nfield = "spo2"\n')
     assert "alarm one" in found["alarms"]["sentence"]
     assert "alarm two" in found["alarms"]["sentence"]
+
+
+def test_idle_streams_that_nothing_names_are_warned_of(checked) -> None:
+    gates = '[training.gates]\nidle_streams = ["*", "b", "ecg", "ecgg"]\n'
+    model = '[[models]]\nbundle = "x.tar"\nstreams = ["ecg"]\n'
+    _, found = checked(gates + model + BOARD)
+    (warning,) = found["training"]["warnings"]
+    assert "names ecgg of training.gates.idle_streams" in warning
+    assert "(streams here: b, ecg)" in warning

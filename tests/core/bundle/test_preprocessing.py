@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from bedside.core.bundle.bounds import MAX_CHANNELS
 from bedside.core.bundle.manifest import Manifest, WindowSpec, decode_manifest, encode_manifest
 from bedside.core.bundle.preprocessing import Beat, ChannelReference, Filter, Reference, Resample
 from bedside.core.errors import MalformedError
@@ -62,7 +63,7 @@ BAD = {
     "pick twice": {"pick": (1, 1)},
     "pick more": {"pick": (0, 1)},
     "pick below": {"pick": (-1,)},
-    "pick above": {"pick": (256,)},
+    "pick above": {"pick": (MAX_CHANNELS,)},
     "beat channel": {"beat": Beat(1, 1, 3, rr=False)},
     "beat length": {"beat": Beat(0, 2, 3, rr=False)},
     "beat negative": {"beat": Beat(0, -1, 5, rr=False)},

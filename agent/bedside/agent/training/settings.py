@@ -45,7 +45,7 @@ class TrainingConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     Attributes:
         enabled: false makes a device that only infers; it declines every plan with that sentence.
         nice: added to the child's priority, 0 to 19.
-        memory_mib: largest address space that the child may take beyond its libraries, MiB.
+        memory_mib: largest address space of the child; a plan that needs more resident memory is declined, MiB.
         timeout_s: training of one plan ends after so many seconds, pauses not counted.
         examples_mib: windows in memory; the others are put aside, sealed, on the disk, MiB.
         save_s: seconds between two states on the disk, from which a training goes on after a power cut.

@@ -1,7 +1,8 @@
 """One federation beside what else could be done with the same data: pool them, or let every client learn alone.
 
-All of them take as many rounds of as many local epochs, and are judged on the same held-out examples: float as devices
-evaluate, int8 as they serve.
+All of them take as many rounds, of as many local epochs each; where local steps are bounded instead, pooled training
+takes those of all clients together. They are judged on the same held-out examples, but for a client alone, which is
+judged on its own where it has some: float as devices evaluate, int8 as they serve.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         batch: examples per step.
         learning_rate: of devices, in the first round.
         final_learning_rate: of the last round; between the two it falls along half a cosine. None keeps the first. What
-            `bedside round start --final-learning-rate` plans, which takes no 0.
+            `bedside round start --final-learning-rate` plans, which takes no 0; a site refuses a rate below its
+            `min_learning_rate`.
         momentum: of devices.
         proximal_mu: weight of the FedProx term.
         gradient_clip: largest norm of a step's gradient, 0 for any.
@@ -46,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         weighting: how devices are weighed.
         clip: L2 bound of one contribution's segment.
         bits: of one value on the wire; 0 for float updates without clip, as a comparison.
-        noise_multiplier: of the discrete Gaussian noise on the sum; 0 for none.
+        noise_multiplier: of the discrete Gaussian noise of one trustee, 0 for none; in a round each adds as much.
     """
 
     rounds: int

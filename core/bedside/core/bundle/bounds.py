@@ -32,7 +32,7 @@ MAX_COSTS: Final = 256
 """Measured costs of one model: each graph at a dozen batch sizes, and more."""
 
 MAX_GOLDEN_STEPS: Final = 1_000
-"""Training steps that each graph is replayed for: a dozen do, and a device waits for them."""
+"""Training steps that each graph is replayed for: four do, and a device waits for them."""
 
 LEAST_TOLERANCE: Final = 1e-5
 """Golden tolerance that any tensor may have: of what hardly moves, or not at all."""

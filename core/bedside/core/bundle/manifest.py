@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -112,7 +112,6 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         amax: name of the parameter that holds every layer's input range; it is model state like a weight.
-        scale_axis: axis of a weight that carries its scales; always the last.
         weight_qmax: largest magnitude of a quantised weight. 127 uses the whole range; 63 keeps pairs of
             products within int16 on CPUs whose 8-bit kernels saturate there.
         layers: in the order of the net.
@@ -125,7 +124,6 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers: tuple[QuantisedLayer, ...]
     groups: tuple[int, ...] = ()
     standardised: tuple[int, ...] = ()
-    scale_axis: Literal[-1] = -1
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,8 +21,6 @@ AMAX: Final = "amax"
 NORM_EPSILON: Final = 1e-5
 """Added to every variance, as torch does."""
 
-Dtype = Literal["float32", "int8"]
-
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One named tensor.
@@ -32,14 +30,14 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shape: its axes.
         shared: whether it is in the updates of a federation; what is not, is local and never leaves the device.
         trained: by its gradient; otherwise it is observed (ranges, statistics).
-        dtype: of its values.
+        dtype: of its values; what becomes int8 does so by `QuantisedLayer`.
     """
 
     name: str
     shape: tuple[int, ...]
     shared: bool = True
     trained: bool = True
-    dtype: Dtype = "float32"
+    dtype: Literal["float32"] = "float32"
 
 
 class QuantisedLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

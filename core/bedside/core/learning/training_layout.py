@@ -57,13 +57,15 @@ def _values(name: str, specs: Sequence[TensorSpec], terms: ValueTerms) -> Segmen
     )
 
 
-def narrowest_ring(layout: Layout, contributors: int, tails: Sequence[int] = ()) -> int:
-    """The least number of bits, from 16, that holds a sum of so many vectors, and noise that reaches so far.
+def narrowest_ring(
+    layout: Layout, contributors: int, tails: Sequence[int] = (), least_bits: int = _FIRST_WORD_BITS
+) -> int:
+    """The least number of bits, from 16 by default, that holds a sum of so many vectors, and noise that reaches so far.
 
     Raises:
         ProtocolError: `ring-overflow` when 32 do not.
     """
-    for word_bits in range(_FIRST_WORD_BITS, MAX_WORD_BITS):
+    for word_bits in range(least_bits, MAX_WORD_BITS):
         try:
             layout.check_fits(contributors, word_bits, tails)
         except ProtocolError:

@@ -1,7 +1,8 @@
 """How well a model's outputs fit its examples: sums that grow batch by batch, and figures of them, by task.
 
-A score has the model's logits added to it and never an example, so that a set larger than memory can be scored. Two
-models are compared by `merit`, which is higher for the better one whatever the task.
+A score has the model's logits added to it and never an example, so that a set larger than memory can be scored. Its
+`merit` is the one figure that is higher for the better model whatever the task. A device's gate does not go by it: it
+compares two models window by window.
 
 Source: Sokolova and Lapalme 2009, "A systematic analysis of performance measures for classification tasks" (tables 3
 and 5: macro-averaged F1, exact match).
@@ -42,7 +43,7 @@ class Score(Protocol):
 
     @property
     def merit(self) -> float:
-        """What a gate compares: accuracy, macro-F1 of the labels, or the share of variation explained (R^2)."""
+        """The task's main figure: accuracy, macro-F1 of the labels, or the share of variation explained (R^2)."""
 
     def add(self, logits: Float32, y: Truth) -> None:
         """Take the logits (n, outputs) of n examples, and what they are labelled with."""

@@ -1,7 +1,8 @@
 """The training step: a training graph with its parameters and optimiser state kept inside onnxruntime.
 
 Outputs become the next step's inputs without a copy; scalars are fed as arrays without axes. At level Q2 the weights
-that are trained live here as int8, and nowhere as float: only what is asked for is turned into real numbers.
+that are trained live in there as int8: only what is asked for is turned into real numbers. The float parameters that a
+training began with stay in memory beside them.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from bedside.core.errors import RefusedError
 from bedside.ondevice.refresh import float_runtime
 from bedside.ondevice.runtimes import Float32
 from bedside.ondevice.training.augment import Augmenter
-from bedside.ondevice.training.examples import Examples, Windows, checked
+from bedside.ondevice.training.examples import Examples, checked
 from bedside.ondevice.training.moments import own_moments
 from bedside.ondevice.training.position import Between, Position, Saved
-from bedside.ondevice.training.scoring import SCORING_BATCH, Score, Truth, new_score, score
+from bedside.ondevice.training.scoring import SCORING_BATCH, Truth, new_score
 from bedside.ondevice.training.step import Rates, TrainingStep, open_step
 
 
@@ -206,11 +206,6 @@ def chosen_graph(bundle: Bundle, schedule: Schedule) -> TrainingGraph:
             remedy="have its author build it with that graph, or plan one of those that it has",
         )
     return graph
-
-
-def score_windows(bundle: Bundle, parameters: Mapping[str, Float32], windows: Windows) -> Score:
-    """Score parameters of a bundle, in float."""
-    return score(bundle.manifest, float_runtime(bundle, parameters).predict, [(windows.x, windows.y)])
 
 
 class _Course:
