@@ -63,7 +63,7 @@ def _compared(job: GateJob, store: ModelStore, manifest: Manifest, candidate: Mo
         )
         found, blocks = validation.found, validation.blocks
         if validation.too_few:
-            return Judged("not-judged", validation.too_few)
+            return Judged("not-judged", validation.too_few, windows=len(blocks))
         said = said_by(old, found.x)
     except BedsideError as error:
         return Judged("not-judged", f"there is nothing to compare it with: {error.sentence}")
