@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from bedside.authoring.bench import bench_bundle, usual_batches
 from bedside.authoring.build import build_bundle
@@ -37,6 +38,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _PATH = click.Path(path_type=Path)
 
 
+def _complete_recipe(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Complete by the shipped recipes, and by files."""
+    shipped = [CompletionItem(name) for name in shipped_recipes() if name.startswith(begun)]
+    return [*shipped, CompletionItem(begun, type="file")]
+
+
 @click.group()
 def model() -> None:
     """Build and sign model bundles, and look into them."""
@@ -54,7 +61,7 @@ def key(file: Path, as_json: bool) -> None:
 
 
 @model.command(epilog=f"Recipes that come with Bedside: {', '.join(shipped_recipes())}.")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=_complete_recipe)
 @click.argument("out", type=_PATH)
 @click.option("--signing-key", type=_FILE, required=True, help="The author's key, made by `bedside model key`.")
 @click.option("--reference", type=_FILE, help="A recording (.npz) of the stream, for devices to measure drift against.")
