@@ -1,10 +1,11 @@
 import dataclasses
 import json
+import re
 import sys
 
 import pytest
 
-from bedside.authoring import cost, replaying
+from bedside.authoring import bench, cli, replaying
 from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.service.cli import run
 
@@ -64,9 +65,23 @@ def test_a_folder_named_like_a_shipped_recipe_is_in_nobodys_way(tmp_path, key, m
     for _ in range(2):
         assert run(["model", "build", "har", "har", "--signing-key", str(key)]) == 0
     shown = capsys.readouterr()
-    assert "cost" in shown.out
+    assert "A STEP OF" in shown.out
+    assert max(map(len, shown.out.splitlines())) < 120
     assert "{" not in shown.out
-    assert "note: another bundle was replaced in har; each build measures its cost" in shown.err
+    assert re.search(r"note: replaced har 1 [0-9a-f]{8} in har; each build measures its cost", shown.err)
+
+
+def test_a_model_of_another_name_is_replaced_only_by_force(tmp_path, folder, tiny_path, key, capsys):
+    other = tmp_path / "other.toml"
+    other.write_text(tiny_path.read_text().replace('name = "tiny"', 'name = "huge"'))
+    before = (folder / "bundle.tar").read_bytes()
+    assert run(["model", "build", str(other), str(folder), "--signing-key", str(key)]) == ConfigError.exit_status
+    error = capsys.readouterr().err
+    assert "[other-model]" in error
+    assert "tiny 1 " in error
+    assert (folder / "bundle.tar").read_bytes() == before
+    assert run(["model", "build", str(other), str(folder), "--signing-key", str(key), "--force"]) == 0
+    assert "note: replaced tiny 1 " in capsys.readouterr().err
 
 
 def test_an_unknown_recipe_names_the_shipped_ones(tmp_path, key, capsys):
@@ -79,6 +94,17 @@ def test_an_unknown_recipe_names_the_shipped_ones(tmp_path, key, capsys):
 def test_a_bundle_that_is_built_again_as_it_was_is_no_news(folder, tiny_path, key, capsys):
     assert run(["model", "build", str(tiny_path), str(folder), "--signing-key", str(key)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_how_far_a_torch_module_is_away_is_said_once(tmp_path, tiny_path, key, capsys, monkeypatch):
+    differences = {"logits": 1e-7, "parameters_float32": 3.2e-6, "gradients": 1e-9}
+    really = cli.build_bundle
+    monkeypatch.setattr(cli, "build_bundle", lambda *given: dataclasses.replace(really(*given), from_torch=differences))
+    command = ["model", "build", str(tiny_path), str(tmp_path / "out"), "--signing-key", str(key)]
+    assert run(command) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "at most 3.2e-06 away from torch (parameters, float32)"
+    assert run([*command, "--json"]) == 0
+    assert told(capsys)["from_torch"] == differences
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, tiny_path, key, capsys):
@@ -124,7 +150,16 @@ def test_verify_replays_on_both_runtimes_and_shows_what_is_allowed(folder, capsy
     assert run(["model", "verify", str(folder)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert any(line[:2] == ["q1-all-sgd/w0", "0"] and float(line[2]) > 0 for line in lines)
-    assert {line[0] for line in lines if len(line) == 3} >= {"onnx", "litert", "classes"}
+    assert {line[0] for line in lines if len(line) == 3} >= {"onnx", "litert", "classes", "logits_litert"}
+
+
+def test_verify_says_who_has_signed_and_whether_somebody_asked_for_that(folder, capsys):
+    assert run(["model", "inspect", str(folder), "--json"]) == 0
+    signer = told(capsys)["manifest"]["signer"]
+    assert run(["model", "verify", str(folder)]) == 0
+    assert f"signed by {signer[:8]}, which nobody asked for" in capsys.readouterr().out
+    assert run(["model", "verify", str(folder), "--signer", signer]) == 0
+    assert "nobody asked for" not in capsys.readouterr().out
 
 
 def test_bench_measures_windows_and_steps_beside_what_the_manifest_says(folder, capsys):
@@ -137,7 +172,30 @@ def test_bench_measures_windows_and_steps_beside_what_the_manifest_says(folder, 
     assert measured.pop(("q1-all-sgd", 8))
     assert measured == {("q1-all-sgd", 2): False, ("q1-head-sgd", 2): False, ("q1-head-sgd", 8): False}
     assert all(step["here"]["step_ms"] > 0 and 20 < step["here"]["rss_mb"] < 400 for step in answer["steps"])
-    assert "measuring: 100 %" in shown.err
+    lines = shown.err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"{number} of 5" for number in range(1, 6)]
+    assert "a step of q1-all-sgd with 8 examples" in shown.err
+
+
+def test_a_step_that_takes_too_long_is_named_and_the_others_are_kept(folder, capsys, monkeypatch):
+    asked, really = [], bench.measure_cost
+
+    def slow_at_eight(*arguments):
+        *known, batch, rates, limits = arguments
+        asked.append(limits.timeout_s)
+        return really(*known, batch, rates, dataclasses.replace(limits, timeout_s=0.01) if batch == 8 else limits)
+
+    monkeypatch.setattr(bench, "measure_cost", slow_at_eight)
+    status = run(["model", "bench", str(folder), "--batch", "8", "--batch", "2", "--timeout", "77", "--json"])
+    assert status == UnavailableError.exit_status
+    shown = capsys.readouterr()
+    answer = json.loads(shown.out)
+    assert [step["here"]["batch"] for step in answer["steps"]] == [2, 2]
+    assert [(one["graph"], one["batch"]) for one in answer["failed"]] == [("q1-all-sgd", 8), ("q1-head-sgd", 8)]
+    assert "2 of 5 could not be measured: a step of q1-all-sgd with 8 examples" in shown.err
+    assert "--timeout" in shown.err
+    assert "bedside." not in shown.err
+    assert asked == [77, 77, 77, 77]
 
 
 def test_a_machine_without_litert_measures_what_it_has(folder, capsys, monkeypatch):
@@ -149,11 +207,11 @@ def test_a_machine_without_litert_measures_what_it_has(folder, capsys, monkeypat
 
 
 def test_a_batch_that_does_not_fit_into_memory_says_what_to_do(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cost, "_LIMITS", dataclasses.replace(cost._LIMITS, address_space_bytes=100 << 20))
+    monkeypatch.setattr(bench, "LIMITS", dataclasses.replace(bench.LIMITS, address_space_bytes=100 << 20))
     assert run(["model", "bench", str(folder), "--batch", "8"]) == UnavailableError.exit_status
     error = capsys.readouterr().err
     assert "[cost-not-measured]" in error
-    assert "smaller batches" in error
+    assert "smaller --batch" in error
 
 
 def test_what_is_no_bundle_says_what_to_name(tmp_path, capsys):

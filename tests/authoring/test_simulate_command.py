@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from click.shell_completion import ShellComplete
 from data_sets import write_pulse, write_ward
 
 from bedside.authoring.simulation.comparison import summary
 from bedside.core.bundle.tensors import decode_tensors
 from bedside.core.errors import ConfigError
-from bedside.service.cli import run
+from bedside.service.cli import cli, run
 
 
 def told(capsys):
@@ -58,6 +59,10 @@ def test_a_regression_of_3_channels_by_50_samples_is_another(built, capsys, tmp_
     assert run([*command, "--out", "new.safetensors", "--json"]) == 0
     answer = told(capsys)
     assert (answer["settings"]["rounds"], answer["settings"]["learning_rate"]) == (10, 0.1)
+    ran = answer["settings"]
+    assert (ran["graph"], ran["final_learning_rate"]) == ("q1-all-sgd", 0.1)
+    assert None not in ran.values(), "the author's advice is filled in"
+    assert answer["outputs"] == [{"label": "systolic", "unit": "mm[Hg]"}]
     rounds = answer["rounds"][0]
     assert len(rounds) == 10
     assert rounds[-1]["loss_after"] < rounds[0]["loss_before"] / 2
@@ -68,6 +73,28 @@ def test_a_regression_of_3_channels_by_50_samples_is_another(built, capsys, tmp_
     reference = told(capsys)["manifest"]["reference"]["channels"]
     assert len(reference) == 3
     assert all(-2.5 < edge < 2.5 for channel in reference for edge in channel["edges"])
+
+
+def test_errors_of_a_regression_have_the_names_and_units_of_outputs(built, capsys):
+    built(write_pulse, "pulse")
+    assert run(["model", "simulate", "out", "--data", "data.toml", "--rounds", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["MODEL", "R2", "LOSS"]
+    at = lines.index("") + 1
+    assert lines[at].split() == ["OUTPUT", "UNIT", "MODEL", "MEAN", "ERROR", "RMS", "ERROR"]
+    assert [line.split()[:2] for line in lines[at + 1 :]] == [["systolic", "mm[Hg]"]] * 4
+
+
+def test_a_shell_completes_the_graphs_of_the_bundle_and_the_shipped_recipes(built):
+    built(write_pulse, "pulse")
+    for words, expected in (
+        (["model", "simulate", "out", "--graph"], ["q1-all-sgd"]),
+        (["model", "build"], ["separable", "s"]),
+    ):
+        complete = ShellComplete(cli, {}, "bedside", "_BEDSIDE_COMPLETE")
+        assert [
+            one.value for one in complete.get_completions(words, "q1-a" if "simulate" in words else "s")
+        ] == expected
 
 
 def test_ranges_come_from_the_data(built, capsys, tmp_path):

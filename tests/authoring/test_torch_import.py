@@ -109,6 +109,7 @@ def test_a_wrong_statistic_is_seen_though_no_gradient_has_it(tiny, monkeypatch):
 def test_what_devices_replay_was_computed_by_torch(tiny, author):
     recipe = recipe_of(tiny, "Flattened", scopes={"head.3": "local"}, graphs=(TrainingGraph("Q1", "all", "sgd"),))
     built = build_bundle(recipe, author)
+    assert 0 < max(built.from_torch.values()) < 1e-4
     bundle = verify_archive(built.tar, [bytes(author.verify_key)])
     manifest = bundle.manifest
     assert [graph.key for graph in manifest.graphs] == ["q1-all-sgd", "q0-all-sgd"]

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -99,6 +100,31 @@ def test_a_wrong_type_names_key_and_the_file_it_came_from(write):
     assert error.code == "config-type"
     assert "conf.d/x.toml:2: 'buffer.max_bytes'" in error.sentence
     assert error.remedy == "expected `int`, got `str`"
+
+
+class Wire(msgspec.Struct):
+    pins: list[Literal["a", "b"]] = []
+
+
+class Chosen(msgspec.Struct):
+    power: Literal["any", "mains", "battery"] = "any"
+    ways: dict[str, Wire] = {}
+    mode: Literal["on", "off"] | None = None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('power = "solar"\n', "invalid enum value 'solar': one of any, mains, battery"),
+        ('mode = "x"\n', "invalid enum value 'x': one of on, off"),
+        ('[ways.north]\npins = ["a", "c"]\n', "invalid enum value 'c': one of a, b"),
+    ],
+)
+def test_a_value_that_is_none_of_a_few_lists_them(write, text, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(text), Chosen)
+    assert caught.value.code == "config-type"
+    assert sorted(caught.value.remedy.replace(",", "").split()) == sorted(said.replace(",", "").split())
 
 
 @pytest.mark.parametrize(("text", "key"), [("", "site"), ('site = "n"\n[trustee]\nrate_hz = 1\n', "trustee.name")])

@@ -313,8 +313,7 @@ class LocalAgent:
         """Serve the previous model again; the one that served does not come back by itself.
 
         Raises:
-            ProtocolError: `no-such-model`.
-            RefusedError: `no-previous-model`.
+            ProtocolError: `no-such-model`, `no-previous-model`.
         """
         with self._errors():
             return slot_row(await self._stub.RollBackModel(wire.ModelRef(name=name)))

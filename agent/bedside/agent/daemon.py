@@ -35,6 +35,7 @@ from bedside.agent.buffer.committer import Committer
 from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
 from bedside.agent.buffer.labels import Labels
+from bedside.agent.buffer.plausibility import Known, known_of
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.config import BUFFER_NAME, AgentConfig
 from bedside.agent.device_time import DeviceTime
@@ -235,7 +236,7 @@ class Agent:
                 configured_streams(self._config),
                 self._unlearn,
             ),
-            LabelCalls(Labels(self._buffer, self._known_classes, self._unlearn)),
+            LabelCalls(Labels(self._buffer, self._known, self._unlearn)),
             AlarmCalls(self._alarms, self._alarm_followers),
             QuarantineCalls(self._buffer, self._reader),
             SinkCalls(self._sinks),
@@ -243,9 +244,9 @@ class Agent:
             PersonalCalls(self._personal),
         )
 
-    def _known_classes(self) -> frozenset[str]:
-        deciders = self._pipeline.deciders.values()
-        return frozenset(name for decider in deciders for name in (*decider.labels, *decider.outputs))
+    def _known(self) -> Known:
+        heads = [slot.model.head for slot in self._pipeline.engine.slots.values()]
+        return known_of((head.task == "regression", head.labels) for head in heads)
 
     def _erase(self, session: SessionId) -> Mapping[str, int]:
         """Everything of a session, also what is held of it for those who follow."""

@@ -6,7 +6,7 @@ onnxruntime and CPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from msgspec import UNSET
@@ -64,12 +64,14 @@ class Built:
         digest: BLAKE2b-256 of the manifest: the bundle's name (32 bytes).
         files: content of every file, manifest and signature among them.
         tar: the same as one deterministic archive.
+        from_torch: of a torch module, the largest differences between it and its layers (`check_exact`).
     """
 
     manifest: Manifest
     digest: bytes
     files: dict[str, bytes]
     tar: bytes
+    from_torch: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Parts:
     changed: dict[TrainingGraph, tuple[TensorSpec, ...]]
     inference: dict[str, bytes]
     patches: tuple[Patch, ...]
+    from_torch: dict[str, float]
 
 
 def build_bundle(
@@ -114,7 +117,7 @@ def build_bundle(
     with without_notices():
         litert = int8_runtime(bundle, golden_parameters(bundle), "litert")
     check_differences(bundle.manifest, compare_litert(bundle, litert))
-    return built
+    return replace(built, from_torch=parts.from_torch)
 
 
 def _resolved(recipe: Recipe) -> tuple[Recipe, Peer | None]:
@@ -130,8 +133,7 @@ def _parts(recipe: Recipe, peer: Peer | None, sample: tuple[Float32, Targets] | 
     net, suffixes = recipe.net(), recipe.suffix_list()
     given = {} if peer is None else peer.parameters()
     parameters = initial_parameters(net, recipe.seed, *(sample or golden_batch(net, recipe.seed)), given)
-    if peer is not None:
-        check_exact(net, peer, parameters, recipe.seed)
+    from_torch = {} if peer is None else check_exact(net, peer, parameters, recipe.seed)
     weights = {name: array for name, array in parameters.items() if name != AMAX}
     quantised = quantise_parameters(parameters, net.quantisation)
     tflite, patches = build_tflite(net, quantised | real_tensors(quantised, net.quantisation))
@@ -151,7 +153,7 @@ def _parts(recipe: Recipe, peer: Peer | None, sample: tuple[Float32, Targets] | 
         INFER_FLOAT: build_float_graph(net, weights),
         INFER_TFLITE: tflite,
     }
-    return Parts(net, parameters, training, changed, inference, patches)
+    return Parts(net, parameters, training, changed, inference, patches, from_torch)
 
 
 def _manifest(

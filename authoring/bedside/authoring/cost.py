@@ -41,7 +41,7 @@ _START: Final = "start.safetensors"
 _BATCH: Final = "batch.safetensors"
 _WARM_STEPS: Final = 5
 _STEPS: Final = 30
-_LIMITS: Final = Limits(address_space_bytes=4 << 30, timeout_s=300, nice=0)
+LIMITS: Final = Limits(address_space_bytes=4 << 30, timeout_s=300, nice=0)
 _KIB_PER_MB: Final = 1_000_000 / 1_024
 
 
@@ -76,6 +76,7 @@ def measure_cost(
     examples: tuple[Float32, Array],
     batch: int,
     rates: tuple[float, float, float, float],
+    limits: Limits | None = None,
 ) -> Cost:
     """Measure a training graph in a child.
 
@@ -87,6 +88,7 @@ def measure_cost(
         examples: windows (N, L, C) and what is to be learnt of them.
         batch: examples per step.
         rates: learning rate, momentum, weight of the FedProx term, largest norm of a gradient.
+        limits: of the child; `LIMITS` by default.
 
     Raises:
         UnavailableError: `cost-not-measured`.
@@ -101,7 +103,7 @@ def measure_cost(
         (folder / _BATCH).write_bytes(encode_tensors({"x": examples[0], "y": examples[1]}))
         job = msgspec.json.encode(Measuring(name, graph, changed, batch, rates))
         try:
-            return read_outcome(ask_child(CHILD, job, _LIMITS), Cost)
+            return read_outcome(ask_child(CHILD, job, limits or LIMITS), Cost)
         except BedsideError as error:
             raise UnavailableError(
                 "cost-not-measured",

@@ -15,7 +15,7 @@ from bedside.authoring.torch_import.source import TorchSource
 from bedside.core.bundle.layers import Layer, walk
 from bedside.core.bundle.manifest import Targets, WindowSpec
 from bedside.core.bundle.preprocessing import Filter
-from bedside.core.bundle.training import ALL, HEAD, Cost, Suffix, Task, Training, TrainingGraph
+from bedside.core.bundle.training import ALL, HEAD, Cost, Level, Optimiser, Suffix, Task, Training, TrainingGraph
 from bedside.core.errors import ConfigError
 from bedside.core.signal.butterworth import Section, butterworth, notch, settling_samples
 from bedside.ondevice.windows.targets import Question
@@ -59,6 +59,14 @@ class FilterDesign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return Filter(sections, round(settle_s, 3))
 
 
+class GraphChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A training graph as authors write it: what they leave out is usual. The manifest leaves nothing out."""
+
+    level: Level = "Q1"
+    suffix: str = ALL
+    optimiser: Optimiser = "sgd"
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model.
 
@@ -92,7 +100,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     layers: tuple[dict[str, str | int], ...] = ()
     torch: TorchSource | None = None
     task: Task = "classification"
-    graphs: tuple[TrainingGraph, ...] = ()
+    graphs: tuple[GraphChoice, ...] = ()
     suffixes: tuple[Suffix, ...] = ()
     class_weights: tuple[float, ...] = ()
     targets: Targets | None = None
@@ -157,7 +165,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         weighted = sum(step.kernel is not None for step in self.net().steps)
         names = (ALL, *(suffix.name for suffix in self.suffix_list()))
         usual = (ALL, HEAD if HEAD in names else names[-1])
-        return self.graphs or tuple(TrainingGraph("Q1", suffix, "sgd") for suffix in usual[: min(weighted, 2)])
+        chosen = tuple(TrainingGraph(one.level, one.suffix, one.optimiser) for one in self.graphs)
+        return chosen or tuple(TrainingGraph("Q1", suffix, "sgd") for suffix in usual[: min(weighted, 2)])
 
     def suffix_list(self) -> tuple[Suffix, ...]:
         """The suffixes as the manifest has them, in the order of the layers; the author's own name for a last layer."""

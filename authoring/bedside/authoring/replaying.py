@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from bedside.authoring.children import ask_child
 from bedside.core.bundle.archive import unpack_bundle
 from bedside.core.bundle.manifest import INFER_TFLITE
+from bedside.core.errors import UnavailableError
 from bedside.ondevice import golden, trial
 from bedside.ondevice.confinement import Limits, read_outcome
 from bedside.ondevice.golden import DEFAULT_LIMITS, Compared
@@ -23,7 +25,7 @@ class Replayed(msgspec.Struct, frozen=True):
     """What a bundle did here.
 
     Attributes:
-        differences: largest absolute difference per golden tensor.
+        differences: largest absolute difference per golden tensor; `logits_litert` where LiteRT was tried.
         measured: how long one window takes on each runtime.
         missing: runtimes on which it was not tried, and why not.
     """
@@ -51,6 +53,20 @@ def replay_in_children(tar: bytes, signer_pks: Sequence[bytes], limits: Limits =
         path.write_bytes(tar)
         runtimes: tuple[RuntimeName, ...] = ("onnx",) if missing else ("litert", "onnx")
         job = msgspec.json.encode(Trial(str(path), tuple(key.hex() for key in signer_pks), runtimes))
-        compared = read_outcome(ask_child(golden.CHILD, job, limits), Compared)
-        measured = read_outcome(ask_child(trial.CHILD, job, limits), tuple[Measured, ...])
-    return Replayed(compared.differences, measured, missing)
+        with _saying("the golden vectors could not be replayed"):
+            differences = read_outcome(ask_child(golden.CHILD, job, limits), Compared).differences
+        with _saying(f"a window on {' and '.join(runtimes)} could not be measured"):
+            told: list[bytes] = []
+            measured = read_outcome(ask_child(trial.CHILD, job, limits, told.append), tuple[Measured, ...])
+            for one in told:
+                differences = read_outcome(one, dict[str, float]) | differences
+    return Replayed(differences, measured, missing)
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """A child that came to no end is told of by what it was to do."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise UnavailableError(error.code, f"{what}: {error.sentence}", remedy=error.remedy) from error

@@ -24,9 +24,7 @@ def manifest_tables(digest: bytes, manifest: Manifest) -> Iterator[Table]:
         for graph in manifest.graphs
     ]
     yield Table(("training graph", "trains from", "values in an update", "values that stay local"), graphs)
-    costs = [[cost.graph, str(cost.batch), f"{cost.step_ms:g}", f"{cost.rss_mb:g}"] for cost in manifest.costs]
-    heads = ("a step of", "batch", "ms", "peak MB")
-    yield Table(heads, costs, right=frozenset(heads[1:]), empty="the manifest states no cost")
+    yield cost_table(manifest.costs)
     yield _tolerances(manifest)
     files = [[entry.name, human_bytes(entry.size), entry.blake2b] for entry in manifest.files]
     yield Table(("file", "size", "blake2b"), files, right=frozenset({"size"}))
@@ -61,11 +59,11 @@ def parameter_count(manifest: Manifest) -> int:
     return _count(manifest.parameters)
 
 
-def cost_words(costs: Sequence[Cost]) -> str:
-    """What a training step takes, in one line."""
-    return "; ".join(
-        f"{cost.graph}: {cost.step_ms:g} ms for {cost.batch} windows, {cost.rss_mb:g} MB" for cost in costs
-    )
+def cost_table(costs: Sequence[Cost]) -> Table:
+    """What a training step takes, a row for each graph and batch."""
+    rows = [[cost.graph, str(cost.batch), f"{cost.step_ms:g}", f"{cost.rss_mb:g}"] for cost in costs]
+    heads = ("a step of", "batch", "ms", "peak MB")
+    return Table(heads, rows, right=frozenset(heads[1:]), empty="the manifest states no cost")
 
 
 def _tolerances(manifest: Manifest) -> Table:

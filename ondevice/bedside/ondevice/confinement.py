@@ -155,7 +155,7 @@ async def run_child(
     except TimeoutError as error:
         raise UnavailableError(
             "child-timeout",
-            f"{module} did not finish within {limits.timeout_s:g} s",
+            f"its child process did not finish within {limits.timeout_s:g} s",
             remedy="allow it more time, or look at the load of this machine",
         ) from error
     finally:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from bedside.core.errors import BedsideError
-from bedside.ondevice.confinement import confine, decode_job, forbid_writing, read_job, report_error, report_result
+from bedside.ondevice.confinement import (
+    confine,
+    decode_job,
+    forbid_writing,
+    read_job,
+    report_error,
+    report_progress,
+    report_result,
+)
 from bedside.ondevice.golden import Replay, believed_bundle, check_differences
 from bedside.ondevice.runtimes import RuntimeName
 
@@ -50,7 +58,7 @@ class Trial(Replay, frozen=True, forbid_unknown_fields=True):
 
 
 def main() -> None:
-    """The child: confine, verify, replay, measure, report."""
+    """The child: confine, verify, replay, measure, report. Its progress is LiteRT's difference per golden tensor."""
     confine(sys.argv[1:])
     forbid_writing()
     try:
@@ -72,7 +80,9 @@ def _run(data: bytes) -> tuple[Measured, ...]:
     if "litert" in wanted:
         with blaming(INFER_TFLITE):
             tried.append(int8_runtime(bundle, after, "litert"))
-        check_differences(bundle.manifest, compare_litert(bundle, tried[0]))
+        differences = compare_litert(bundle, tried[0])
+        check_differences(bundle.manifest, differences)
+        report_progress(differences)
     if "onnx" in wanted and is_installed("onnx"):
         tried.append(int8_runtime(bundle, after, "onnx"))
     return measure(tuple(tried), golden_windows(bundle), SystemClock())

@@ -35,6 +35,7 @@ _PROBLEM = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _INDEX = re.compile(r"\[[^\]]*\]")
+_STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")
 
 
 def load_config(path: Path, kind: type[Config]) -> Config:
@@ -180,7 +181,7 @@ def _convert(
     try:
         return msgspec.convert(values, kind, dec_hook=decode)
     except msgspec.ValidationError as error:
-        raise _type_error(str(error), path, origins, text) from error
+        raise _type_error(str(error), path, origins, text, _shape_of(kind)) from error
 
 
 def _placed(dotted: str, text: str) -> tuple[str, str]:
@@ -192,7 +193,31 @@ def _placed(dotted: str, text: str) -> tuple[str, str]:
     return keys[0], ""
 
 
-def _type_error(problem: str, path: Path, origins: Mapping[str, Path], text: str = "") -> ConfigError:
+def _choices(shape: inspect.Type, at: str) -> list[str]:
+    """The values that may stand at a place such as `.tasks[...].mode`, where they can be counted."""
+    shapes = _options(shape)
+    for step in _STEP.findall(at):
+        inside: list[inspect.Type] = []
+        for one in shapes:
+            if isinstance(one, inspect.StructType):
+                inside += [field.type for field in one.fields if field.encode_name == step]
+            elif isinstance(one, inspect.DictType):
+                inside.append(one.value_type)
+            elif isinstance(one, inspect.ListType | inspect.VarTupleType):
+                inside.append(one.item_type)
+        shapes = [option for one in inside for option in _options(one)]
+    return [str(value) for one in shapes if isinstance(one, inspect.LiteralType) for value in one.values]
+
+
+def _options(shape: inspect.Type) -> list[inspect.Type]:
+    if isinstance(shape, inspect.Metadata):
+        return _options(shape.type)
+    return list(shape.types) if isinstance(shape, inspect.UnionType) else [shape]
+
+
+def _type_error(
+    problem: str, path: Path, origins: Mapping[str, Path], text: str = "", shape: inspect.Type | None = None
+) -> ConfigError:
     match = _PROBLEM.fullmatch(problem)
     what, at = (match["what"], match["path"] or "") if match else (problem, "")
     file = origins.get(_INDEX.sub("", at), path)
@@ -211,6 +236,7 @@ def _type_error(problem: str, path: Path, origins: Mapping[str, Path], text: str
         place = f"an entry of {named!r}"
     elif line and not at:
         place = f"{key!r}"
-    return ConfigError(
-        "config-type", f"{file}{line}: {place} has a wrong value", remedy=bounded(what[:1].lower() + what[1:], 200)
-    )
+    remedy = what[:1].lower() + what[1:]
+    if shape is not None and what.startswith("Invalid enum value ") and (choices := _choices(shape, at)):
+        remedy += f": one of {', '.join(choices)}"
+    return ConfigError("config-type", f"{file}{line}: {place} has a wrong value", remedy=bounded(remedy, 400))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bedside.agent.buffer.labels import MAX_LABELS, Labels
-from bedside.agent.buffer.plausibility import MAX_WARNINGS
+from bedside.agent.buffer.plausibility import MAX_WARNINGS, Known
 from bedside.agent.buffer.rows import Label
 from bedside.agent.buffer.sessions import Sessions
 from bedside.agent.buffer.store import BufferStore
@@ -144,7 +144,7 @@ def test_a_label_may_not_end_in_the_future_of_the_clock_and_of_the_signal(buffer
 
 
 def test_what_looks_wrong_is_stored_and_told(buffer, sessions) -> None:
-    labels = Labels(buffer, lambda: frozenset({"af", "sr"}))
+    labels = Labels(buffer, lambda: Known(frozenset({"af", "sr"})))
     first = labels.add([label(31, 33), label(33, 35, name="afib"), label(34, 36, name="afib")])
     assert first.warnings == ("no model of this device knows the class 'afib': the classes are af, sr",)
     assert labels.add([label(33, 35, name="afib")]).warnings == (), "it was there, and has been told"
@@ -157,8 +157,22 @@ def test_what_looks_wrong_is_stored_and_told(buffer, sessions) -> None:
     assert labels.add([label(31, 32, name="sr")]).warnings == (), "a withdrawn label contradicts nobody"
 
 
+def test_a_value_of_a_class_and_a_class_of_a_value_are_told_apart(buffer, sessions) -> None:
+    labels = Labels(buffer, lambda: Known(frozenset({"rest", "walk"}), frozenset({"po2"})))
+    assert labels.add([label(10, 11, name="walk"), replace(label(11, 12, name="po2"), value=91.0)]).warnings == ()
+    asked = [replace(label(12, 13, name=name), value=3.0) for name in ("spo2", "walk")]
+    assert labels.add([*asked, label(14, 15, name="po2")]).warnings == (
+        "no model of this device knows the class 'po2': it is estimated, and learnt from labels with a value",
+        "no model of this device estimates 'spo2': the values are po2",
+        "no model of this device estimates 'walk': it is a class, and learnt from labels without a value",
+    )
+    labels = Labels(buffer, lambda: Known(frozenset({"walk"})))
+    asked = [replace(label(16, 17, name="spo2"), value=3.0)]
+    assert labels.add(asked).warnings == ("no model of this device estimates 'spo2': the values are none",)
+
+
 def test_warnings_are_bounded(buffer, sessions) -> None:
-    labels = Labels(buffer, lambda: frozenset({"af"}))
+    labels = Labels(buffer, lambda: Known(frozenset({"af"})))
     added = labels.add([label(31, 32, name=f"class-{number}") for number in range(MAX_WARNINGS + 5)])
     assert len(added.warnings) == MAX_WARNINGS + 1
     assert added.warnings[-1] == "and 5 more like these"

@@ -101,7 +101,7 @@ def test_too_few_labelled_windows_tune_nothing_and_fit_what_can_be_fitted(home) 
     home.desk._setting = home.desk._setting.__class__(**{**home.desk._setting.__dict__, "min_judged": 90_000})
     kept = home.make()
     assert (kept.facts.temperature, kept.facts.report.serves) == (1.0, None)
-    assert "too few" in kept.facts.report.sentence
+    assert "90000 in 5 are needed" in kept.facts.report.sentence
 
 
 def test_what_is_not_wanted_or_not_possible_is_refused_with_its_reason(home) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bedside.agent.rounds import succession
 from bedside.agent.rounds.slots import ActiveModel, Candidate, Origin, Slot, Verdict
-from bedside.core.errors import RefusedError
+from bedside.core.errors import ProtocolError
 
 
 def model(number: int) -> ActiveModel:
@@ -80,7 +80,7 @@ def test_in_any_order_what_serves_was_promoted_and_what_was_put_away_does_not_co
         before = slot
         try:
             slot = _taken(slot, step)
-        except RefusedError:
+        except ProtocolError:
             assert slot == before
             continue
         if slot.model != before.model:
@@ -122,5 +122,5 @@ def test_what_waits_for_somebody_is_told_without_a_number() -> None:
         assert succession.concern(found)
         assert not any(character.isdigit() for character in succession.concern(found))
     assert succession.concern(slot) == ""
-    with pytest.raises(RefusedError):
+    with pytest.raises(ProtocolError):
         succession.promote(Slot(model(1)), told)

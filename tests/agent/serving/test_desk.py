@@ -10,7 +10,7 @@ import pytest
 from bedside.agent.rounds import slots as slots_module
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.rounds.slots import ActiveModel, Candidate, SlotNote
-from bedside.core.errors import BedsideError, RefusedError, StoreError
+from bedside.core.errors import BedsideError, ProtocolError, StoreError
 
 
 async def passed(*_: object) -> str:
@@ -65,7 +65,7 @@ async def test_what_was_rolled_back_stays_away_until_it_is_accepted_or_a_newer_o
         await device.desk.roll_back("tiny")
         await device.take(first)
         assert device.serves == shelf.own.name
-        with pytest.raises(RefusedError, match="no previous model"):
+        with pytest.raises(ProtocolError, match="no previous model"):
             await device.desk.roll_back("tiny")
         await device.desk.accept("tiny")
         assert (device.serves, device.slot.withdrawn) == (first.name, ())

@@ -20,7 +20,7 @@ from typing import Final
 from bedside.agent.buffer.bounds import END_NS
 from bedside.agent.buffer.decoding import label_of
 from bedside.agent.buffer.eviction import insert_label
-from bedside.agent.buffer.plausibility import implausible, when
+from bedside.agent.buffer.plausibility import Known, implausible, when
 from bedside.agent.buffer.rows import MAX_LABEL_BYTES, Label, is_label_name
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.errors import BedsideError, MalformedError, ProtocolError
@@ -103,18 +103,18 @@ class Labels:
     def __init__(
         self,
         buffer: BufferStore,
-        classes: Callable[[], frozenset[str]] = frozenset,
+        known: Callable[[], Known] = Known,
         unlearn: Callable[[SessionId], object] = lambda _: None,
     ) -> None:
         """Work on an open buffer.
 
         Args:
             buffer: the writer.
-            classes: tells those that models know, none where nobody can say.
+            known: tells what models are asked.
             unlearn: takes back what the device has learnt from a session of which a label is withdrawn.
         """
         self._buffer = buffer
-        self._classes = classes
+        self._known = known
         self._unlearn = unlearn
 
     def add(self, asked: Sequence[Label], *, check_only: bool = False) -> Added:
@@ -144,7 +144,7 @@ class Labels:
             done = [_add(tx, label) for label in placed]
             if any(new for _, new in done):
                 self._buffer.quota.check_labels(tx)
-            warnings = implausible([label for label, new in done if new], before, self._classes())
+            warnings = implausible([label for label, new in done if new], before, self._known())
             return Added(tuple(label for label, _ in done), sum(new for _, new in done), tuple(warnings))
 
         return self._buffer.run("labels", work)

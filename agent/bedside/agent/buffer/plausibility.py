@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from bedside.agent.buffer.rows import Label
 
@@ -17,15 +17,35 @@ _LOOKS: Final = 64
 _START: Final = attrgetter("start_ns")
 
 
-def implausible(fresh: Sequence[Label], before: Sequence[Label], classes: frozenset[str]) -> list[str]:
-    """A sentence for each class that no model knows, and for each label that contradicts one from before.
+class Known(NamedTuple):
+    """What the models of this device are asked; nothing at all where nobody can say.
+
+    Attributes:
+        classes: and labels that may hold together.
+        values: that are estimated.
+    """
+
+    classes: frozenset[str] = frozenset()
+    values: frozenset[str] = frozenset()
+
+
+def known_of(models: Iterable[tuple[bool, Iterable[str]]]) -> Known:
+    """What models are asked: of each whether it estimates values, and its outputs."""
+    names: dict[bool, set[str]] = {False: set(), True: set()}
+    for measures, outputs in models:
+        names[measures].update(outputs)
+    return Known(frozenset(names[False]), frozenset(names[True]))
+
+
+def implausible(fresh: Sequence[Label], before: Sequence[Label], known: Known) -> list[str]:
+    """A sentence for each name that no model learns so, and for each label that contradicts one from before.
 
     Args:
         fresh: labels that were not there yet, of any sessions.
         before: labels that hold in these sessions.
-        classes: those that models know; empty where nobody can say.
+        known: what models are asked.
     """
-    found = [*_unknown(fresh, classes), *_contradictions(fresh, before)]
+    found = [*_unknown(fresh, known), *_contradictions(fresh, before)]
     more = len(found) - MAX_WARNINGS
     return found if more <= 0 else [*found[:MAX_WARNINGS], f"and {more} more like these"]
 
@@ -35,11 +55,25 @@ def when(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // 1_000_000 / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
-def _unknown(fresh: Sequence[Label], classes: frozenset[str]) -> Iterator[str]:
-    names = sorted(classes)
-    known = ", ".join(names[:_MAX_CLASSES]) + (", ..." if len(names) > _MAX_CLASSES else "")
-    for name in sorted({one.label for one in fresh} - classes) if classes else ():
-        yield f"no model of this device knows the class {name!r}: the classes are {known}"
+def _unknown(fresh: Sequence[Label], known: Known) -> Iterator[str]:
+    if not any(known):
+        return
+    for name, measured in sorted({(one.label, one.value is not None) for one in fresh}):
+        if name in (known.values if measured else known.classes):
+            continue
+        if measured:
+            told = "it is a class, and learnt from labels without a value" if name in known.classes else ""
+            yield f"no model of this device estimates {name!r}: {told or _listed('the values are', known.values)}"
+        else:
+            told = "it is estimated, and learnt from labels with a value" if name in known.values else ""
+            yield (
+                f"no model of this device knows the class {name!r}: {told or _listed('the classes are', known.classes)}"
+            )
+
+
+def _listed(what: str, names: frozenset[str]) -> str:
+    some = sorted(names)
+    return f"{what} {', '.join(some[:_MAX_CLASSES]) or 'none'}" + (", ..." if len(some) > _MAX_CLASSES else "")
 
 
 def _contradictions(fresh: Sequence[Label], before: Sequence[Label]) -> Iterator[str]:

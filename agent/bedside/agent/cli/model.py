@@ -15,7 +15,7 @@ from bedside.agent.cli.groups import ListingGroup
 from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import AgentConfig, load_agent_config
 from bedside.agent.naming import typeable
-from bedside.core.errors import BedsideError, UnavailableError
+from bedside.core.errors import BedsideError, ProtocolError
 from bedside.service.output import Table, emit, human_age, json_option
 from bedside.service.platform import SystemClock
 
@@ -154,7 +154,7 @@ def shadow(directory: Path, name: str, as_json: bool) -> None:
     slot = _look(directory, partial(_named, name))
     run = slot.shadow
     if run is None:
-        raise UnavailableError(
+        raise ProtocolError(
             "no-shadow-run",
             f"no candidate of {name} has run in the shadow since the agent started",
             remedy="set shadow_windows in [serving] of agent.toml",

@@ -22,6 +22,7 @@ from bedside.service.platform import SystemClock, SystemEntropy
 if TYPE_CHECKING:
     from bedside.agent.api.direct import Changes
     from bedside.agent.buffer.keys import KeyRing
+    from bedside.agent.buffer.plausibility import Known
     from bedside.agent.buffer.reader import BufferReader
     from bedside.agent.client import LocalAgent
 
@@ -139,20 +140,20 @@ async def _changes(config: AgentConfig) -> AsyncIterator[Changes]:
                 store, reader, now, config.buffer.session_gap_s, erase, configured_streams(config), unlearning
             )
             alarms = AlarmDesk(config.alarms, store, clock, AlarmFollowers())
-            yield DirectChanges(store, sessions, Labels(store, partial(_known_classes, config), unlearning), alarms)
+            yield DirectChanges(store, sessions, Labels(store, partial(_known, config), unlearning), alarms)
 
 
-def _known_classes(config: AgentConfig) -> frozenset[str]:
-    """Every class of the models that served last; none where one of them cannot be read."""
+def _known(config: AgentConfig) -> Known:
+    """What the models that served last were asked; nothing where one of them cannot be read."""
+    from bedside.agent.buffer.plausibility import Known, known_of
     from bedside.agent.rounds.models import ModelStore
 
     models = ModelStore(config.state_dir)
     try:
-        return frozenset(
-            label for slot in models.slots().values() for label in models.read_bundle(slot.model).manifest.labels
-        )
+        manifests = [models.read_bundle(slot.model).manifest for slot in models.slots().values()]
     except BedsideError:
-        return frozenset()
+        return Known()
+    return known_of((manifest.task == "regression", manifest.labels) for manifest in manifests)
 
 
 def keys_of(config: AgentConfig) -> KeyRing:

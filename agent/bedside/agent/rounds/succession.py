@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, assert_never
 import msgspec
 
 from bedside.agent.rounds.slots import Candidate, Slot, Verdict
-from bedside.core.errors import RefusedError
+from bedside.core.errors import ProtocolError
 
 if TYPE_CHECKING:
     from bedside.agent.rounds.slots import ActiveModel
@@ -54,7 +54,7 @@ def promote(slot: Slot, verdict: Verdict) -> Slot:
     """The candidate serves, and the one that did is the one to go back to.
 
     Raises:
-        RefusedError: `no-candidate`.
+        ProtocolError: `no-candidate`.
     """
     candidate = _candidate(slot)
     return _with(
@@ -73,7 +73,7 @@ def withdraw(slot: Slot, verdict: Verdict) -> Slot:
     """The candidate does not serve, and does not come back by itself.
 
     Raises:
-        RefusedError: `no-candidate`.
+        ProtocolError: `no-candidate`.
     """
     candidate = _candidate(slot)
     return _with(
@@ -89,7 +89,7 @@ def reject(slot: Slot, verdict: Verdict) -> Slot:
     """As `withdraw`, by somebody; where the gate has refused the candidate already, that is agreed to.
 
     Raises:
-        RefusedError: `no-candidate`.
+        ProtocolError: `no-candidate`.
     """
     if slot.candidate is None and concern(slot):
         return _with(slot, verdict)
@@ -112,10 +112,10 @@ def roll_back(slot: Slot, verdict: Verdict) -> Slot:
     """The previous model serves again, and the one that did is withdrawn.
 
     Raises:
-        RefusedError: `no-previous-model`.
+        ProtocolError: `no-previous-model`.
     """
     if slot.previous is None:
-        raise RefusedError(
+        raise ProtocolError(
             "no-previous-model",
             "there is no previous model to return to: this is the first one, or the last rollback has returned to it",
             remedy="bedside agent model list DIRECTORY",
@@ -127,10 +127,10 @@ def accept(slot: Slot, verdict: Verdict) -> Slot:
     """The newest that was withdrawn serves after all.
 
     Raises:
-        RefusedError: `nothing-withdrawn`.
+        ProtocolError: `nothing-withdrawn`.
     """
     if not slot.withdrawn:
-        raise RefusedError(
+        raise ProtocolError(
             "nothing-withdrawn",
             "no model of this name was refused, rejected or rolled back",
             remedy="bedside agent model list DIRECTORY",
@@ -159,7 +159,7 @@ def by_hand(slot: Slot, action: Action, at_s: int) -> Slot:
     """What somebody has ordered at a Unix time.
 
     Raises:
-        RefusedError: `no-previous-model`, `no-candidate`, `nothing-withdrawn`.
+        ProtocolError: `no-previous-model`, `no-candidate`, `nothing-withdrawn`.
     """
     last = (slot.model, *slot.withdrawn)[-1]
     about = slot.candidate.model if slot.candidate is not None else last
@@ -195,7 +195,7 @@ def concern(slot: Slot) -> str:
 
 def _candidate(slot: Slot) -> Candidate:
     if slot.candidate is None:
-        raise RefusedError(
+        raise ProtocolError(
             "no-candidate", "there is no candidate under this name", remedy="bedside agent model list DIRECTORY"
         )
     return slot.candidate

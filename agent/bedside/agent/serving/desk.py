@@ -113,8 +113,7 @@ class ModelDesk:
         """Serve the previous model again, from the next window on.
 
         Raises:
-            ProtocolError: `no-such-model`.
-            RefusedError: `no-previous-model`.
+            ProtocolError: `no-such-model`, `no-previous-model`.
             BedsideError: as `SlotChanges.go_back`.
         """
         async with self._lock:
@@ -124,8 +123,7 @@ class ModelDesk:
         """Serve the candidate, whatever was or will be found.
 
         Raises:
-            ProtocolError: `no-such-model`.
-            RefusedError: `no-candidate`.
+            ProtocolError: `no-such-model`, `no-candidate`.
             BedsideError: as `SlotChanges.go_on`.
         """
         async with self._lock:
@@ -135,8 +133,7 @@ class ModelDesk:
         """Serve the newest model that was refused, rejected or rolled back after all.
 
         Raises:
-            ProtocolError: `no-such-model`.
-            RefusedError: `nothing-withdrawn`.
+            ProtocolError: `no-such-model`, `nothing-withdrawn`.
             BedsideError: as `SlotChanges.go_on`.
         """
         async with self._lock:
@@ -146,8 +143,7 @@ class ModelDesk:
         """Let the candidate go, or agree that one was refused.
 
         Raises:
-            ProtocolError: `no-such-model`.
-            RefusedError: `no-candidate`.
+            ProtocolError: `no-such-model`, `no-candidate`.
             StoreError: `file-write`.
         """
         async with self._lock:

@@ -66,7 +66,7 @@ def _compared(job: GateJob, store: ModelStore, manifest: Manifest, candidate: Mo
         )
         found, blocks = validation.found, validation.blocks
         if validation.too_few:
-            return Judged("not-judged", validation.too_few)
+            return Judged("not-judged", validation.too_few, windows=len(blocks))
         if not comparable:
             return Judged("uncompared", "it takes other windows, or answers something else, than the model that serves")
         said = said_by(old, found.x)

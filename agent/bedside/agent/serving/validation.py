@@ -84,7 +84,11 @@ def validation_windows(
     blocks = [(session, int(start_ns) // hold_out.block_ns) for session, start_ns in places]
     stretches, few = len(set(blocks)), ""
     if len(blocks) < least or stretches < MIN_BLOCKS:
-        few = f"{len(blocks)} validation windows in {stretches} separate stretches are too few"
+        few = (
+            f"{len(blocks)} validation windows in {stretches} {'stretch' if stretches == 1 else 'stretches'} of time; "
+            f"{least} in {MIN_BLOCKS} are needed: label "
+            + ("more, or lower gate_min_windows" if len(blocks) < least else "other times, too")
+        )
     return Validation(both, blocks, "(with blocks of time of sessions that are trained on)", few)
 
 

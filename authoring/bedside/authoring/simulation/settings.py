@@ -88,6 +88,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             if not holds:
                 raise ConfigError("bad-settings", f"the simulation's {sentence}", remedy="correct its settings")
 
+    def filled(self, manifest: Manifest) -> Settings:
+        """As they run with a model: its author's advice where nothing was said.
+
+        Raises:
+            ConfigError: `bad-settings`: the bundle has no such graph.
+        """
+        advised = manifest.training
+        given = {
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "learning_rate": self.learning_rate,
+            "momentum": self.momentum,
+            "proximal_mu": self.proximal_mu,
+            "gradient_clip": self.gradient_clip,
+        }
+        advice = {name: getattr(advised, name) for name, value in given.items() if value is None}
+        filled = msgspec.structs.replace(self, **advice, graph=self.training_graph(manifest).key)
+        last = filled.learning_rate if self.final_learning_rate is None else self.final_learning_rate
+        return msgspec.structs.replace(filled, final_learning_rate=last)
+
     def training_graph(self, manifest: Manifest) -> TrainingGraph:
         """The graph that devices train with.
 

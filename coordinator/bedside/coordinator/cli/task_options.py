@@ -13,7 +13,7 @@ import click
 from bedside.coordinator.cli.present import COMBINERS
 from bedside.core.bundle.manifest import Manifest
 from bedside.core.bundle.training import TrainingGraph
-from bedside.core.errors import RefusedError
+from bedside.core.errors import ProtocolError
 from bedside.core.learning.plan_graph import name_graph
 from bedside.core.limits import MAX_NOISE_MULTIPLIER
 from bedside.proto.v1 import plan_pb2
@@ -240,7 +240,7 @@ def _graph(options: TaskOptions, manifest: Manifest) -> TrainingGraph:
         had = (graph.level, graph.suffix, graph.optimiser)
         if all(wish in (None, has) for wish, has in zip(asked, had, strict=True)):
             return graph
-    raise RefusedError(
+    raise ProtocolError(
         "no-such-graph",
         f"the bundle cannot be trained so; it has {', '.join(graph.key for graph in manifest.graphs)}",
         remedy="choose --level, --suffix and --local-optimiser among those, or build the bundle with more [[graphs]]",
