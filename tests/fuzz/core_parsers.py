@@ -233,7 +233,8 @@ def _bundles() -> None:
     add("bundle-tar", "core.bundle.archive.unpack_bundle service.bundle_file.read_bundle",
         on_file("bundle.tar", lambda path: unpack_bundle(read_bundle(path))), [seeds.BUNDLE], plain)  # fmt: skip
     add("bundle-manifest", "core.bundle.archive.manifest_in", manifest_in, [seeds.BUNDLE[:4_096]], plain)
-    add("bundle", "core.bundle.verify.verify_archive core.bundle.graphs.check_graphs",
+    add("bundle", "core.bundle.verify.verify_archive core.bundle.graphs.check_graphs"
+        " core.bundle.tolerances.check_tolerances",
         lambda data: verify_archive(data, [pk]), [seeds.BUNDLE],
         either(seeds.bundle, plain), TrustError)  # fmt: skip
 
