@@ -12,7 +12,7 @@ from bedside.agent.personal.desk import AGAIN_S
 from bedside.agent.personal.job import PersonalJob
 from bedside.agent.personal.settings import ModelRules, PersonalConfig
 from bedside.agent.serving.validation import validation_windows
-from bedside.core.errors import BedsideError
+from bedside.core.errors import BedsideError, RefusedError
 
 HEAD = {"w2", "b2", "amax"}
 OWN = {"mean0", "square0", "mean1", "variance1"}
@@ -144,3 +144,14 @@ def test_a_model_may_differ_from_the_others() -> None:
     config = PersonalConfig(fine_tune=True, epochs=7, models=[ModelRules(name="tiny", epochs=2, suffix="all")])
     assert (config.of("tiny").epochs, config.of("tiny").suffix, config.of("tiny").fine_tune) == (2, "all", True)
     assert (config.of("other").epochs, config.of("other").suffix) == (7, "head")
+
+
+def test_a_tuning_that_diverges_is_no_reason_to_give_up_the_rest(home, monkeypatch) -> None:
+    def diverges(*_: object) -> None:
+        raise RefusedError("diverged", "the training diverged")
+
+    monkeypatch.setattr("bedside.agent.training.on_buffer.train_on_buffer", diverges)
+    rules = PersonalConfig(fine_tune=True, temperature=True).of("tiny")
+    job = PersonalJob(str(home.state), str(home.identity), home.active, "personal-x", rules, (), "onnx", 50)
+    tuned = child._tune(job, home.models, home.bundle, None)
+    assert (tuned.tensors, tuned.why_not) == ({}, "the training diverged")

@@ -64,7 +64,8 @@ def test_what_a_child_found_out_stays_here_and_its_code_is_told(offering, desk, 
 
 
 def test_what_depends_on_counts_is_told_alike_and_kept_apart(offering, desk) -> None:
-    codes = ("too-few-examples", "too-few-sessions", "unaffordable-memory", "unaffordable-time", "child-timeout")
+    unaffordable = ("unaffordable-memory", "unaffordable-time")
+    codes = ("too-few-examples", "too-few-sessions", *unaffordable, "child-timeout", "diverged")
     said = set()
     for number, code in enumerate(codes, start=1):
         taken = desk.take(offering.make(task=f"task-{number}"), f"task-{number}")

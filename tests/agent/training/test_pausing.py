@@ -17,7 +17,7 @@ from bedside.agent.config import BUFFER_NAME
 from bedside.agent.erasure import erase_session
 from bedside.agent.personal.files import PersonalFiles
 from bedside.agent.training.job import Job, Outcome
-from bedside.agent.training.saved import SavedTraining
+from bedside.agent.training.saved import SavedTraining, state_path
 from bedside.agent.training.settings import GatesConfig, TrainingConfig
 from bedside.agent.training.trainer import CHILD, Reading, Trainer
 from bedside.core.bundle.tensors import decode_tensors
@@ -187,19 +187,20 @@ def test_a_training_whose_child_is_killed_without_coming_further_is_given_up_aft
     assert code_of(device.run(kill)) == "training-waits", "whoever asks for it anew has three again"
 
 
-def test_a_training_that_moves_on_between_its_kills_is_never_given_up(bench, whole) -> None:
-    device = bench(save_s=0.001)
+def test_a_training_that_moves_on_between_its_kills_is_never_given_up(bench, monkeypatch) -> None:
+    device, saved = bench(), []
 
-    def kill(_: int) -> None:
-        facts = SavedTraining(device.saved, device.keys.newest).facts()
-        if facts is not None and len(facts.position.losses) > reached:
-            (child,) = psutil.Process().children()
-            os.kill(child.pid, signal.SIGKILL)
+    async def dies(*_: object) -> bytes:
+        if moves:
+            saved.append(state_path(device.directory, "lesson"))
+            saved[-1].write_bytes(b"further")
+            os.utime(saved[-1], ns=(len(saved), len(saved)))
+        raise UnavailableError("child-died", "killed")
 
-    for reached in (0, 40, 80, 120, 160):  # noqa: B007 - read in `kill`
-        assert code_of(device.run(kill)) == "training-waits"
-    outcome = asyncio.run(device.run())
-    assert (outcome.counts, device.delta()) == whole
+    monkeypatch.setattr("bedside.agent.training.trainer.run_child", dies)
+    for moves in (False, False, *[True, False, False] * 4):  # noqa: B007 - read in `dies`
+        assert code_of(device.run()) == "training-waits"
+    assert code_of(device.run()) == "child-died"
 
 
 def test_a_machine_that_cannot_be_read_stops_a_training_like_a_closed_gate(bench, whole) -> None:

@@ -106,6 +106,8 @@ def _tune(job: PersonalJob, store: ModelStore, bundle: Bundle, device: Device) -
     try:
         learnt = train_on_buffer(course, device, job.budget, report_progress)
     except RefusedError as error:
+        if error.code == "diverged":
+            return _Tuned({}, 0, frozenset(), error.sentence)
         if error.code != "too-few-examples":
             raise
         return _Tuned({}, 0, frozenset(), f"fewer labelled windows than the {job.rules.min_windows} that are wanted")

@@ -18,12 +18,13 @@ from bedside.core.errors import BedsideError, ConfigError, StoreError
 
 NOT_ENOUGH: Final = "not-enough-here"
 _COUNTED: Final = frozenset(
-    {"too-few-examples", "too-few-sessions", "unaffordable-memory", "unaffordable-time", "child-timeout"}
+    {"too-few-examples", "too-few-sessions", "unaffordable-memory", "unaffordable-time", "child-timeout", "diverged"}
 )
-"""Reasons that depend on how many examples and sessions a device has: told apart, they would tell how many."""
+"""Reasons that depend on how many examples and sessions a device has, or on what they hold: told apart, they would tell
+how many, or which."""
 
 _SENTENCES: Final = {
-    NOT_ENOUGH: "fewer labelled examples or sessions, or less memory or time, are here than the plan wants",
+    NOT_ENOUGH: "the plan wants more examples, sessions, memory or time than are here, or it leads to nothing",
     "round-closed": "the round had closed before this device could train",
     "training-disabled": "this device only infers; its configuration says so",
     "training-impossible": "this device only infers: onnxruntime is not installed on it",
@@ -32,7 +33,6 @@ _SENTENCES: Final = {
     "blob-size": "the model is larger than the plan says",
     "bad-parameters": "the checkpoint does not fit the model",
     "too-many-models": "as many models serve here as can beside each other",
-    "diverged": "the training diverged on this device",
     "no-such-graph": "the model cannot be trained as the plan says",
     "golden-mismatch": "the model does not compute here what its author computed",
 }
@@ -64,7 +64,7 @@ def told_wait(gate: str | None) -> str:
 
 
 def told_as(code: str) -> str:
-    """The code under which one is told: every reason that depends on counts is told alike."""
+    """The code under which one is told: every reason that depends on the examples is told alike."""
     return NOT_ENOUGH if code in _COUNTED else code
 
 
