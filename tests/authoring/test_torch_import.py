@@ -135,14 +135,13 @@ REFUSED = {
     "grouped": ("nn.Sequential(nn.Conv1d(2, 4, 3, padding=1, groups=2), nn.Flatten(), nn.Linear(128, 3))", "2 groups"),
     "no bias": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False))", "bias=True"),
     "dropout": ("nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))", "set p=0"),
-    "tanh": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Tanh())", ": 2: Tanh"),
+    "tanh": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Tanh())", "Tanh (2) has no exact form"),
     "softmax": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Softmax(1))", "Softmax"),
     "epsilon": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3, eps=1e-3))", "eps=1e-05"),
     "momentum": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3, momentum=0.5))", "momentum=0.1"),
     "loose norm": ("nn.Sequential(nn.BatchNorm1d(2), nn.Flatten(), nn.Linear(64, 3))", "right behind"),
     "over time": ("nn.Sequential(nn.Linear(32, 3))", "flatten first"),
     "pool of three": ("nn.Sequential(nn.MaxPool1d(3), nn.Flatten(), nn.Linear(20, 3))", "MaxPool1d(2)"),
-    "outputs": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 4))", "dense with 3 units"),
     "input": ("nn.Sequential(nn.Conv1d(5, 4, 3, padding=1))", r"input of (N, 2, 32)"),
     "frozen": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).requires_grad_(False)", "frozen"),
     "double": ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()", "input of"),
@@ -172,6 +171,29 @@ def refused(tiny, tmp_path, body, said):
 @pytest.mark.parametrize(("made", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_exact_is_refused_with_its_name_and_a_remedy(tiny, tmp_path, made, said):
     refused(tiny, tmp_path, f"def make():\n    return {made}\n", said)
+
+
+@needs_torch
+def test_all_that_devices_do_not_have_is_named_at_once_with_the_names_of_the_modules(tiny, tmp_path):
+    body = """
+class make(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru, self.soft, self.head = nn.GRU(32, 8, batch_first=True), nn.GELU(), nn.Linear(8, 3)
+
+    def forward(self, x):
+        found, _ = self.gru(x)
+        return torch.sigmoid(self.head(self.soft(found[:, -1])))
+"""
+    refused(tiny, tmp_path, body, "GRU (gru), GELU (soft), sigmoid have no exact form")
+
+
+@needs_torch
+def test_another_number_of_outputs_than_labels_is_the_recipe_s_mistake(tiny, tmp_path):
+    (tmp_path / "m.py").write_text(f"{HEAD}def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))\n")
+    with pytest.raises(ConfigError, match=r"labels has 3 names \(rest, walk, shake\), and .* has 4 outputs") as caught:
+        import_module(recipe_of(tiny, "make", file=tmp_path / "m.py"))
+    assert caught.value.code == "bad-recipe"
 
 
 @needs_torch

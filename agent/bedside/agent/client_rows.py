@@ -46,6 +46,7 @@ class Explanation:
             Positive speaks for it, negative against it.
         output: the class, label or value that is explained.
         unit: of the effects; empty of a probability.
+        fields: of a model of records, what its channels are called; empty of one of windows.
     """
 
     prediction: int
@@ -53,10 +54,13 @@ class Explanation:
     effects: Float32
     output: str = ""
     unit: str = ""
+    fields: tuple[str, ...] = ()
 
 
 def explanation_of(message: wire.Explanation) -> Explanation:
     """An explanation from the wire."""
     told = np.array(message.effect, np.float32) if message.unit else np.array(message.effect_e6, np.float32) / 1e6
     effects = told.astype(np.float32).reshape(message.segments, message.channels)
-    return Explanation(message.prediction_id, message.method, effects, message.output, message.unit)
+    return Explanation(
+        message.prediction_id, message.method, effects, message.output, message.unit, tuple(message.fields)
+    )

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from bedside.agent.buffer.rows import Prediction
 from bedside.agent.cli.heat import heat, plain_heat
-from bedside.agent.client_rows import Explanation
+from bedside.agent.client_rows import Explanation, explanation_of
+from bedside.proto.v1 import local_pb2
 
 WINDOW = Prediction("wrist", "x", 0, 1_280_000_000, "wa\x1b[2Jlk", 0.93, b"", 0.0, "m", 159)
 
@@ -52,6 +53,24 @@ def test_it_fits_a_narrow_terminal_and_says_what_it_leaves_out() -> None:
         assert max(len(line) for line in lines) <= 80
     cells = [span.style.bgcolor.triplet for span in text.spans if getattr(span.style, "bgcolor", None)]
     assert cells[0].red > cells[1].red, "the one piece that matters is not lost among those it shares a place with"
+
+
+def test_a_record_has_fields_and_figures_and_no_time() -> None:
+    effects = np.array([[0.25, -3.5, 0.0]], np.float32)
+    wire = local_pb2.Explanation(
+        prediction_id=7, method="occlusion", segments=1, channels=3, effect=effects[0].tolist(), output="po2",
+        unit="mm[Hg]", fields=["age", "lactate", "pulse"],
+    )  # fmt: skip
+    told = explanation_of(wire)
+    lines = plain_heat(told, WINDOW).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["age", "lactate", "pulse"]
+    assert [line.split()[-1] for line in lines[1:4]] == ["+0.250", "-3.500", "+0.000"]
+    assert lines[4].startswith("strongest -3.500 mm[Hg]; ")
+    assert len(lines) == 5, "no axis of time"
+    coloured = heat(told, WINDOW, 80).plain.splitlines()
+    assert [line.split()[0] for line in coloured[1:4]] == ["age", "lactate", "pulse"]
+    assert coloured[4].startswith("strongest -3.500 mm[Hg] ")
+    assert "1.28 s" not in "".join(coloured)
 
 
 def test_no_effect_at_all_divides_by_nothing() -> None:

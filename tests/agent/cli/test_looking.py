@@ -34,6 +34,19 @@ def test_health_counts_the_predictions_of_this_run_and_tells_how_old_the_last_on
     assert say("health", streams=streams * 2) == "OK 2 streams, no prediction since the start\n"
 
 
+def test_waiting_for_health_ends_with_a_decision_of_this_run_and_not_with_one_that_is_stored(
+    monkeypatch, tmp_path
+) -> None:
+    fresh = local_pb2.AgentStatus(components=OK, models=MODELS, predictions=9_999)
+    decided = local_pb2.AgentStatus(components=OK, models=MODELS, predictions=9_999, last_prediction_age_ms=5)
+    answers = [fresh, fresh, decided]
+    monkeypatch.setattr(looking, "ask_status", lambda _: answers.pop(0))
+    monkeypatch.setattr(looking, "_LOOK_S", 0)
+    done = CliRunner().invoke(looking.health, [str(tmp_path), "--wait", "60"], catch_exceptions=False)
+    assert "the last 5 ms ago" in done.output
+    assert answers == []
+
+
 @pytest.mark.parametrize(
     ("open_alarms", "raised", "words"),
     [(0, 0, "none open"), (14, 1, "1 raised, 13 cleared and not seen"), (2, 2, "2 raised"), (1, 0, "1 cleared and")],

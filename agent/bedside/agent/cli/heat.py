@@ -22,8 +22,8 @@ _COLD: Final = (58, 110, 165)
 _NEUTRAL: Final = (48, 52, 58)
 _SHADES: Final = " ░▒▓█"
 _MAX_ROWS: Final = 24
-_MARGIN: Final = 10
-"""Characters before the map: the channel's number."""
+_MAX_NAME: Final = 24
+"""Characters of a channel's or a field's name, which stand before the map."""
 
 
 def print_heat(found: Explanation, prediction: Prediction | None, out: TextIO | None = None) -> None:
@@ -37,36 +37,60 @@ def print_heat(found: Explanation, prediction: Prediction | None, out: TextIO | 
 
 def heat(found: Explanation, prediction: Prediction | None, width: int) -> Text:
     """The map in colour: a row per channel, warm for what speaks for the class, cold for what speaks against it."""
-    effects = _fitted(found.effects, width - _MARGIN)
-    segments, channels = effects.shape
-    cell = max(1, min(4, (width - _MARGIN) // segments))
+    names = _names(found)
+    room = width - len(names[0])
+    effects = _fitted(found.effects, room)
+    segments = len(effects)
+    cell = max(1, min(4, room // segments))
     top = float(np.abs(effects).max()) or 1.0
     text = Text(_title(found, prediction) + "\n", "bold")
-    for channel in range(min(channels, _MAX_ROWS)):
-        text.append(f"channel {channel:<2}", "dim")
+    for channel, name in enumerate(names):
+        text.append(name, "dim")
         for effect in effects[:, channel]:
             text.append(" " * cell, Style(bgcolor=Color.from_rgb(*_shade(float(effect) / top))))
-        text.append("\n")
-    text.append(_axis(prediction, cell * segments) + "\n", "dim")
-    text.append(f"   +{top:.3f} ", "dim")
+        text.append(_number(found, channel) + "\n")
+    if not found.fields:
+        text.append(_axis(prediction, len(names[0]), cell * segments) + "\n", "dim")
+    text.append(f"{_strongest(found)} ", "dim")
     text.append("   ", Style(bgcolor=Color.from_rgb(*_WARM)))
     text.append(" speaks for it   ", "dim")
     text.append("   ", Style(bgcolor=Color.from_rgb(*_COLD)))
-    text.append(" against it" + _left_out(channels), "dim")
+    text.append(" against it" + _left_out(found), "dim")
     return text
 
 
 def plain_heat(found: Explanation, prediction: Prediction | None) -> str:
     """The map without colour: two characters per piece, a sign and a shade of its strength."""
-    segments, channels = found.effects.shape
+    names = _names(found)
     top = float(np.abs(found.effects).max()) or 1.0
     lines = [_title(found, prediction)]
-    for channel in range(min(channels, _MAX_ROWS)):
+    for channel, name in enumerate(names):
         cells = [float(effect) / top for effect in found.effects[:, channel]]
-        lines.append(f"channel {channel:<2}" + "".join(_mark(share) for share in cells))
-    lines.append(_axis(prediction, 2 * segments))
-    lines.append(f"strongest {top:.3f}; + speaks for it, - against it{_left_out(channels)}")
+        lines.append(name + "".join(_mark(share) for share in cells) + _number(found, channel))
+    if not found.fields:
+        lines.append(_axis(prediction, len(names[0]), 2 * len(found.effects)))
+    lines.append(f"{_strongest(found)}; + speaks for it, - against it{_left_out(found)}")
     return "\n".join(lines)
+
+
+def _names(found: Explanation) -> list[str]:
+    """What stands before each row that is shown, all of one length."""
+    channels = min(found.effects.shape[1], _MAX_ROWS)
+    if not found.fields:
+        return [f"channel {channel:<2}" for channel in range(channels)]
+    names = [bounded(name, _MAX_NAME) for name in found.fields[:channels]]
+    return [name.ljust(max(map(len, names)) + 1) for name in names]
+
+
+def _number(found: Explanation, channel: int) -> str:
+    """Of a record, where each row is one figure, that figure."""
+    return f" {found.effects[0, channel]:+.3f}" if found.fields else ""
+
+
+def _strongest(found: Explanation) -> str:
+    """The piece that matters most, with its sign and unit."""
+    effect = float(found.effects.ravel()[np.abs(found.effects).argmax()])
+    return f"strongest {effect:+.3f}{f' {bounded(found.unit)}' if found.unit else ''}"
 
 
 def _fitted(effects: Float32, room: int) -> Float32:
@@ -86,13 +110,14 @@ def _title(found: Explanation, prediction: Prediction | None) -> str:
     return f"prediction {found.prediction}: {words} ({found.method})"
 
 
-def _axis(prediction: Prediction | None, width: int) -> str:
+def _axis(prediction: Prediction | None, margin: int, width: int) -> str:
     seconds = f"{(prediction.end_ns - prediction.start_ns) / 1e9:.2f} s" if prediction is not None else "end"
-    return " " * _MARGIN + "0" + seconds.rjust(max(len(seconds) + 1, width - 1))
+    return " " * margin + "0" + seconds.rjust(max(len(seconds) + 1, width - 1))
 
 
-def _left_out(channels: int) -> str:
-    return f"; {channels - _MAX_ROWS} more channels with --json" if channels > _MAX_ROWS else ""
+def _left_out(found: Explanation) -> str:
+    more = found.effects.shape[1] - _MAX_ROWS
+    return f"; {more} more {'fields' if found.fields else 'channels'} with --json" if more > 0 else ""
 
 
 def _shade(share: float) -> tuple[int, int, int]:

@@ -143,7 +143,7 @@ def _await_status(directory: Path, wait_s: float) -> local_pb2.AgentStatus:
         with suppress(UnavailableError):
             answer = ask_status(directory)
             well = all(component.state == device_pb2.COMPONENT_STATE_OK for component in answer.components)
-            if well and (answer.predictions or not answer.models):
+            if well and (answer.HasField("last_prediction_age_ms") or not answer.models):  # since it was started
                 return answer
         time.sleep(_LOOK_S)
     return ask_status(directory)

@@ -91,11 +91,13 @@ def explain(directory: Path, number: int, segments: int, output: str, as_json: b
     """Show which pieces of the signal prediction ID rests on, one row per channel, time from left to right.
 
     The running agent covers one piece of one channel after the other and sees how the probability of the predicted
-    class, or the value, falls: what speaks for it is warm, what speaks against it is cold.
+    class, or the value, falls: what speaks for it is warm, what speaks against it is cold. Of a record there is a row
+    for each field, and no time.
     """
     found = ask(directory, lambda agent: agent.explain(number, segments=segments, output=output))
     if as_json:
         fields = {"prediction": number, "output": found.output, "unit": found.unit, "method": found.method}
+        fields |= {"fields": found.fields} if found.fields else {}
         emit(fields | {"effects": found.effects.round(6).tolist()}, as_json)
         return
     from bedside.agent.cli.heat import print_heat

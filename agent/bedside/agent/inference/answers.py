@@ -138,6 +138,7 @@ class ModelAnswers:
             effect=told if unit else [],
             output=name,
             unit=unit,
+            fields=spec.fields,
         )
 
     async def _weigh(

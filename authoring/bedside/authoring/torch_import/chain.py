@@ -20,6 +20,34 @@ SUPPORTED: Final = (
     "BatchNorm1d behind a Conv1d or Linear, GroupNorm, additions, Identity, Dropout(0)"
 )
 
+KINDS: Final = frozenset(
+    [
+        "Conv1d",
+        "Linear",
+        "BatchNorm1d",
+        "GroupNorm",
+        "ReLU",
+        "relu",
+        "relu_",
+        "MaxPool1d",
+        "max_pool1d",
+        "AdaptiveAvgPool1d",
+        "adaptive_avg_pool1d",
+        "mean",
+        "Flatten",
+        "flatten",
+        "squeeze",
+        "Identity",
+        "Dropout",
+        "Dropout1d",
+        "dropout",
+    ]
+)
+"""Modules, functions and methods that may have a form on devices."""
+_KNOWN: Final = KINDS.union(_ADDITIONS, ("getitem", "getattr", "size"))
+"""With what takes something out of what others give, and says nothing about why it is there."""
+_MAX_NAMED: Final = 12
+
 
 class Link(NamedTuple):
     """One node of the chain.
@@ -45,6 +73,28 @@ def operation(traced: fx.GraphModule, node: fx.Node) -> tuple[str, nn.Module | N
     if node.op == "call_function":
         return str(getattr(node.target, "__name__", node.target)), None
     return (str(node.target) if node.op == "call_method" else node.op), None
+
+
+def check_kinds(traced: fx.GraphModule) -> None:
+    """Refuse a module for all of its submodules and calls at once that no layer computes, whatever their arguments.
+
+    Raises:
+        ConfigError: `torch-unsupported`.
+    """
+    unknown: list[str] = []
+    for node in traced.graph.nodes:
+        name, _ = operation(traced, node)
+        if node.op in {"call_module", "call_function", "call_method"} and name not in _KNOWN:
+            place = f" ({node.target})" if node.op == "call_module" else ""
+            unknown.append(f"{name}{bounded(place, 64)}")
+    if unknown:
+        more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
+        raise ConfigError(
+            "torch-unsupported",
+            f"the torch module cannot be trained on devices: {', '.join(unknown[:_MAX_NAMED])}{more} "
+            f"{'has' if len(unknown) == 1 else 'have'} no exact form there",
+            remedy=f"use what is supported: {SUPPORTED}",
+        )
 
 
 def chain_of(traced: fx.GraphModule) -> tuple[Link, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from bedside.authoring.golden import FLOAT
-from bedside.authoring.torch_import.chain import refuse
+from bedside.authoring.torch_import.chain import check_kinds, refuse
 from bedside.authoring.torch_import.peer import Peer
 from bedside.authoring.torch_import.source import load_module
 from bedside.authoring.torch_import.translate import Translated, named_nodes, translate
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from bedside.authoring.recipe import Recipe
+
+_ROWS: Final = 2
+"""Axes of an answer: examples, and outputs."""
 
 
 class Imported(NamedTuple):
@@ -32,14 +37,18 @@ def import_module(recipe: Recipe) -> Imported:
     """Translate the module that a recipe names.
 
     Raises:
-        ConfigError: `torch-module`, `torch-unsupported`.
+        ConfigError: `torch-module`, `torch-unsupported`; `bad-recipe`: it has other outputs than `labels`.
         UnavailableError: `torch-missing`.
     """
     if recipe.torch is None:
         raise ValueError("the recipe names no torch module")
     module = load_module(recipe.torch, recipe.seed)
     length, channels = recipe.window.length, recipe.window.channels
-    traced = _traced(module, (channels,) if length == 1 else (channels, length))
+    shape = (channels,) if length == 1 else (channels, length)
+    traced = _traced(module)
+    check_kinds(traced)
+    _follow(traced, shape)
+    _check_outputs(traced, recipe.labels)
     translated = translate(traced, recipe.torch)
     _check_tensors(module, traced, translated)
     layers = tuple(_table(layer) for layer in translated.layers)
@@ -54,25 +63,50 @@ def import_module(recipe: Recipe) -> Imported:
     return Imported(msgspec.structs.replace(resolved, graphs=graphs), Peer(module, translated.carried, net))
 
 
-def _traced(module: nn.Module, shape: tuple[int, ...]) -> fx.GraphModule:
-    """Trace, and follow two examples through to see the shapes."""
-    import torch
+def _traced(module: nn.Module) -> fx.GraphModule:
+    """What it calls, in which order."""
     from torch import fx
-    from torch.fx.passes.shape_prop import ShapeProp
 
-    try:
+    with _followable(""):
         traced = fx.symbolic_trace(module.eval())
         traced.graph.eliminate_dead_code()
-        with torch.no_grad():
-            ShapeProp(traced).propagate(torch.zeros(2, *shape))
+        return traced
+
+
+def _follow(traced: fx.GraphModule, shape: tuple[int, ...]) -> None:
+    """Follow two examples through to see the shapes."""
+    import torch
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    with _followable(f" with an input of (N, {', '.join(map(str, shape))})"), torch.no_grad():
+        ShapeProp(traced).propagate(torch.zeros(2, *shape))
+
+
+@contextmanager
+def _followable(how: str) -> Iterator[None]:
+    """The author's code may raise anything."""
+    try:
+        yield
     except Exception as error:
         raise ConfigError(
             "torch-unsupported",
-            f"the torch module cannot be followed with an input of (N, {', '.join(map(str, shape))}): "
-            f"{type(error).__name__}: {bounded(str(error).strip(), 300)}",
+            f"the torch module cannot be followed{how}: {type(error).__name__}: {bounded(str(error).strip(), 300)}",
             remedy="let forward take windows channels-first (records: a row of features) and not decide by values",
         ) from error
-    return traced
+
+
+def _check_outputs(traced: fx.GraphModule, labels: Sequence[str]) -> None:
+    """The module answers as many outputs as the recipe names; what is no row of them is refused elsewhere."""
+    last = list(traced.graph.nodes)[-1].args[0]
+    meta = getattr(last, "meta", {}).get("tensor_meta")
+    shape = tuple(getattr(meta, "shape", ()))
+    if len(shape) == _ROWS and shape[1] != len(labels):
+        raise ConfigError(
+            "bad-recipe",
+            f"labels has {len(labels)} names ({bounded(', '.join(labels), 120)}), and the torch module has {shape[1]} "
+            "outputs",
+            remedy="name each output in labels, or change the module's last layer",
+        )
 
 
 def _check_tensors(module: nn.Module, traced: fx.GraphModule, translated: Translated) -> None:

@@ -1109,6 +1109,7 @@ class Explanation(google.protobuf.message.Message):
     EFFECT_FIELD_NUMBER: builtins.int
     OUTPUT_FIELD_NUMBER: builtins.int
     UNIT_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
     prediction_id: builtins.int
     method: builtins.str
     segments: builtins.int
@@ -1124,6 +1125,10 @@ class Explanation(google.protobuf.message.Message):
     def effect(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """In the output's unit, (segments, channels) in C order; of a regression."""
 
+    @property
+    def fields(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of a model of records: what its channels are called. A record has no time in it."""
+
     def __init__(
         self,
         *,
@@ -1135,8 +1140,9 @@ class Explanation(google.protobuf.message.Message):
         effect: collections.abc.Iterable[builtins.float] | None = ...,
         output: builtins.str = ...,
         unit: builtins.str = ...,
+        fields: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["channels", b"channels", "effect", b"effect", "effect_e6", b"effect_e6", "method", b"method", "output", b"output", "prediction_id", b"prediction_id", "segments", b"segments", "unit", b"unit"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channels", b"channels", "effect", b"effect", "effect_e6", b"effect_e6", "fields", b"fields", "method", b"method", "output", b"output", "prediction_id", b"prediction_id", "segments", b"segments", "unit", b"unit"]) -> None: ...
 
 Global___Explanation: typing_extensions.TypeAlias = Explanation
 
