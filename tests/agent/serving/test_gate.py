@@ -25,7 +25,8 @@ from bedside.core.errors import StoreError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
 from bedside.ondevice.confinement import Limits
-from bedside.ondevice.training.train import Schedule, Windows, train
+from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.training.train import Schedule, train
 from bedside.ondevice.windows.targets import Question
 from bedside.service.platform import SystemClock, SystemEntropy
 
