@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from tiny_manifest import GRAPH, make_manifest
 
 from bedside.coordinator.cli.task_options import _graph
 from bedside.core.errors import ProtocolError
+from tiny_manifest import GRAPH, make_manifest
 
 
 def test_a_graph_that_the_bundle_does_not_have_is_not_there_and_those_it_has_are_named():
