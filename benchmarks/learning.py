@@ -31,7 +31,7 @@ from learn.compared import Rows, mean_and_deviation
 from learn.figures import FIGURES, Wanted
 from report import Figure, arguments, emit, figure, table
 
-from bedside.core.errors import ConfigError
+from bedside.core.errors import BedsideError
 
 Job = tuple[str, int]
 Found = dict[str, list[Rows]]
@@ -86,11 +86,11 @@ def measure(
         running = {pool.submit(_measured, name, seed, root, quick): (name, seed) for name, seed in jobs}
         for done in as_completed(running):
             name, seed = running[done]
-            try:
-                rows[name, seed], spent_s = done.result()
-            except (FileNotFoundError, ConfigError) as error:
-                absent[name] = f"real data is not here: {getattr(error, 'filename', None) or error}"
+            found_rows, spent_s, why = done.result()
+            if why:
+                absent[name] = f"real data is not here: {why}"
                 continue
+            rows[name, seed] = found_rows
             print(f"{name}, seed {seed}: {spent_s:.0f} s of CPU", file=sys.stderr)
             if save is not None:
                 with save.open("a") as file:
@@ -101,9 +101,17 @@ def measure(
     return {name: several for name, several in found.items() if several}, absent
 
 
-def _measured(name: str, seed: int, root: Path, quick: bool) -> tuple[Rows, float]:
+def _measured(name: str, seed: int, root: Path, quick: bool) -> tuple[Rows, float, str]:
+    """In a process of the pool: rows, seconds of CPU, and why there are none."""
     began = time.process_time()
-    return SETS[name](root, seed, quick=quick), time.process_time() - began
+    try:
+        return SETS[name](root, seed, quick=quick), time.process_time() - began, ""
+    except FileNotFoundError as error:
+        return {}, 0.0, str(error.filename)
+    except BedsideError as error:
+        if error.code == "demo-data-missing":
+            return {}, 0.0, str(error)
+        raise RuntimeError(f"{name}: {error}") from None  # ours do not pass between processes
 
 
 def figures_of(names: Sequence[str], found: Found, absent: Mapping[str, str]) -> list[Figure]:

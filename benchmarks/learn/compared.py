@@ -70,6 +70,14 @@ def sending(study: Study, bits: int) -> Study:
     return replace(study, settings=msgspec.structs.replace(study.settings, bits=bits), first=first)
 
 
+def _by_itself(study: Study) -> Study:
+    """Float, and without what a server does to a mean of several: one client's model is taken as it is."""
+    plain = sending(study, 0)
+    if plain.settings.server != "fedavg":
+        return plain
+    return replace(plain, settings=msgspec.structs.replace(plain.settings, server_learning_rate=1.0))
+
+
 def pooled(folds: Sequence[Study], seed: int, *, at_home: bool) -> Figures:
     """All examples in one place, which no hospital would allow, with as many steps as all clients together.
 
@@ -84,7 +92,7 @@ def pooled(folds: Sequence[Study], seed: int, *, at_home: bool) -> Figures:
         parts = list(fold.clients.values())
         x = np.concatenate([standardised(fold.bundle, part) if at_home else part.x for part in parts])
         together = Windows(x, np.concatenate([part.y for part in parts]))
-        plain = sending(fold, 0)
+        plain = _by_itself(fold)
         settings = msgspec.structs.replace(plain.settings, steps=plain.settings.steps * len(parts))
         one = replace(plain, clients={"all": together}, settings=settings)
         said += judged(one, federate(one, seed))
@@ -95,7 +103,7 @@ def alone(folds: Sequence[Study], seed: int, changed: Callable[[Settings], Setti
     """Each client by itself, with as many steps as it does in the federation, on its own held-out examples."""
     said: Answers = []
     for fold in folds:
-        plain = sending(fold, 0)
+        plain = _by_itself(fold)
         for name, windows in fold.clients.items():
             held = [one for one in fold.held if one.owner == name]
             if held:
@@ -109,7 +117,7 @@ def alone_elsewhere(folds: Sequence[Study], seed: int) -> Figures:
     """Each client by itself, judged on everybody's held-out examples: the mean over clients, then over folds."""
     rows = []
     for fold in folds:
-        plain = sending(fold, 0)
+        plain = _by_itself(fold)
         for name, windows in fold.clients.items():
             one = replace(plain, clients={name: windows})
             rows.append(fold.figures(judged(one, federate(one, seed))))
