@@ -378,7 +378,7 @@ socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
 # [[alarms]]
 # name = "fall"
 # label = "fall"           # class whose probability is watched; or field = "spo2" of a record;
-#                            or output = "po2", a value that a model estimates
+#                          # or output = "po2", a value that a model estimates
 # model = "wrist"          # whose probability; empty: of every model that knows the class
 # stream = "bed-4-ecg"     # empty: every stream
 # above = 0.9              # or below = 88.0
