@@ -245,7 +245,8 @@ def test_a_device_does_not_serve_a_bundle_whose_golden_vectors_do_not_match(
 
 def test_an_altered_bundle(federation: Federation, tmp_path: Path) -> None:
     files = unpack_bundle((federation.bundle / "bundle.tar").read_bytes())
-    files["train-q1-all-sgd.onnx"] = files["train-q1-all-sgd.onnx"][:-1] + bytes([files["train-q1-all-sgd.onnx"][-1] ^ 1])
+    graph = files["train-q1-all-sgd.onnx"]
+    files["train-q1-all-sgd.onnx"] = graph[:-1] + bytes([graph[-1] ^ 1])
     (tmp_path / "altered.tar").write_bytes(pack_bundle(files))
     assert_refused(run_bedside("model", "verify", tmp_path / "altered.tar"), "bundle-file", "train-q1-all-sgd.onnx")
 
