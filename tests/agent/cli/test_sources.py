@@ -99,7 +99,8 @@ def test_top_names_the_sources_of_which_something_is_missing() -> None:
 
 def test_a_sound_configuration_is_found_so_beside_its_agent(running, typed) -> None:
     found = typed(running.path).json("check")
-    assert [one["part"] for one in found] == ["identity", "policy", found[2]["part"], "source wrist", "alarms"]
+    parts = [one["part"] for one in found]
+    assert parts == ["identity", "policy", parts[2], "source wrist", "alarms", "training"]
     assert found[2]["part"].startswith("model ")
     assert all(one["ok"] for one in found)
 
