@@ -55,7 +55,7 @@ def test_a_recording_that_is_not_there_is_named(device) -> None:
 
 def test_a_text_file_is_no_recording_and_no_word_is_said_of_pickles(device) -> None:
     (device.path / "signal.npz").write_text("hello\n")
-    refused(device, "signal.npz is not a recording: it is not an .npz file")
+    refused(device, "signal.npz is not a recording", "it is not an .npz file")
     assert "pickle" not in device.call("run").stderr
 
 
