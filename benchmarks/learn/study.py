@@ -19,6 +19,7 @@ from bedside.authoring.recipe import Recipe
 from bedside.authoring.simulation.federation import Federation
 from bedside.authoring.simulation.settings import Settings
 from bedside.core.bundle.layers import Standardise
+from bedside.core.bundle.quantise import standard_affine
 from bedside.core.bundle.training import Cost
 from bedside.core.bundle.verify import Bundle, verify_archive
 from bedside.ondevice.refresh import float_runtime, int8_runtime
@@ -132,5 +133,5 @@ def standardised(bundle: Bundle, windows: Windows) -> Float32:
     own = at_home(bundle, windows)
     if not own:
         return windows.x
-    mean, square = own["mean0"], own["square0"]
-    return ((windows.x - mean) / np.sqrt(np.maximum(square - mean**2, 0) + 1e-5)).astype(np.float32)
+    factor, shift = standard_affine(own["mean0"], own["square0"])
+    return windows.x * factor + shift

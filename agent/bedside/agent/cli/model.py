@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from bedside.agent.cli.groups import ListingGroup
-from bedside.agent.cli.reach import DIRECTORY
+from bedside.agent.cli.reach import DIRECTORY, through
 from bedside.agent.config import AgentConfig, load_agent_config
-from bedside.agent.naming import typeable
 from bedside.core.errors import BedsideError, ProtocolError
 from bedside.service.output import Table, emit, human_age, json_option
 from bedside.service.platform import SystemClock
@@ -179,28 +177,11 @@ def shadow(directory: Path, name: str, as_json: bool) -> None:
 
 
 def _look(directory: Path, work: Callable[[ModelSlots], Coroutine[None, None, Result]]) -> Result:
-    """Ask the agent, or read its note where none runs."""
-    from bedside.agent.writer import is_served
-
-    config = load_agent_config(directory)
-    with typeable(directory):
-        return asyncio.run(_ask(config, work) if is_served(config.api.socket) else work(_noted(config)))
+    return through(directory, work, _noted, changes=False)
 
 
 def _change(directory: Path, work: Callable[[ModelSlots], Coroutine[None, None, Result]]) -> Result:
-    """Have the agent do it, or do it to its note where none runs."""
-    from bedside.agent.writer import become_writer
-
-    config = load_agent_config(directory)
-    with typeable(directory), become_writer(config.state_dir, config.api.socket, SystemClock()) as writes:
-        return asyncio.run(work(_noted(config)) if writes else _ask(config, work))
-
-
-async def _ask(config: AgentConfig, work: Callable[[ModelSlots], Coroutine[None, None, Result]]) -> Result:
-    from bedside.agent.client import LocalAgent
-
-    async with LocalAgent(config.api.socket) as agent:
-        return await work(agent)
+    return through(directory, work, _noted, changes=True)
 
 
 def _noted(config: AgentConfig) -> ModelSlots:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from bedside.agent.cli.groups import ListingGroup
 from bedside.agent.cli.model import complete_name
-from bedside.agent.cli.reach import DIRECTORY, ask, keys_of
-from bedside.agent.config import AgentConfig, load_agent_config
-from bedside.agent.naming import typeable
+from bedside.agent.cli.reach import DIRECTORY, ask, keys_of, through
+from bedside.agent.config import AgentConfig
 from bedside.service.output import Table, emit, human_age, json_option
 from bedside.service.platform import SystemClock
 
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
     from bedside.agent.personal.view import PersonalView
 
 _NS_PER_S = 1_000_000_000
-
-Result = TypeVar("Result")
 
 _DIRECTORY = click.argument("directory", type=DIRECTORY)
 _NAME = click.argument("name", shell_complete=complete_name)
@@ -45,7 +40,7 @@ def personal() -> None:
 @json_option
 def list_personal(directory: Path, as_json: bool) -> None:
     """List what DIRECTORY's device has for itself of every model; no agent need run."""
-    found = _reach(directory, lambda models: models.personal_models(), changes=False)
+    found = through(directory, lambda models: models.personal_models(), _noted, changes=False)
     now_ns = SystemClock().now_ns()
     rows = [
         (
@@ -68,7 +63,7 @@ def list_personal(directory: Path, as_json: bool) -> None:
 @json_option
 def show(directory: Path, name: str, as_json: bool) -> None:
     """Show the global model NAME against the personal one, on the same windows, which no training has seen."""
-    _tell(_reach(directory, partial(_named, name), changes=False), as_json)
+    _tell(through(directory, partial(_named, name), _noted, changes=False), as_json)
 
 
 @personal.command("run")
@@ -89,28 +84,7 @@ def reset(directory: Path, name: str, as_json: bool) -> None:
 
     It is made again when it is due, unless agent.toml says otherwise.
     """
-    _tell(_reach(directory, lambda models: models.reset_personal(name), changes=True), as_json)
-
-
-def _reach(
-    directory: Path, work: Callable[[PersonalModels], Coroutine[None, None, Result]], *, changes: bool
-) -> Result:
-    """Ask the agent, or its files where none runs; changes are made as their only writer."""
-    from bedside.agent.writer import become_writer, is_served
-
-    config = load_agent_config(directory)
-    with typeable(directory):
-        if not changes:
-            return asyncio.run(_ask(config, work) if is_served(config.api.socket) else work(_noted(config)))
-        with become_writer(config.state_dir, config.api.socket, SystemClock()) as writes:
-            return asyncio.run(work(_noted(config)) if writes else _ask(config, work))
-
-
-async def _ask(config: AgentConfig, work: Callable[[PersonalModels], Coroutine[None, None, Result]]) -> Result:
-    from bedside.agent.client import LocalAgent
-
-    async with LocalAgent(config.api.socket) as agent:
-        return await work(agent)
+    _tell(through(directory, lambda models: models.reset_personal(name), _noted, changes=True), as_json)
 
 
 def _noted(config: AgentConfig) -> PersonalModels:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import click
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
 
 Result = TypeVar("Result")
+Face = TypeVar("Face")
+"""A protocol of `LocalAgent`."""
 
 
 def ask(directory: Path, question: Callable[[LocalAgent], Awaitable[Result]]) -> Result:
@@ -64,6 +66,42 @@ def change(directory: Path, work: Callable[[Changes], Awaitable[Result]]) -> Res
 
     with typeable(directory):
         return asyncio.run(run())
+
+
+def through(
+    directory: Path,
+    work: Callable[[Face], Coroutine[None, None, Result]],
+    files: Callable[[AgentConfig], Face],
+    *,
+    changes: bool,
+) -> Result:
+    """Have the agent do it, or do it to its files where none runs: as their only writer when it `changes` something.
+
+    Args:
+        directory: of the device.
+        work: to do with one of the two.
+        files: what stands in for the agent; has the methods of it that `work` calls.
+        changes: whether more than reading is done.
+
+    Raises:
+        UnavailableError: `store-in-use`.
+        BedsideError: what is asked for is refused.
+    """
+    from bedside.agent.writer import become_writer, is_served
+
+    config = load_agent_config(directory)
+
+    async def asked() -> Result:
+        from bedside.agent.client import LocalAgent
+
+        async with LocalAgent(config.api.socket) as agent:
+            return await work(cast("Face", agent))
+
+    with typeable(directory):
+        if not changes:
+            return asyncio.run(asked() if is_served(config.api.socket) else work(files(config)))
+        with become_writer(config.state_dir, config.api.socket, SystemClock()) as writes:
+            return asyncio.run(work(files(config)) if writes else asked())
 
 
 @contextmanager
