@@ -346,20 +346,22 @@ async def connect_proxy(refuse=False):
         writer.close()
 
     async def serve(reader, writer):
-        line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
-        asked.append(line)
-        if refuse:
-            writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-            writer.close()
-            return
-        host, port = line.split(" ")[1].split(":")
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        opened = [writer]
         try:
+            line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
+            asked.append(line)
+            if refuse:
+                writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+                await writer.drain()
+                return
+            host, port = line.split(" ")[1].split(":")
+            far_reader, far_writer = await asyncio.open_connection(host, int(port))
+            opened.append(far_writer)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer), return_exceptions=True)
         finally:  # also when the test has ended before this
-            for one in (writer, far_writer):
-                one.transport.abort()
+            for one in opened:
+                one.close()
 
     return await asyncio.start_server(serve, "127.0.0.1", 0), asked
 

@@ -225,7 +225,14 @@ def test_a_regression_goes_through_a_federation_by_configuration_alone(
         (said,) = row["outputs"]
         assert (said["name"], said["unit"]) == (output, unit)
         assert abs(said["value"] - offset) < 20 * offset
-    explained = bedside_json("agent", "predictions", "explain", agent.directory, str(row["id"]), "--segments", "5")
+
+    def explanation() -> Any:
+        newest = max(row["id"] for row in estimates())
+        asked = ("agent", "predictions", "explain", agent.directory, str(newest), "--segments", "5", "--json")
+        done = run_bedside(*asked)  # the last round's model may take over in between
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    explained = wait_until(explanation, "it explains a prediction of the model that serves", interval_s=0.3)
     assert (explained["output"], explained["unit"]) == (output, unit)
     assert [len(effects) for effects in explained["effects"]] == [channels] * min(5, length)
     shown = bedside("agent", "predictions", "list", agent.directory, "--model", name)

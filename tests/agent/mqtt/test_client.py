@@ -69,10 +69,8 @@ async def answering(answer: bytes, *, stays: bool = False) -> AsyncIterator[int]
             await writer.drain()
             if stays:
                 await reader.read()
+        finally:  # also when the client hangs up first, or the test has ended before this
             writer.close()
-        except asyncio.CancelledError:  # the test has ended before this
-            writer.transport.abort()
-            raise
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:

@@ -49,6 +49,7 @@ class Bench:
         self.state = QUIET
         self.free_bytes = 8 << 30
         self.seen: list[int] = []
+        self._others = psutil.Process().children()
         gates = GatesConfig(settle_s=0)
         self.trainer = Trainer(
             TrainingConfig(**{"gates": gates, "memory_mib": 2048, "timeout_s": 60.0, "nice": 0} | config),
@@ -77,6 +78,10 @@ class Bench:
     @property
     def saved(self) -> Path:
         return self.directory / "training" / "lesson.state"
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that began since this device did: its own, and no other test's."""
+        return [child for child in psutil.Process().children() if child not in self._others]
 
     def delta(self) -> dict[str, bytes]:
         return {
@@ -159,7 +164,7 @@ def test_a_killed_training_goes_on_from_what_was_saved_whatever_is_labelled_mean
     def kill(_: int) -> None:
         facts = SavedTraining(device.saved, device.keys.newest).facts()
         if facts is not None and facts.position.losses:
-            (child,) = psutil.Process().children()
+            (child,) = device.children()
             gives_way.append(os.sched_getscheduler(child.pid) == os.SCHED_BATCH)
             first_to_go.append(int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) > 0)
             os.kill(child.pid, signal.SIGKILL)
@@ -180,7 +185,7 @@ def test_a_training_whose_child_is_killed_without_coming_further_is_given_up_aft
     device = bench(save_s=60.0)
 
     def kill(_: int) -> None:
-        (child,) = psutil.Process().children()
+        (child,) = device.children()
         os.kill(child.pid, signal.SIGKILL)
 
     assert [code_of(device.run(kill)) for _ in range(3)] == ["training-waits", "training-waits", "child-died"]
@@ -232,7 +237,7 @@ def test_a_training_whose_agent_ends_writes_down_where_it_is(bench, whole) -> No
 
     asyncio.run(leave())
     assert device.saved.exists()
-    assert not psutil.Process().children()
+    assert not device.children()
     outcome = asyncio.run(bench().run())
     assert (outcome.counts, device.delta()) == whole
 

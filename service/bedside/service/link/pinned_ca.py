@@ -71,11 +71,14 @@ async def _connect(where: Address, proxy: str) -> asyncio.StreamWriter:
     through = parse_address(proxy) if proxy else where
     reader, writer = await asyncio.open_connection(through.host, through.port)
     if proxy:
-        writer.write(f"CONNECT {where.target} HTTP/1.1\r\nHost: {where.target}\r\n\r\n".encode())
-        status = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n", 1)[0]
-        if status.split(b" ")[1:2] != [b"200"]:
+        try:
+            writer.write(f"CONNECT {where.target} HTTP/1.1\r\nHost: {where.target}\r\n\r\n".encode())
+            status = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n", 1)[0]
+            if status.split(b" ")[1:2] != [b"200"]:
+                raise ConnectionRefusedError(f"the proxy {proxy} answered {status[:60].decode('latin-1')!r}")
+        except BaseException:
             writer.transport.abort()
-            raise ConnectionRefusedError(f"the proxy {proxy} answered {status[:60].decode('latin-1')!r}")
+            raise
     return writer
 
 
