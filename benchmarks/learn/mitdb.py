@@ -1,11 +1,10 @@
 """mitdb_beats: 50,980 beats of 22 patients in AAMI classes; every patient is judged by a model that never saw it.
 
-Five folds of patients. A beat is what a device cuts round an R peak: 128 samples at 125 Hz, the interval before it, and
-that interval's ratio to the mean of the ten before. All of it is standardised by the patient's own moments, which need
-no labels. Beats of class Q (eight of them) are not trained on; no model here has that class.
+Five folds of patients. A beat is what a device cuts round an R peak: 128 samples at 125 Hz, the same less the mean of
+the beats before it, and what the interval before it is beside earlier ones. All of it is standardised by the patient's
+own moments, which need no labels. Beats of class Q (eight of them) are not trained on; no model here has that class.
 
-`template` adds a channel that no device makes today: the beat less the mean of the patient's hundred beats before, and
-the interval's ratio to the one before. It is measured beside the model of a device, as what such stages would bring.
+`bare` is the same without the mean of beats and without the interval's change, to see what these bring.
 """
 
 from __future__ import annotations
@@ -13,15 +12,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from bedside.authoring.simulation.settings import Settings
+from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import Beat
 from bedside.ondevice.training.examples import Windows
+from bedside.ondevice.windows.shaping import Shaper
+from bedside.ondevice.windows.template import BeatTemplate
 
 from .compared import ONLY_8_BIT, Rows, alone_elsewhere, federated, hurried, pooled
 from .metrics import beats
 from .study import Held, Study, build
+
+Float32 = npt.NDArray[np.float32]
 
 FOLDS: Final = 5
 LABELS: Final = ("N", "S", "V", "F")
@@ -31,14 +37,16 @@ _FIRST_SAMPLE: Final = 6
 
 _FIRST_RR_S: Final = 0.8
 _BEFORE: Final = 10
-_TEMPLATE_BEATS: Final = 100
 _RR_SPAN: Final = 1.5
+
+BEAT: Final = Beat(0, 56, 72, rr=True, rr_change=True, template=32)
+BARE: Final = Beat(0, 56, 72, rr=True)
 
 SETTINGS: Final = Settings(rounds=15, steps=15, final_learning_rate=0.001, weighting="uniform", clip=3.0)
 
 
-def recipe(channels: int) -> dict[str, object]:
-    """The model on beats of so many channels."""
+def recipe(beat: Beat) -> dict[str, object]:
+    """The model of such beats."""
     return {
         "name": "beats",
         "version": "1",
@@ -57,15 +65,7 @@ def recipe(channels: int) -> dict[str, object]:
             {"kind": "relu"},
             {"kind": "dense", "units": len(LABELS)},
         ],
-        "window": {
-            "stream": "ecg",
-            "channels": channels,
-            "rate_hz": 125.0,
-            "length": LENGTH,
-            "hop": LENGTH,
-            "offset": [0.0] * channels,
-            "scale": [1.0] * channels,
-        },
+        "window": msgspec.to_builtins(window(beat)),
         "training": {
             "learning_rate": 0.05,
             "momentum": 0.9,
@@ -77,12 +77,19 @@ def recipe(channels: int) -> dict[str, object]:
     }
 
 
+def window(beat: Beat) -> WindowSpec:
+    """What a device cuts."""
+    channels = (2 if beat.template else 1) + beat.interval_channels
+    return WindowSpec("ecg", channels, 125.0, LENGTH, LENGTH, (0.0,) * channels, (1.0,) * channels, beat=beat)
+
+
 class Beats(NamedTuple):
     """The set: windows (n, 128, C), classes 0 to 4 for N S V F Q, and records."""
 
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.int64]
     record: npt.NDArray[np.int64]
+    beat: Beat
 
     @property
     def patients(self) -> list[int]:
@@ -95,29 +102,32 @@ class Beats(NamedTuple):
         return Windows(self.x[some], self.y[some])
 
 
-def read(root: Path, *, template: bool = False) -> Beats:
+def read(root: Path, beat: Beat = BEAT) -> Beats:
     """Read the set.
 
     Raises:
         FileNotFoundError: it is not there.
     """
     with np.load(root / "mitdb_beats" / "mitdb_beats_ds1.npz", allow_pickle=False) as file:
-        millivolt = file["X_uV"][:, _FIRST_SAMPLE : _FIRST_SAMPLE + LENGTH].astype(np.float32) / 1000
+        millivolt = file["X_uV"][:, _FIRST_SAMPLE : _FIRST_SAMPLE + LENGTH].astype(np.float64) / 1000
         y, record, before_s = file["y"].astype(np.int64), file["record"].astype(np.int64), file["rr_s"][:, 0]
-    parts = []
+    spec = window(beat)
+    x = np.empty((len(y), LENGTH, spec.channels), np.float32)
     for patient in np.unique(record):
         own = record == patient
-        rr = intervals(before_s[own].astype(np.float64))
-        signals = [millivolt[own]]
-        if template:
-            signals.append(millivolt[own] - _means_before(millivolt[own].astype(np.float64)))
-        constants = rr if template else rr[:, :2]
-        spread = np.repeat(constants[:, np.newaxis], LENGTH, axis=1)
-        parts.append((own, np.concatenate([np.stack(signals, axis=2), spread], axis=2)))
-    x = np.empty((len(y), LENGTH, parts[0][1].shape[2]), np.float32)
-    for own, windows in parts:
-        x[own] = windows
-    return Beats(x, y, record)
+        x[own] = _shaped(spec, beat, millivolt[own, :, np.newaxis], intervals(before_s[own].astype(np.float64)))
+    return Beats(x, y, record, beat)
+
+
+def _shaped(spec: WindowSpec, beat: Beat, signal: npt.NDArray[np.float64], rr: npt.NDArray[np.float64]) -> Float32:
+    """One patient's beats by the stages of a device."""
+    shaper, template = Shaper(spec), BeatTemplate(beat.template)
+    windows = []
+    for one, known in zip(signal, rr[:, : beat.interval_channels], strict=True):
+        level = shaper.level(one)
+        channels = [level, template.deviation(level)] if beat.template else [level]
+        windows.append(shaper.scale(*channels, np.broadcast_to(known, (LENGTH, len(known)))))
+    return np.stack(windows)
 
 
 def intervals(before_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -135,19 +145,9 @@ def intervals(before_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.clip(columns, -_RR_SPAN, _RR_SPAN)
 
 
-def _means_before(signal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """For each beat the mean of the hundred before it; of the first one, itself."""
-    sums = np.concatenate([np.zeros((1, signal.shape[1])), np.cumsum(signal, axis=0)])
-    at = np.arange(len(signal))
-    first = np.maximum(at - _TEMPLATE_BEATS, 0)
-    means = (sums[at] - sums[first]) / np.maximum(at - first, 1)[:, np.newaxis]
-    means[0] = signal[0]
-    return means
-
-
 def folds(found: Beats, seed: int) -> list[Study]:
     """A study for every fold of patients, which are dealt in the order of their records."""
-    bundle = build(recipe(found.x.shape[2]), seed)
+    bundle = build(recipe(found.beat), seed)
     taught = {one: found.windows(one, labels=len(LABELS)) for one in found.patients}
     judged = {one: found.windows(one, labels=len(LABELS) + 1) for one in found.patients}
     studies = []
@@ -161,9 +161,9 @@ def folds(found: Beats, seed: int) -> list[Study]:
 
 def rows(root: Path, seed: int, *, quick: bool) -> Rows:
     """What comes of it, with one seed."""
-    plain, more = (hurried(folds(read(root, template=one), seed), quick=quick) for one in (False, True))
+    whole, bare = (hurried(folds(read(root, beat), seed), quick=quick) for beat in (BEAT, BARE))
     return (
-        federated(plain, seed)
-        | {"pooled": pooled(plain, seed, at_home=True), "alone": alone_elsewhere(plain, seed)}
-        | federated(more, seed, "template: ", ONLY_8_BIT)
+        federated(whole, seed)
+        | {"pooled": pooled(whole, seed, at_home=True), "alone": alone_elsewhere(whole, seed)}
+        | federated(bare, seed, "bare: ", ONLY_8_BIT)
     )

@@ -47,6 +47,11 @@ SPECS = {
     "beats": replace(
         PLAIN, channels=4, length=200, hop=200, offset=(0.0,) * 4, scale=(1.0,) * 4, beat=Beat(0, 80, 120, rr=True)
     ),
+    "template": WindowSpec(
+        *("ecg", 5, RATE_HZ, 200, 200, (0.0,) * 5, (1.0,) * 5),
+        beat=Beat(0, 80, 120, rr=False, rr_change=True, template=12),
+        detrend="mean",
+    ),
     "filter of the resampled": replace(PLAIN, rate_hz=125.0, resample=DOWN, filter=BAND),
     "all": WindowSpec(
         *("ecg", 3, 125.0, 128, 128, (0.0, 0.8, 1.0), (1.0, 2.0, 2.0)),
@@ -58,7 +63,7 @@ SPECS = {
         normalise="zscore",
     ),
 }
-WITH_MEMORY = ("filter", "beats", "filter of the resampled", "all")
+WITH_MEMORY = ("filter", "beats", "template", "filter of the resampled", "all")
 
 
 def heart(seconds: float, seed: int = 5, dtype: type = np.int16) -> np.ndarray:

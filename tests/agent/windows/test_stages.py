@@ -43,6 +43,11 @@ SPECS = {
     "beats": replace(
         PLAIN, channels=4, length=80, hop=80, offset=(0.0,) * 4, scale=(1.0,) * 4, beat=Beat(0, 30, 50, rr=True)
     ),
+    "template": WindowSpec(
+        *("ecg", 7, RATE_HZ, 80, 80, (0.0,) * 7, (1.0,) * 7),
+        beat=Beat(0, 30, 50, rr=True, rr_change=True, template=4),
+        normalise="zscore",
+    ),
     "all": WindowSpec(
         *("ecg", 3, 125.0, 90, 90, (0.0, 0.8, 1.0), (1.0, 1.0, 1.0)),
         pick=(1,),
@@ -203,6 +208,22 @@ def test_the_memory_of_a_large_step_up_is_bounded_and_its_bits_are_the_same(monk
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60 << 20
+
+
+def test_beside_a_beat_stands_how_it_differs_from_those_before_it() -> None:
+    spec = replace(SPECS["template"], normalise="none")
+    windows = WindowCutter(spec).push(block(signal(4_000), 0), A, 0.0)
+    assert len(windows) > 12
+    values = np.stack([window.values for window in windows])
+    starts = [window.start_ns for window in windows]
+    for number, one in enumerate(values):
+        before = values[max(0, number - 4) : number, :, :2].astype(np.float64)
+        expected = one[:, :2] - before.mean(axis=0) if number else np.zeros((80, 2))
+        np.testing.assert_allclose(one[:, 2:4], expected, atol=1e-4)
+        if number >= 2:
+            rr_ns, earlier_ns = starts[number] - starts[number - 1], starts[number - 1] - starts[number - 2]
+            np.testing.assert_allclose(one[:, 6], rr_ns / earlier_ns, rtol=1e-5)
+    assert {*values[:2, :, 6].ravel()} == {1.0}, "of the first intervals nobody knows an earlier one"
 
 
 def test_a_detrended_and_normalised_window_has_no_mean_no_slope_and_deviation_one() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from bedside.core.bundle.bounds import MAX_CHANNELS
 from bedside.core.bundle.manifest import Manifest, WindowSpec, decode_manifest, encode_manifest
-from bedside.core.bundle.preprocessing import Beat, ChannelReference, Filter, Reference, Resample
+from bedside.core.bundle.preprocessing import Beat, ChannelReference, Filter, Reference, Resample, check_stages
 from bedside.core.errors import MalformedError
 from bedside.core.signal.butterworth import butterworth
 from tiny_manifest import make_manifest
@@ -70,6 +70,8 @@ BAD = {
     "beat after": {"beat": Beat(0, 4, 0, rr=False)},
     "beat rate": {"beat": Beat(0, 1, 3, rr=False), "rate_hz": 50.0},
     "rr without channels": {"beat": Beat(0, 1, 3, rr=True)},
+    "change without a channel": {"beat": Beat(0, 1, 3, rr=False, rr_change=True)},
+    "template without channels": {"beat": Beat(0, 1, 3, rr=False, template=9)},
     "rate": {"rate_hz": 1e9},
     "fields": {"fields": ("pulse",)},
     "two fields": {"fields": ("pulse", "spo2"), "length": 1, "hop": 1},
@@ -83,6 +85,22 @@ def test_a_stage_outside_its_bounds_is_refused(stages) -> None:
     with pytest.raises(MalformedError) as refused:
         decode_manifest(encode_manifest(window(**stages)))
     assert refused.value.code == "bad-manifest"
+
+
+@pytest.mark.parametrize(
+    ("template", "channels", "length", "words"),
+    [
+        (-1, 3, 4, "0 to 256 beats"),
+        (257, 3, 4, "0 to 256 beats"),
+        (9, 4, 4, "a channel for each channel"),
+        (256, 2 * 64 + 1, 128, "1048576 values or fewer"),
+    ],
+)
+def test_a_template_has_its_bounds(template, channels, length, words) -> None:
+    beat = Beat(0, 1, length - 1, rr=False, rr_change=True, template=template)
+    shape = (channels, 100.0, length, length, (0.0,) * channels, (1.0,) * channels)
+    with pytest.raises(MalformedError, match=words):
+        check_stages(WindowSpec("motion", *shape, beat=beat))
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,8 @@ def _shaped(spec: WindowSpec, values: Float32) -> Float32:
     if not np.isfinite(values).all():
         raise MalformedError("bad-window", "the window holds a value that is not finite", remedy="fill gaps first")
     window, channels = values.astype(np.float64), signal_channels(spec)
-    return Shaper(spec).shape(window[:, :channels], tuple(float(value) for value in window[0, channels:]))
+    shaper = Shaper(spec)
+    return shaper.scale(shaper.level(window[:, :channels]), window[:, channels:])
 
 
 def _gone(number: int) -> ProtocolError:

@@ -35,6 +35,8 @@ FAR_BACK_S: Final = 600.0
 """Where a minute was not enough: the detector of beats may remember one long pause for many beats."""
 _SETTLINGS: Final = 6
 """Times of settling, 60 dB each by default, after which what a filter began with is below rounding."""
+_SLOW_BEAT_S: Final = 1.5
+"""Between the beats of a slow heart, 40 a minute: so much is read for each beat of a template."""
 _SLACK_S: Final = 1.5
 """A part is up to a second long, and begins up to half a sample beside its nominal time."""
 
@@ -150,7 +152,8 @@ def _back_ns(spec: WindowSpec, rate_hz: float, look_back_s: float) -> int:
         back_s += ratio_of(rate_hz, spec.rate_hz).denominator / rate_hz
     if remembers(spec):
         settle_s = spec.filter.settle_s if spec.filter is not None else 0.0
-        back_s += max(look_back_s, _SETTLINGS * settle_s)
+        template_s = _SLOW_BEAT_S * spec.beat.template if spec.beat is not None else 0.0
+        back_s += max(look_back_s, _SETTLINGS * settle_s, template_s)
     return round(back_s * NS_PER_S)
 
 

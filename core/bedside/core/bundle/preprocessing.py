@@ -31,6 +31,10 @@ Normalise = Literal["none", "zscore"]
 RR_CHANNELS: Final = 2
 """Of a beat's window: the interval before it in seconds, and its ratio to the mean of the intervals before that."""
 
+MAX_TEMPLATE_BEATS: Final = 256
+_MAX_TEMPLATE_VALUES: Final = 1 << 20
+"""Eight MiB of a run, in which the beats wait that a template is the mean of."""
+
 _MAX_HALF_WIDTH: Final = 64
 _MAX_BETA: Final = 20.0
 _MAX_SECTIONS: Final = 16
@@ -66,20 +70,32 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settle_s: float
 
 
-class Beat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Beat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Windows round R peaks instead of sliding ones; `length` is `before + after`, and `hop` equals it.
+
+    What a model asks for beside the beat follows it as channels, in the order below; `channels` counts them.
 
     Attributes:
         channel: where beats are looked for, before `filter`.
         before: samples of the window before the peak.
         after: samples from the peak on.
         rr: whether two constant channels follow: the interval before (s), and its ratio to the mean of the ten before.
+        rr_change: whether one constant channel follows: that interval's ratio to the one before it.
+        template: for each channel of the stream one follows, before those of intervals: the beat less the mean of at
+            most so many beats before it, after `detrend` and `normalise`; 0 for none.
     """
 
     channel: int
     before: int
     after: int
     rr: bool
+    rr_change: bool = False
+    template: int = 0
+
+    @property
+    def interval_channels(self) -> int:
+        """Constant channels, which are the last ones."""
+        return RR_CHANNELS * self.rr + self.rr_change
 
 
 class ChannelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,7 +115,7 @@ class ChannelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One entry per channel that the model takes, in its order, without the RR channels."""
+    """One entry per channel that the model takes from its stream, in its order."""
 
     channels: tuple[ChannelReference, ...]
 
@@ -126,7 +142,10 @@ def check_stages(window: WindowSpec) -> None:
 
 def signal_channels(window: WindowSpec) -> int:
     """How many of a window's channels come from the stream."""
-    return window.channels - (RR_CHANNELS if window.beat is not None and window.beat.rr else 0)
+    if window.beat is None:
+        return window.channels
+    of_signal = window.channels - window.beat.interval_channels
+    return of_signal // 2 if window.beat.template else of_signal
 
 
 def check_reference(reference: Reference, channels: int) -> None:
@@ -167,6 +186,12 @@ def _check_beat(beat: Beat, window: WindowSpec) -> None:
         _bad("before + after = length = hop does not hold for the windows round beats")
     if not _BEAT_RATES_HZ[0] <= window.rate_hz <= _BEAT_RATES_HZ[1]:
         _bad(f"beats are found at {_BEAT_RATES_HZ[0]:g} to {_BEAT_RATES_HZ[1]:g} Hz; resample")
+    if not 0 <= beat.template <= MAX_TEMPLATE_BEATS:
+        _bad(f"a template is of 0 to {MAX_TEMPLATE_BEATS} beats")
+    if beat.template and (window.channels - beat.interval_channels) % 2:
+        _bad("a template has a channel for each channel of the stream")
+    if beat.template * window.length * signal_channels(window) > _MAX_TEMPLATE_VALUES:
+        _bad(f"the beats of a template have {_MAX_TEMPLATE_VALUES} values or fewer in all")
 
 
 def _check_pick(pick: tuple[int, ...], channels: int) -> None:

@@ -91,11 +91,13 @@ class Beats:
         return cuts
 
     def _note(self, index: int) -> None:
-        rr_s, ratio = FIRST_RR_S, 1.0
+        rr_s, ratio, change = FIRST_RR_S, 1.0, 1.0
         if self._last is not None:
             rr_s = (index - self._last) / self._rate_hz
             if self._intervals_s:
                 ratio = rr_s * len(self._intervals_s) / sum(self._intervals_s)
+                change = rr_s / self._intervals_s[-1]
             self._intervals_s.append(rr_s)
         self._last = index
-        self._open.append(Cut(index - self._beat.before, (rr_s, ratio) if self._beat.rr else ()))
+        extra = (rr_s, ratio) if self._beat.rr else ()
+        self._open.append(Cut(index - self._beat.before, (*extra, change) if self._beat.rr_change else extra))

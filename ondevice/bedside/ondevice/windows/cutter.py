@@ -24,13 +24,14 @@ from bedside.core.bundle.preprocessing import signal_channels
 from bedside.core.ids import SessionId
 from bedside.core.limits import MAX_RATE_HZ
 from bedside.core.samples import Block, Record
-from bedside.ondevice.windows.cuts import Beats, Cuts, Sliding
+from bedside.ondevice.windows.cuts import Beats, Cut, Cuts, Sliding
 from bedside.ondevice.windows.fit import arrived
 from bedside.ondevice.windows.kept import Kept
 from bedside.ondevice.windows.part import Run, offset_ns
 from bedside.ondevice.windows.resampler import fits, ratio_of
 from bedside.ondevice.windows.shaping import Float64, Shaper
 from bedside.ondevice.windows.stages import StreamStages
+from bedside.ondevice.windows.template import BeatTemplate
 
 _PIECE_SAMPLES: Final = 1_024
 """A longer block is taken in pieces, which bounds the memory of its stages."""
@@ -68,6 +69,7 @@ class _Segment:
     stages: StreamStages
     cuts: Cuts
     kept: Kept
+    template: BeatTemplate | None
 
 
 class WindowCutter:
@@ -144,7 +146,7 @@ class WindowCutter:
         self.missing_fields += int(missing.sum())
         if missing.all():
             return []
-        shaped = self._shaper.shape(np.where(missing, 0.0, values), ())
+        shaped = self._shaper.scale(np.where(missing, 0.0, values))
         shaped[missing] = 0.0
         return [Window(self.stream, session, record.time_ns, record.time_ns + 1, shaped, arrived_s, record)]
 
@@ -188,10 +190,12 @@ class WindowCutter:
     def _begin_segment(self, run: Run, at: int) -> _Segment:
         stages = StreamStages(self.spec, run.rate_hz)
         cuts: Cuts = Sliding(self.spec.length, self.spec.hop, stages.first, stages.usable)
+        template: BeatTemplate | None = None
         if self.spec.beat is not None:
             cuts = Beats(self.spec.beat, stages.rate_hz, stages.first, stages.usable)
+            template = BeatTemplate(self.spec.beat.template) if self.spec.beat.template else None
         start_ns = run.start_ns + offset_ns(at, run.rate_hz)
-        return _Segment(start_ns, stages, cuts, Kept(self._channels, stages.first))
+        return _Segment(start_ns, stages, cuts, Kept(self._channels, stages.first), template)
 
     def _end_segment(self) -> None:
         self._unsettled = self.unsettled_windows
@@ -206,10 +210,19 @@ class WindowCutter:
                 session,
                 segment.start_ns + offset_ns(cut.first, segment.stages.rate_hz),
                 segment.start_ns + offset_ns(cut.first + self.spec.length, segment.stages.rate_hz),
-                self._shaper.shape(segment.kept.between(cut.first, cut.first + self.spec.length), cut.extra),
+                self._shaped(segment, cut),
                 arrived_s,
             )
             for cut in segment.cuts.push(staged.before, segment.kept.end)
         ]
         segment.kept.forget(segment.cuts.needed)
         return windows
+
+    def _shaped(self, segment: _Segment, cut: Cut) -> npt.NDArray[np.float32]:
+        length = self.spec.length
+        channels = [self._shaper.level(segment.kept.between(cut.first, cut.first + length))]
+        if segment.template is not None:
+            channels.append(segment.template.deviation(channels[0]))
+        if cut.extra:
+            channels.append(np.broadcast_to(np.array(cut.extra), (length, len(cut.extra))))
+        return self._shaper.scale(*channels)

@@ -30,18 +30,19 @@ class Shaper:
         self._ramp = ramp[:, np.newaxis]
         self._ramp_energy = max(float(_sum(self._ramp * self._ramp)[0]), 1.0)
 
-    def shape(self, signal: Float64, extra: tuple[float, ...]) -> npt.NDArray[np.float32]:
-        """Return the model's input (length, channels), float32; `extra` are the constant channels after the signal."""
+    def level(self, signal: Float64) -> Float64:
+        """Return (length, channels of the stream) as `detrend` and `normalise` leave it."""
         if self._detrend != "none":
             signal = signal - _sum(signal) / len(signal)
         if self._detrend == "linear":
             signal = signal - self._ramp * (_sum(self._ramp * signal) / self._ramp_energy)
-        if self._zscore:
-            signal = _zscore(signal)
-        if extra:
-            signal = np.concatenate([signal, np.broadcast_to(np.array(extra), (len(signal), len(extra)))], axis=1)
-        shaped: npt.NDArray[np.float32] = ((signal - self._offset) * self._scale).astype(np.float32)
-        return shaped
+        return _zscore(signal) if self._zscore else signal
+
+    def scale(self, *channels: Float64) -> npt.NDArray[np.float32]:
+        """Return the model's input (length, channels), float32, of channels side by side as `level` left them."""
+        together = np.concatenate(channels, axis=1)
+        scaled: npt.NDArray[np.float32] = ((together - self._offset) * self._scale).astype(np.float32)
+        return scaled
 
 
 def _zscore(signal: Float64) -> Float64:
