@@ -322,6 +322,7 @@ gate_margin = 0.02         # by how much of the score it may surely be worse
 gate_min_windows = 50      # with fewer validation windows it is not judged, and serves
 shadow_windows = 0         # live windows for which it first runs beside the other one; 0: none
 shadow_disagreement = 0.1  # largest share of them on which the two may differ
+models = []                # names that a coordinator may bring to serve here; empty: whatever your signers have signed
 
 [personal]                 # what this device learns for itself of its models (docs/learning.md)
 fine_tune = false          # whether it tunes a part of each on its own labelled windows

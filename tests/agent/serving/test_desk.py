@@ -358,3 +358,19 @@ async def test_orders_about_what_is_not_there_are_refused(shelf) -> None:
             with pytest.raises(BedsideError) as caught:
                 await order(name)
             assert caught.value.code == code
+
+
+async def test_only_models_that_the_site_has_named_come_to_serve(shelf) -> None:
+    new = shelf.scaled(1.01)
+    shelf.configure('models = ["other"]')
+    async with shelf.running() as device:
+        assert "tiny" not in device.pipeline.engine.slots, "it came before the site had said so"
+        wanted = device.agent._serving.wanted
+        assert tuple(await device.agent._serving.take(new)) == ()
+        assert device.pipeline.engine.slots == {}
+        assert device.agent._serving.wanted == wanted
+    shelf.configure('models = ["tiny"]')
+    async with shelf.running() as device:
+        device.judge(passed)
+        await device.take(new)
+        assert device.serves == new.name

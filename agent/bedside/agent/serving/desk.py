@@ -64,6 +64,8 @@ class ModelDesk:
     async def take(self, active: ActiveModel, origin: Origin | None = None) -> str:
         """A verified model has come: serve it once it is judged well; return its slot's name.
 
+        One whose name `[serving] models` leaves out has no slot: the device may train it, and does not serve it.
+
         Args:
             active: its files are here.
             origin: the configured file that it came from; None when a plan or a result brought it.
@@ -79,6 +81,9 @@ class ModelDesk:
             return name
         await self._models.settle(active)
         name = await asyncio.to_thread(self._models.name_of, active)
+        if origin is None and not self._gate.rules.serves(name):
+            event(_LOGGER, "model-not-for-here", slot=name, model=short(active))
+            return name
         await self.prepare(active, name)
         if name not in self._pipeline.engine.slots:
             return await self._changes.begin(active, origin)

@@ -15,6 +15,8 @@ class ServingConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         gate_min_windows: with fewer validation windows it is not judged, and serves.
         shadow_windows: live windows for which it runs beside the other one before it serves; 0 = none.
         shadow_disagreement: largest share of them on which the two may differ, 0 to 1.
+        models: names of the models that may come from a coordinator to serve here; empty = whatever is signed by one
+            of the site's signers. Those that agent.toml names itself always serve.
     """
 
     gate: bool = True
@@ -22,6 +24,11 @@ class ServingConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     gate_min_windows: int = 50
     shadow_windows: int = 0
     shadow_disagreement: float = 0.1
+    models: tuple[str, ...] = ()
+
+    def serves(self, name: str) -> bool:
+        """Whether a model of this name may come from a coordinator."""
+        return not self.models or name in self.models
 
 
 def serving_rules(serving: ServingConfig) -> tuple[tuple[bool, str], ...]:

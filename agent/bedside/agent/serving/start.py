@@ -51,6 +51,7 @@ class Serving:
         first = [ModelConfig(bundle=config.model)] if config.model else []
         self._entries = {entry.bundle: entry for entry in (*first, *config.models)}
         self._first = config.model
+        self._rules = config.serving
         self._models = models
         self._pipeline = pipeline
         self._policy = policy
@@ -67,7 +68,7 @@ class Serving:
         except BedsideError as error:
             self._fault("the note of models", error)
         for name, slot in slots.items():
-            if self._taken_out(slot):
+            if self._taken_out(name, slot):
                 await self._guarded(name, self._release(name))
             else:
                 await self._guarded(name, self._serve_stored(name, slot))
@@ -85,9 +86,13 @@ class Serving:
         Raises:
             As `ModelDesk.take`.
         """
-        self.wanted = active.digest
-        self._pipeline.main = await self.desk.take(active)
-        return self._pipeline.streams_of(self._pipeline.main)
+        before, self.wanted = self.wanted, active.digest
+        name = await self.desk.take(active)
+        if name in self._pipeline.engine.slots:
+            self._pipeline.main = name
+        else:
+            self.wanted = before
+        return self._pipeline.streams_of(name)
 
     def streams_of(self, name: str) -> Sequence[str]:
         """What agent.toml has the slot of a name read; empty for what its manifest says."""
@@ -152,9 +157,14 @@ class Serving:
         self._pipeline.faults[name] = error
         event(_LOGGER, "model-refused", level=logging.ERROR, slot=name, error=error, remedy=error.remedy)
 
-    def _taken_out(self, slot: Slot) -> bool:
-        """Whether the configuration named it once, does so no longer, and no round has improved it."""
-        return bool(slot.origin.path) and slot.origin.path not in self._entries and not slot.model.checkpoint
+    def _taken_out(self, name: str, slot: Slot) -> bool:
+        """Whether the configuration does not want it any more.
+
+        It named the file once, and no round has improved that; or it has learned which models may come from elsewhere.
+        """
+        if slot.origin.path in self._entries:
+            return False
+        return not self._rules.serves(name) or (bool(slot.origin.path) and not slot.model.checkpoint)
 
     def _noted(self) -> dict[str, Slot]:
         try:
