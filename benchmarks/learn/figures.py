@@ -59,7 +59,7 @@ def _wanted() -> Iterator[Wanted]:
     for metric, goal in (("macro_f1", 0.374), ("v_sensitivity", 0.32), ("s_sensitivity", 0.20)):
         base = Wanted(f"mitdb_{metric}", "mitdb", "", metric, "macro-F1" if metric == "macro_f1" else "sensitivity")
         yield from _each(base._replace(peer="logistic regression, patient-wise", peer_value=goal, goal=goal))
-        yield from _beside(base, pooled_training="pooled", alone="alone", template="template: federated, 8-bit")
+        yield from _beside(base, pooled_training="pooled", alone="alone", bare="bare: federated, 8-bit")
     yield Wanted("mitdb_macro_f1_nsv", "mitdb", "federated, 8-bit", "macro_f1_nsv", "macro-F1")
     watch = Wanted("watch_federated_over_pooled", "watch", "", "over_pooled", "accuracy, federated / pooled", goal=0.97)
     yield from _each(watch)
