@@ -8,9 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from confined import allowed_calls, why_not
 from unit_files import SYSTEMD, UNITS, drop_ins, settings
+
+from bedside.service.cli import cli
 
 ROOT = SYSTEMD.parents[1]
 PARTS = {unit: unit.removeprefix("bedside-").removesuffix(".service") for unit in UNITS}
@@ -88,10 +91,24 @@ def test_state_is_its_users_alone_and_only_there_a_service_writes(unit: str) -> 
     assert its["StateDirectory"] == [f"bedside/{part}"]
     assert its["StateDirectoryMode"] == ["0700"]
     directory = f"/var/lib/bedside/{part}"
-    program = f"/opt/bedside/{part}/bin/bedside {part} run {directory}"
-    assert its["ExecStart"][0].startswith(program)
+    assert re.match(rf"/opt/bedside/{part}/bin/bedside {part} \w+ {directory}( |$)", its["ExecStart"][0])
     assert its["ConditionPathExists"][0].startswith(f"{directory}/")
     assert "ReadWritePaths" not in its
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_program_of_a_unit_is_a_command_of_ours_or_the_shell(unit: str) -> None:
+    its = settings(unit)
+    for line in (*its["ExecStart"], *its["ExecReload"]):
+        program, *words = line.split()
+        if program == "/bin/sh":
+            assert words[0] == "-c"
+            continue
+        assert program == f"/opt/bedside/{PARTS[unit]}/bin/bedside"
+        command: click.Command | None = cli
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+        assert command is not None, line
 
 
 def test_round_keys_stay_in_ram_over_a_restart_and_reach_no_swap() -> None:
