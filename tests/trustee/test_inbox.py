@@ -11,8 +11,8 @@ import pytest
 from bedside.core.errors import ProtocolError, StoreError, UnavailableError
 from bedside.proto.v1.trustee_pb2 import CloseRequest, SealRequest, WorkItem
 from bedside.service.health import Health, Level
-from bedside.trustee.daemon import trouble_of
 from bedside.trustee.inbox import MAX_ITEMS, MAX_KNOWN, MAX_LOGGED, PAUSE_S, REFUSED_PAUSE_S, Inbox, work_id
+from bedside.trustee.trouble import trouble_of
 
 
 class StillClock:

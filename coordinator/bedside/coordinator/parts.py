@@ -21,9 +21,9 @@ from bedside.core.clock import Clock, Entropy
 _NS_PER_MS: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parts:
-    """One of each; made by `open_parts`."""
+    """One of each; made by `open_parts`. `config` alone is ever replaced, by a reload: ask for it when it is needed."""
 
     config: CoordinatorConfig
     clock: Clock

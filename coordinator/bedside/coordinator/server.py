@@ -15,6 +15,7 @@ from bedside.coordinator.enrolment.service import EnrolmentService
 from bedside.coordinator.home import Home
 from bedside.coordinator.operators.service import OperatorService
 from bedside.coordinator.parts import Parts, open_parts
+from bedside.coordinator.reload import reload_config
 from bedside.coordinator.rounds.device_service import DeviceService
 from bedside.coordinator.rounds.driver import Driver
 from bedside.coordinator.rounds.trustee_service import TrusteeService
@@ -91,18 +92,36 @@ async def _running(home: Home, parts: Parts) -> AsyncIterator[Running]:
 
 
 async def serve(
-    home: Home, config: CoordinatorConfig, clock: Clock, entropy: Entropy, announce: Callable[[Addresses], None]
+    home: Home,
+    read: Callable[[], CoordinatorConfig],
+    clock: Clock,
+    entropy: Entropy,
+    announce: Callable[[Addresses], None],
 ) -> None:
-    """Run until SIGTERM or SIGINT; `announce` is told the addresses once both ports listen."""
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        home: the state directory.
+        read: the configuration as it stands; asked now, and again at SIGHUP.
+        clock: of the process.
+        entropy: of the process.
+        announce: told the addresses once both ports listen.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier(clock)
-    async with running(home, config, clock, entropy) as coordinator:
+    async with running(home, read(), clock, entropy) as coordinator:
         announce(coordinator.addresses)
         event(_LOGGER, "coordinator-ready", service=coordinator.addresses.service,
               enrolment=coordinator.addresses.enrolment)  # fmt: skip
+
+        def reload() -> None:
+            notifier.reloading()
+            notifier.ready(reload_config(coordinator.parts, read))
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         notifier.ready(f"serving on {coordinator.addresses.service}")
         await _until_stopped(stop, coordinator, notifier)
         notifier.stopping()
@@ -137,10 +156,10 @@ async def _listen(home: Home, parts: Parts, servers: list[LinkServer]) -> Addres
     operators = LinkServer(parse_address(f"unix:{socket_path}"), None)
 
     def service_address() -> str:
-        return config.public_service_address or _reachable(service_at, service.port)
+        return parts.config.public_service_address or _reachable(service_at, service.port)
 
     def enrolment_address() -> str:
-        return config.public_enrolment_address or _reachable(enrolment_at, enrolment.port)
+        return parts.config.public_enrolment_address or _reachable(enrolment_at, enrolment.port)
 
     add_DeviceServiceServicer_to_server(DeviceService(parts), service.grpc)
     add_TrusteeServiceServicer_to_server(TrusteeService(parts), service.grpc)

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import signal
-import sqlite3
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import (
     BedsideError,
     MalformedError,
-    ProtocolError,
     RefusedError,
     StoreError,
     TrustError,
@@ -38,7 +36,7 @@ from bedside.service.link.channel import Backoff, ClientTls, open_channel
 from bedside.service.link.enrolment import connect_enrolment, refresh_federation, renew_certificate
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
-from bedside.service.sqlite import DAMAGED, read_error, reading
+from bedside.service.sqlite import DAMAGED, reading
 from bedside.service.tls import certificate_expiry_ns
 from bedside.trustee.duty import MAX_HEADERS_BYTES, OUR_TROUBLE, Duty
 from bedside.trustee.hardening import harden_process, swap_in_use
@@ -55,6 +53,7 @@ from bedside.trustee.site.desk import Desk, decision_of
 from bedside.trustee.site.register import PENDING, REFUSED, Register
 from bedside.trustee.status import write_status
 from bedside.trustee.store import TrusteeStore, Word
+from bedside.trustee.trouble import trouble_of
 from bedside.trustee.watch import LogWatch
 
 WAIT_S: Final = 20.0
@@ -118,6 +117,7 @@ class Trustee:
         swap_text = "this machine has swap: round keys in RAM may reach a disk" if swap else "in RAM"
         self._health.set("keys", Level.DEGRADED if swap else Level.OK, swap_text)
         self._notifier.ready("looking for the coordinator")
+        feeding = asyncio.create_task(self._feed())
         backoff = Backoff(self._entropy, first_s=0.5, cap_s=RECONNECT_CAP_S)
         recovered = False
         try:
@@ -139,8 +139,25 @@ class Trustee:
                     self._report()
                     await asyncio.sleep(wait_s)
         finally:
+            feeding.cancel()
             self._notifier.stopping()
             self._store.close()
+
+    async def _feed(self) -> None:
+        """Feed the watchdog, in turn with all that is done: also while the coordinator is away, or a transfer is long.
+
+        Whatever waits for another machine has a deadline, so that a loop that turns comes to its end.
+        """
+        while (interval_s := self._notifier.watchdog_interval_s) is not None:
+            self._notifier.watchdog()
+            await asyncio.sleep(interval_s)
+
+    def reload(self) -> None:
+        """Look at the policy now, which is followed anyway, and tell the service manager which rules are in force."""
+        self._notifier.reloading()
+        self._check_policy()
+        event(_LOGGER, "reloaded", policy=self._health.snapshot()["policy"].sentence)
+        self._notifier.ready(f"policy: {self._health.snapshot()['policy'].sentence}")
 
     def _recover(self) -> None:
         for word in self._duty.recover():
@@ -185,15 +202,13 @@ class Trustee:
     async def _follow_work(self, link: TrusteeLink, backoff: Backoff) -> None:
         for word in self._store.undelivered():
             await self._send(link, word)
-        wait_s = min(WAIT_S, self._notifier.watchdog_interval_s or WAIT_S)
         first = True
         while True:
-            work = await link.get_work(self._inbox.known, 0.0 if first else wait_s)
+            work = await link.get_work(self._inbox.known, 0.0 if first else WAIT_S)
             self._link_is_up(backoff, first=first)
             first = False
             self._check_policy()
             pause_s = await self._inbox.take(work.items, partial(self._work, link), partial(self._refuse, link))
-            self._notifier.watchdog()
             await asyncio.sleep(pause_s)
 
     def _link_is_up(self, backoff: Backoff, *, first: bool) -> None:
@@ -353,6 +368,7 @@ async def _until_told(paths: SitePaths, runtime_directory: Path, clock: Clock, e
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
+    loop.add_signal_handler(signal.SIGHUP, trustee.reload)
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
@@ -376,21 +392,3 @@ def ca_fingerprint(identity: Identity) -> str:
     """SHA-256 of the coordinator's CA, as a person compares it."""
     pinned = identity.pins.ca_digest
     return ":".join(pinned[at : at + 2] for at in range(0, len(pinned), 2)).upper()
-
-
-def trouble_of(error: Exception) -> BedsideError:
-    """What went wrong, as one of our errors: a damaged store first, then `internal-error` for what nobody foresaw."""
-    leaves = [read_error(leaf) if isinstance(leaf, sqlite3.Error) else leaf for leaf in _leaves(error)]
-    ours = [leaf for leaf in leaves if isinstance(leaf, BedsideError)]
-    strange = [leaf for leaf in leaves if not isinstance(leaf, BedsideError)]
-    damaged = [leaf for leaf in ours if leaf.code == DAMAGED]
-    if strange and not damaged:
-        event(_LOGGER, "internal-error", level=logging.ERROR, error=strange[0])
-        return ProtocolError("internal-error", f"this trustee met {type(strange[0]).__name__} and begins anew")
-    return (damaged or ours)[0]
-
-
-def _leaves(error: Exception) -> list[Exception]:
-    if not isinstance(error, ExceptionGroup):
-        return [error]
-    return [leaf for part in error.exceptions for leaf in _leaves(part)]

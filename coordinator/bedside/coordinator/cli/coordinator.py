@@ -100,19 +100,23 @@ def serve(
     from bedside.coordinator.server import serve as run
 
     home = Home(directory)
-    config = load_config(config_path or home.config_path, CoordinatorConfig)
-    if service_address:
-        config = msgspec.structs.replace(config, service_address=service_address, public_service_address="")
-    if enrolment_address:
-        config = msgspec.structs.replace(config, enrolment_address=enrolment_address, public_enrolment_address="")
-    setup_logging(logging.getLevelNamesMapping()[config.log_level])
+
+    def read() -> CoordinatorConfig:
+        config = load_config(config_path or home.config_path, CoordinatorConfig)
+        if service_address:
+            config = msgspec.structs.replace(config, service_address=service_address, public_service_address="")
+        if enrolment_address:
+            config = msgspec.structs.replace(config, enrolment_address=enrolment_address, public_enrolment_address="")
+        return config
+
+    setup_logging(logging.getLevelNamesMapping()[read().log_level])
 
     def announce(addresses: Addresses) -> None:
         click.echo(f"devices and trustees (mTLS): {addresses.service}")
         click.echo(f"enrolment (server TLS): {addresses.enrolment}")
         click.echo(f"operators: {addresses.socket}")
 
-    asyncio.run(run(home, config, SystemClock(), SystemEntropy(), announce))
+    asyncio.run(run(home, read, SystemClock(), SystemEntropy(), announce))
 
 
 @coordinator.command()

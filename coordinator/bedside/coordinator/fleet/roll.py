@@ -36,13 +36,17 @@ class _Seen:
 
 
 class Roll:
-    """Who called when, and what they said."""
+    """Who called when, and what they said.
+
+    Attributes:
+        heartbeat_s: seconds between two heartbeats of a device.
+    """
 
     def __init__(self, store: Store, registry: Registry, clock: Clock, heartbeat_s: float) -> None:
         self._store = store
         self._registry = registry
         self._clock = clock
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         self._unflushed: dict[bytes, members.DeviceRow] = {}
         self._trustees_seen_s: dict[str, int] = {}
         self._called_s: dict[bytes, int] = {}
@@ -94,7 +98,7 @@ class Roll:
         listed = self._registry.trust.lists(device.site, device.digest)
         last_seen_s = seen.last_seen_s + seen.forgiven_s if seen is not None else 0
         called_s = self._called_s.get(device.digest, 0)
-        return device_state(max(last_seen_s, called_s), self._now_s(), self._heartbeat_s, listed=listed)
+        return device_state(max(last_seen_s, called_s), self._now_s(), self.heartbeat_s, listed=listed)
 
     def is_online(self, device: VerifiedCredential) -> bool:
         """Whether a round should wait for this device."""
@@ -123,7 +127,7 @@ class Roll:
         devices = self._registry.devices([site])
         online = [device for device in devices if self.is_online(device)]
         seen_s = self._trustees_seen_s.get(site, 0)
-        trustee = device_state(seen_s, self._now_s(), self._heartbeat_s, listed=True)
+        trustee = device_state(seen_s, self._now_s(), self.heartbeat_s, listed=True)
         return SiteSummary(
             site=site,
             devices=len(devices),

@@ -51,9 +51,12 @@ class Driver:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        config = parts.config
         self._parked: set[bytes] = set()
-        self._patience = Patience(int(config.opening_s * _MS_PER_S), int(config.answer_s * _MS_PER_S))
+
+    @property
+    def _patience(self) -> Patience:
+        config = self._parts.config
+        return Patience(int(config.opening_s * _MS_PER_S), int(config.answer_s * _MS_PER_S))
 
     async def run(self) -> None:
         """Work for ever, whatever fails; a full disk is waited out."""
