@@ -74,6 +74,8 @@ def _running(place: Place) -> Iterator[Finding]:
         if part.level != Level.OK.name.lower() and part.component != "keys":  # swap has a check of its own
             level = Level.FAILED if part.level == Level.FAILED.name.lower() else Level.DEGRADED
             yield Finding(level, f"{part.component}: {part.sentence}")
+    if report.running and not report.components:
+        yield doubtful("it runs, and has not said yet how it is")
     if report.running and not report.exit_status:
         yield good(f"well; {report.ledger_entries} sums in its ledger")
 
