@@ -36,9 +36,9 @@ from bedside.proto.v1.trustee_pb2_grpc import TrusteeServiceServicer, add_Truste
 from bedside.service.identity import Pins
 from bedside.service.link.address import Address
 from bedside.service.link.server import LinkServer, ServerTls
+from bedside.service.mounts import RAM_FILE_SYSTEMS, file_system_of
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.tls import PeerIdentity, create_ca, create_csr, create_tls_key, issue_certificate, spiffe_uri
-from bedside.trustee.keys import RAM_FILE_SYSTEMS, file_system_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -3,8 +3,9 @@ import stat
 import pytest
 
 from bedside.core.errors import BedsideError, ConfigError, RefusedError, UnavailableError
+from bedside.service.mounts import file_system_of
 from bedside.service.platform import SystemEntropy
-from bedside.trustee.keys import file_system_of, open_round_keys, runtime_held
+from bedside.trustee.keys import open_round_keys, runtime_held
 
 ENTROPY = SystemEntropy()
 PLAN, OTHER = b"p" * 32, b"q" * 32

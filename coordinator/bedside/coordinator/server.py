@@ -163,7 +163,9 @@ async def _listen(home: Home, parts: Parts, servers: list[LinkServer]) -> Addres
 
     add_DeviceServiceServicer_to_server(DeviceService(parts), service.grpc)
     add_TrusteeServiceServicer_to_server(TrusteeService(parts), service.grpc)
-    enrolling = EnrolmentService(parts.desk, parts.registry, parts.signals, authority.certificate_pem, service_address)
+    enrolling = EnrolmentService(
+        parts.desk, parts.registry, parts.signals, authority.certificate_pem, service_address, parts.clock
+    )
     add_EnrolmentServiceServicer_to_server(enrolling, enrolment.grpc)
     operating = OperatorService(parts, bytes.fromhex(home.pin.root_pk), enrolment_address)
     add_OperatorServiceServicer_to_server(operating, operators.grpc)

@@ -34,6 +34,7 @@ _SUMMARIES: Final = {
     "audit": "Recompute a round from what was stored, here or on another machine.",
     "coordinator": "Plan rounds, sum masked updates and publish models.",
     "demo": "Three hospitals on this machine, with real recordings, in one command.",
+    "doctor": "Find what is wrong with this machine, and what to do about it.",
     "federation": "Found a federation and name its sites.",
     "fleet": "See how every device is doing.",
     "model": "Build and sign model bundles.",

@@ -27,10 +27,8 @@ from bedside.core.securesum.keys import RoundSecret
 from bedside.core.securesum.messages import BOOT_ID_BYTES
 from bedside.core.signing.envelope import DIGEST_BYTES
 from bedside.service.files import read_private, write_durable
+from bedside.service.mounts import MOUNTS, RAM_FILE_SYSTEMS, file_system_of
 
-RAM_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
-_MOUNTS: Final = Path("/proc/self/mounts")
-_ESCAPES: Final = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 _BOOT_ID: Final = "boot-id"
 _LOCK: Final = "lock"
 _KEY_SUFFIX: Final = ".key"
@@ -101,7 +99,7 @@ class RoundKeys:
         return self.directory / f"{plan_digest.hex()}-{cohort}{suffix}"
 
 
-def open_round_keys(directory: Path, entropy: Entropy, *, mounts: Path = _MOUNTS) -> RoundKeys:
+def open_round_keys(directory: Path, entropy: Entropy, *, mounts: Path = MOUNTS) -> RoundKeys:
     """Open the runtime directory, make it where it is missing, and read or draw the boot id.
 
     Raises:
@@ -115,7 +113,7 @@ def open_round_keys(directory: Path, entropy: Entropy, *, mounts: Path = _MOUNTS
 
 
 @contextmanager
-def runtime_held(directory: Path, *, mounts: Path = _MOUNTS) -> Iterator[None]:
+def runtime_held(directory: Path, *, mounts: Path = MOUNTS) -> Iterator[None]:
     """Keep a second trustee out of the runtime directory while inside; who fails leaves none that was made in vain.
 
     Two trustees in one directory would share boot id and chain head, and destroy each other's keys.
@@ -175,18 +173,6 @@ def _remove_unused(directory: Path) -> None:
         directory.rmdir()
 
 
-def file_system_of(directory: Path, mounts: Path = _MOUNTS) -> str:
-    """Type of the file system that holds `directory`, from the kernel's table; empty when it is not there."""
-    wanted = directory.resolve()
-    best, kind = -1, ""
-    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        point = Path(_unescape(fields[1]))
-        if wanted.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), fields[2]  # of mounts over the same point, the last one covers
-    return kind
-
-
 def second_set() -> RefusedError:
     """The refusal of rule T1."""
     return RefusedError(
@@ -216,9 +202,3 @@ def _burn(path: Path) -> None:
         return
     except OSError as error:
         raise StoreError("key-burn", f"a round key was not destroyed: {error.strerror}") from error
-
-
-def _unescape(text: str) -> str:
-    for escaped, plain in _ESCAPES.items():
-        text = text.replace(escaped, plain)
-    return text

@@ -38,7 +38,7 @@ def read_machine(state_dir: Path) -> MachineFacts:
         os_version=_os_version(),
         rss_bytes=psutil.Process().memory_info().rss,
         disk_free_bytes=psutil.disk_usage(str(state_dir)).free,
-        temperature_mc=_temperature_mc(),
+        temperature_mc=temperature_mc(),
         memory_free_bytes=psutil.virtual_memory().available,
         kernel=read_kernel(),
     )
@@ -51,7 +51,8 @@ def _os_version() -> str:
         return f"{platform.system()} {platform.release()}"
 
 
-def _temperature_mc() -> int | None:
+def temperature_mc() -> int | None:
+    """The hottest sensor, thousandths of a degree Celsius; None where none can be read."""
     import psutil
 
     try:

@@ -12,6 +12,7 @@ from bedside.coordinator.calls import Context
 from bedside.coordinator.enrolment.desk import EnrolmentDesk
 from bedside.coordinator.enrolment.registry import Registry
 from bedside.coordinator.signals import Signals
+from bedside.core.clock import Clock
 from bedside.proto.v1.common_pb2 import Empty, Signed
 from bedside.proto.v1.enrolment_pb2 import (
     EnrolRequest,
@@ -25,6 +26,7 @@ from bedside.proto.v1.enrolment_pb2_grpc import EnrolmentServiceServicer
 from bedside.service.logs import event
 
 _LOGGER: Final = logging.getLogger(__name__)
+_NS_PER_S: Final = 1_000_000_000
 DECISION_WAIT_S: Final = 2.0
 """How long a question about a pending request is held: a site's desk usually answers within it."""
 
@@ -39,12 +41,14 @@ class EnrolmentService(EnrolmentServiceServicer):
         signals: Signals,
         ca_pem: bytes,
         service_address: Callable[[], str],
+        clock: Clock,
     ) -> None:
         self._desk = desk
         self._registry = registry
         self._signals = signals
         self._ca_pem = ca_pem
         self._service_address = service_address
+        self._clock = clock
 
     async def GetFederation(self, request: Empty, context: Context) -> FederationBundle:  # noqa: N802
         """Answer with what a new machine compares with its pins."""
@@ -52,6 +56,7 @@ class EnrolmentService(EnrolmentServiceServicer):
             federation=self._registry.signed_federation,
             ca_pem=self._ca_pem,
             service_address=self._service_address(),
+            server_time_s=self._clock.now_ns() // _NS_PER_S,
         )
 
     async def RequestCredential(self, request: EnrolRequest, context: Context) -> RequestState:  # noqa: N802

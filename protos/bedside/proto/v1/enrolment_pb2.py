@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from bedside.proto.v1 import common_pb2 as bedside_dot_proto_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n bedside/proto/v1/enrolment.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\"i\n\x10\x46\x65\x64\x65rationBundle\x12,\n\nfederation\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x17\n\x0fservice_address\x18\x03 \x01(\t\"R\n\x0c\x45nrolRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x17\n\x0ftoken_signature\x18\x02 \x01(\x0c\"&\n\x0cRequestQuery\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\"\xbb\x01\n\x0cRequestState\x12-\n\x05phase\x18\x01 \x01(\x0e\x32\x1e.bedside.proto.v1.RequestPhase\x12\x16\n\x0erequest_digest\x18\x02 \x01(\x0c\x12,\n\ncredential\x18\x03 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x10\n\x08sentence\x18\x05 \x01(\t\x12\x16\n\x0eneeds_approval\x18\x06 \x01(\x08\"A\n\x11IssuedCertificate\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x13\n\x0bnot_after_s\x18\x02 \x01(\x04*}\n\x0cRequestPhase\x12\x1d\n\x19REQUEST_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_PHASE_PENDING\x10\x01\x12\x18\n\x14REQUEST_PHASE_ACTIVE\x10\x02\x12\x19\n\x15REQUEST_PHASE_REFUSED\x10\x03\x32\x9f\x03\n\x10\x45nrolmentService\x12L\n\rGetFederation\x12\x17.bedside.proto.v1.Empty\x1a\".bedside.proto.v1.FederationBundle\x12S\n\x11RequestCredential\x12\x1e.bedside.proto.v1.EnrolRequest\x1a\x1e.bedside.proto.v1.RequestState\x12Q\n\x0fGetRequestState\x12\x1e.bedside.proto.v1.RequestQuery\x1a\x1e.bedside.proto.v1.RequestState\x12\x42\n\rPublishRoster\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12Q\n\x10IssueCertificate\x12\x18.bedside.proto.v1.Signed\x1a#.bedside.proto.v1.IssuedCertificateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n bedside/proto/v1/enrolment.proto\x12\x10\x62\x65\x64side.proto.v1\x1a\x1d\x62\x65\x64side/proto/v1/common.proto\"\x80\x01\n\x10\x46\x65\x64\x65rationBundle\x12,\n\nfederation\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x17\n\x0fservice_address\x18\x03 \x01(\t\x12\x15\n\rserver_time_s\x18\x04 \x01(\x04\"R\n\x0c\x45nrolRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x17\n\x0ftoken_signature\x18\x02 \x01(\x0c\"&\n\x0cRequestQuery\x12\x16\n\x0erequest_digest\x18\x01 \x01(\x0c\"\xbb\x01\n\x0cRequestState\x12-\n\x05phase\x18\x01 \x01(\x0e\x32\x1e.bedside.proto.v1.RequestPhase\x12\x16\n\x0erequest_digest\x18\x02 \x01(\x0c\x12,\n\ncredential\x18\x03 \x01(\x0b\x32\x18.bedside.proto.v1.Signed\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x10\n\x08sentence\x18\x05 \x01(\t\x12\x16\n\x0eneeds_approval\x18\x06 \x01(\x08\"A\n\x11IssuedCertificate\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x13\n\x0bnot_after_s\x18\x02 \x01(\x04*}\n\x0cRequestPhase\x12\x1d\n\x19REQUEST_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_PHASE_PENDING\x10\x01\x12\x18\n\x14REQUEST_PHASE_ACTIVE\x10\x02\x12\x19\n\x15REQUEST_PHASE_REFUSED\x10\x03\x32\x9f\x03\n\x10\x45nrolmentService\x12L\n\rGetFederation\x12\x17.bedside.proto.v1.Empty\x1a\".bedside.proto.v1.FederationBundle\x12S\n\x11RequestCredential\x12\x1e.bedside.proto.v1.EnrolRequest\x1a\x1e.bedside.proto.v1.RequestState\x12Q\n\x0fGetRequestState\x12\x1e.bedside.proto.v1.RequestQuery\x1a\x1e.bedside.proto.v1.RequestState\x12\x42\n\rPublishRoster\x12\x18.bedside.proto.v1.Signed\x1a\x17.bedside.proto.v1.Empty\x12Q\n\x10IssueCertificate\x12\x18.bedside.proto.v1.Signed\x1a#.bedside.proto.v1.IssuedCertificateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bedside.proto.v1.enrolment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REQUESTPHASE']._serialized_start=573
-  _globals['_REQUESTPHASE']._serialized_end=698
-  _globals['_FEDERATIONBUNDLE']._serialized_start=85
-  _globals['_FEDERATIONBUNDLE']._serialized_end=190
-  _globals['_ENROLREQUEST']._serialized_start=192
-  _globals['_ENROLREQUEST']._serialized_end=274
-  _globals['_REQUESTQUERY']._serialized_start=276
-  _globals['_REQUESTQUERY']._serialized_end=314
-  _globals['_REQUESTSTATE']._serialized_start=317
-  _globals['_REQUESTSTATE']._serialized_end=504
-  _globals['_ISSUEDCERTIFICATE']._serialized_start=506
-  _globals['_ISSUEDCERTIFICATE']._serialized_end=571
-  _globals['_ENROLMENTSERVICE']._serialized_start=701
-  _globals['_ENROLMENTSERVICE']._serialized_end=1116
+  _globals['_REQUESTPHASE']._serialized_start=597
+  _globals['_REQUESTPHASE']._serialized_end=722
+  _globals['_FEDERATIONBUNDLE']._serialized_start=86
+  _globals['_FEDERATIONBUNDLE']._serialized_end=214
+  _globals['_ENROLREQUEST']._serialized_start=216
+  _globals['_ENROLREQUEST']._serialized_end=298
+  _globals['_REQUESTQUERY']._serialized_start=300
+  _globals['_REQUESTQUERY']._serialized_end=338
+  _globals['_REQUESTSTATE']._serialized_start=341
+  _globals['_REQUESTSTATE']._serialized_end=528
+  _globals['_ISSUEDCERTIFICATE']._serialized_start=530
+  _globals['_ISSUEDCERTIFICATE']._serialized_end=595
+  _globals['_ENROLMENTSERVICE']._serialized_start=725
+  _globals['_ENROLMENTSERVICE']._serialized_end=1140
 # @@protoc_insertion_point(module_scope)

@@ -46,9 +46,12 @@ class FederationBundle(google.protobuf.message.Message):
     FEDERATION_FIELD_NUMBER: builtins.int
     CA_PEM_FIELD_NUMBER: builtins.int
     SERVICE_ADDRESS_FIELD_NUMBER: builtins.int
+    SERVER_TIME_S_FIELD_NUMBER: builtins.int
     ca_pem: builtins.bytes
     service_address: builtins.str
     """host:port of the mTLS port."""
+    server_time_s: builtins.int
+    """The coordinator's clock, for people who set up machines; nothing is decided by it. 0 from older ones."""
     @property
     def federation(self) -> bedside.proto.v1.common_pb2.Signed:
         """Kind "federation"."""
@@ -59,9 +62,10 @@ class FederationBundle(google.protobuf.message.Message):
         federation: bedside.proto.v1.common_pb2.Signed | None = ...,
         ca_pem: builtins.bytes = ...,
         service_address: builtins.str = ...,
+        server_time_s: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["federation", b"federation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ca_pem", b"ca_pem", "federation", b"federation", "service_address", b"service_address"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ca_pem", b"ca_pem", "federation", b"federation", "server_time_s", b"server_time_s", "service_address", b"service_address"]) -> None: ...
 
 Global___FederationBundle: typing_extensions.TypeAlias = FederationBundle
 

@@ -11,13 +11,16 @@ import hashlib
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
 from bedside.core.errors import TrustError, UnavailableError
 from bedside.service.link.address import Address, parse_address
+from bedside.service.text import bounded
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
+_MAX_NAME_CHARS: Final = 120
 
 
 async def fetch_ca(address: str, ca_digest: bytes, *, proxy: str | None = None) -> bytes:
@@ -51,7 +54,7 @@ async def fetch_ca(address: str, ca_digest: bytes, *, proxy: str | None = None) 
     for der in chain:
         if hashlib.sha256(der).digest() == ca_digest:
             return ssl.DER_cert_to_PEM_cert(der).encode()
-    raise ca_mismatch(address)
+    raise ca_mismatch(address, _issuer(chain))
 
 
 def proxy_for(where: Address, environ: Mapping[str, str] = os.environ) -> str:
@@ -96,13 +99,23 @@ def pem_digest(certificate_pem: bytes) -> bytes:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate_pem.decode())).digest()
 
 
-def ca_mismatch(address: str) -> TrustError:
-    """The error of a peer that shows another CA."""
+def ca_mismatch(address: str, shown: str = "") -> TrustError:
+    """The error of a peer that shows another CA; `shown` is what that calls itself, which anybody may."""
+    instead = f" but one that calls itself {bounded(shown, _MAX_NAME_CHARS)!r}" if shown else ""
     return TrustError(
         "ca-mismatch",
-        f"{address} does not show the certificate authority that was pinned",
+        f"{address} does not show the certificate authority that was pinned{instead}",
         remedy="a TLS-inspecting proxy may stand in between: let this address pass it; or the coordinator was replaced",
     )
+
+
+def _issuer(chain: list[bytes]) -> str:
+    """Who says to have signed what was shown; empty where that cannot be read. Loads X.509 code (10 MB)."""
+    from cryptography import x509
+
+    with suppress(ValueError, IndexError, x509.InvalidVersion):
+        return x509.load_der_x509_certificate(chain[0]).issuer.rfc4514_string()
+    return ""
 
 
 def _unreachable(address: str, why: str) -> UnavailableError:

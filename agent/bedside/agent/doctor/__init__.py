@@ -1,0 +1,5 @@
+"""What `bedside doctor` looks at on a device."""
+
+from bedside.agent.doctor.part import PART
+
+__all__ = ["PART"]

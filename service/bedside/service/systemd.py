@@ -1,0 +1,120 @@
+"""The service manager from outside: how a unit is, and having it started (systemctl(1))."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bedside.core.errors import UnavailableError
+from bedside.service.text import bounded
+
+BOOTED: Final = Path("run/systemd/system")
+"""Below the root of the machine; it is there where systemd is the service manager (sd_booted(3))."""
+PROXIES: Final = ("https_proxy", "no_proxy")
+"""Variables that say how the coordinator is reached, as gRPC reads them."""
+
+_TIMEOUT_S: Final = 60.0
+_PROPERTIES: Final = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NRestarts",
+    "Result",
+    "MainPID",
+    "Environment",
+    "SupplementaryGroups",
+    "ExecStart",
+)
+_MAX_ENVIRON_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit as the manager has it.
+
+    Attributes:
+        name: without its suffix.
+        properties: as `systemctl show` tells them.
+    """
+
+    name: str
+    properties: Mapping[str, str]
+
+    @property
+    def state(self) -> str:
+        """`active`, `activating`, `inactive`, `failed` and the like."""
+        return self.properties.get("ActiveState", "")
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it is started with the machine."""
+        return self.properties.get("UnitFileState", "").startswith("enabled")
+
+    @property
+    def restarts(self) -> int:
+        """How often the manager has restarted it by itself."""
+        text = self.properties.get("NRestarts", "")
+        return int(text) if text.isdecimal() else 0
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups that its processes have beside their user's."""
+        return tuple(self.properties.get("SupplementaryGroups", "").split())
+
+    def runs(self, directory: Path) -> bool:
+        """Whether its command names this directory."""
+        return str(directory.absolute()) in self.properties.get("ExecStart", "").replace(";", " ").split()
+
+    def environment(self, proc: Path = Path("/proc")) -> dict[str, str]:
+        """The proxies that its process knows: from the process where that may be read, else from the unit's file."""
+        words = self.properties.get("Environment", "").split()
+        with suppress(OSError, ValueError):
+            process = int(self.properties.get("MainPID", "0"))
+            with (proc / str(process) / "environ").open("rb") as file:
+                words = file.read(_MAX_ENVIRON_BYTES).decode(errors="replace").split("\0")
+        pairs = (word.strip('"').partition("=") for word in words)
+        return {name: value for name, _, value in pairs if name in PROXIES}
+
+
+def find_unit(name: str, root: Path = Path("/")) -> Unit | None:
+    """The unit `name`.service; None where no systemd runs, or it has no such unit."""
+    if not name or not (root / BOOTED).is_dir() or shutil.which("systemctl") is None:
+        return None
+    done = _systemctl("show", f"{name}.service", f"--property={','.join(_PROPERTIES)}")
+    if done.returncode != 0:
+        return None
+    pairs = (line.partition("=") for line in done.stdout.splitlines())
+    unit = Unit(name, {key: value for key, _, value in pairs})
+    return unit if unit.properties.get("LoadState") == "loaded" else None
+
+
+def start_unit(name: str) -> None:
+    """Have a unit started now and with the machine; one that runs is left alone.
+
+    Raises:
+        UnavailableError: `unit-start`, with what systemctl said.
+    """
+    for words in (("daemon-reload",), ("enable", "--now", f"{name}.service")):
+        done = _systemctl(*words)
+        if done.returncode != 0:
+            raise UnavailableError(
+                "unit-start",
+                f"systemctl {' '.join(words)} failed: {bounded(done.stderr.strip() or done.stdout.strip(), 200)}",
+                remedy=f"systemctl status {name}; journalctl -u {name} -n 50",
+            )
+
+
+def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
+    command = ["systemctl", "--no-pager", *words]
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", f"{type(error).__name__}: {error}")
