@@ -25,7 +25,6 @@ from bedside.agent.inference.occlusion import METHOD, NEAR_METHOD, borders, cove
 from bedside.agent.pipeline import Pipeline
 from bedside.agent.windows.recut import FAR_BACK_S, LOOK_BACK_S, Recut, recut, remembers
 from bedside.core.bundle.manifest import WindowSpec
-from bedside.core.bundle.preprocessing import signal_channels
 from bedside.core.clock import Clock
 from bedside.core.errors import MalformedError, ProtocolError
 from bedside.ondevice.runtimes import Float32
@@ -228,9 +227,7 @@ def _shaped(spec: WindowSpec, values: Float32) -> Float32:
         )
     if not np.isfinite(values).all():
         raise MalformedError("bad-window", "the window holds a value that is not finite", remedy="fill gaps first")
-    window, channels = values.astype(np.float64), signal_channels(spec)
-    shaper = Shaper(spec)
-    return shaper.scale(shaper.level(window[:, :channels]), window[:, channels:])
+    return Shaper(spec).given(values.astype(np.float64))
 
 
 def _gone(number: int) -> ProtocolError:

@@ -59,7 +59,7 @@ def read_npz(path: Path, spec: DataSpec, question: Question) -> Dataset:
         lacking = ~np.isfinite(values)
         if (lacking.any() and not window.fields) or np.abs(values[~lacking]).max(initial=0.0) > MAX_VALUE:
             raise unusable(f"window {at} of {spec.windows} has values that are not finite", "leave such windows out")
-        shaped = shaper.shape(np.where(lacking, 0.0, values), ())
+        shaped = shaper.given(np.where(lacking, 0.0, values))
         shaped[lacking] = 0.0
         gathering.add(clients[at], shaped, answer, held=held[at])
     seen = [not one and client not in spec.held_out.clients for one, client in zip(held, clients, strict=True)]

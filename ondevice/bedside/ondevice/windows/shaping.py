@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bedside.core.bundle.manifest import WindowSpec
+from bedside.core.bundle.preprocessing import signal_channels
 
 Float64 = npt.NDArray[np.float64]
 
@@ -22,6 +23,7 @@ class Shaper:
     """Shapes the windows of one spec."""
 
     def __init__(self, spec: WindowSpec) -> None:
+        self._signal = signal_channels(spec)
         self._detrend = spec.detrend
         self._zscore = spec.normalise == "zscore"
         self._offset = np.array(spec.offset, np.float64)
@@ -37,6 +39,13 @@ class Shaper:
         if self._detrend == "linear":
             signal = signal - self._ramp * (_sum(self._ramp * signal) / self._ramp_energy)
         return _zscore(signal) if self._zscore else signal
+
+    def given(self, window: Float64) -> npt.NDArray[np.float32]:
+        """Return the model's input of a window (length, channels) that was cut elsewhere.
+
+        What follows the channels of the stream, such as the interval before a beat, is taken as it stands.
+        """
+        return self.scale(self.level(window[:, : self._signal]), window[:, self._signal :])
 
     def scale(self, *channels: Float64) -> npt.NDArray[np.float32]:
         """Return the model's input (length, channels), float32, of channels side by side as `level` left them."""
