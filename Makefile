@@ -4,6 +4,8 @@
 # make slow    what needs minutes and downloads: the device's part on emulated arm64 boards
 # make bench   every benchmark beside its peer
 # make fuzz    every parser under coverage guidance for SECONDS=10 each, or PARSER=frames SECONDS=60
+# make deb     Debian packages into dist/; TARGETS="bookworm-amd64" PARTS="agent" REVISION=2 for some of them
+# make locks   resolve packaging/locks again
 # make proto   regenerate the code beside protos/**/*.proto
 # make clean   remove what the others made
 # PYTHON=python3.12 chooses the interpreter (3.11 or later) that .venv is made from.
@@ -11,6 +13,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEB := .venv-deb
 PIP := $(BIN)/python -m pip install --quiet
 PROTOS := $(wildcard protos/bedside/proto/v1/*.proto)
 SEGLEARN := seglearn==1.2.5
@@ -19,7 +22,7 @@ TORCH_VERSION := 2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check slow bench fuzz proto clean
+.PHONY: help demo test check slow bench fuzz deb locks proto clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -78,10 +81,22 @@ $(VENV)/.fuzz: $(VENV)/.dev
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python tests/fuzz/cover.py --seconds $(or $(SECONDS),10) $(PARSER)
 
+# What builds packages is pinned, so that the same commit gives the same bytes wherever it is built.
+$(DEB)/.tools: packaging/locks/tools.txt
+	$(PYTHON) -m venv $(DEB)
+	@$(DEB)/bin/python -m pip install --quiet --require-hashes -r packaging/locks/tools.txt
+	@touch $@
+
+deb: $(DEB)/.tools
+	$(DEB)/bin/python packaging/deb/build.py --targets "$(TARGETS)" --parts "$(PARTS)" --revision $(or $(REVISION),1)
+
+locks: $(DEB)/.tools
+	$(DEB)/bin/python packaging/deb/locks.py
+
 proto: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
 	  --mypy_out=quiet:protos --mypy_grpc_out=quiet:protos $(PROTOS)
 
 clean:
-	rm -rf $(VENV) .venv-flwr demo-out fuzz-out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEB) .venv-flwr demo-out fuzz-out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -49,6 +49,8 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
             raise ConfigError("config-range", sentence, remedy="correct log_level")
 
 
+_DEFAULTS: Final = CoordinatorConfig()
+
 DEFAULT_TOML: Final = """\
 # Configuration of a Bedside coordinator. Every key is optional; the values here are the defaults.
 # A misspelt key is an error. Drop-ins in conf.d/*.toml beside this file are merged in the order of their names.
@@ -83,7 +85,10 @@ log_level = "INFO"
 
 
 def default_toml(
-    service_address: str, enrolment_address: str, public_service_address: str = "", public_enrolment_address: str = ""
+    service_address: str = _DEFAULTS.service_address,
+    enrolment_address: str = _DEFAULTS.enrolment_address,
+    public_service_address: str = "",
+    public_enrolment_address: str = "",
 ) -> str:
     """The commented file of `bedside coordinator init`, with these addresses."""
     return DEFAULT_TOML.format(
