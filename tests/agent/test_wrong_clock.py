@@ -115,10 +115,10 @@ async def test_what_a_wrong_clock_left_behind_is_mended_at_the_next_start(start)
     session, end_ns = say(agent)
     agent._buffer.sessions.close(BED, end_ns + CENTURIES_NS)
     agent = start()
-    assert agent._last_end_ns(BED) == end_ns
+    assert agent.reload._working.builder._last_end_ns(BED) == end_ns
     found = agent._reader.session(session)
     assert found is not None
     assert found.closed_ns == end_ns
     agent._buffer.append(Block(BED, end_ns + CENTURIES_NS, 50.0, np.ones((50, 1), np.int16), "mV", "", 1))
     agent = start()
-    assert agent._last_end_ns(BED) == end_ns, "signal stays, signal time does not"
+    assert agent.reload._working.builder._last_end_ns(BED) == end_ns, "signal stays, signal time does not"

@@ -30,7 +30,6 @@ from bedside.agent.api.server import AgentServicer, Calls, start_api
 from bedside.agent.api.sessions import SessionCalls
 from bedside.agent.api.sinks import SinkCalls
 from bedside.agent.api.status import BufferGauge
-from bedside.agent.buffer.acknowledging import Acknowledging
 from bedside.agent.buffer.committer import Committer
 from bedside.agent.buffer.configured import open_store
 from bedside.agent.buffer.keys import load_key_ring
@@ -50,12 +49,14 @@ from bedside.agent.naming import configured_streams
 from bedside.agent.personal.desk import PersonalDesk, Setting
 from bedside.agent.personal.files import PersonalFiles
 from bedside.agent.pipeline import Pipeline
+from bedside.agent.reload import Reload, Working
 from bedside.agent.rounds.models import ModelStore
 from bedside.agent.serving.gate import Gate
 from bedside.agent.serving.start import Serving
 from bedside.agent.sinks.engine import SinkEngine
-from bedside.agent.sources.kind import SourceContext, SourceGauge, SourceOptions
-from bedside.agent.sources.registry import build_source, typed_source
+from bedside.agent.sources.building import SourceBuilder
+from bedside.agent.sources.kind import SourceGauge
+from bedside.agent.sources.registry import typed_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.training.trainer import Trainer
 from bedside.agent.uplink import Uplink
@@ -63,9 +64,8 @@ from bedside.agent.windows.retention import Retention, RetentionRules
 from bedside.agent.writer import become_writer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
-from bedside.core.ids import SessionId, StreamId
+from bedside.core.ids import SessionId
 from bedside.core.policy import SitePolicy
-from bedside.core.samples import Source
 from bedside.proto.v1 import local_pb2
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.config import config_digest
@@ -104,6 +104,9 @@ _NS_PER_S: Final = 1_000_000_000
 class Agent:
     """One device, assembled.
 
+    Attributes:
+        reload: takes agent.toml up again.
+
     Raises:
         ConfigError: `not-initialised`, `key-mode`, `alarm-rule`, or from a source's configuration.
         StoreError: a database cannot be opened.
@@ -133,6 +136,7 @@ class Agent:
         self._open_reader = lambda: BufferReader(database, keys)
         last = self._reader.last_prediction()
         options = [typed_source(source) for source in config.sources]
+        builder = SourceBuilder(directory, config.state_dir, clock, self._buffer, self._committer, self._time)
         self._alarms = AlarmDesk(config.alarms, self._buffer, clock, self._alarm_followers)
         self._pipeline = Pipeline(
             self._buffer,
@@ -149,7 +153,10 @@ class Agent:
         gate = Gate(config.state_dir, identity.directory, config.serving, config.inference.runtime, clock)
         self._serving = Serving(config, self._models, self._pipeline, self._policy, gate)
         gauges = {source.name: SourceGauge() for source in config.sources}
-        self._supervisor = Supervisor(self._built(options, gauges), self._pipeline.consume, clock, gauges=gauges)
+        built = [
+            builder.build(one.kind, its, gauges[one.name]) for one, its in zip(config.sources, options, strict=True)
+        ]
+        self._supervisor = Supervisor(built, self._pipeline.consume, clock, gauges=gauges)
         self._runs = RunNote(config.state_dir)
         self._trainer = Trainer(config.training, config.state_dir, clock, lambda: self._observer.reading())
         setting = Setting(
@@ -169,6 +176,10 @@ class Agent:
         self._sinks = SinkEngine(
             config, directory, self._buffer, keys, clock, entropy, identity.subject if config.sinks else ""
         )
+        setups = {
+            source.name: SourceSetup(source.kind, its.streams())
+            for source, its in zip(config.sources, options, strict=True)
+        }
         parts = Parts(
             identity,
             self._buffer,
@@ -179,15 +190,21 @@ class Agent:
             self._uplink.newest,
             self._runs,
             self._time,
-            {
-                source.name: SourceSetup(source.kind, its.streams())
-                for source, its in zip(config.sources, options, strict=True)
-            },
+            setups,
             self._trainer,
             self._sinks.facts,
             models_come=config.link.enabled or bool(config.model or config.models),
         )
         self._observer = Observer(parts, self._health, clock, version, config_digest(config))
+        self._streams = set(configured_streams(config))
+        working = Working(
+            identity, self._pipeline, self._alarms, self._supervisor, builder, self._sinks, self._trainer, gate,
+            self._personal, self._uplink, self._observer, setups, self._streams, self._take,
+        )  # fmt: skip
+        self.reload = Reload(directory, config, working, self._health, self._notifier, clock, entropy)
+
+    def _take(self, config: AgentConfig) -> None:
+        self._config = config
 
     async def run(self) -> None:
         """Work until cancelled; what arrived is then committed."""
@@ -212,7 +229,8 @@ class Agent:
                 await asyncio.wait({models}, timeout=MODELS_FIRST_S)
                 tasks.create_task(self._work())
                 tasks.create_task(self._retain())
-                tasks.create_task(self._supervisor.run())
+                tasks.create_task(self._supervisor.run(for_ever=True))
+                tasks.create_task(self.reload.run())
                 await models
                 tasks.create_task(self._uplink.run())
                 tasks.create_task(self._personal.run())
@@ -233,7 +251,7 @@ class Agent:
                 self._time,
                 self._config.buffer.session_gap_s,
                 self._erase,
-                configured_streams(self._config),
+                self._streams,
                 self._unlearn,
             ),
             LabelCalls(Labels(self._buffer, self._known, self._unlearn)),
@@ -331,33 +349,6 @@ class Agent:
         except ConfigError:
             return "minimal"
 
-    def _last_end_ns(self, stream: StreamId) -> int:
-        """Where signal time goes on; not where a wrong clock has left it, which is logged."""
-        stored_ns = self._buffer.sessions.last_end_ns(stream)
-        end_ns = self._buffer.sessions.last_end_ns(stream, self._time.plausible_until_ns())
-        if end_ns < stored_ns:
-            event(_LOGGER, "stored-time-ahead", level=logging.WARNING, stream=stream)
-        return end_ns
-
-    def _built(self, options: Sequence[SourceOptions], gauges: Mapping[str, SourceGauge]) -> list[Source]:
-        directory = self._directory.absolute()
-        return [
-            build_source(
-                source.kind,
-                its,
-                SourceContext(
-                    self._clock,
-                    self._last_end_ns,
-                    directory,
-                    Acknowledging(self._committer, self._buffer.losses),
-                    gauges[source.name],
-                    self._config.state_dir,
-                    self._buffer.sessions.opened,
-                ),
-            )
-            for source, its in zip(self._config.sources, options, strict=True)
-        ]
-
 
 class _StoredPredictions:
     """The store as the local API reads it."""
@@ -388,6 +379,7 @@ async def run_agent(directory: Path, config: AgentConfig, clock: Clock, entropy:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(signal.SIGHUP, agent.reload.asked.set)
         with contextlib.suppress(asyncio.CancelledError):
             await task
     event(_LOGGER, "stopped")

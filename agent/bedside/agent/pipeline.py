@@ -73,6 +73,7 @@ class Pipeline:
         fails: called when the model of a slot fails at work, with the slot's name and the model.
         main: slot that the heartbeat tells of: the one that rounds train, or the first.
         faults: why a slot's model, or the one that should replace it, could not be loaded, by name.
+        sources: streams that the configured sources deliver, also while they are silent.
         predictions: id of the newest prediction.
         last_prediction_s: monotonic time of it; None before the first of this process.
     """
@@ -106,7 +107,7 @@ class Pipeline:
         self._followers = followers
         self._alarms = alarms
         self._commit_due = commit_due or buffer.flush_due
-        self._sources = frozenset(sources)
+        self.sources = frozenset(sources)
         self.engine = Engine(
             clock,
             queue_windows=queue_windows,
@@ -226,7 +227,7 @@ class Pipeline:
     @property
     def fed(self) -> frozenset[str]:
         """Streams that a source delivers, or that have arrived."""
-        return self._sources.union(name for name, stream in self._streams.items() if stream.blocks or stream.records)
+        return self.sources.union(name for name, stream in self._streams.items() if stream.blocks or stream.records)
 
     def streams(self) -> list[StreamFacts]:
         """What arrived, by stream."""

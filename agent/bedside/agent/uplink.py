@@ -22,7 +22,10 @@ from bedside.agent.config import AgentConfig
 from bedside.agent.health.facts import AgentFacts
 from bedside.agent.health.heartbeat import Detail
 from bedside.agent.rounds.models import ModelStore
+from bedside.agent.rounds.settings import RoundSettings
 from bedside.agent.rounds.slots import ActiveModel
+from bedside.agent.serving.rules import ServingConfig
+from bedside.agent.training.settings import TrainingConfig
 from bedside.agent.training.trainer import Trainer
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import BedsideError, ConfigError
@@ -91,8 +94,15 @@ class Uplink:
         self._report = report
         self._observe = observe
         self._detail = detail
+        self._settings = RoundSettings(
+            config.state_dir, config.policy, config.training, config.link.poll_wait_ms, hold_out=config.serving.gate
+        )
         self._journal: Journal | None = None
         self._sequence: SequenceNumbers | None = None
+
+    def configure(self, policy: Path, training: TrainingConfig, serving: ServingConfig) -> None:
+        """Go by these from the next plan on."""
+        self._settings.policy_path, self._settings.training, self._settings.hold_out = policy, training, serving.gate
 
     @property
     def journal(self) -> Journal | None:
@@ -170,17 +180,9 @@ class Uplink:
 
     def _round_client(self, link: CoordinatorLink, journal: Journal, sequence: SequenceNumbers) -> RoundClient:
         from bedside.agent.rounds.client import RoundClient
-        from bedside.agent.rounds.settings import RoundSettings
 
-        config = self._config
         return RoundClient(
-            RoundSettings(
-                config.state_dir,
-                config.policy,
-                config.training,
-                config.link.poll_wait_ms,
-                hold_out=config.serving.gate,
-            ),
+            self._settings,
             self._identity,
             journal,
             self._models,

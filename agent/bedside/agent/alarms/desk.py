@@ -90,6 +90,27 @@ class AlarmDesk:
         for alarm in self._table.latest():
             self._take_up(alarm)
 
+    def change(self, rules: Sequence[AlarmRule]) -> None:
+        """Go by these rules from now on, as after a restart: what others have raised is cleared, and the rest stays."""
+        before, self._rules = self._rules, {rule.name: rule for rule in rules}
+        touched = {name for name, rule in before.items() if self._rules.get(name) != rule}
+        self._heard -= touched
+        self._watches = {key: watch for key, watch in self._watches.items() if key[0] not in touched}
+        self._stretches = {key: count for key, count in self._stretches.items() if key[0][0] not in touched}
+        for key, entry in (*self._open.items(), *self._over.items()):
+            if key[0] not in touched:
+                continue
+            rule = self._rules.get(key[0])
+            if rule is None:
+                self._clear(key, self._clock.now_ns())
+                del self._over[key]
+                continue
+            entry.rule, entry.escalates_s = rule, None
+            self._watches[key] = resume(entry.alarm)
+            if not entry.alarm.cleared_ns:
+                self._set_timer(entry)
+        self._store()
+
     @property
     def waiting(self) -> int:
         """Alarms with a change that is not stored yet."""

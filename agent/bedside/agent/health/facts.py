@@ -13,7 +13,7 @@ from bedside.proto.v1.device_pb2 import ComponentHealth
 from bedside.proto.v1.device_pb2 import ComponentState as WireState
 from bedside.service.health import ComponentState, Level
 
-COMPONENTS = ("ingest", "buffer", "inference", "trainer", "link", "trustee", "sinks")
+COMPONENTS = ("ingest", "buffer", "inference", "trainer", "link", "trustee", "sinks", "config")
 """In the order in which they are shown."""
 
 _WIRE = {

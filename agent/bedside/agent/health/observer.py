@@ -78,6 +78,7 @@ class Observer:
 
     Attributes:
         clock_offset_ms: as the pulse saw it.
+        config_digest: of the configuration that is in force.
         model_wanted: digest of the model that the newest plan or result names.
     """
 
@@ -86,7 +87,7 @@ class Observer:
         self._health = health
         self._clock = clock
         self._version = version
-        self._config_digest = config_digest
+        self.config_digest = config_digest
         self._started_s = clock.monotonic_s()
         self._training_failed: BedsideError | None = None
         self._machine: MachineFacts | None = None
@@ -122,7 +123,7 @@ class Observer:
             last_prediction_age_ms=round((now_s - last_s) * 1000) if last_s is not None else None,
             model_running=parts.pipeline.model_digest,
             model_wanted=self.model_wanted or parts.pipeline.model_digest,
-            config_digest=self._config_digest,
+            config_digest=self.config_digest,
             buffer_bytes=parts.reader.used_bytes,
             buffer_oldest_age_s=max(0, (now_ns - oldest_ns) // _NS_PER_S) if oldest_ns is not None else 0,
             clock_offset_ms=self.clock_offset_ms,

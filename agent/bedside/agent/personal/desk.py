@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +25,10 @@ from bedside.agent.personal.view import PersonalView, personal_views
 from bedside.agent.rounds.models import ModelStore, no_such_model
 from bedside.agent.rounds.slots import ActiveModel
 from bedside.agent.serving.errands import Errands
+from bedside.agent.serving.rules import ServingConfig
 from bedside.agent.training.budget import Budget
 from bedside.agent.training.saved import discard_trainings
+from bedside.agent.training.settings import TrainingConfig
 from bedside.agent.training.trainer import WAITS, Trainer
 from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError, RefusedError, UnavailableError
@@ -111,6 +113,12 @@ class PersonalDesk:
         self._sentences: dict[str, str] = {}
         self.reopen: Callable[[str], Awaitable[None]] = _nobody
         files.on_erased = self._erased
+
+    def configure(self, personal: PersonalConfig, serving: ServingConfig, training: TrainingConfig) -> None:
+        """Go by other rules from now on."""
+        self._setting = replace(
+            self._setting, config=personal, min_judged=serving.gate_min_windows, trains=training.enabled
+        )
 
     async def run(self) -> None:
         """Make what is due, for ever."""

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from bedside.agent.training.settings import TrainingConfig
 
 
-@dataclass(frozen=True)
+@dataclass
 class RoundSettings:
-    """What the loop needs to know about its device.
+    """What the loop needs to know about its device; asked at each plan, for a reload changes it.
 
     Attributes:
         state_dir: journal, outbox, models and buffer.

@@ -45,6 +45,7 @@ _FAULTS: Final = {
     "trainer": "the last training failed",
     "link": "the link does not work as it should",
     "sinks": "a sink delivers nothing, or has left rows out",
+    "config": "the configuration as its file stands is not in force",
     "trustee": "this device refused what its own site's trustee signed",
 }
 

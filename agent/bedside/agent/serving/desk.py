@@ -57,7 +57,7 @@ class ModelDesk:
         self._giving_up: set[str] = set()
         self._judging: list[Candidate] = []
         self._changes = SlotChanges(models, pipeline, gate.clock, streams)
-        self._shadows = Shadows(self._changes, pipeline, gate.rules, gate.clock, self._shadow_over)
+        self._shadows = Shadows(self._changes, pipeline, gate, self._shadow_over)
         pipeline.fails = self._fails
         self.prepare: Callable[[ActiveModel, str], Awaitable[object]] = _as_it_is
 

@@ -74,14 +74,14 @@ class Judged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Gate:
     """Judges candidates of one device.
 
     Attributes:
         state_dir: of the agent.
         identity_dir: of the device.
-        rules: `[serving]` of agent.toml.
+        rules: `[serving]` of agent.toml; a reload replaces them.
         wish: `[inference] runtime`.
         clock: for the time of a verdict.
         limits: of the child.

@@ -12,9 +12,8 @@ from bedside.agent.pipeline import Pipeline
 from bedside.agent.rounds import succession
 from bedside.agent.rounds.models import ServedModel
 from bedside.agent.serving.changing import SlotChanges, short
-from bedside.agent.serving.rules import ServingConfig
+from bedside.agent.serving.gate import Gate
 from bedside.agent.serving.shadow import Shadow, ShadowTable
-from bedside.core.clock import Clock
 from bedside.core.errors import BedsideError
 from bedside.service.logs import event
 
@@ -27,8 +26,7 @@ class Shadows:
     Args:
         changes: of slots.
         pipeline: gives every decision to the shadow of its slot.
-        rules: `[serving]` of agent.toml.
-        clock: for latencies.
+        gate: of the device: its rules, as they are when a run begins and ends, and its clock.
         over: begins what is to be done when a run is over, for the slot of a name.
 
     Attributes:
@@ -39,14 +37,12 @@ class Shadows:
         self,
         changes: SlotChanges,
         pipeline: Pipeline,
-        rules: ServingConfig,
-        clock: Clock,
+        gate: Gate,
         over: Callable[[str, Shadow], None],
     ) -> None:
         self._changes = changes
         self._pipeline = pipeline
-        self._rules = rules
-        self._clock = clock
+        self._gate = gate
         self._over = over
         self.tables: dict[str, ShadowTable] = {}
 
@@ -64,14 +60,14 @@ class Shadows:
         except BedsideError as error:
             self._changes.let_go(name, error)
             raise
-        wanted = self._rules.shadow_windows
+        wanted = self._gate.rules.shadow_windows
         if not wanted or not self._comparable(name, served):
             why = "it is asked something else than the model that serves" if wanted else "shadow runs are switched off"
             verdict = self._changes.verdict(candidate.model, "not-judged", f"it does not run in the shadow: {why}")
             self._changes.note(name, partial(succession.hold, verdict=verdict))
             return
         self.end(name)
-        shadow = Shadow(served.model, wanted, self._clock, over=lambda: self._over(name, shadow))
+        shadow = Shadow(served.model, wanted, self._gate.clock, over=lambda: self._over(name, shadow))
         self._pipeline.shadows[name], self.tables[name] = shadow, shadow.table
         event(_LOGGER, "model-shadows", slot=name, model=short(candidate.model), windows=wanted)
 
@@ -92,7 +88,7 @@ class Shadows:
         slot, table = self._changes.slot(name), shadow.table
         if self._pipeline.shadows.get(name) is not shadow or slot.candidate is None:
             return
-        share, limit = table.disagreement, self._rules.shadow_disagreement
+        share, limit = table.disagreement, self._gate.rules.shadow_disagreement
         told = f"it differs from the model that serves on {share:.1%} of {table.windows} live windows"
         decide = partial(self._changes.verdict, slot.candidate.model, windows=table.windows)
         self.end(name)

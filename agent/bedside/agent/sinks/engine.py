@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from bedside.agent.buffer.deliveries import Delivery, take_up_deliveries
 from bedside.agent.buffer.keys import Keys
 from bedside.agent.buffer.outgoing import OutgoingReader
 from bedside.agent.buffer.store import BufferStore
-from bedside.agent.config import BUFFER_NAME, AgentConfig
+from bedside.agent.config import BUFFER_NAME, AgentConfig, SinkConfig
 from bedside.agent.failure import describe
 from bedside.agent.health.facts import SinkFacts
 from bedside.agent.sinks.kind import Sink, SinkContext, SinkOptions
@@ -74,32 +75,71 @@ class SinkEngine:
             StoreError: `store-write`.
         """
         self._buffer = buffer
-        context = SinkContext(clock, entropy, directory.absolute(), device)
-        options = [typed_sink(sink) for sink in config.sinks]
-        built = [build_sink(sink.kind, its, context) for sink, its in zip(config.sinks, options, strict=True)]
-        cursors = take_up_deliveries(buffer.database, [(one.name, what) for one in options for what in one.send])
-        buffer.queued.streams = frozenset(stream for one in options if "records" in one.send for stream in one.streams)
-        open_reader = partial(OutgoingReader, config.state_dir / BUFFER_NAME, keys)
-        self._threads = {
-            its.name: _SinkThread(
-                sink.kind,
-                its,
-                made,
-                {what: cursors[its.name, what] for what in ORDER if what in its.send},
-                open_reader,
-                context,
-                buffer,
+        self._context = SinkContext(clock, entropy, directory.absolute(), device)
+        self._open_reader = partial(OutgoingReader, config.state_dir / BUFFER_NAME, keys)
+        self._threads: dict[str, _SinkThread] = {}
+        self._sinks: dict[str, SinkConfig] = {}
+        self._take_up(config.sinks)
+
+    def _take_up(self, sinks: Sequence[SinkConfig]) -> list[_SinkThread]:
+        """Make a thread for each sink that has none, where it was."""
+        options = {sink.name: typed_sink(sink) for sink in sinks}
+        fresh = [sink for sink in sinks if sink.name not in self._threads]
+        built = {sink.name: build_sink(sink.kind, options[sink.name], self._context) for sink in fresh}
+        wanted = [(one.name, what) for one in options.values() for what in one.send]
+        cursors = take_up_deliveries(self._buffer.database, wanted)
+        recorded = [one.streams for one in options.values() if "records" in one.send]
+        self._buffer.queued.streams = frozenset(stream for streams in recorded for stream in streams)
+        for sink in fresh:
+            its = options[sink.name]
+            behind = {what: cursors[sink.name, what] for what in ORDER if what in its.send}
+            self._threads[sink.name] = _SinkThread(
+                sink.kind, its, built[sink.name], behind, self._open_reader, self._context, self._buffer
             )
-            for sink, its, made in zip(config.sinks, options, built, strict=True)
-        }
+            self._sinks[sink.name] = sink
+        return [self._threads[sink.name] for sink in fresh]
 
     def start(self) -> None:
         """Begin to deliver."""
+        self._begin(list(self._threads.values()))
+
+    def _begin(self, threads: Sequence[_SinkThread]) -> None:
         loop = asyncio.get_running_loop()
-        if self._threads:
+        if threads:
             sys.setswitchinterval(SWITCH_S)
-        for thread in self._threads.values():
+        for thread in threads:
             thread.start(loop)
+
+    async def change(self, sinks: Sequence[SinkConfig], device: str) -> list[str]:
+        """Deliver to these from now on; one that is as it was goes on undisturbed.
+
+        One that has changed goes on where it was, and one that is new begins behind what is stored, as after a restart.
+
+        Args:
+            sinks: as they are configured now.
+            device: pseudonymous id of the device.
+
+        Returns:
+            Names of those that hang and can end with the process alone; they stay as they were.
+
+        Raises:
+            ConfigError: `sink-config`.
+            StoreError: `store-write`, `store-read`; sinks that were to change stand still until the next change.
+        """
+        wanted = {sink.name: sink for sink in sinks}
+        alive = {name for name, thread in self._threads.items() if thread.is_alive}
+        leaving = [name for name, sink in self._sinks.items() if wanted.get(name) != sink or name not in alive]
+        for name in leaving:
+            self._threads[name].end()
+        await asyncio.gather(*(self._threads[name].join(STOP_S) for name in leaving))
+        hanging = [name for name in leaving if self._threads[name].is_alive]
+        self._buffer.flush()  # how far they have come, which is read again
+        for name in set(leaving) - set(hanging):
+            del self._threads[name], self._sinks[name]
+        self._context = replace(self._context, device=device)
+        staying = [sink for sink in sinks if sink.name not in hanging]
+        self._begin(self._take_up([*staying, *(self._sinks[name] for name in hanging)]))
+        return hanging
 
     async def stop(self) -> None:
         """End all, each within `STOP_S`; how far they have come is noted when this returns."""
@@ -168,6 +208,10 @@ class _SinkThread:
         return SinkFacts(
             self._options.name, self._kind, self._options.mode, state, last_error=self._failure, stalled_s=failing_s
         )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self._ended.is_set()
 
     def start(self, main: asyncio.AbstractEventLoop) -> None:
         self._main = main

@@ -23,6 +23,8 @@ _LOGGER = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
+END_S: Final = 5.0
+"""Seconds that a source has to end when it is taken out."""
 STABLE_S: Final = 60.0
 """A source that ran this long starts again with the first back-off."""
 
@@ -87,7 +89,9 @@ class Supervisor:
         gauges: Mapping[str, SourceGauge] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._sources = sources
+        self._sources = list(sources)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group = asyncio.TaskGroup()
         self._consume = consume
         self._clock = clock
         self._sleep = sleep
@@ -96,15 +100,34 @@ class Supervisor:
             source.name: SourceHealth(source.name, gauge=known.get(source.name) or SourceGauge()) for source in sources
         }
 
-    async def run(self) -> None:
-        """Run until every source has ended.
+    async def run(self, *, for_ever: bool = False) -> None:
+        """Run until every source has ended; `for_ever` waits for others that may come.
 
         Raises:
             ExceptionGroup: what the consumer raised.
         """
-        async with asyncio.TaskGroup() as tasks:
+        async with self._group:
             for source in self._sources:
-                tasks.create_task(self._keep_running(source), name=f"source {source.name}")
+                self._begin(source)
+            if for_ever:
+                await asyncio.Event().wait()
+
+    def add(self, source: Source, gauge: SourceGauge) -> None:
+        """Run another source, beside those that run."""
+        self.health[source.name] = SourceHealth(source.name, gauge=gauge)
+        self._begin(source)
+
+    async def remove(self, name: str) -> bool:
+        """End a source; whether it has ended, and has put away what it holds, within `END_S`."""
+        task = self._tasks[name]
+        task.cancel()
+        if not (await asyncio.wait({task}, timeout=END_S))[0]:
+            return False
+        del self._tasks[name], self.health[name]
+        return True
+
+    def _begin(self, source: Source) -> None:
+        self._tasks[source.name] = self._group.create_task(self._keep_running(source), name=f"source {source.name}")
 
     async def _keep_running(self, source: Source) -> None:
         health = self.health[source.name]

@@ -96,6 +96,12 @@ class Trainer:
         self._forgotten = 0
         self._deaths: dict[str, int] = {}
 
+    def configure(self, config: TrainingConfig) -> None:
+        """Go by other limits and gates from now on; a child that runs keeps the limits that it has."""
+        if config.gates != self._config.gates:
+            self._gates = Gates(config.gates)
+        self._config = config
+
     @property
     def wait(self) -> Wait | None:
         """Why the first training that waits does so; None when none does."""
