@@ -38,18 +38,8 @@ def lay_environment(part: Part, target: Target, wheel: Path, root: Path) -> Path
     """Make the environment below `root`, and return its site-packages."""
     site = root / site_packages(part, target)
     site.mkdir(parents=True)
-    where = ["--python-platform", target.uv_platform, "--python-version", target.python]
-    options: list[str | Path] = [
-        "--quiet",
-        "--no-deps",
-        "--link-mode",
-        "copy",
-        "--only-binary",
-        ":all:",
-        *where,
-        "--target",
-        site,
-    ]
+    where = ["--python-platform", target.uv_platform, "--python-version", target.python, "--target", str(site)]
+    options = ["--quiet", "--no-deps", "--link-mode", "copy", "--only-binary", ":all:", *where]
     uv("pip", "install", *options, "--require-hashes", "-r", part.lock(target.name))
     uv("pip", "install", *options, wheel)
     _prune(site, part)
