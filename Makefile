@@ -88,7 +88,7 @@ $(DEB)/.tools: packaging/locks/tools.txt
 	@touch $@
 
 deb: $(DEB)/.tools
-	$(DEB)/bin/python packaging/deb/build.py --targets "$(TARGETS)" --parts "$(PARTS)" --revision $(or $(REVISION),1)
+	$(DEB)/bin/python packaging/deb/build_debs.py --targets "$(TARGETS)" --parts "$(PARTS)" --revision $(or $(REVISION),1)
 
 locks: $(DEB)/.tools
 	$(DEB)/bin/python packaging/deb/locks.py

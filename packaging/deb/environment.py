@@ -21,12 +21,16 @@ _RECORDS: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_ca
 _UNUSED: Final = (
     "**/tests",
     "**/*.pyi",
+    "numpy/distutils",
+    "numpy/f2py",
+    "onnxruntime/capi/libonnxruntime.so*",
     "onnxruntime/datasets",
     "onnxruntime/quantization",
     "onnxruntime/tools",
     "onnxruntime/transformers",
 )
-"""Below site-packages: tests, stubs, and converters of models that want onnx or torch. Nothing imports them."""
+"""Below site-packages: tests, stubs, numpy's part in building extensions, the library of onnxruntime's C interface (35 MB
+whose code its Python module holds too), and converters of models that want onnx or torch. Nothing loads them."""
 
 
 def site_packages(part: Part, target: Target) -> str:
