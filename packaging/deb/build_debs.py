@@ -81,8 +81,7 @@ def build_wheel(out: Path, epoch_s: int) -> Path:
     command: list[str | Path] = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", out]
     environ = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)}
     subprocess.run(command, cwd=REPOSITORY, env=environ, check=True, capture_output=True)
-    (wheel,) = out.glob("*.whl")
-    return wheel
+    return next(out.glob(f"bedside-{project()['version']}-*.whl"))
 
 
 class Builder:

@@ -29,8 +29,8 @@ _UNUSED: Final = (
     "onnxruntime/tools",
     "onnxruntime/transformers",
 )
-"""Below site-packages: tests, stubs, numpy's part in building extensions, the library of onnxruntime's C interface (35 MB
-whose code its Python module holds too), and converters of models that want onnx or torch. Nothing loads them."""
+"""Below site-packages, what nothing here loads: tests, stubs, numpy's part in building extensions, the library of
+onnxruntime's C interface (35 MB that its Python module holds too), and converters of models that want onnx or torch."""
 
 
 def site_packages(part: Part, target: Target) -> str:

@@ -36,6 +36,8 @@ def manual_page(
     summary = command.get_short_help_str(limit=200).removeprefix("Bedside: ").rstrip(".")
     lines = [
         f'.TH {_quoted(name.upper())} 1 {_quoted(date)} {_quoted(f"bedside {version}")} "Bedside"',
+        ".ad l",  # ragged, as long words of commands cannot be stretched
+        ".nh",
         ".SH NAME",
         f"{_escaped(name)} \\- {_escaped(summary)}",
         ".SH SYNOPSIS",
