@@ -6,6 +6,7 @@
 # make fuzz    every parser under coverage guidance for SECONDS=10 each, or PARSER=frames SECONDS=60
 # make deb     Debian packages into dist/; TARGETS="bookworm-amd64" PARTS="agent" REVISION=2 for some of them
 # make locks   resolve packaging/locks again
+# make release KEY=release.key    the wheel too, and signed SHA256SUMS over all of dist/
 # make proto   regenerate the code beside protos/**/*.proto
 # make clean   remove what the others made
 # PYTHON=python3.12 chooses the interpreter (3.11 or later) that .venv is made from.
@@ -22,7 +23,7 @@ TORCH_VERSION := 2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check slow bench fuzz deb locks proto clean
+.PHONY: help demo test check slow bench fuzz deb locks release proto clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -88,7 +89,13 @@ $(DEB)/.tools: packaging/locks/tools.txt
 	@touch $@
 
 deb: $(DEB)/.tools
-	$(DEB)/bin/python packaging/deb/build.py --targets "$(TARGETS)" --parts "$(PARTS)" --revision $(or $(REVISION),1)
+	$(DEB)/bin/python packaging/deb/build_debs.py --targets "$(TARGETS)" --parts "$(PARTS)" --revision $(or $(REVISION),1)
+
+release: $(DEB)/.tools
+	@test -n "$(KEY)" || { echo "name the key: make release KEY=release.key" >&2; exit 1; }
+	rm -rf dist
+	$(MAKE) deb
+	$(DEB)/bin/python packaging/deb/release.py "$(KEY)"
 
 locks: $(DEB)/.tools
 	$(DEB)/bin/python packaging/deb/locks.py

@@ -21,12 +21,16 @@ _RECORDS: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_ca
 _UNUSED: Final = (
     "**/tests",
     "**/*.pyi",
+    "numpy/distutils",
+    "numpy/f2py",
+    "onnxruntime/capi/libonnxruntime.so*",
     "onnxruntime/datasets",
     "onnxruntime/quantization",
     "onnxruntime/tools",
     "onnxruntime/transformers",
 )
-"""Below site-packages: tests, stubs, and converters of models that want onnx or torch. Nothing imports them."""
+"""Below site-packages, what nothing here loads: tests, stubs, numpy's part in building extensions, the library of
+onnxruntime's C interface (35 MB that its Python module holds too), and converters of models that want onnx or torch."""
 
 
 def site_packages(part: Part, target: Target) -> str:
@@ -38,18 +42,8 @@ def lay_environment(part: Part, target: Target, wheel: Path, root: Path) -> Path
     """Make the environment below `root`, and return its site-packages."""
     site = root / site_packages(part, target)
     site.mkdir(parents=True)
-    where = ["--python-platform", target.uv_platform, "--python-version", target.python]
-    options: list[str | Path] = [
-        "--quiet",
-        "--no-deps",
-        "--link-mode",
-        "copy",
-        "--only-binary",
-        ":all:",
-        *where,
-        "--target",
-        site,
-    ]
+    where = ["--python-platform", target.uv_platform, "--python-version", target.python, "--target", str(site)]
+    options = ["--quiet", "--no-deps", "--link-mode", "copy", "--only-binary", ":all:", *where]
     uv("pip", "install", *options, "--require-hashes", "-r", part.lock(target.name))
     uv("pip", "install", *options, wheel)
     _prune(site, part)

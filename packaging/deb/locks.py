@@ -88,11 +88,16 @@ LEFT_OUT: Final = frozenset({"pip"})
 
 def _line(package: dict[str, Any], target: Target) -> str:
     wheels = {unquote(urlsplit(wheel["url"]).path).rpartition("/")[2]: wheel for wheel in package["wheels"]}
-    best = _best_of(list(wheels), target)
+    best = best_wheel(list(wheels), target)
     return f"{package['name']}=={package['version']} --hash=sha256:{wheels[best]['hashes']['sha256']}"
 
 
-def _best_of(names: Sequence[str], target: Target) -> str:
+def best_wheel(names: Sequence[str], target: Target) -> str:
+    """The wheel of these file names that an installer on the target would take.
+
+    Raises:
+        SystemExit: when none runs there.
+    """
     tags = {name: parse_wheel_filename(name)[3] for name in names}
     for tag in target.tags():
         for name in names:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from inspect import cleandoc
+from types import MappingProxyType
+from typing import Final
 
 import click
 
-_CODE = re.compile(r"`([^`]+)`")
+_CODE: Final = re.compile(r"`([^`]+)`")
+
+Sections = Mapping[str, Iterable[tuple[str, str]]]
+NO_SECTIONS: Final[Sections] = MappingProxyType({})
 
 
-def manual_page(name: str, command: click.Command, version: str, epoch_s: int, also: Iterable[str]) -> str:
+def manual_page(
+    name: str, command: click.Command, version: str, epoch_s: int, also: Iterable[str], sections: Sections = NO_SECTIONS
+) -> str:
     """The roff source of `name`(1).
 
     Args:
@@ -21,29 +28,42 @@ def manual_page(name: str, command: click.Command, version: str, epoch_s: int, a
         version: of Bedside.
         epoch_s: its date, seconds since 1970.
         also: names of other pages.
+        sections: further ones, by heading: terms with what they are.
     """
     words = name.replace("-", " ", 1)
     date = datetime.fromtimestamp(epoch_s, UTC).date().isoformat()
     context = click.Context(command, info_name=words)
-    summary = command.get_short_help_str(limit=200).rstrip(".")
+    summary = command.get_short_help_str(limit=200).removeprefix("Bedside: ").rstrip(".")
     lines = [
         f'.TH {_quoted(name.upper())} 1 {_quoted(date)} {_quoted(f"bedside {version}")} "Bedside"',
+        ".ad l",  # ragged, as long words of commands cannot be stretched
+        ".nh",
         ".SH NAME",
         f"{_escaped(name)} \\- {_escaped(summary)}",
         ".SH SYNOPSIS",
         f".B {_escaped(_usage(command, context))}",
         ".SH DESCRIPTION",
         *_paragraphs(command.help or summary),
-        *_options(command, context, ".SH OPTIONS"),
     ]
-    below = list(_below(command, context))
-    if below:
-        lines.append(".SH COMMANDS")
-    for child, child_context in below:
-        lines += [f".SS {_quoted(_usage(child, child_context))}", *_paragraphs(child.help or "")]
-        lines += _options(child, child_context, "")
+    options = _options(command, context)
+    lines += [".SH OPTIONS", *options] if options else []
+    lines += [] if "COMMANDS" in sections else _commands(command, context)
+    for heading, entries in sections.items():
+        lines += [f".SH {heading}", *(line for term, text in entries for line in _entry(term, text))]
     lines += [".SH SEE ALSO", ", ".join(f"\\fB{_escaped(page)}\\fR(1)" for page in also)]
     return "\n".join(lines) + "\n"
+
+
+def _commands(command: click.Command, context: click.Context) -> list[str]:
+    lines: list[str] = []
+    for child, child_context in _below(command, context):
+        lines += [f".SS {_quoted(_usage(child, child_context))}", *_paragraphs(child.help or "")]
+        lines += _options(child, child_context)
+    return [".SH COMMANDS", *lines] if lines else []
+
+
+def _entry(term: str, text: str) -> list[str]:
+    return [".TP", f"\\fB{_escaped(term)}\\fR", *([_line(text)] if text else [])]
 
 
 def _below(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
@@ -65,13 +85,13 @@ def _usage(command: click.Command, context: click.Context) -> str:
     return " ".join([context.command_path, *command.collect_usage_pieces(context)])
 
 
-def _options(command: click.Command, context: click.Context, heading: str) -> list[str]:
-    records = [param.get_help_record(context) for param in command.get_params(context)]
-    lines: list[str] = []
-    for record in records:
-        if record is not None:
-            lines += [".TP", f"\\fB{_escaped(record[0])}\\fR", _line(record[1])]
-    return [heading, *lines] if lines and heading else lines
+def _options(command: click.Command, context: click.Context) -> list[str]:
+    records = [param.get_help_record(context) for param in command.get_params(context) if not _is_help(param)]
+    return [line for record in records if record is not None and record[1] for line in _entry(*record)]
+
+
+def _is_help(param: click.Parameter) -> bool:
+    return "--help" in param.opts
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -24,8 +24,7 @@ def lay_service_files(part: Part, target: Target, root: Path) -> None:
     for file in _conf_files(_SYSTEMD / f"{unit}.d"):
         _copy(file, system / f"{unit}.d" / file.name)
     if target.release in _HAS_RESTART_STEPS:
-        for file in _conf_files(_SYSTEMD / "back-off"):
-            _copy(file, system / f"{unit}.d" / file.name)
+        _copy(_SYSTEMD / "back-off" / "restart.conf", system / f"{unit}.d" / "back-off.conf")
     # Switched on by a person who copies them to /etc/systemd/system.
     for file in _conf_files(_SYSTEMD / "drop-ins" / f"{unit}.d"):
         _copy(file, root / "usr/share" / part.package / "drop-ins" / file.name)

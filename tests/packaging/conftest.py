@@ -1,4 +1,4 @@
-"""The modules beside this file are imported by their names."""
+"""The modules beside this file, and those that build the packages, are imported by their names."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2] / "packaging" / "deb"))

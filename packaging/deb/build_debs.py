@@ -1,6 +1,6 @@
 """`make deb`: bedside-common and, for every target, bedside-agent, bedside-trustee and bedside-coordinator.
 
-    python packaging/deb/build.py --targets "bookworm-amd64" --parts "trustee" --revision 1 --out dist
+    python packaging/deb/build_debs.py --targets "bookworm-amd64" --parts "trustee" --revision 1 --out dist
 
 The same commit gives the same bytes: times are the commit's (or SOURCE_DATE_EPOCH), owners and modes are fixed, wheels
 are named by their hash, and byte code is made on the target.
@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
-from archive import Control, write_deb, write_gzip
+from archive import ZSTD_LEVEL, Control, write_deb, write_gzip
 from bill import bill_of_materials
 from commands import commands_of, completion_script, load, main_command
 from environment import lay_environment, site_packages
@@ -42,6 +42,19 @@ _COMPLETIONS = {
 _SHARED_PARTS = frozenset({"service"})
 """Parts of Bedside whose commands every package has."""
 
+_ALL_PARTS = frozenset(root for part in PARTS for root in part.roots)
+_FILES = (
+    ("/etc/bedside/", "Configuration of the services, with comments."),
+    ("/etc/default/bedside-agent", "Environment of the service, such as a proxy; each service has its own."),
+    ("/var/lib/bedside/", "Their keys and state: the DIRECTORY of `bedside agent` is /var/lib/bedside/agent."),
+    ("/opt/bedside/", "Their programs."),
+)
+_STATUSES = (
+    ("0", "It was done."),
+    ("64", "The command line has a mistake."),
+    ("69", "Something that it needs is not there; the same may succeed later."),
+    ("78", "The configuration has a mistake."),
+)
 _PURGED = {"agent": ("/etc/credstore/bedside-buffer-key*", "/etc/credstore.encrypted/bedside-buffer-key*")}
 """What `bedside agent setup` and an administrator put elsewhere."""
 
@@ -68,8 +81,7 @@ def build_wheel(out: Path, epoch_s: int) -> Path:
     command: list[str | Path] = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", out]
     environ = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)}
     subprocess.run(command, cwd=REPOSITORY, env=environ, check=True, capture_output=True)
-    (wheel,) = out.glob("*.whl")
-    return wheel
+    return next(out.glob(f"bedside-{project()['version']}-*.whl"))
 
 
 class Builder:
@@ -79,9 +91,11 @@ class Builder:
         epoch_s: time of the release, seconds since 1970.
         revision: Debian's revision.
         out: where packages and bills of materials go.
+        level: of zstd.
     """
 
-    def __init__(self, epoch_s: int, revision: str, out: Path) -> None:
+    def __init__(self, epoch_s: int, revision: str, out: Path, level: int = ZSTD_LEVEL) -> None:
+        self._level = level
         self._epoch_s = epoch_s
         self._version: str = project()["version"]
         self._revision = revision
@@ -108,9 +122,10 @@ class Builder:
             for shell, place in _COMPLETIONS.items():
                 (root / place).parent.mkdir(parents=True)
                 (root / place).write_text(completion_script(shell), "utf-8")
-            self._write_pages(root, {"bedside": main_command(), **self._pages(_SHARED_PARTS)})
+            self._write_main_page(root)
+            self._write_pages(root, self._pages(_SHARED_PARTS))
             self._write_doc(root, control, copyright_file("", []), "unstable")
-            return write_deb(root, control, self._out, self._epoch_s)
+            return write_deb(root, control, self._out, self._epoch_s, self._level)
 
     def build_part(self, part: Part, target: Target, wheel: Path) -> Path:
         """One package for one target, with its bill of materials beside it."""
@@ -136,7 +151,7 @@ class Builder:
             bill = bill_of_materials(control, read_lock(part.lock(target.name)), distributions)
             self._write_doc(root, control, copyright_file(site_packages(part, target), distributions), target.release)
             (root / f"usr/share/doc/{part.package}/sbom.cdx.json").write_text(bill, "utf-8")
-            path = write_deb(root, control, self._out, self._epoch_s)
+            path = write_deb(root, control, self._out, self._epoch_s, self._level)
         path.with_suffix(".cdx.json").write_text(bill, "utf-8")
         return path
 
@@ -150,13 +165,23 @@ class Builder:
         system = "systemd (>= 252), libc6 (>= 2.36), libgcc-s1, libstdc++6, zlib1g"
         return f"bedside-common (>= {self._version}-{self._revision}), {python}, {system}"
 
+    def _write_main_page(self, root: Path) -> None:
+        pages = {part.package: sorted(self._pages(frozenset(part.roots) - _SHARED_PARTS)) for part in PARTS}
+        commands = [(page, f"Of the package {package}.") for package, names in pages.items() for page in names]
+        summaries = {name: command.get_short_help_str(limit=200) for name, command in commands_of(_ALL_PARTS).items()}
+        listed = [(page.replace("-", " "), f"{summaries[page.partition('-')[2]]} {of}") for page, of in commands]
+        listed += [(page.replace("-", " "), summaries[page.partition("-")[2]]) for page in self._pages(_SHARED_PARTS)]
+        also = sorted(page for page, _ in commands)
+        sections = {"COMMANDS": sorted(listed), "FILES": _FILES, "EXIT STATUS": _STATUSES}
+        page = manual_page("bedside", main_command(), self._version, self._epoch_s, also, sections)
+        write_gzip(root / "usr/share/man/man1/bedside.1.gz", page)
+
     def _pages(self, package_parts: frozenset[str]) -> dict[str, click.Command]:
         return {f"bedside-{name}": command for name, command in commands_of(package_parts).items()}
 
     def _write_pages(self, root: Path, pages: dict[str, click.Command]) -> None:
         for name, command in pages.items():
-            also = sorted({"bedside", *pages} - {name}) or ["bedside-agent", "bedside-trustee", "bedside-coordinator"]
-            page = manual_page(name, command, self._version, self._epoch_s, also)
+            page = manual_page(name, command, self._version, self._epoch_s, sorted({"bedside", *pages} - {name}))
             write_gzip(root / f"usr/share/man/man1/{name}.1.gz", page)
 
     def _write_configuration(self, path: Path, part: Part) -> None:
@@ -188,12 +213,13 @@ def main() -> None:
     parser.add_argument("--targets", default="", help="such as 'bookworm-amd64 trixie-arm64'; all where empty")
     parser.add_argument("--parts", default="", help="such as 'agent trustee'; all where empty")
     parser.add_argument("--revision", default="1", help="Debian's revision")
+    parser.add_argument("--level", type=int, default=ZSTD_LEVEL, help="of zstd")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "dist")
     chosen = parser.parse_args()
     targets = chosen_targets(chosen.targets)
     names = chosen.parts.split() or [part.name for part in PARTS]
     epoch_s = commit_epoch_s()
-    builder = Builder(epoch_s, chosen.revision, chosen.out)
+    builder = Builder(epoch_s, chosen.revision, chosen.out, chosen.level)
     with TemporaryDirectory() as folder:
         wheel = build_wheel(Path(folder), epoch_s)
         _say(builder.build_common)
