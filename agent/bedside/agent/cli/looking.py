@@ -151,9 +151,9 @@ def await_answer(directory: Path, answer_s: float, well_s: float) -> local_pb2.A
     while time.monotonic() < ends_s:
         with suppress(UnavailableError):
             ask_status(directory)
-            break
+            return await_status(directory, well_s)
         time.sleep(_LOOK_S)
-    return await_status(directory, well_s)
+    return ask_status(directory)
 
 
 def await_status(directory: Path, wait_s: float) -> local_pb2.AgentStatus:

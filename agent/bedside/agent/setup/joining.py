@@ -77,10 +77,11 @@ async def await_approval(
     from bedside.service.link.enrolment import poll_enrolment
 
     ends_s = clock.monotonic_s() + wait_s
+    look_s = 0.0  # the first one at once, so that whoever waits soon sees for what
     while True:
         left_s = max(0.0, ends_s - clock.monotonic_s())
         try:
-            found = await poll_enrolment(identity, clock=clock, entropy=entropy, wait_s=min(LOOK_S, left_s))
+            found = await poll_enrolment(identity, clock=clock, entropy=entropy, wait_s=min(look_s, left_s))
             tell(found.sentence)
         except UnavailableError as error:
             if clock.monotonic_s() >= ends_s:
@@ -90,6 +91,7 @@ async def await_approval(
             continue
         if found.phase != "pending" or clock.monotonic_s() >= ends_s:
             return accepted(found)
+        look_s = LOOK_S
 
 
 def accepted(found: Enrolment) -> Enrolment:
