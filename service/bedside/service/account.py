@@ -23,7 +23,7 @@ from typing import NoReturn
 import msgspec
 
 from bedside.core import errors
-from bedside.core.errors import BedsideError, UnavailableError
+from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.unreadable import UNREADABLE
 from bedside.service.failures import INTERRUPTED_STATUS, report_failure
 
@@ -136,6 +136,7 @@ def _work(account: Account, work: Callable[[], object], writing: int) -> NoRetur
     try:
         become(account)
         try:
+            check_python(account)
             told: dict[str, object] = {"result": work()}
         except BedsideError as error:
             told = {"error": _Failure(type(error).__name__, error.code, error.sentence, error.remedy)}
@@ -150,6 +151,20 @@ def _work(account: Account, work: Callable[[], object], writing: int) -> NoRetur
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def check_python(account: Account) -> None:
+    """See that this user may use the Python that runs this, of which more is loaded and started later.
+
+    Raises:
+        ConfigError: `python-private`.
+    """
+    if not os.access(sys.executable, os.X_OK):
+        raise ConfigError(
+            "python-private",
+            f"{account.name}, whose the files are, may not run {sys.executable}",
+            remedy="install the package, or a Python where every user may read it; or give the directory to this user",
+        )
 
 
 def become(account: Account) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside.core.errors import UnavailableError
+from bedside.service.files import write_durable
 from bedside.service.text import bounded
 
 BOOTED: Final = Path("run/systemd/system")
@@ -18,6 +19,8 @@ BOOTED: Final = Path("run/systemd/system")
 PROXIES: Final = ("https_proxy", "no_proxy")
 """Variables that say how the coordinator is reached, as gRPC reads them."""
 
+PROXY_DROP_IN: Final = "proxy.conf"
+_DROP_INS: Final = Path("etc/systemd/system")
 _TIMEOUT_S: Final = 60.0
 _PROPERTIES: Final = (
     "LoadState",
@@ -94,13 +97,14 @@ def find_unit(name: str, root: Path = Path("/")) -> Unit | None:
     return unit if unit.properties.get("LoadState") == "loaded" else None
 
 
-def start_unit(name: str) -> None:
-    """Have a unit started now and with the machine; one that runs is left alone.
+def start_unit(name: str, *, again: bool = False) -> None:
+    """Have a unit started now and with the machine; one that runs is left alone, or started `again`.
 
     Raises:
         UnavailableError: `unit-start`, with what systemctl said.
     """
-    for words in (("daemon-reload",), ("enable", "--now", f"{name}.service")):
+    restart = (("restart", f"{name}.service"),) if again else ()
+    for words in (("daemon-reload",), ("enable", "--now", f"{name}.service"), *restart):
         done = _systemctl(*words)
         if done.returncode != 0:
             raise UnavailableError(
@@ -108,6 +112,23 @@ def start_unit(name: str) -> None:
                 f"systemctl {' '.join(words)} failed: {bounded(done.stderr.strip() or done.stdout.strip(), 200)}",
                 remedy=f"systemctl status {name}; journalctl -u {name} -n 50",
             )
+
+
+def keep_proxies(name: str, proxies: Mapping[str, str], root: Path = Path("/")) -> Path:
+    """Have a unit know these proxies from its next start on: a drop-in, which replaces the one before.
+
+    Raises:
+        StoreError: `file-write`.
+    """
+    folder = root / _DROP_INS / f"{name}.service.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    told = "".join(f'Environment="{key}={_quoted(value)}"\n' for key, value in sorted(proxies.items()))
+    write_durable(folder / PROXY_DROP_IN, f"[Service]\n{told}".encode(), 0o644)
+    return folder / PROXY_DROP_IN
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 
 def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from bedside.core.errors import ConfigError
 from bedside.proto.v1.identity_pb2 import Role
+from bedside.service import account
 from bedside.service.cli import run
 from bedside.service.doctor import command, parts
 from bedside.service.doctor.check import Check, Part, Place, bad, doubtful, examine, good
@@ -134,9 +135,15 @@ def test_root_looks_as_the_user_whose_the_directory_is(monkeypatch, capsys):
         made = Part("probe", folder, "probe.toml", "", (), (Check("who", "", "", who),))
         monkeypatch.setattr(command, "installed_parts", lambda: [made])
         monkeypatch.setattr(command, "MACHINE", ())
+        monkeypatch.setattr(account, "check_python", lambda _account: None)  # ours may be root's alone
         assert run(["doctor", str(folder), "--json"], {}) == 0
         (found,) = json.loads(capsys.readouterr().out)["findings"]
         assert found["found"] == "(65534, 65534, 65534) (65534, 65534, 65534) True"
         assert os.geteuid() == 0
+        monkeypatch.undo()
+        monkeypatch.setattr(command, "installed_parts", lambda: [made])
+        monkeypatch.setattr(account.os, "access", lambda _path, _mode: False)
+        assert run(["doctor", str(folder), "--json"], {}) == ConfigError.exit_status
+        assert "[python-private]" in capsys.readouterr().err
     finally:
         shutil.rmtree(folder)

@@ -11,6 +11,7 @@ from bedside.agent.cli.predictions import predict, predictions
 from bedside.agent.cli.quarantine import quarantine
 from bedside.agent.cli.sessions import forget, sessions
 from bedside.agent.cli.setting_up import agent
+from bedside.agent.cli.setup import setup
 from bedside.agent.cli.sinks import sinks
 from bedside.agent.cli.sources import sources
 from bedside.agent.cli.top import top
@@ -29,6 +30,7 @@ for _command in (
     predictions,
     quarantine,
     sessions,
+    setup,
     sinks,
     sources,
     status,

@@ -50,16 +50,13 @@ def status(directory: Path, as_json: bool) -> None:
 def health(context: click.Context, directory: Path, wait_s: float, as_json: bool) -> None:
     """Say in one line how the agent of DIRECTORY is; exits 0 (well), 1 (degraded) or 2 (failed, or not running)."""
     try:
-        answer = _await_status(directory, wait_s)
+        answer = await_status(directory, wait_s)
     except UnavailableError as error:
         emit_line(
             {"state": "failed", "sentence": error.sentence, "components": {}}, as_json, f"FAILED {error.sentence}"
         )
         context.exit(2)
-    worst = max(answer.components, key=lambda component: _LEVELS[component.state][0])
-    code, word = _LEVELS[worst.state]
-    unwell = [f"{c.component}: {c.sentence}" for c in answer.components if _LEVELS[c.state][0]]
-    text = "; ".join(unwell) or _well_words(answer)
+    code, word, text = health_words(answer)
     components = component_fields(answer)
     emit_line({"state": word, "sentence": text, "components": components}, as_json, f"{word.upper()} {text}")
     context.exit(code)
@@ -136,7 +133,30 @@ def ask_status(directory: Path) -> local_pb2.AgentStatus:
     return ask(directory, lambda agent: agent.status())
 
 
-def _await_status(directory: Path, wait_s: float) -> local_pb2.AgentStatus:
+def health_words(answer: local_pb2.AgentStatus) -> tuple[int, str, str]:
+    """How an agent is: the exit status of monitoring, a word, and a sentence."""
+    worst = max(answer.components, key=lambda component: _LEVELS[component.state][0])
+    code, word = _LEVELS[worst.state]
+    unwell = [f"{c.component}: {c.sentence}" for c in answer.components if _LEVELS[c.state][0]]
+    return code, word, "; ".join(unwell) or _well_words(answer)
+
+
+def await_answer(directory: Path, answer_s: float, well_s: float) -> local_pb2.AgentStatus:
+    """Ask until the agent answers, for `answer_s` seconds at most, and then until it is well, for `well_s` at most.
+
+    Raises:
+        UnavailableError: `agent-not-running`.
+    """
+    ends_s = time.monotonic() + answer_s
+    while time.monotonic() < ends_s:
+        with suppress(UnavailableError):
+            ask_status(directory)
+            return await_status(directory, well_s)
+        time.sleep(_LOOK_S)
+    return ask_status(directory)
+
+
+def await_status(directory: Path, wait_s: float) -> local_pb2.AgentStatus:
     """Ask until the agent is well and at work, for so long at most; then as `ask_status`."""
     ends_s = time.monotonic() + wait_s
     while time.monotonic() < ends_s:

@@ -11,16 +11,17 @@ from typing import Final
 import click
 
 from bedside.agent.cli.reach import DIRECTORY
-from bedside.agent.config import CONFIG_NAME, TEMPLATE, AgentConfig, load_agent_config
-from bedside.core.errors import ConfigError, MalformedError, RefusedError
-from bedside.proto.v1.identity_pb2 import Role
+from bedside.agent.config import CONFIG_NAME, load_agent_config
+from bedside.agent.setup.joining import after_pending, join_site
+from bedside.agent.setup.preparing import identity_in, is_prepared, prepare_device
+from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.cli import is_debugging
-from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
 from bedside.service.options import FiniteRange
 from bedside.service.output import emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
-_MAX_TOKEN_CHARS: Final = 8_192
+MAX_TOKEN_CHARS: Final = 8_192
+_AGAIN: Final = "enrol again with the same token, or wait for it with --wait SECONDS"
 _RENEW_BEFORE_NS: Final = 30 * 86_400 * 1_000_000_000
 
 
@@ -28,8 +29,8 @@ _RENEW_BEFORE_NS: Final = 30 * 86_400 * 1_000_000_000
 def agent() -> None:
     """Run and inspect this device: sensors, predictions, sessions, training.
 
-    `init` makes a directory with keys and a commented agent.toml, `enrol` joins a site with a token, `run` works until
-    it is told to stop. Everything else looks.
+    `setup` takes a device from nothing to at work. One by one: `init` makes a directory with keys and a commented
+    agent.toml, `enrol` joins a site with a token, `run` works until it is told to stop. Everything else looks.
     """
 
 
@@ -38,17 +39,14 @@ def agent() -> None:
 @json_option
 def init(directory: Path, as_json: bool) -> None:
     """Make this device's keys and a commented agent.toml in DIRECTORY."""
-    directory.mkdir(parents=True, exist_ok=True)
-    config_path = directory / CONFIG_NAME
-    if config_path.exists():
-        raise ConfigError("config-exists", f"{config_path} is there already", remedy="edit it")
-    identity = create_identity(directory / AgentConfig().state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE, SystemEntropy())
-    config_path.write_text(TEMPLATE, "utf-8")
+    if is_prepared(directory):
+        raise ConfigError("config-exists", f"{directory / CONFIG_NAME} is there already", remedy="edit it")
+    identity = prepare_device(directory, SystemEntropy())
     emit(
         {
             "device": identity.subject,
             "fingerprint": identity.fingerprint,
-            "config": str(config_path),
+            "config": str(directory / CONFIG_NAME),
             "next": "add a source to agent.toml, put the site's policy.toml beside it, then bedside agent enrol",
         },
         as_json,
@@ -74,27 +72,18 @@ def enrol(directory: Path, token: str, label: str, wait_s: float, as_json: bool)
     A site's token activates at once. With a coordinator's token a person at the site compares the fingerprint shown
     here and approves it with `bedside site approve`; call again to see whether that happened.
     """
-    from bedside.service.link.enrolment import poll_enrolment, start_enrolment
-
-    identity = _identity(load_agent_config(directory))
-    text = sys.stdin.read(_MAX_TOKEN_CHARS) if token == "-" else token  # noqa: S105 - a dash is no secret
-    clock, entropy = SystemClock(), SystemEntropy()
-
-    async def join() -> dict[str, object]:
-        found = await start_enrolment(identity, text, label, clock=clock, entropy=entropy)
-        if found.phase == "pending" and wait_s > 0:
-            found = await poll_enrolment(identity, clock=clock, entropy=entropy, wait_s=wait_s)
-        return {
-            "state": found.phase,
-            "device": identity.subject,
-            "site": identity.pins.site,
-            "fingerprint": found.fingerprint,
-            "sentence": found.sentence,
-            "code": found.code,
-            **({"next": _after_pending(found.needs_approval)} if found.phase == "pending" else {}),
-        }
-
-    emit(_joined(asyncio.run(join())), as_json)
+    identity = identity_in(directory)
+    text = sys.stdin.read(MAX_TOKEN_CHARS) if token == "-" else token  # noqa: S105 - a dash is no secret
+    found = asyncio.run(join_site(identity, text, label, wait_s, clock=SystemClock(), entropy=SystemEntropy()))
+    told = {
+        "state": found.phase,
+        "device": identity.subject,
+        "site": identity.pins.site,
+        "fingerprint": found.fingerprint,
+        "sentence": found.sentence,
+        "next": after_pending(found.needs_approval, _AGAIN) if found.phase == "pending" else "",
+    }
+    emit({name: value for name, value in told.items() if value}, as_json)
 
 
 @agent.command(hidden=True)
@@ -104,7 +93,7 @@ def renew(directory: Path) -> None:
     from bedside.service.link.enrolment import connect_enrolment, refresh_federation, renew_certificate
     from bedside.service.tls import certificate_expiry_ns
 
-    identity = _identity(load_agent_config(directory))
+    identity = identity_in(directory)
     clock, entropy = SystemClock(), SystemEntropy()
     certificate_pem = identity.certificate_pem
     with suppress(MalformedError):  # a damaged certificate is due
@@ -130,31 +119,3 @@ def run(directory: Path) -> None:
 
     load_agent_config(directory)  # what is wrong with it is said before anything changes
     become_resident(directory, version("bedside"), debug=is_debugging())
-
-
-def _identity(config: AgentConfig) -> Identity:
-    return open_identity(config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE)
-
-
-def _after_pending(needs_approval: bool) -> str:
-    if needs_approval:
-        return (
-            "a person at the site compares the fingerprint and runs `bedside site approve`; "
-            "then enrol again with the same token, or wait for it with --wait SECONDS"
-        )
-    return "the site's trustee answers as soon as it is connected; then enrol again with the same token"
-
-
-def _joined(found: dict[str, object]) -> dict[str, object]:
-    """What to print; a refusal is an error.
-
-    Raises:
-        RefusedError: with the site's own code and sentence.
-    """
-    if found["state"] == "refused":
-        raise RefusedError(
-            str(found["code"]) or "enrolment-refused",
-            str(found["sentence"]),
-            remedy="ask the site's admin for a new token",
-        )
-    return {name: value for name, value in found.items() if value}

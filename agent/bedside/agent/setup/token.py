@@ -1,0 +1,65 @@
+"""Where the token of a set-up comes from: an option that names its place, a credential of systemd, or a person."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from bedside.agent.secret import CREDENTIAL_PREFIX, read_secret
+from bedside.core.errors import ConfigError, MalformedError
+from bedside.core.signing.tokens import read_token
+
+if TYPE_CHECKING:
+    from bedside.core.signing.tokens import BearerToken
+
+CREDENTIAL: Final = "bedside-token"
+"""Of systemd; where it is there, nothing need be named."""
+MAX_TOKEN_CHARS: Final = 8_192
+STDIN: Final = "-"
+_TRIES: Final = 3
+
+
+def find_token(place: str, *, asks: bool, environ: Mapping[str, str] = os.environ) -> BearerToken:
+    """The token.
+
+    Args:
+        place: what `--token` says; empty for the credential, or a question.
+        asks: whether there is somebody to ask.
+        environ: names the directory of credentials.
+
+    Raises:
+        ConfigError: `token-needed`, or as `read_secret`.
+        MalformedError: `bad-token`.
+    """
+    if place == STDIN:
+        return read_token(sys.stdin.read(MAX_TOKEN_CHARS))
+    if place:
+        return read_token(read_secret(Path.cwd(), place, environ, option="--token"))
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if folder and (Path(folder) / CREDENTIAL).exists():
+        return read_token(read_secret(Path(folder), f"{CREDENTIAL_PREFIX}{CREDENTIAL}", environ, option="the token"))
+    if not asks:
+        raise ConfigError(
+            "token-needed",
+            "this device has not joined a site, and no token was given",
+            remedy="--token FILE, or --token - to read it from standard input; `bedside site token` prints one",
+        )
+    return _ask()
+
+
+def _ask() -> BearerToken:
+    for _ in range(_TRIES - 1):
+        try:
+            return _asked()
+        except MalformedError as error:
+            click.echo(f"{error.sentence}: {error.remedy}")
+    return _asked()
+
+
+def _asked() -> BearerToken:
+    return read_token(click.prompt("Token (it is not shown)", hide_input=True))
