@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import nacl.signing
 import numpy as np
@@ -299,7 +300,12 @@ class World:
         return HeaderSet(entries=sorted(entries, key=lambda entry: digest(entry.credential.payload)))
 
 
+LAST: Final = ("fault", "system")
+"""Folders whose tests share a federation of processes, which takes a quarter of a core from whatever runs beside it."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LAST.index(item.path.parent.name) if item.path.parent.name in LAST else -1)
     if os.environ.get("BEDSIDE_SLOW") != "1":
         skipped = pytest.mark.skip(reason="slow: make slow, or BEDSIDE_SLOW=1")
         for item in items:
