@@ -140,6 +140,7 @@ def home(tmp_path: Path, lived_in: Home):
     shutil.copytree(lived_in.path, tmp_path / "state")
     made = copy.copy(lived_in)
     made.path, made.sessions = tmp_path / "state", dict(lived_in.sessions)
+    made.rng = np.random.default_rng(12)  # whatever tests came before
     made.store = made.open()
     made.personal = PersonalFiles(made.path, KeyRing(KEY))
     yield made
@@ -152,6 +153,7 @@ def test_nothing_of_an_erased_session_is_left_and_the_others_are_whole(home) -> 
     home.store.flush()
     session = home.sessions[VICTIM]
     home.say(VICTIM, 240)  # it waits in memory
+    home.store.add_record(Record(VICTIM, (T0 + 240) * 10**9, {"hr": 61.0}))  # earlier ones may have been evicted
     assert len(home.traces(VICTIM, session)) > 300
     others = {stream: one for stream, one in home.sessions.items() if stream != VICTIM}
     with closing(BufferReader(home.path / "buffer.db", KEY)) as reader:
@@ -161,7 +163,7 @@ def test_nothing_of_an_erased_session_is_left_and_the_others_are_whole(home) -> 
     erased = erase_session(home.store, home.path, session, CLOCK, personal=home.personal)
     assert home.traces(VICTIM, session) == []
     assert set(erased) == {*OF_A_SESSION, KEPT_DELTAS, PERSONAL}
-    assert all(erased[table] for table in OF_A_SESSION)
+    assert [table for table in OF_A_SESSION if not erased[table]] == []
     home.store.flush()
     assert home.traces(VICTIM, session) == []
     with closing(BufferReader(home.path / "buffer.db", KEY)) as reader:

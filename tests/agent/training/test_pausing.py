@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +82,12 @@ class Bench:
     def children(self) -> list[psutil.Process]:
         """The processes that began since this device did: its own, and no other test's."""
         return [child for child in psutil.Process().children() if child not in self._others]
+
+    def kill(self) -> None:
+        """Kill the child, unless a line of its was read only after that."""
+        for child in self.children():
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
     def delta(self) -> dict[str, bytes]:
         return {
@@ -164,10 +170,10 @@ def test_a_killed_training_goes_on_from_what_was_saved_whatever_is_labelled_mean
     def kill(_: int) -> None:
         facts = SavedTraining(device.saved, device.keys.newest).facts()
         if facts is not None and facts.position.losses:
-            (child,) = device.children()
-            gives_way.append(os.sched_getscheduler(child.pid) == os.SCHED_BATCH)
-            first_to_go.append(int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) > 0)
-            os.kill(child.pid, signal.SIGKILL)
+            for child in () if gives_way else device.children():
+                gives_way.append(os.sched_getscheduler(child.pid) == os.SCHED_BATCH)
+                first_to_go.append(int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) > 0)
+            device.kill()
 
     assert code_of(device.run(kill)) == "training-waits"
     assert device.trainer.sentence == "waiting: its process was killed; it goes on from what was saved"
@@ -185,8 +191,7 @@ def test_a_training_whose_child_is_killed_without_coming_further_is_given_up_aft
     device = bench(save_s=60.0)
 
     def kill(_: int) -> None:
-        (child,) = device.children()
-        os.kill(child.pid, signal.SIGKILL)
+        device.kill()
 
     assert [code_of(device.run(kill)) for _ in range(3)] == ["training-waits", "training-waits", "child-died"]
     assert code_of(device.run(kill)) == "training-waits", "whoever asks for it anew has three again"
