@@ -34,12 +34,12 @@ from bedside.agent.api.personal import personal_row
 from bedside.agent.buffer.labels import Added, Fault, WrongLabelsError
 from bedside.agent.buffer.rows import Alarm, Label, Prediction, Quarantined, Session
 from bedside.agent.client_rows import Answer, Explanation, explanation_of
-from bedside.agent.config import CONFIG_NAME, load_agent_config
+from bedside.agent.config import CONFIG_NAME, ApiConfig, load_agent_config
 from bedside.agent.naming import typeable
 from bedside.agent.personal.view import PersonalView
 from bedside.agent.serving.view import SlotView
 from bedside.agent.writer import is_served
-from bedside.core.errors import MalformedError, UnavailableError
+from bedside.core.errors import ConfigError, MalformedError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.proto.v1 import local_pb2 as wire
 from bedside.proto.v1.common_pb2 import Empty
@@ -84,7 +84,7 @@ class LocalAgent:
             ConfigError: from agent.toml.
         """
         if (self._where / CONFIG_NAME).exists() or self._where.is_dir():
-            self._socket = load_agent_config(self._where).api.socket
+            self._socket = _socket_of(self._where)
         with self._errors():
             if not is_served(self._socket):
                 raise not_running(self._socket)
@@ -384,3 +384,14 @@ def not_running(socket: Path) -> UnavailableError:
     return UnavailableError(
         NOT_RUNNING, f"no agent serves {socket.absolute()}", remedy="start it: bedside agent run DIRECTORY"
     )
+
+
+def _socket_of(directory: Path) -> Path:
+    """The socket that agent.toml names; with a mistake in it, the usual one, where an agent goes on as it was."""
+    try:
+        return load_agent_config(directory).api.socket
+    except ConfigError:
+        usual = directory / ApiConfig().socket
+        if not is_served(usual):
+            raise
+        return usual

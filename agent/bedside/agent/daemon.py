@@ -201,7 +201,7 @@ class Agent:
             identity, self._pipeline, self._alarms, self._supervisor, builder, self._sinks, self._trainer, gate,
             self._personal, self._uplink, self._observer, setups, self._streams, self._take,
         )  # fmt: skip
-        self.reload = Reload(directory, config, working, self._health, self._notifier, clock, entropy)
+        self.reload = Reload(directory, config, working, self._health, self._notifier)
 
     def _take(self, config: AgentConfig) -> None:
         self._config = config

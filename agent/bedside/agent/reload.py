@@ -35,8 +35,8 @@ from bedside.agent.sources.registry import typed_source
 from bedside.agent.sources.supervisor import Supervisor
 from bedside.agent.training.trainer import Trainer
 from bedside.agent.uplink import Uplink
-from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import ConfigError
+from bedside.core.errors import BedsideError, ConfigError, UnavailableError
+from bedside.ondevice.confinement import read_outcome
 from bedside.service.config import config_digest
 from bedside.service.health import Health, Level
 from bedside.service.identity import Identity
@@ -48,8 +48,20 @@ LIVE: Final = ("heartbeat", "policy", "alarms", "training", "serving", "personal
 """Keys and tables that a reload takes up; the others are what the process was built from."""
 
 COMPONENT: Final = "config"
+CHECK_S: Final = 120.0
+"""Seconds that the child which judges a file may take."""
 
 _LOGGER: Final = logging.getLogger(__name__)
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What the child says of one part."""
+
+    part: str
+    ok: bool
+    code: str
+    sentence: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -92,8 +104,6 @@ class Reload:
         working: Working,
         health: Health,
         notifier: Notifier,
-        clock: Clock,
-        entropy: Entropy,
     ) -> None:
         self._directory = directory
         self._config = config
@@ -101,8 +111,6 @@ class Reload:
         self._working = working
         self._health = health
         self._notifier = notifier
-        self._clock = clock
-        self._entropy = entropy
         self.asked = asyncio.Event()
         health.set(COMPONENT, Level.OK, "in force")
 
@@ -125,8 +133,8 @@ class Reload:
 
     async def _reload(self) -> tuple[Level, str]:
         try:
-            wanted = await asyncio.to_thread(self._judged)
-        except ConfigError as error:
+            wanted = await self._judged()
+        except BedsideError as error:
             return Level.DEGRADED, f"agent.toml is refused, what was in force stays: {error.sentence}"
         before = self._config
         changed = [name for name in wanted.__struct_fields__ if getattr(wanted, name) != getattr(before, name)]
@@ -141,19 +149,33 @@ class Reload:
         said += [f"a restart is needed to end {', '.join(hanging)}"] if hanging else []
         return Level.DEGRADED if hanging else Level.OK, "; ".join(said)
 
-    def _judged(self) -> AgentConfig:
-        """The file as it stands now, in a thread of its own.
+    async def _judged(self) -> AgentConfig:
+        """The file as it stands now.
+
+        A child judges it, where the libraries of kinds that are only asked about take no memory of this process, and
+        where those that it has done without are there.
 
         Raises:
             ConfigError: it has a mistake.
+            UnavailableError: `child-died`, `child-timeout`: it could not be judged.
         """
-        from bedside.agent.checking import check_device
-
-        wanted = load_agent_config(self._directory)
-        found = check_device(self._directory, wanted, self._clock, self._entropy)
-        wrong = [one.error for one in found if one.error is not None]
-        for error in wrong:
-            event(_LOGGER, "config-refused", level=logging.WARNING, error=error, remedy=error.remedy)
+        wanted = await asyncio.to_thread(load_agent_config, self._directory)
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bedside.service", "agent", "check", str(self._directory), "--json"),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(CHECK_S):
+                told, _ = await child.communicate()
+        except TimeoutError as error:
+            raise UnavailableError("child-timeout", f"it was not judged within {CHECK_S:g} s") from error
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        wrong = [part for part in read_outcome(told, list[_Part]) if not part.ok]
+        for part in wrong:
+            event(_LOGGER, "config-refused", level=logging.WARNING, part=part.part, code=part.code, why=part.sentence)
         if wrong:
             more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
             raise ConfigError(wrong[0].code, f"{wrong[0].sentence}{more}", remedy=wrong[0].remedy)

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -361,3 +362,27 @@ def test_a_relapse_after_a_kill_goes_on_with_the_alarm_and_escalates(bed) -> Non
     bed.record(3, spo2=80.0)
     (alarm,) = bed.table()
     assert (alarm.number, alarm.cleared_ns) == (1, 0)
+
+
+def test_other_rules_clear_what_is_not_watched_any_more_and_leave_the_rest_as_a_restart_does(bed) -> None:
+    bed.decide(1, 0.95)
+    bed.record(1, spo2=80.0)
+    assert bed.told == [(1, "fall", "raised"), (2, "spo2", "raised")]
+    stricter = msgspec.structs.replace(SPO2, clear=99.0, priority="high")
+    bed.desk.change([stricter])
+    assert bed.told[2:] == [(1, "fall", "cleared")]
+    bed.decide(2, 0.95)
+    bed.record(2, spo2=95.0)
+    assert bed.told[3:] == [], "the new limit has not been passed back"
+    bed.record(3, spo2=99.5)
+    assert bed.told[3:] == [(2, "spo2", "cleared")]
+
+
+def test_other_rules_leave_a_hold_off_that_is_under_way(tmp_path) -> None:
+    held = msgspec.structs.replace(SPO2, hold_off_s=10.0)
+    bed = Bed(tmp_path / "buffer.db", held, FALL)
+    bed.record(1, spo2=80.0)
+    bed.desk.change([held])
+    bed.record(11, spo2=80.0)
+    assert bed.told == [(1, "spo2", "raised")]
+    bed.buffer.close()

@@ -6,10 +6,12 @@ import asyncio
 import csv
 import threading
 
+import msgspec
 import pytest
 
 from bedside.agent.alarms.machine import Happens
 from bedside.agent.buffer.deliveries import take_up_deliveries
+from bedside.agent.sinks import engine as engine_module
 from bedside.agent.sinks import runner as runner_module
 from bedside.agent.sinks.runner import REFUSED_TRIES
 from bedside.core.errors import ConfigError, ProtocolError
@@ -403,3 +405,37 @@ async def test_numbers_of_predictions_go_on_above_what_a_sink_was_told(ward, rec
     ward.begin(config)
     ward.predict("new")
     await ward.until(lambda: receiver.items()[-1]["label"] == "new")
+
+
+async def test_a_sink_that_changes_goes_on_where_it_was_and_one_that_does_not_is_not_disturbed(ward, receiver) -> None:
+    other = msgspec.structs.replace(hook(receiver), name="other")
+    engine = ward.begin(hook(receiver), other)
+    ward.predict()
+    await ward.until(lambda: len(receiver.items()) == 2)
+    undisturbed = engine._threads["other"]
+    assert await engine.change([hook(receiver, batch_rows=50), other], "device-1") == []
+    ward.predict()
+    await ward.until(lambda: len(receiver.items()) == 4)
+    assert sorted(keys(receiver.items())) == ["prediction-1"] * 2 + ["prediction-2"] * 2
+    assert engine._threads["other"] is undisturbed
+    assert await engine.change([other], "device-1") == []
+    assert [one.name for one in engine.facts()] == ["other"]
+    ward.predict()
+    await ward.until(lambda: len(receiver.items()) == 5)
+    await engine.change([hook(receiver), other], "device-1")
+    ward.predict()
+    await ward.until(lambda: len(receiver.items()) == 7)
+    assert sorted(keys(receiver.items()))[-3:] == ["prediction-3", "prediction-4", "prediction-4"]
+
+
+async def test_a_sink_that_hangs_stays_as_it_was_and_is_named(ward, receiver, monkeypatch) -> None:
+    monkeypatch.setattr(engine_module, "STOP_S", 0.05)
+    held = threading.Event()
+    engine = ward.begin(hook(receiver))
+    await ward.until(lambda: engine._threads["out"]._runner is not None)
+    engine._threads["out"]._loop.call_soon_threadsafe(held.wait)
+    try:
+        assert await engine.change([], "device-1") == ["out"]
+        assert [one.name for one in engine.facts()] == ["out"]
+    finally:
+        held.set()

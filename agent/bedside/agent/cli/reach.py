@@ -41,10 +41,8 @@ def ask(directory: Path, question: Callable[[LocalAgent], Awaitable[Result]]) ->
     """
     from bedside.agent.client import LocalAgent
 
-    config = load_agent_config(directory)
-
     async def talk() -> Result:
-        async with LocalAgent(config.api.socket) as agent:
+        async with LocalAgent(directory) as agent:
             return await question(agent)
 
     with typeable(directory):
