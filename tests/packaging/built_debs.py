@@ -22,6 +22,7 @@ class Deb:
         self.path = path
         self.root = folder / "root"
         self.control = folder / "control"
+        folder.mkdir()
         for option, where in (("-x", self.root), ("-e", self.control)):
             subprocess.run(["dpkg-deb", option, path, where], check=True)
 
@@ -29,7 +30,7 @@ class Deb:
     def fields(self) -> dict[str, str]:
         """The control file, first lines of its values."""
         pairs = [line.split(": ", 1) for line in (self.control / "control").read_text().splitlines() if ": " in line]
-        return {name: value for name, value in pairs}
+        return dict(pairs)
 
     @cached_property
     def listing(self) -> list[list[str]]:
