@@ -43,6 +43,15 @@ class Deb:
         return sorted(path for path in self.root.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+def interpreter(version: str) -> Path | None:
+    """A CPython of this version that runs; pyenv's are found, too."""
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
+    for path in (Path(f"/usr/bin/python{version}"), *pyenv):
+        if path.exists():
+            return path
+    return None
+
+
 def build(out: Path, part: str, target: str, *, mask: int = 0o022, **environ: str) -> None:
     """Build one part as `make deb` does, compressed lightly.
 
