@@ -22,14 +22,13 @@ _UNUSED: Final = (
     "**/tests",
     "**/*.pyi",
     "numpy/distutils",
-    "numpy/f2py",
     "onnxruntime/capi/libonnxruntime.so*",
     "onnxruntime/datasets",
     "onnxruntime/quantization",
     "onnxruntime/tools",
     "onnxruntime/transformers",
 )
-"""Below site-packages, what nothing here loads: tests, stubs, numpy's part in building extensions, the library of
+"""Below site-packages, what nothing here loads: tests, stubs, how numpy once built extensions, the library of
 onnxruntime's C interface (35 MB that its Python module holds too), and converters of models that want onnx or torch."""
 
 

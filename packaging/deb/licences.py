@@ -96,7 +96,7 @@ def copyright_file(installed: str, distributions: list[Distribution]) -> str:
 
 def _paragraphs(installed: str, distributions: list[Distribution]) -> Iterator[str]:
     yield "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: bedside\n"
-    yield "Files: *\nCopyright: the Bedside contributors\nLicense: Apache-2.0\n"
+    yield "Files: *\nCopyright: 2026 the Bedside contributors\nLicense: Apache-2.0\n"
     for found in distributions:
         if found.name == "bedside":
             continue

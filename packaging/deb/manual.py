@@ -116,5 +116,5 @@ def _quoted(text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Text that roff takes as it stands: no line of it is a request, no character an escape."""
-    plain = text.replace("\\", "\\e").replace("-", "\\-")
+    plain = text.replace("\\", "\\e").replace("-", "\\-").replace("|", "|\\:")  # a line may be broken there
     return f"\\&{plain}" if plain.startswith((".", "'")) else plain

@@ -87,8 +87,9 @@ PARTS: Final = (
         extras=(),
         template="bedside.agent.config:TEMPLATE",
         summary="federated learning that stays at the bedside: the agent of a device",
-        description="Reads sensors and monitors, keeps their signal in a bounded, sealed buffer, predicts,\n"
-        "raises alarms, and learns with other hospitals without a patient's signal leaving\nthis machine.",
+        description="Reads sensors and monitors, keeps their signal in a bounded, sealed buffer,\n"
+        "predicts, raises alarms, and learns with other hospitals without a patient's\n"
+        "signal leaving this machine.",
     ),
     Part(
         name="trustee",
@@ -97,8 +98,8 @@ PARTS: Final = (
         extras=(),
         template="",
         summary="federated learning that stays at the bedside: a hospital's trustee",
-        description="Holds a hospital's policy, approves its devices, and opens sums of masked updates, never\n"
-        "a single one. It dials out only.",
+        description="Holds a hospital's policy, approves its devices, and opens sums of masked\n"
+        "updates, never a single one. It dials out only.",
     ),
     Part(
         name="coordinator",
@@ -107,7 +108,7 @@ PARTS: Final = (
         extras=("coordinator", "privacy"),
         template="bedside.coordinator.config:default_toml",
         summary="federated learning that stays at the bedside: the coordinator",
-        description="Plans rounds, adds up masked updates that it cannot read, publishes models and keeps\n"
-        "the log that every trustee checks.",
+        description="Plans rounds, adds up masked updates that it cannot read, publishes models and\n"
+        "keeps the log that every trustee checks.",
     ),
 )

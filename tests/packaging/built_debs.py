@@ -22,6 +22,7 @@ class Deb:
         self.path = path
         self.root = folder / "root"
         self.control = folder / "control"
+        folder.mkdir()
         for option, where in (("-x", self.root), ("-e", self.control)):
             subprocess.run(["dpkg-deb", option, path, where], check=True)
 
@@ -29,7 +30,7 @@ class Deb:
     def fields(self) -> dict[str, str]:
         """The control file, first lines of its values."""
         pairs = [line.split(": ", 1) for line in (self.control / "control").read_text().splitlines() if ": " in line]
-        return {name: value for name, value in pairs}
+        return dict(pairs)
 
     @cached_property
     def listing(self) -> list[list[str]]:
@@ -40,6 +41,15 @@ class Deb:
     def files(self) -> list[Path]:
         """Its regular files."""
         return sorted(path for path in self.root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def interpreter(version: str) -> Path | None:
+    """A CPython of this version that runs; pyenv's are found, too."""
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
+    for path in (Path(f"/usr/bin/python{version}"), *pyenv):
+        if path.exists():
+            return path
+    return None
 
 
 def build(out: Path, part: str, target: str, *, mask: int = 0o022, **environ: str) -> None:

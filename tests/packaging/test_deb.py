@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from built_debs import EPOCH_S, REPOSITORY, TOOLS, Deb, build
+from built_debs import EPOCH_S, REPOSITORY, TOOLS, Deb, build, interpreter
 from locks import read_lock
 from parts import LOCKS
 
@@ -78,6 +78,9 @@ def test_dpkg_is_told_what_the_package_is_and_needs(deb, common):
     depends = deb.fields["Depends"].split(", ")
     assert {"python3 (>= 3.11)", "python3 (<< 3.12)", f"bedside-common (>= {common.fields['Version']})"} <= set(depends)
     assert common.fields["Architecture"] == "all"
+    description = (deb.control / "control").read_text().partition("\nDescription: ")[2].splitlines()
+    assert len(description) > 1
+    assert all(line.startswith(" ") and len(line) <= 80 for line in description[1:])
     size_kib = sum(path.stat().st_size for path in deb.files()) / 1024
     assert size_kib < int(deb.fields["Installed-Size"]) < size_kib + 4_000
     sums = dict(reversed(line.split("  ")) for line in (deb.control / "md5sums").read_text().splitlines())
@@ -129,7 +132,7 @@ def test_a_trustees_package_has_only_what_a_trustee_needs(deb):
 
 
 def test_every_module_of_a_trustee_imports_in_its_environment_alone(deb):
-    python = shutil.which("python3.11")
+    python = interpreter("3.11")
     if python is None:
         pytest.skip("Python 3.11 is not installed")
     environ = {"PYTHONPATH": str(deb.root / SITE), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}

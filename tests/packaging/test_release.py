@@ -1,13 +1,20 @@
 """A release is signed so that stock tools check it."""
 
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import release
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from parts import PARTS
+from targets import chosen_targets
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "install.md").read_text()
 
 
 @pytest.fixture
@@ -16,7 +23,7 @@ def key(tmp_path):
     made = Ed25519PrivateKey.from_private_bytes(bytes(32))
     path.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     path.chmod(0o600)
-    (tmp_path / "release.pem").write_bytes(
+    (tmp_path / "bedside-release.pem").write_bytes(
         made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
     return path
@@ -29,17 +36,24 @@ def signed(tmp_path, key):
     for name in ("b.deb", "a.deb", "a.cdx.json", "w.whl", "notes.txt"):
         (folder / name).write_text(name)
     release.sign_sums(folder, release.load_release_key(key))
+    shutil.copy(tmp_path / "bedside-release.pem", folder)
     return folder
 
 
+def commands_of(heading):
+    """Lines that docs/install.md has a reader type below a heading."""
+    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\$ (.+)$", section, re.MULTILINE)
+
+
 def verify(folder):
-    """As docs/install.md has it."""
-    command = "openssl pkeyutl -verify -pubin -inkey ../release.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig"
-    done = subprocess.run(command.split(), cwd=folder, capture_output=True, text=True)
-    sums = subprocess.run(
-        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, text=True
+    """As docs/install.md has it: whether the signature holds, and whether the sums do."""
+    fingerprint, signature, sums = commands_of("Verify")
+    shown = subprocess.run(fingerprint, shell=True, cwd=folder, capture_output=True, text=True)
+    assert re.fullmatch(r"[0-9a-f]{64} +-\n", shown.stdout)
+    return tuple(
+        subprocess.run(line, shell=True, cwd=folder, capture_output=True).returncode == 0 for line in (signature, sums)
     )
-    return done.returncode == 0, sums.returncode == 0
 
 
 def needs_openssl():
@@ -75,3 +89,23 @@ def test_only_an_ed25519_key_signs(key):
     key.write_text("no key")
     with pytest.raises(SystemExit, match="no unencrypted private key"):
         release.load_release_key(key)
+
+
+def test_a_key_that_is_made_as_the_page_says_signs(tmp_path):
+    needs_openssl()
+    *lines, make = [line for line in commands_of("Build from source") if not line.startswith("make deb")]
+    for line in lines:
+        subprocess.run(line, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    assert make == "make release KEY=release.key"
+    release.load_release_key(tmp_path / "release.key")
+    assert b"PUBLIC KEY" in (tmp_path / "bedside-release.pem").read_bytes()
+
+
+def test_what_the_page_builds_can_be_built():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    assert {"deb", "release"} <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    (some,) = [line for line in commands_of("Build from source") if "TARGETS" in line]
+    options = dict(re.findall(r'([A-Z]+)="([^"]+)"', some))
+    assert len(chosen_targets(options["TARGETS"])) == 2
+    assert options["PARTS"] in {part.name for part in PARTS}
+    assert all(f"`{part.package}`" in PAGE for part in PARTS)
