@@ -17,6 +17,7 @@ import pytest
 
 from bedside.agent.cli import first_run
 from bedside.agent.config import load_agent_config
+from bedside.agent.setup import preparing
 from bedside.agent.setup.preparing import identity_in
 from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError, UnavailableError
 from bedside.proto.v1 import enrolment_pb2 as wire
@@ -251,6 +252,23 @@ async def test_what_is_no_policy_is_not_taken(setup, tmp_path):
     assert status == ConfigError.exit_status
     assert "colour" in err
     assert [path.name for path in setup.directory.glob("*policy*")] == []
+
+
+async def test_the_policy_of_a_package_lies_in_etc_and_no_other_link_leads_root_anywhere(setup, tmp_path, monkeypatch):
+    (tmp_path / "site.toml").write_text(POLICY)
+    monkeypatch.setattr(preparing, "SHARED_POLICY", tmp_path / "etc" / "policy.toml")
+    setup.directory.mkdir()
+    (tmp_path / "etc").mkdir()
+    (setup.directory / "agent.toml").write_text("[link]\nenabled = false\n")
+    link = setup.directory / "policy.toml"
+    link.symlink_to(tmp_path / "etc" / "policy.toml")
+    status, _, _ = await setup("--policy", str(tmp_path / "site.toml"))
+    assert (status, link.is_symlink(), link.read_text()) == (0, True, POLICY)
+    link.unlink()
+    link.symlink_to(tmp_path / "shadow")
+    status, _, _ = await setup("--policy", str(tmp_path / "site.toml"))
+    assert (status, link.is_symlink(), link.read_text()) == (0, False, POLICY)
+    assert not (tmp_path / "shadow").exists()
 
 
 async def test_pins_of_a_set_up_that_was_interrupted_before_it_asked_bind_nobody(setup, coordinator, token_file):

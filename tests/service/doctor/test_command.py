@@ -142,7 +142,7 @@ def test_root_looks_as_the_user_whose_the_directory_is(monkeypatch, capsys):
         assert os.geteuid() == 0
         monkeypatch.undo()
         monkeypatch.setattr(command, "installed_parts", lambda: [made])
-        monkeypatch.setattr(account.os, "access", lambda _path, _mode: False)
+        monkeypatch.setattr(account.sys, "executable", str(folder / "python"))
         assert run(["doctor", str(folder), "--json"], {}) == ConfigError.exit_status
         assert "[python-private]" in capsys.readouterr().err
     finally:

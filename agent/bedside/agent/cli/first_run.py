@@ -24,6 +24,7 @@ import msgspec
 
 from bedside.agent.cli.looking import await_answer, health_words
 from bedside.agent.doctor import PART
+from bedside.agent.setup import preparing
 from bedside.agent.setup.preparing import (
     DIRECTORY_MODE,
     Standing,
@@ -40,6 +41,7 @@ from bedside.service.account import account_of, run_as
 from bedside.service.doctor.check import LEVEL_WORDS, Finding, Place
 from bedside.service.doctor.command import examine_as_owner, show
 from bedside.service.doctor.machine import MACHINE
+from bedside.service.files import write_durable
 from bedside.service.health import Level
 from bedside.service.output import emit
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -159,8 +161,10 @@ class FirstRun:
 
     def _take_policy(self) -> None:
         if self._wishes.policy:
-            self._as_owner(lambda: take_policy(self._directory, self._wishes.policy), type(None))
-            self._tell("policy", "copied")
+            shared = self._as_owner(lambda: take_policy(self._directory, self._wishes.policy), bool)
+            if shared:  # a fixed name: nothing that the device's user has made decides where root writes
+                write_durable(preparing.SHARED_POLICY, self._wishes.policy, preparing.CONFIG_MODE)
+            self._tell("policy", f"copied to {preparing.SHARED_POLICY if shared else self._directory}")
 
     # The site
 
