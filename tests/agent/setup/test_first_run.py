@@ -286,6 +286,27 @@ async def test_pins_of_a_set_up_that_was_interrupted_before_it_asked_bind_nobody
     assert (status, identity.pins.site) == (0, "north")
 
 
+async def test_who_may_not_write_there_is_told_to_be_root(setup, monkeypatch):
+    setup.directory.mkdir()
+    stranger = setup.directory.stat().st_uid + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    status, _, err = await setup()
+    assert (status, f"[not-yours] — sudo bedside agent setup {setup.directory}" in err) == (
+        ConfigError.exit_status,
+        True,
+    )
+    setup.directory.rmdir()
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert "[not-yours]" in (await setup())[2]
+
+
+async def test_a_proxy_with_a_password_goes_into_no_file(setup, monkeypatch):
+    monkeypatch.setenv("https_proxy", "")
+    status, _, err = await setup("--proxy", "http://me:secret@proxy:3128")
+    assert (status, "[proxy-password]" in err, "secret@" in err) == (ConfigError.exit_status, True, False)
+    assert not setup.directory.exists()
+
+
 def test_without_a_package_a_directory_must_be_named(capsys, monkeypatch, tmp_path):
     module = sys.modules["bedside.agent.cli.setup"]  # the package has the command by this name
     monkeypatch.setattr(module, "PART", replace(module.PART, directory=tmp_path / "none"))
