@@ -19,8 +19,8 @@ $ bedside doctor --json                       # for programs
 
 It ends with 0 (all is well), 1 (it works, and somebody should look) or 2 (something does not work), as monitoring
 expects it, and changes nothing. Run as root it looks at each directory as the user that it belongs to, with the groups
-and the proxy of its service. `bedside agent setup` makes the first of these checks before it begins. Where the packages
-of several parts are on one machine, each has a `bedside` of its own: `/opt/bedside/trustee/bin/bedside doctor`.
+and the proxy of its service. Where the packages of several parts are on one machine, each looks at what is its own.
+`bedside agent setup` makes the first of these checks before it begins.
 
 What does not apply is left out: without systemd there is no `service`, without a sensor on Bluetooth no `bluetooth`. A
 finding names its own remedy where it knows a better one than this table.
