@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside.core.errors import UnavailableError
-from bedside.service.files import write_durable
+from bedside.service.files import read_regular, write_durable
 from bedside.service.text import bounded
 
 BOOTED: Final = Path("run/systemd/system")
@@ -31,6 +31,7 @@ _PROPERTIES: Final = (
     "Result",
     "MainPID",
     "Environment",
+    "EnvironmentFiles",
     "SupplementaryGroups",
     "ExecStart",
 )
@@ -75,14 +76,17 @@ class Unit:
         return str(directory.absolute()) in self.properties.get("ExecStart", "").replace(";", " ").split()
 
     def environment(self, proc: Path = Path("/proc")) -> dict[str, str]:
-        """The proxies that its process knows: from the process where that may be read, else from the unit's file."""
+        """The proxies that its process knows: from the process where that may be read, else as it would be started."""
         words = self.properties.get("Environment", "").split()
+        for path in self.properties.get("EnvironmentFiles", "").split(" (")[:1]:
+            with suppress(OSError, ValueError):
+                words += read_regular(Path(path), _MAX_ENVIRON_BYTES).decode(errors="replace").splitlines()
         with suppress(OSError, ValueError):
             process = int(self.properties.get("MainPID", "0"))
             with (proc / str(process) / "environ").open("rb") as file:
                 words = file.read(_MAX_ENVIRON_BYTES).decode(errors="replace").split("\0")
-        pairs = (word.strip('"').partition("=") for word in words)
-        return {name: value for name, _, value in pairs if name in PROXIES}
+        pairs = (word.strip().strip('"').partition("=") for word in words)
+        return {name: value.strip("\"'") for name, _, value in pairs if name in PROXIES}
 
 
 def find_unit(name: str, root: Path = Path("/")) -> Unit | None:

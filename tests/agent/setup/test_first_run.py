@@ -17,6 +17,7 @@ import pytest
 
 from bedside.agent.cli import first_run
 from bedside.agent.config import load_agent_config
+from bedside.agent.setup import preparing
 from bedside.agent.setup.preparing import identity_in
 from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError, UnavailableError
 from bedside.proto.v1 import enrolment_pb2 as wire
@@ -253,6 +254,23 @@ async def test_what_is_no_policy_is_not_taken(setup, tmp_path):
     assert [path.name for path in setup.directory.glob("*policy*")] == []
 
 
+async def test_the_policy_of_a_package_lies_in_etc_and_no_other_link_leads_root_anywhere(setup, tmp_path, monkeypatch):
+    (tmp_path / "site.toml").write_text(POLICY)
+    monkeypatch.setattr(preparing, "SHARED_POLICY", tmp_path / "etc" / "policy.toml")
+    setup.directory.mkdir()
+    (tmp_path / "etc").mkdir()
+    (setup.directory / "agent.toml").write_text("[link]\nenabled = false\n")
+    link = setup.directory / "policy.toml"
+    link.symlink_to(tmp_path / "etc" / "policy.toml")
+    status, _, _ = await setup("--policy", str(tmp_path / "site.toml"))
+    assert (status, link.is_symlink(), link.read_text()) == (0, True, POLICY)
+    link.unlink()
+    link.symlink_to(tmp_path / "shadow")
+    status, _, _ = await setup("--policy", str(tmp_path / "site.toml"))
+    assert (status, link.is_symlink(), link.read_text()) == (0, False, POLICY)
+    assert not (tmp_path / "shadow").exists()
+
+
 async def test_pins_of_a_set_up_that_was_interrupted_before_it_asked_bind_nobody(setup, coordinator, token_file):
     async with serving(coordinator) as address, serving(coordinator) as other:
         coordinator.service_address = other
@@ -266,6 +284,27 @@ async def test_pins_of_a_set_up_that_was_interrupted_before_it_asked_bind_nobody
         identity.save_pins(pins_of(elsewhere))
         status, _, _ = await setup("--token", text)
     assert (status, identity.pins.site) == (0, "north")
+
+
+async def test_who_may_not_write_there_is_told_to_be_root(setup, monkeypatch):
+    setup.directory.mkdir()
+    stranger = setup.directory.stat().st_uid + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    status, _, err = await setup()
+    assert (status, f"[not-yours] — sudo bedside agent setup {setup.directory}" in err) == (
+        ConfigError.exit_status,
+        True,
+    )
+    setup.directory.rmdir()
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert "[not-yours]" in (await setup())[2]
+
+
+async def test_a_proxy_with_a_password_goes_into_no_file(setup, monkeypatch):
+    monkeypatch.setenv("https_proxy", "")
+    status, _, err = await setup("--proxy", "http://me:secret@proxy:3128")
+    assert (status, "[proxy-password]" in err, "secret@" in err) == (ConfigError.exit_status, True, False)
+    assert not setup.directory.exists()
 
 
 def test_without_a_package_a_directory_must_be_named(capsys, monkeypatch, tmp_path):

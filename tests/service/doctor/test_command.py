@@ -107,6 +107,54 @@ def test_a_directory_of_nobody_is_refused_with_what_there_is(tmp_path, capsys):
     assert all(name in told for name in COMPONENT_PARTS)
 
 
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Another package on this machine: its doctor says this, and notes how it was called."""
+    monkeypatch.setattr(parts, "PACKAGED", tmp_path / "opt")
+    monkeypatch.setattr(parts, "STATES", tmp_path / "lib")
+
+    def install(name, text, status=2):
+        script = tmp_path / "opt" / name / "bin" / "bedside"
+        script.parent.mkdir(parents=True)
+        (tmp_path / "told").write_text(text)
+        script.write_text(
+            f'#!/bin/sh\necho "${parts.ALONE} $@" >> {tmp_path}/calls\ncat {tmp_path}/told\nexit {status}\n'
+        )
+        script.chmod(0o755)
+
+    return install
+
+
+def test_what_other_packages_have_set_up_is_looked_at_by_their_own_doctor(
+    looks, package, tmp_path, capsys, monkeypatch
+):
+    row = {"part": "trustee", "directory": "/x", "check": "swap", "level": "fail", "found": "some", "remedy": "none"}
+    package("trustee", json.dumps({"state": "fail", "findings": [row | {"part": "machine"}, row]}))
+    looks(good("fine"))
+    assert run(["doctor", "--json"], {}) == 2
+    told = json.loads(capsys.readouterr().out)["findings"]
+    assert told == [
+        row
+        | {"part": "probe", "directory": str(tmp_path), "check": "probe", "level": "ok", "found": "fine", "remedy": ""},
+        row,
+    ]
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    assert run(["doctor", str(folder)], {}) == 2
+    assert "  fail  swap  some" in capsys.readouterr().out
+    assert (tmp_path / "calls").read_text() == f"1 doctor --json {tmp_path}/lib/trustee\n1 doctor --json {folder}\n"
+    monkeypatch.setenv(parts.ALONE, "1")
+    assert run(["doctor", str(folder)], {}) == ConfigError.exit_status  # who was asked asks nobody
+
+
+@pytest.mark.parametrize("text", ["", "error: no", '{"findings": [{"part": 1}]}', '{"findings": []}'])
+def test_a_package_without_an_answer_has_nothing_set_up(looks, package, capsys, text):
+    package("trustee", text, status=78)
+    looks(good("fine"))
+    assert run(["doctor", "--json"], {}) == 0
+    assert len(json.loads(capsys.readouterr().out)["findings"]) == 1
+
+
 def test_a_device_and_a_site_are_looked_at_side_by_side(tmp_path, capsys):
     create_identity(tmp_path / "device" / "state" / "identity", Role.ROLE_DEVICE, SystemEntropy())
     (tmp_path / "device" / "agent.toml").write_text("[link]\nenabled = false\n")
@@ -142,7 +190,7 @@ def test_root_looks_as_the_user_whose_the_directory_is(monkeypatch, capsys):
         assert os.geteuid() == 0
         monkeypatch.undo()
         monkeypatch.setattr(command, "installed_parts", lambda: [made])
-        monkeypatch.setattr(account.os, "access", lambda _path, _mode: False)
+        monkeypatch.setattr(account.sys, "executable", str(folder / "python"))
         assert run(["doctor", str(folder), "--json"], {}) == ConfigError.exit_status
         assert "[python-private]" in capsys.readouterr().err
     finally:

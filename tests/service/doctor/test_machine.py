@@ -15,7 +15,6 @@ from hand_clock import T0, HandClock
 
 PLACE = Place(Path("/"), SystemClock())
 OK, WARN, FAIL = Level.OK, Level.DEGRADED, Level.FAILED
-MIB = 1 << 20
 
 
 def levels(name, place=PLACE, **reading):
@@ -52,8 +51,13 @@ def test_the_c_library_must_be_that_of_the_wheels(told, level):
 
 
 @pytest.mark.parametrize(("free_mib", "level"), [(20, FAIL), (100, WARN), (700, OK)])
-def test_memory_must_be_free(free_mib, level):
-    assert levels("memory", reading=(free_mib * MIB, 1024 * MIB)) == [level]
+def test_memory_must_be_free(tmp_path, free_mib, level):
+    (tmp_path / "proc").mkdir()
+    told = (
+        f"MemTotal:        1048576 kB\nMemFree:  10 kB\nMemAvailable:  {free_mib * 1024} kB\nHugePages_Total:       0\n"
+    )
+    (tmp_path / "proc/meminfo").write_text(told)
+    assert levels("memory", Place(tmp_path, SystemClock(), root=tmp_path)) == [level]
 
 
 def test_a_clock_that_nobody_has_set_fails_and_one_that_nobody_keeps_is_doubtful():

@@ -10,7 +10,7 @@ from bedside.service.doctor.check import Place, examine
 from bedside.service.doctor.unit import SERVICE
 from bedside.service.health import Level
 from bedside.service.platform import SystemClock
-from bedside.service.systemd import find_unit, start_unit
+from bedside.service.systemd import Unit, find_unit, keep_proxies, start_unit
 
 WELL = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NRestarts": "0"}
 
@@ -67,10 +67,20 @@ def test_the_proxy_of_the_service_is_that_of_its_process_and_else_that_of_its_un
     manager(**WELL, MainPID="7", Environment="https_proxy=http://p:1 LANG=C", SupplementaryGroups="dialout bluetooth")
     unit = find_unit("bedside-agent", tmp_path)
     assert unit.environment(tmp_path / "proc") == {"https_proxy": "http://p:1"}
+    (tmp_path / "defaults").write_text('#https_proxy=http://no:0\nhttps_proxy="http://f:3"\nBEDSIDE_LOG=json\n')
+    files = Unit("x", dict(unit.properties) | {"EnvironmentFiles": f"{tmp_path}/defaults (ignore_errors=yes)"})
+    assert files.environment(tmp_path / "proc") == {"https_proxy": "http://f:3"}
     (tmp_path / "proc/7").mkdir(parents=True)
     (tmp_path / "proc/7/environ").write_bytes(b"https_proxy=http://q:2\0no_proxy=a,b\0TOKEN=x\0")
     assert unit.environment(tmp_path / "proc") == {"https_proxy": "http://q:2", "no_proxy": "a,b"}
     assert unit.groups == ("dialout", "bluetooth")
+
+
+def test_proxies_are_kept_in_a_drop_in_that_systemd_reads_as_they_are(tmp_path):
+    file = keep_proxies("bedside-agent", {"https_proxy": 'http://p:1/%41"', "no_proxy": "a,b"}, tmp_path)
+    assert file == tmp_path / "etc/systemd/system/bedside-agent.service.d/proxy.conf"
+    wanted = ["[Service]", 'Environment="https_proxy=http://p:1/%%41\\""', 'Environment="no_proxy=a,b"']
+    assert file.read_text().splitlines() == wanted
 
 
 def test_starting_a_unit_also_enables_it_and_says_why_it_could_not(manager):

@@ -24,6 +24,7 @@ import msgspec
 
 from bedside.agent.cli.looking import await_answer, health_words
 from bedside.agent.doctor import PART
+from bedside.agent.setup import preparing
 from bedside.agent.setup.preparing import (
     DIRECTORY_MODE,
     Standing,
@@ -40,6 +41,8 @@ from bedside.service.account import account_of, run_as
 from bedside.service.doctor.check import LEVEL_WORDS, Finding, Place
 from bedside.service.doctor.command import examine_as_owner, show
 from bedside.service.doctor.machine import MACHINE
+from bedside.service.doctor.storage import nearest
+from bedside.service.files import write_durable
 from bedside.service.health import Level
 from bedside.service.output import emit
 from bedside.service.platform import SystemClock, SystemEntropy
@@ -98,6 +101,7 @@ class FirstRun:
         Raises:
             BedsideError: of the step that failed.
         """
+        self._check_rights()
         known = self._known()
         if known is not None and known.phase in ("enrolled", "alone") and self._is_served():
             self._note(known)
@@ -112,6 +116,22 @@ class FirstRun:
         if standing.phase == "pending":
             return self._wait_later(standing)
         return self._finish(standing, self._start())
+
+    def _check_rights(self) -> None:
+        there = nearest(self._directory)
+        mine = self._account.uid == os.geteuid() if there == self._directory else os.access(there, os.W_OK)
+        if os.geteuid() != 0 and not mine:
+            raise ConfigError(
+                "not-yours",
+                f"{self._directory} is not this user's to set up",
+                remedy=f"sudo bedside agent setup {shlex.quote(str(self._directory))}",
+            )
+        if "@" in os.environ.get("https_proxy", ""):
+            raise ConfigError(
+                "proxy-password",
+                "https_proxy names a user or a password: they are not sent, and everybody could read them in the unit",
+                remedy="name a proxy that lets this machine through without",
+            )
 
     # The machine
 
@@ -159,8 +179,10 @@ class FirstRun:
 
     def _take_policy(self) -> None:
         if self._wishes.policy:
-            self._as_owner(lambda: take_policy(self._directory, self._wishes.policy), type(None))
-            self._tell("policy", "copied")
+            shared = self._as_owner(lambda: take_policy(self._directory, self._wishes.policy), bool)
+            if shared:  # a fixed name: nothing that the device's user has made decides where root writes
+                write_durable(preparing.SHARED_POLICY, self._wishes.policy, preparing.CONFIG_MODE)
+            self._tell("policy", f"copied to {preparing.SHARED_POLICY if shared else self._directory}")
 
     # The site
 

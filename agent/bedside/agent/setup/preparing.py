@@ -20,7 +20,9 @@ from bedside.service.files import write_durable
 from bedside.service.identity import DIRECTORY_NAME, Identity, create_identity, open_identity
 
 DIRECTORY_MODE: Final = 0o700
-_CONFIG_MODE: Final = 0o644
+SHARED_POLICY: Final = Path("/etc/bedside/policy.toml")
+"""Of a machine with packages: its device and its trustee have links to it."""
+CONFIG_MODE: Final = 0o644
 
 Phase = Literal["new", "pending", "enrolled", "alone"]
 """`alone` is a device that never dials out (`link.enabled = false`)."""
@@ -59,7 +61,7 @@ def prepare_device(directory: Path, entropy: Entropy) -> Identity:
     config = AgentConfig() if fresh else load_agent_config(directory)
     identity = create_identity(directory / config.state_dir / DIRECTORY_NAME, Role.ROLE_DEVICE, entropy)
     if fresh:
-        write_durable(config_path, TEMPLATE.encode(), _CONFIG_MODE)
+        write_durable(config_path, TEMPLATE.encode(), CONFIG_MODE)
     return identity
 
 
@@ -102,8 +104,11 @@ def standing_of(directory: Path) -> Standing:
     )
 
 
-def take_policy(directory: Path, text: bytes) -> None:
-    """Make this the device's copy of its site's policy.
+def take_policy(directory: Path, text: bytes) -> bool:
+    """Make this the device's copy of its site's policy, unless that is the package's link to the one in /etc.
+
+    Returns:
+        Whether root has to write it to `SHARED_POLICY`, which is what the link names.
 
     Raises:
         ConfigError: it is no policy; the old one is kept.
@@ -120,7 +125,10 @@ def take_policy(directory: Path, text: bytes) -> None:
         raise ConfigError(error.code, error.sentence.replace(str(draft), "the policy"), remedy=error.remedy) from error
     finally:
         draft.unlink(missing_ok=True)
-    write_durable(path, text, _CONFIG_MODE)
+    if path.is_symlink() and path.readlink() == SHARED_POLICY:
+        return True
+    write_durable(path, text, CONFIG_MODE)
+    return False
 
 
 def policy_is_missing(directory: Path) -> bool:

@@ -12,10 +12,11 @@ from typing import Final
 import click
 import msgspec
 
+from bedside.core.errors import ConfigError
 from bedside.service.account import account_of, run_as
-from bedside.service.doctor.check import LEVEL_WORDS, Check, Finding, Place, examine, worst
+from bedside.service.doctor.check import LEVEL_WORDS, Check, Finding, Part, Place, examine, worst
 from bedside.service.doctor.machine import MACHINE
-from bedside.service.doctor.parts import installed_parts, is_of, part_of
+from bedside.service.doctor.parts import MACHINE_NAME, ask_neighbour, installed_parts, is_of, neighbours, part_of
 from bedside.service.doctor.storage import DISK, WRITING
 from bedside.service.health import Level
 from bedside.service.output import emit, json_option
@@ -38,18 +39,18 @@ def doctor(context: click.Context, directories: tuple[Path, ...], as_json: bool)
     root it looks at each directory as the user that it belongs to. It ends with 0 (all is well), 1 (somebody should
     look) or 2 (something does not work), as monitoring expects it.
     """
-    parts = installed_parts()
-    chosen = [(part_of(directory, parts), directory) for directory in directories]
-    if not directories:
-        chosen = [(part, part.directory) for part in parts if is_of(part.directory, part)]
+    parts, clock = installed_parts(), SystemClock()
+    chosen, elsewhere = _choose(directories, parts)
     found: list[tuple[str, str, list[Finding]]] = []
-    clock = SystemClock()
-    machine = MACHINE if chosen else (*MACHINE, DISK, WRITING)
-    _look(found, "machine", "", machine, Place(parts[0].directory if parts else Path("/"), clock), as_json)
+    machine = MACHINE if chosen or elsewhere else (*MACHINE, DISK, WRITING)
+    base = parts[0].directory if parts else Path("/")
+    _look(found, MACHINE_NAME, "", machine, Place(base, clock), as_json)
     for part, directory in chosen:
         checks = (*part.early, *part.checks)
         _look(found, part.name, str(directory), checks, Place(directory, clock, unit=part.unit), as_json)
-    for part in parts if not chosen else ():
+    for name, where, findings in elsewhere:
+        _tell(found, name, where, findings, as_json)
+    for part in parts if not (chosen or elsewhere) else ():
         checks = tuple(check for check in part.early if check not in (DISK, WRITING))
         if checks:
             _look(found, part.name, "", checks, Place(part.directory, clock), as_json)
@@ -59,6 +60,30 @@ def doctor(context: click.Context, directories: tuple[Path, ...], as_json: bool)
     else:
         click.echo(_summary(every))
     context.exit(int(worst(every)))
+
+
+def _choose(
+    directories: Sequence[Path], parts: list[Part]
+) -> tuple[list[tuple[Part, Path]], list[tuple[str, str, list[Finding]]]]:
+    """What is looked at here, and what other packages on this machine have found in the rest.
+
+    Raises:
+        ConfigError: `no-component`, `not-yours`.
+    """
+    if not directories:
+        told = [ask_neighbour(executable) for executable in neighbours()]
+        return [(part, part.directory) for part in parts if is_of(part.directory, part)], [one for one in told if one]
+    chosen: list[tuple[Part, Path]] = []
+    elsewhere: list[tuple[str, str, list[Finding]]] = []
+    for directory in directories:
+        try:
+            chosen.append((part_of(directory, parts), directory))
+        except ConfigError:
+            told = [ask_neighbour(executable, directory.absolute()) for executable in neighbours()]
+            if not any(told):
+                raise
+            elsewhere += [one for one in told if one]
+    return chosen, elsewhere
 
 
 def examine_as_owner(checks: Sequence[Check], place: Place, user: str = "") -> list[Finding]:
@@ -93,7 +118,12 @@ def _look(
     place: Place,
     as_json: bool,
 ) -> None:
-    findings = examine_as_owner(checks, place)
+    _tell(found, name, directory, examine_as_owner(checks, place), as_json)
+
+
+def _tell(
+    found: list[tuple[str, str, list[Finding]]], name: str, directory: str, findings: list[Finding], as_json: bool
+) -> None:
     found.append((name, directory, findings))
     if not as_json:
         click.secho(f"{name}  {directory}".rstrip(), bold=True)

@@ -32,6 +32,7 @@ FEW_FREE_BYTES: Final = 192 << 20
 UNSET_S: Final = 1_672_531_200
 """A clock before 2023 has not been set since the board has power."""
 
+_KIB: Final = 1024
 _NS_PER_S: Final = 1_000_000_000
 _TIME_ERROR: Final = 5
 """What adjtimex(2) returns while nobody keeps the clock in time."""
@@ -72,13 +73,12 @@ def _libc(place: Place, told: tuple[str, str] | None = None) -> Iterator[Finding
         yield good(f"glibc {version}")
 
 
-def _memory(place: Place, reading: tuple[int, int] | None = None) -> Iterator[Finding]:
-    import psutil
-
-    if reading is None:
-        told = psutil.virtual_memory()
-        reading = told.available, told.total
-    free_bytes, total_bytes = reading
+def _memory(place: Place) -> Iterator[Finding]:
+    told: dict[str, int] = {}
+    for line in (place.root / "proc/meminfo").read_text("ascii").splitlines():  # not every package has psutil
+        name, _, value = line.partition(":")
+        told[name] = int(value.split()[0]) * _KIB
+    free_bytes, total_bytes = told["MemAvailable"], told["MemTotal"]
     words = f"{human_bytes(free_bytes)} of {human_bytes(total_bytes)} free"
     if free_bytes < LEAST_FREE_BYTES:
         yield bad(words)

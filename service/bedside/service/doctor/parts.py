@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from bedside.core.errors import ConfigError
-from bedside.service.doctor.check import Part
+from bedside.core.unreadable import UNREADABLE
+from bedside.service.doctor.check import LEVEL_WORDS, Finding, Part
 
 ENTRY_POINTS: Final = "bedside.checks"
-OTHERS: Final = "/opt/bedside/{agent,trustee,coordinator}/bin/bedside"
+PACKAGED: Final = Path("/opt/bedside")
+"""Each package has a Python of its own below it, with the name of its part."""
+MACHINE_NAME: Final = "machine"
+STATES: Final = Path("/var/lib/bedside")
+ALONE: Final = "BEDSIDE_DOCTOR_ALONE"
+"""Variable of a doctor that another one has asked, and that asks nobody."""
+
+_ASKED_S: Final = 300.0
+_LEVELS: Final = {word: level for level, word in LEVEL_WORDS.items()}
 
 
 def installed_parts() -> list[Part]:
@@ -53,5 +67,46 @@ def part_of(directory: Path, parts: list[Part]) -> Part:
     raise ConfigError(
         "no-component",
         f"{directory} is the directory of no part of this installation, which has {listed}",
-        remedy=f"name the directory of one; where several packages are installed, call one of {OTHERS}",
+        remedy="name the directory of one, or install the package of the part that it is of",
     )
+
+
+class _Row(msgspec.Struct):
+    part: str
+    directory: str
+    check: str
+    level: str
+    found: str
+    remedy: str
+
+
+class _Report(msgspec.Struct):
+    findings: list[_Row]
+
+
+def neighbours(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """The `bedside` of every other package on this machine; none for a doctor that one of them has asked."""
+    if environ.get(ALONE):
+        return []
+    return [path for path in sorted(PACKAGED.glob("*/bin/bedside")) if path.parents[1] != Path(sys.prefix)]
+
+
+def ask_neighbour(executable: Path, directory: Path | None = None) -> tuple[str, str, list[Finding]] | None:
+    """What another package's doctor finds in a directory of its part; None where it has none there.
+
+    Args:
+        executable: one of `neighbours`.
+        directory: to look at; the one that its package has set up where it is left out.
+    """
+    place = directory or STATES / executable.parents[1].name
+    command = [str(executable), "doctor", "--json", str(place)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ASKED_S, check=False,
+            env=os.environ | {ALONE: "1"},
+        )  # fmt: skip
+        rows = [row for row in msgspec.json.decode(done.stdout, type=_Report).findings if row.part != MACHINE_NAME]
+        findings = [Finding(_LEVELS[row.level], row.found, row.remedy, row.check) for row in rows]
+    except (OSError, subprocess.TimeoutExpired, KeyError, *UNREADABLE):
+        return None
+    return (rows[0].part, rows[0].directory, findings) if rows else None
