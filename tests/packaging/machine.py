@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -52,40 +52,57 @@ def wait_until(
         time.sleep(interval_s)
 
 
+@dataclass(frozen=True)
+class Disk:
+    """What machines are made from.
+
+    Attributes:
+        layers: folders, the topmost first; nobody writes to them.
+        var: what their /var begins with.
+    """
+
+    layers: list[Path]
+    var: Path
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder with owners, times and what an overlay notes on its files."""
+    subprocess.run(["cp", "--archive", "--reflink=auto", source, target], check=True)
+
+
 class Machine:
-    """One machine. What it writes is in a layer of its own above those that it is made from.
+    """One machine. What it writes is in a layer of its own above those that it is made from, and its /var is a copy.
 
     Args:
         lab: where it runs.
         name: its host name.
-        layers: folders, the topmost first.
+        disk: what it is made from.
         bridge: of the lab, where its cable goes.
         address: such as 10.0.0.2/24.
         mounts: folders that it sees read-only, by their path in the machine.
     """
 
-    def __init__(
-        self, lab: Lab, name: str, layers: list[Path], *, bridge: str, address: str, mounts: dict[str, Path]
-    ) -> None:
+    def __init__(self, lab: Lab, name: str, disk: Disk, *, bridge: str, address: str, mounts: dict[str, Path]) -> None:
         self.name = name
-        self.address = address.split("/")[0]
-        self.layers = layers
+        self.disk = disk
         self._lab = lab
         self._bridge = bridge
         self._mounts = mounts
         self._folder = lab.folder / name
-        self.changes = self._folder / "changes"
-        self.root = self._folder / "root"
+        self._changes = self._folder / "changes"
+        self._var = self._folder / "var"
+        self._root = self._folder / "root"
         self._process: subprocess.Popen[bytes] | None = None
-        for folder in (self.changes, self._folder / "work", self.root):
+        for folder in (self._changes, self._folder / "work", self._root):
             folder.mkdir(parents=True)
+        copy_tree(disk.var, self._var)
         self.write("etc/systemd/network/10-host0.network", _NETWORK.format(address=address))
         self.write("etc/hostname", f"{name}\n")
 
     def write(self, path: str, text: str) -> None:
         """Write a file before the machine is booted."""
-        (self.changes / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.changes / path).write_text(text)
+        (self._changes / path).parent.mkdir(parents=True, exist_ok=True)
+        (self._changes / path).write_text(text)
 
     @property
     def log(self) -> Path:
@@ -96,13 +113,15 @@ class Machine:
 
     def boot(self) -> None:
         """Switch it on, and wait until everything that it starts has started."""
-        lower = ":".join(map(str, self.layers))
-        options = f"lowerdir={lower},upperdir={self.changes},workdir={self._folder / 'work'}"
-        self._lab.run("mount", "-t", "overlay", "overlay", "-o", options, self.root)
-        binds = [f"--bind-ro={outside}:{inside}" for inside, outside in self._mounts.items()]
+        lower = ":".join(map(str, self.disk.layers))
+        options = f"lowerdir={lower},upperdir={self._changes},workdir={self._folder / 'work'}"
+        self._lab.run("mount", "-t", "overlay", "overlay", "-o", options, self._root)
+        # State lies on the disk itself: what is on an overlay is gone with it, and `bedside doctor` says so.
+        binds = [f"--bind={self._var}:/var"]
+        binds += [f"--bind-ro={outside}:{inside}" for inside, outside in self._mounts.items()]
         command = [_NSPAWN, "--register=no", "--keep-unit", "--quiet", "--boot", "--console=pipe"]
-        command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--machine={self.name}"]
-        command += [f"--network-bridge={self._bridge}", f"--directory={self.root}", *binds]
+        command += ["--capability=CAP_IPC_LOCK", "--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--machine={self.name}"]
+        command += [f"--network-bridge={self._bridge}", f"--directory={self._root}", *binds]
         with self.log.open("wb") as log:
             cgroup = f"/sys/fs/cgroup/{self._lab.cgroup}/{self.name}"
             self._process = self._lab.start("sh", "-c", _LOOP, "sh", cgroup, *command, log=log)
@@ -140,6 +159,14 @@ class Machine:
         except psutil.NoSuchProcess:
             return 0
         return found[0] if found else 0
+
+    def image(self, folder: Path) -> Disk:
+        """A copy of its disk as it is now, from which others are made that are not this machine."""
+        folder.mkdir()
+        copy_tree(self._changes, folder / "changes")
+        copy_tree(self._var, folder / "var")
+        (folder / "changes/etc/machine-id").write_text("")
+        return Disk([folder / "changes", *self.disk.layers], folder / "var")
 
     # Commands
 
@@ -179,11 +206,6 @@ class Machine:
     def inside(self, path: str) -> Path:
         """A file of the running machine, as seen from outside."""
         return Path(f"/proc/{self.leader}/root") / path.lstrip("/")
-
-    def copy_in(self, file: Path, path: str) -> None:
-        """Copy a file or a folder into the running machine."""
-        copy = shutil.copytree if file.is_dir() else shutil.copy
-        copy(file, self.inside(path))
 
     # Services
 
