@@ -1,0 +1,254 @@
+"""A federation of installed packages: a coordinator, two hospitals with a trustee each, and three devices.
+
+One device is in a ward from which nothing but an HTTP proxy can be reached.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from debian_root import debian_root
+from ecg import SESSION_S, SESSIONS, STREAM, build_model, electrocardiogram
+from lab import Lab, lab
+from machine import Disk, Machine, wait_until
+from packages import built_packages
+
+from bedside.firmware_bridge.recording import write_recording
+
+TASK: Final = "beats"
+SITES: Final = ("alder", "birch")
+DEVICES: Final = {"alder-1": "alder", "alder-2": "alder", "birch-1": "birch"}
+BEHIND_PROXY: Final = "birch-1"
+HUB_NAME: Final = "hub.test"
+HUB_ADDRESS: Final = "10.77.0.2"
+ADDRESSES: Final = {
+    "hub": HUB_ADDRESS,
+    "alder": "10.77.0.3",
+    "birch": "10.77.0.4",
+    "alder-1": "10.77.0.11",
+    "alder-2": "10.77.0.12",
+    "birch-1": "10.78.0.11",
+}
+PROXY: Final = "10.78.0.1:3128"
+SHARED: Final = "/srv/bedside"
+AGENT: Final = "bedside-agent"
+TRUSTEE: Final = "bedside-trustee"
+COORDINATOR: Final = "bedside-coordinator"
+HOMES: Final = {part: f"/var/lib/bedside/{part.removeprefix('bedside-')}" for part in (AGENT, TRUSTEE, COORDINATOR)}
+
+POLICY: Final = f"""\
+trusted_sites = {json.dumps(SITES)}
+min_trusted = 3
+min_trustees = 2
+min_contributors = 3
+[bundle_signers]
+author = "{{author_pk}}"
+"""
+AGENT_TOML: Final = f"""\
+model = "{SHARED}/bundle"
+[[sources]]
+kind = "replay"
+name = "{STREAM}"
+[sources.options]
+stream = "{STREAM}"
+data = "{SHARED}/{{label}}.npz"
+history_s = {SESSIONS * SESSION_S}
+loop = true
+[training.gates]
+load_per_core = 1000.0
+[serving]
+gate = false
+[link]
+heartbeat_s = 1.0
+poll_wait_ms = 5000
+"""
+
+
+class Installed:
+    """Everything that runs, and what an operator asks of it."""
+
+    def __init__(self, where: Lab, packages: Path) -> None:
+        self.lab = where
+        self.packages = packages
+        self.shared = where.folder / "shared"
+        self.shared.mkdir()
+        self.hub: Machine
+        self.trustees: dict[str, Machine] = {}
+        self.devices: dict[str, Machine] = {}
+        self.install_s = 0.0
+
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """All of them, by name."""
+        return {"hub": self.hub, **self.trustees, **self.devices}
+
+    # What an operator does
+
+    def ask(self, *arguments: str | Path) -> Any:
+        """A command on the coordinator's socket."""
+        return self.hub.json("bedside", *arguments)
+
+    def online(self) -> int:
+        """How many devices have called lately."""
+        return sum(site["online"] for site in self.ask("fleet", "status")["sites"])
+
+    def start_round(self, *more: str) -> int:
+        """Start one round once every device is online; its number."""
+        wait_until(lambda: self.online() == len(DEVICES), "every device is online", interval_s=0.2)
+        options = ("--task", TASK, "--bundle", f"{SHARED}/bundle", "--batch-size", "16", "--max-examples", "256")
+        return int(self.ask("round", "start", *options, *more)["first_round"])
+
+    def show(self, number: int) -> Any:
+        """One round as it is now."""
+        return self.ask("round", "show", "--task", TASK, "--round", str(number))
+
+    def wait_round(self, number: int, holds: Callable[[Any], object], what: str) -> Any:
+        """Wait until a round is so; the round."""
+
+        def look() -> Any:
+            detail = self.show(number)
+            if not holds(detail) and detail["finished_at_s"]:
+                pytest.fail(f"round {number} ended before it came that {what}: {json.dumps(detail, indent=1)}")
+            return detail if holds(detail) else None
+
+        return wait_until(look, what)
+
+    def open_round(self, number: int) -> Any:
+        """Wait until a round has ended, and see that it opened with every device in it once; the round."""
+        detail = self.wait_round(number, lambda it: it["finished_at_s"], f"round {number} ends")
+        assert detail["phase"] == "opened", json.dumps(detail, indent=1)
+        labels = [device["label"] for cohort in detail["cohorts"] for device in cohort["devices"]]
+        assert (detail["contributors"], sorted(labels)) == (len(DEVICES), sorted(DEVICES))
+        return detail
+
+    def journal(self) -> str:
+        """The end of every machine's journal, for a failed test."""
+        parts = []
+        for name, machine in self.machines.items():
+            if machine.leader:
+                told = machine.run("journalctl", "--no-pager", "--lines=40", "--output=short-monotonic", check=False)
+                parts.append(f"== {name}\n{told.stdout}")
+        return "\n".join(parts)
+
+
+@contextmanager
+def founded() -> Iterator[Installed]:
+    """A federation that runs, set up by the commands that the packages bring; all of it ends afterwards."""
+    with lab() as where, ThreadPoolExecutor(2) as pool:
+        root, packages = debian_root(), built_packages()
+        federation = Installed(where, packages)
+        where.add_bridge("wan", "10.77.0.1/24")
+        where.add_bridge("ward", f"{PROXY.split(':')[0]}/24")
+        _start_proxy(where)
+        model = pool.submit(_make_model, federation)
+        _install(federation, Disk([root], root / "var"), pool)
+        author_pk = model.result()
+        _found_hub(federation)
+        for future in [pool.submit(_join, federation, site, author_pk) for site in SITES]:
+            future.result()
+        wait_until(lambda: federation.online() == len(DEVICES), "every device is online", interval_s=0.2)
+        yield federation
+
+
+def _start_proxy(where: Lab) -> None:
+    script = Path(__file__).with_name("connect_proxy.py")
+    with (where.folder / "proxy.log").open("wb") as log:
+        where.start(sys.executable, script, PROXY, f"{HUB_NAME}={HUB_ADDRESS}", log=log)
+
+
+def _make_model(federation: Installed) -> str:
+    for seed, label in enumerate(DEVICES):
+        write_recording(federation.shared / f"{label}.npz", electrocardiogram(seed))
+    return build_model(federation.shared / "bundle")
+
+
+# Machines
+
+
+def _boot(federation: Installed, name: str, disk: Disk) -> Machine:
+    machine = Machine(
+        federation.lab,
+        name,
+        disk,
+        bridge="ward" if name == BEHIND_PROXY else "wan",
+        address=f"{ADDRESSES[name]}/24",
+        mounts={"/packages": federation.packages, SHARED: federation.shared},
+    )
+    known = "" if name == BEHIND_PROXY else f"{HUB_ADDRESS} {HUB_NAME}\n"
+    machine.write("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {name}\n{known}")
+    machine.boot()
+    return machine
+
+
+def install(machine: Machine, *files: str) -> None:
+    """Install package files of the machine, as an administrator does."""
+    machine.run("apt-get", "install", "--yes", "--quiet", *files, timeout_s=180.0, DEBIAN_FRONTEND="noninteractive")
+
+
+def _install(federation: Installed, debian: Disk, pool: ThreadPoolExecutor) -> None:
+    """The first machine of each kind installs; the others are made from its disk, and are set up by themselves."""
+
+    def first(name: str, package: str) -> Machine:
+        machine = _boot(federation, name, debian)
+        names = [file.name for file in federation.packages.glob("*.deb")]
+        chosen = [name for name in names if name.split("_")[0] in ("bedside-common", package)]
+        install(machine, *(f"/packages/{name}" for name in chosen))
+        return machine
+
+    def others(names: Iterable[str], model: Machine) -> dict[str, Machine]:
+        disk = model.image(federation.lab.folder / f"image-of-{model.name}")
+        return {name: _boot(federation, name, disk) for name in names}
+
+    device = pool.submit(first, "alder-1", AGENT)
+    trustee = pool.submit(first, "alder", TRUSTEE)
+    hub = pool.submit(first, "hub", COORDINATOR)
+    federation.trustees = {"alder": trustee.result(), **others(["birch"], trustee.result())}
+    federation.devices = {"alder-1": device.result(), **others(["alder-2", "birch-1"], device.result())}
+    federation.hub = hub.result()
+
+
+# Who belongs together
+
+
+def _found_hub(federation: Installed) -> None:
+    hub, home = federation.hub, HOMES[COORDINATOR]
+    hub.run("bedside", "coordinator", "init", home, "--host", HUB_NAME, user=COORDINATOR)
+    root_pk = hub.json("bedside", "federation", "init", "/root/root", "--name", "test")["root_pk"]
+    words: list[str] = []
+    for site, machine in federation.trustees.items():
+        machine.run("bedside", "site", "init", HOMES[TRUSTEE], "--site", site, user=TRUSTEE)
+        shutil.copy(machine.inside(f"{HOMES[TRUSTEE]}/site.public.json"), hub.inside(f"/root/{site}.json"))
+        words += ["--site", f"/root/{site}.json"]
+    public = ["--coordinator", f"{home}/coordinator.public.json"]
+    hub.run("bedside", "federation", "sign", "--root", "/root/root", *public, *words, "--out", "/tmp/federation.bin")
+    hub.run("bedside", "coordinator", "install", home, "/tmp/federation.bin", "--root-pk", root_pk, user=COORDINATOR)
+    hub.run("systemctl", "start", COORDINATOR)
+    for machine in federation.trustees.values():
+        shutil.copy(hub.inside("/tmp/federation.bin"), machine.inside("/tmp/federation.bin"))
+        at = ["--root-pk", root_pk, "--enrolment-address", f"{HUB_NAME}:7444"]
+        machine.run("bedside", "site", "join", HOMES[TRUSTEE], "/tmp/federation.bin", *at, user=TRUSTEE)
+
+
+def _join(federation: Installed, site: str, author_pk: str) -> None:
+    """Start a site's trustee, and set up its devices."""
+    machine = federation.trustees[site]
+    machine.inside("/etc/bedside/policy.toml").write_text(POLICY.format(author_pk=author_pk))
+    machine.run("systemctl", "start", TRUSTEE)
+    mine = {label: federation.devices[label] for label, its_site in DEVICES.items() if its_site == site}
+    words = ["bedside", "site", "token", HOMES[TRUSTEE], "--uses", str(len(mine))]
+    token = machine.json(*words, user=TRUSTEE)["token"]
+    for label, device in mine.items():
+        device.inside("/etc/bedside/agent.toml").write_text(AGENT_TOML.format(label=label))
+        device.inside("/root/policy.toml").write_text(POLICY.format(author_pk=author_pk))
+        proxy = ["--proxy", f"http://{PROXY}"] if label == BEHIND_PROXY else []
+        options = ["--token", "-", "--label", label, "--policy", "/root/policy.toml", "--yes", "--json", *proxy]
+        told = json.loads(device.run("bedside", "agent", "setup", *options, given=token).stdout)
+        assert told["state"] == "running", told
