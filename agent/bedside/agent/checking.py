@@ -17,7 +17,6 @@ from bedside.agent.alarms.rules import check_rules
 from bedside.agent.config import AgentConfig
 from bedside.agent.doubts import delivered, of_alarms, of_idle_streams, of_sink, of_source, reads, sends
 from bedside.agent.failure import describe
-from bedside.agent.secret import CREDENTIAL_PREFIX, read_secret
 from bedside.agent.sinks.kind import SinkContext
 from bedside.agent.sinks.registry import build_sink, typed_sink
 from bedside.agent.sources.kind import SourceContext, SourceOptions
@@ -27,6 +26,7 @@ from bedside.core.errors import BedsideError, ConfigError
 from bedside.proto.v1.identity_pb2 import Role
 from bedside.service.identity import DIRECTORY_NAME, find_identity
 from bedside.service.policy_file import read_policy
+from bedside.service.secret import CREDENTIAL_PREFIX, read_secret
 
 
 @dataclass(frozen=True, slots=True)

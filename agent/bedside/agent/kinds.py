@@ -45,6 +45,10 @@ def option(words: str) -> msgspec.Meta:
     return msgspec.Meta(description=words)
 
 
+SecretPlace = Annotated[str, option("where it lies: credential:NAME, or a file of mode 0600")]
+"""The option `password` of every kind that has one; `bedside.service.secret.read_secret` reads it."""
+
+
 class Configured(Protocol):
     """A table of `agent.toml` that names a kind."""
 

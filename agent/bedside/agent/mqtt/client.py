@@ -24,8 +24,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bedside.agent.client_tls import client_context
-from bedside.agent.secret import read_secret
 from bedside.core.errors import UnavailableError
+from bedside.service.secret import read_secret
 
 if TYPE_CHECKING:
     from ssl import SSLContext

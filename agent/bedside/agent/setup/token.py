@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bedside.agent.secret import CREDENTIAL_PREFIX, read_secret
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.signing.tokens import read_token
+from bedside.service.secret import CREDENTIAL_PREFIX, read_secret
 
 if TYPE_CHECKING:
     from bedside.core.signing.tokens import BearerToken

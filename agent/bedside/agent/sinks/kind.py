@@ -61,7 +61,7 @@ class SinkContext:
     Attributes:
         clock: of the process.
         entropy: for nonces and jitter.
-        directory: relative paths, and names of secrets, start here (`bedside.agent.secret.read_secret`).
+        directory: relative paths, and names of secrets, start here (`bedside.service.secret.read_secret`).
         device: pseudonymous id of this device.
     """
 

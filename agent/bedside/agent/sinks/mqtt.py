@@ -15,9 +15,9 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Final
 
 from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext
+from bedside.agent.kinds import SecretPlace
 from bedside.agent.mqtt.broker import Broker, broker_of
 from bedside.agent.mqtt.topics import MAX_TOPIC_CHARS
-from bedside.agent.secret import SecretPlace
 from bedside.agent.sinks.http.client import as_json
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkContext, SinkKind, SinkOptions, option
 from bedside.agent.sinks.outgoing import ADVISORY, Outgoing

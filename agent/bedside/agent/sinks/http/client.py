@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext, client_context, tls_fault, tls_of
-from bedside.agent.secret import read_secret
 from bedside.agent.sinks.http.deadline import Deadline, bounded_pools
 from bedside.agent.sinks.kind import AwayError, NotTakenError, SinkOptions, option
 from bedside.agent.sinks.rules import MAX_TIMEOUT_S
 from bedside.core.errors import ConfigError
 from bedside.service.link.address import Address
+from bedside.service.secret import read_secret
 from bedside.service.text import bounded
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Final
 
-from bedside.agent.secret import read_secret
 from bedside.agent.sinks.http.client import HttpClient, HttpOptions, as_json
 from bedside.agent.sinks.kind import SinkContext, SinkKind, option
 from bedside.agent.sinks.outgoing import ADVISORY, Outgoing, derive_id
 from bedside.agent.sinks.rows import fields_of
 from bedside.core.errors import ConfigError
+from bedside.service.secret import read_secret
 
 MAX_BATCH_ROWS: Final = 1_000
 VERSION: Final = 1

@@ -18,10 +18,10 @@ import msgspec
 from bedside.agent.client_tls import CaFile, CertificateFile, KeyFile, Plaintext
 from bedside.agent.formats.payload.clinical import ApduPayload, FhirPayload, Hl7Payload
 from bedside.agent.formats.payload.plain import JsonPayload, NumberPayload, SamplesPayload
+from bedside.agent.kinds import SecretPlace
 from bedside.agent.mqtt.acknowledger import Acknowledger
 from bedside.agent.mqtt.broker import Broker, broker_of
 from bedside.agent.mqtt.topics import TopicFilter, check_filters, fill_all, numbers_in
-from bedside.agent.secret import SecretPlace
 from bedside.agent.sources.kind import SourceContext, SourceKind, SourceOptions, option
 from bedside.agent.sources.mqtt.intake import Intake, Route, Taken
 from bedside.agent.sources.options import Fields, TimeZone, WhoseClock, codes_of

@@ -16,8 +16,7 @@ from typing import Annotated, Final, Literal, cast
 import msgspec
 
 from bedside.agent.config_bounds import MAX_WAIT_S
-from bedside.agent.kinds import require
-from bedside.agent.secret import SecretPlace, read_secret
+from bedside.agent.kinds import SecretPlace, require
 from bedside.agent.sources.catch_up import CatchUp
 from bedside.agent.sources.kind import SourceContext, SourceKind, option
 from bedside.agent.sources.position import KEEP_INTERVAL_S, Position
@@ -26,6 +25,7 @@ from bedside.agent.sources.sql.rows import RowOptions, RowReader, TableRow
 from bedside.core.errors import BedsideError, ConfigError
 from bedside.core.ids import StreamId
 from bedside.core.samples import Event
+from bedside.service.secret import read_secret
 
 _END_TRIES, _END_S = 40, 0.05
 MAX_SEEN: Final = 10_000

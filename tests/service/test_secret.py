@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bedside.agent.secret import MAX_SECRET_BYTES, read_secret
 from bedside.core.errors import ConfigError
+from bedside.service.secret import MAX_SECRET_BYTES, read_secret
 
 SECRET = "correct horse"
 

@@ -1,7 +1,7 @@
 """Passwords and tokens that an option names by where they lie, so that no configuration holds one.
 
-    credential:NAME     a credential of the agent's unit, see systemd.exec(5), LoadCredentialEncrypted=
-    any other text      a file of mode 0600 (or 0400) that belongs to the agent's user
+    credential:NAME     a credential of the unit, see systemd.exec(5), LoadCredentialEncrypted=
+    any other text      a file of mode 0600 (or 0400) that belongs to the user who runs the program
 
 Invariants:
     * Neither an error nor a log line holds what was read.
@@ -15,17 +15,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-from bedside.agent.kinds import option
 from bedside.core.errors import ConfigError
 from bedside.service.files import read_private, read_regular
 
 MAX_SECRET_BYTES: Final = 4096
 """Bytes of a password or a bearer token: beyond it, a path names the wrong file."""
-
-SecretPlace = Annotated[str, option("where it lies: credential:NAME, or a file of mode 0600")]
-"""The option `password` of every kind that has one."""
 
 CREDENTIAL_PREFIX: Final = "credential:"
 
@@ -69,7 +65,7 @@ def _read_credential(name: str, environ: Mapping[str, str], option: str) -> byte
             f"{option} names no credential that can be",
             remedy="use letters, digits and _ . @ - for its name",
         )
-    remedy = f"add LoadCredentialEncrypted=NAME:FILE with the name that {option} says to the agent's unit"
+    remedy = f"add LoadCredentialEncrypted=NAME:FILE with the name that {option} says to the unit"
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         sentence = f"there is no credential for {option}: systemd gave this process none"
