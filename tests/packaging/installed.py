@@ -221,14 +221,14 @@ def _install(federation: Installed, debian: Disk, pool: ThreadPoolExecutor) -> N
 def _found_hub(federation: Installed) -> None:
     hub, home = federation.hub, HOMES[COORDINATOR]
     hub.run("bedside", "coordinator", "init", home, "--host", HUB_NAME, user=COORDINATOR)
-    root_pk = hub.json("bedside", "federation", "init", "/root/root", "--name", "test")["root_pk"]
+    root_pk = hub.json("bedside", "federation", "init", "/tmp/root", "--name", "test")["root_pk"]
     words: list[str] = []
     for site, machine in federation.trustees.items():
         machine.run("bedside", "site", "init", HOMES[TRUSTEE], "--site", site, user=TRUSTEE)
-        shutil.copy(machine.inside(f"{HOMES[TRUSTEE]}/site.public.json"), hub.inside(f"/root/{site}.json"))
-        words += ["--site", f"/root/{site}.json"]
+        shutil.copy(machine.inside(f"{HOMES[TRUSTEE]}/site.public.json"), hub.inside(f"/tmp/{site}.json"))
+        words += ["--site", f"/tmp/{site}.json"]
     public = ["--coordinator", f"{home}/coordinator.public.json"]
-    hub.run("bedside", "federation", "sign", "--root", "/root/root", *public, *words, "--out", "/tmp/federation.bin")
+    hub.run("bedside", "federation", "sign", "--root", "/tmp/root", *public, *words, "--out", "/tmp/federation.bin")
     hub.run("bedside", "coordinator", "install", home, "/tmp/federation.bin", "--root-pk", root_pk, user=COORDINATOR)
     hub.run("systemctl", "start", COORDINATOR)
     for machine in federation.trustees.values():
@@ -247,8 +247,8 @@ def _join(federation: Installed, site: str, author_pk: str) -> None:
     token = machine.json(*words, user=TRUSTEE)["token"]
     for label, device in mine.items():
         device.inside("/etc/bedside/agent.toml").write_text(AGENT_TOML.format(label=label))
-        device.inside("/root/policy.toml").write_text(POLICY.format(author_pk=author_pk))
+        device.inside("/tmp/policy.toml").write_text(POLICY.format(author_pk=author_pk))
         proxy = ["--proxy", f"http://{PROXY}"] if label == BEHIND_PROXY else []
-        options = ["--token", "-", "--label", label, "--policy", "/root/policy.toml", "--yes", "--json", *proxy]
+        options = ["--token", "-", "--label", label, "--policy", "/tmp/policy.toml", "--yes", "--json", *proxy]
         told = json.loads(device.run("bedside", "agent", "setup", *options, given=token).stdout)
         assert told["state"] == "running", told
