@@ -12,7 +12,8 @@ import pytest
 
 REPOSITORY: Final = Path(__file__).parents[2]
 TOOLS: Final = REPOSITORY / ".venv-deb"
-EPOCH_S: Final = 1_700_000_000
+EPOCH_S: Final = 2_000_000_000
+"""Later than any file here, so that dpkg-deb, which only makes files older, does not do it all."""
 
 
 class Deb:
