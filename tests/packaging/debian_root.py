@@ -1,4 +1,4 @@
-"""The files of a small Debian 12 with systemd and Python, which machines of tests are made from; kept for the next run."""
+"""The files of a small Debian 12 with systemd and Python, which machines of tests are made from; kept for later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 RELEASE: Final = "bookworm"
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "libnss-systemd", "libstdc++6", "python3")
 UNREAD: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
-MASKED: Final = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer", "console-getty.service")
+MASKED: Final = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "console-getty.service")
 KEPT_S: Final = 3 * 86_400
 
 OPTIONS: Final = (
@@ -29,8 +29,8 @@ OPTIONS: Final = (
     *(f"--dpkgopt=path-exclude={pattern}" for pattern in UNREAD),
     f"--include={','.join(PACKAGES)}",
     # The package's own pages are not left out.
-    "--customize-hook=sed -i /path-exclude/d \"$1\"/etc/dpkg/dpkg.cfg.d/*",
-    f"--customize-hook=systemctl --root=\"$1\" mask {' '.join(MASKED)}",
+    '--customize-hook=sed -i /path-exclude/d "$1"/etc/dpkg/dpkg.cfg.d/*',
+    f'--customize-hook=systemctl --root="$1" mask {" ".join(MASKED)}',
     '--customize-hook=systemctl --root="$1" enable systemd-networkd',
     '--customize-hook=rm -f "$1"/etc/machine-id "$1"/etc/resolv.conf && touch "$1"/etc/machine-id',
 )
