@@ -84,7 +84,7 @@ log_level = "INFO"
 """
 
 
-class Addresses(NamedTuple):
+class InitAddresses(NamedTuple):
     """What `bedside coordinator init` is told of addresses; named as the keys."""
 
     service_address: str = _DEFAULTS.service_address
@@ -104,11 +104,11 @@ def default_toml(
     public_enrolment_address: str = "",
 ) -> str:
     """The commented file of `bedside coordinator init`, with these addresses."""
-    addresses = Addresses(service_address, enrolment_address, public_service_address, public_enrolment_address)
+    addresses = InitAddresses(service_address, enrolment_address, public_service_address, public_enrolment_address)
     return DEFAULT_TOML.format(**addresses.lines())
 
 
-def addresses_toml(addresses: Addresses) -> str:
+def addresses_toml(addresses: InitAddresses) -> str:
     """The drop-in of `bedside coordinator init` where there is a file already, which stays as it is."""
     head = "# Made by `bedside coordinator init`; what stands here counts, and not the same key in coordinator.toml.\n"
     return head + "".join(f"{line}\n" for line in addresses.lines().values())

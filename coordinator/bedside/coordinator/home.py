@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 from nacl.signing import SigningKey
 
-from bedside.coordinator.config import FILE_NAME, Addresses, addresses_toml, default_toml
+from bedside.coordinator.config import FILE_NAME, InitAddresses, addresses_toml, default_toml
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.core.limits import MAX_SIGNED_BYTES
@@ -233,7 +233,7 @@ def create_home(
     clock: Clock,
     entropy: Entropy,
     *,
-    addresses: Addresses = Addresses(),  # noqa: B008  # a tuple is never changed
+    addresses: InitAddresses = InitAddresses(),  # noqa: B008  # a tuple is never changed
     names: Sequence[str] = LOOPBACK_NAMES,
 ) -> Home:
     """Make keys, certificates and the commented configuration of a new coordinator.

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from bedside.coordinator.cli.link import ask, socket_option
-from bedside.coordinator.config import Addresses, CoordinatorConfig
+from bedside.coordinator.config import CoordinatorConfig, InitAddresses
 from bedside.coordinator.founding import read_federation, read_json
 from bedside.coordinator.home import LOOPBACK_NAMES, Home, RootPin, create_home
 from bedside.core.errors import ConfigError
@@ -54,7 +54,7 @@ def init(directory: Path, hosts: tuple[str, ...], service_address: str, enrolmen
     for host in hosts:
         _check_host(host)
     public = [str(Address(hosts[0], port)) for port in ports] if hosts else []
-    addresses = Addresses(service_address, enrolment_address, *public)
+    addresses = InitAddresses(service_address, enrolment_address, *public)
     names = tuple(dict.fromkeys((*hosts, *LOOPBACK_NAMES)))
     home = create_home(directory, SystemClock(), SystemEntropy(), addresses=addresses, names=names)
     told = home.public
@@ -96,6 +96,7 @@ def serve(
     directory: Path, config_path: Path | None, service_address: str | None, enrolment_address: str | None
 ) -> None:
     """Run the coordinator whose state is in DIRECTORY until it is told to stop."""
+    from bedside.coordinator.server import Addresses
     from bedside.coordinator.server import serve as run
 
     home = Home(directory)
