@@ -144,8 +144,7 @@ class Builder:
             root = Path(folder, "root")
             site = lay_environment(part, target, wheel, root)
             lay_service_files(part, target, root)
-            if part.template:
-                self._write_configuration(root / f"etc/bedside/{part.name}.toml", part)
+            self._write_configuration(root / part.template_place, part)
             self._write_pages(root, self._pages(frozenset(part.roots) - _SHARED_PARTS))
             distributions = read_distributions(site)
             bill = bill_of_materials(control, read_lock(part.lock(target.name)), distributions)

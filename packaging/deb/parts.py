@@ -22,7 +22,8 @@ class Part:
         roots: source roots that it carries; no others are in it.
         only: names of the base requirements that it needs; empty for all.
         extras: extras of pyproject.toml that it needs too.
-        template: `module:name` of the configuration that it ships, a string or a function without arguments.
+        template: `module:name` of the configuration that it ships, a string or a function without arguments; see
+            `template_place`.
         summary: first line of its description.
         description: the lines below.
     """
@@ -44,6 +45,15 @@ class Part:
     def home(self) -> str:
         """The virtual environment, without a leading slash."""
         return f"opt/bedside/{self.name}"
+
+    @property
+    def template_place(self) -> str:
+        """Where its template goes, without a leading slash.
+
+        A policy is the site's, of its devices and its trustee alike, and so no package's: tmpfiles.d copies the
+        template to /etc where there is none.
+        """
+        return f"usr/share/{self.package}/policy.toml" if self.name == "trustee" else f"etc/bedside/{self.name}.toml"
 
     def lock(self, target_name: str) -> Path:
         """The hashed requirements for one target."""
@@ -96,7 +106,7 @@ PARTS: Final = (
         roots=("protos", "core", "service", "trustee"),
         only=_ANY_SERVICE,
         extras=(),
-        template="",
+        template="bedside.trustee.site.founding:POLICY_TEMPLATE",
         summary="federated learning that stays at the bedside: a hospital's trustee",
         description="Holds a hospital's policy, approves its devices, and opens sums of masked\n"
         "updates, never a single one. It dials out only.",

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from nacl.signing import SigningKey
 
-from bedside.coordinator.config import CoordinatorConfig, default_toml
+from bedside.coordinator.config import CoordinatorConfig, InitAddresses
 from bedside.coordinator.founding import SitePublic, found_federation, read_federation, read_json, sign_federation
 from bedside.coordinator.home import CoordinatorPublic, Home, create_home
 from bedside.coordinator.server import Running, running
@@ -187,8 +187,8 @@ class Federation3:
         self.directory = directory
         self.sites = {name: Site(name, directory) for name in sites}
         found_federation(directory / "root", self.name, ENTROPY)
-        text = default_toml("127.0.0.1:0", "127.0.0.1:0")
-        self.home = create_home(directory / "coordinator", CLOCK, ENTROPY, config_text=text)
+        addresses = InitAddresses("127.0.0.1:0", "127.0.0.1:0")
+        self.home = create_home(directory / "coordinator", CLOCK, ENTROPY, addresses=addresses)
         self.public = read_json(directory / "coordinator" / "coordinator.public.json", CoordinatorPublic)
         named = [SitePublic(site=site.name, authority_pk=site.authority_pk.hex()) for site in self.sites.values()]
         out = directory / "federation.bin"

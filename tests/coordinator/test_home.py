@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from bedside.coordinator.config import CoordinatorConfig
 from bedside.coordinator.home import Home
 from bedside.coordinator.store import open_store
 from bedside.core.errors import ConfigError
 from bedside.service.cli import run
+from bedside.service.config import load_config
 from bedside.service.files import restrict_database
 from bedside.service.sqlite import open_database
 
@@ -104,3 +106,16 @@ def test_a_damaged_state_directory_ends_serve_in_one_line(federation, capsys, ho
         assert status not in (0, 1), path.name
         assert len(told.splitlines()) == 1, (path.name, told)
         assert told.startswith("error: "), (path.name, told)
+
+
+def test_init_leaves_a_configuration_that_is_there_and_says_its_addresses_beside_it(tmp_path: Path) -> None:
+    """A package's file lies in /etc, and the directory has a link to it."""
+    hub, etc = tmp_path / "hub", tmp_path / "etc.toml"
+    hub.mkdir()
+    etc.write_text("heartbeat_s = 7.0\n")
+    (hub / "coordinator.toml").symlink_to(etc)
+    assert run(["coordinator", "init", str(hub), "--host", "fed.example.org", "--service-address", "127.0.0.1:1"]) == 0
+    assert (etc.read_text(), (hub / "coordinator.toml").readlink()) == ("heartbeat_s = 7.0\n", etc)
+    found = load_config(hub / "coordinator.toml", CoordinatorConfig)
+    assert (found.heartbeat_s, found.service_address) == (7.0, "127.0.0.1:1")
+    assert found.public_enrolment_address == "fed.example.org:7444"

@@ -1,4 +1,4 @@
-"""The files of a small Debian 12 with systemd and Python, which machines of tests are made from; kept for the next run."""
+"""The files of a small Debian 12 with systemd and Python, which machines of tests are made from; kept for later."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 RELEASE: Final = "bookworm"
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "libnss-systemd", "libstdc++6", "python3")
 UNREAD: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+<<<<<<< HEAD
 MASKED: Final = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -25,6 +26,9 @@ MASKED: Final = (
     "fstrim.timer",
     "console-getty.service",
 )
+=======
+MASKED: Final = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "console-getty.service")
+>>>>>>> 4aad402072df84b787edca2af9421d86dc83c9e2
 KEPT_S: Final = 3 * 86_400
 
 OPTIONS: Final = (

@@ -120,13 +120,8 @@ class Machine:
         binds = [f"--bind={self._var}:/var"]
         binds += [f"--bind-ro={outside}:{inside}" for inside, outside in self._mounts.items()]
         command = [_NSPAWN, "--register=no", "--keep-unit", "--quiet", "--boot", "--console=pipe"]
-        command += [
-            "--capability=CAP_IPC_LOCK",
-            "--resolv-conf=off",
-            "--timezone=off",
-            "--link-journal=no",
-            f"--machine={self.name}",
-        ]
+        command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--machine={self.name}"]
+        command += ["--capability=CAP_IPC_LOCK"]  # which machines have, and containers do not: round keys are locked
         command += [f"--network-bridge={self._bridge}", f"--directory={self._root}", *binds]
         with self.log.open("wb") as log:
             cgroup = f"/sys/fs/cgroup/{self._lab.cgroup}/{self.name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -84,6 +84,19 @@ log_level = "INFO"
 """
 
 
+class InitAddresses(NamedTuple):
+    """What `bedside coordinator init` is told of addresses; named as the keys."""
+
+    service_address: str = _DEFAULTS.service_address
+    enrolment_address: str = _DEFAULTS.enrolment_address
+    public_service_address: str = ""
+    public_enrolment_address: str = ""
+
+    def lines(self) -> dict[str, str]:
+        """Each as a line of TOML, by its key."""
+        return {key: f'{key} = "{value}"' for key, value in self._asdict().items()}
+
+
 def default_toml(
     service_address: str = _DEFAULTS.service_address,
     enrolment_address: str = _DEFAULTS.enrolment_address,
@@ -91,9 +104,11 @@ def default_toml(
     public_enrolment_address: str = "",
 ) -> str:
     """The commented file of `bedside coordinator init`, with these addresses."""
-    return DEFAULT_TOML.format(
-        service_address=f'service_address = "{service_address}"',
-        enrolment_address=f'enrolment_address = "{enrolment_address}"',
-        public_service_address=f'public_service_address = "{public_service_address}"',
-        public_enrolment_address=f'public_enrolment_address = "{public_enrolment_address}"',
-    )
+    addresses = InitAddresses(service_address, enrolment_address, public_service_address, public_enrolment_address)
+    return DEFAULT_TOML.format(**addresses.lines())
+
+
+def addresses_toml(addresses: InitAddresses) -> str:
+    """The drop-in of `bedside coordinator init` where there is a file already, which stays as it is."""
+    head = "# Made by `bedside coordinator init`; what stands here counts, and not the same key in coordinator.toml.\n"
+    return head + "".join(f"{line}\n" for line in addresses.lines().values())

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 from nacl.signing import SigningKey
 
-from bedside.coordinator.config import FILE_NAME
+from bedside.coordinator.config import FILE_NAME, InitAddresses, addresses_toml, default_toml
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.core.limits import MAX_SIGNED_BYTES
@@ -29,6 +29,7 @@ from bedside.core.signing import open_federation, parse_strict
 from bedside.core.unreadable import UNREADABLE
 from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.identity_pb2 import Federation
+from bedside.service.config import DROP_IN_FOLDER
 from bedside.service.files import private_opener, read_private, write_durable
 from bedside.service.keys import create_signing_key, load_signing_key
 from bedside.service.tls import (
@@ -232,7 +233,7 @@ def create_home(
     clock: Clock,
     entropy: Entropy,
     *,
-    config_text: str,
+    addresses: InitAddresses = InitAddresses(),  # noqa: B008  # a tuple is never changed
     names: Sequence[str] = LOOPBACK_NAMES,
 ) -> Home:
     """Make keys, certificates and the commented configuration of a new coordinator.
@@ -241,7 +242,8 @@ def create_home(
         directory: made when absent.
         clock: for the certificates' end.
         entropy: for the signing key.
-        config_text: content of `coordinator.toml`.
+        addresses: for `coordinator.toml`, or for a drop-in beside one that is there: a package's lies in /etc, behind a
+            link, and is an administrator's.
         names: DNS names and IP addresses under which the coordinator is reached.
 
     Raises:
@@ -259,7 +261,12 @@ def create_home(
     write_durable(identity / "server.crt", certificate + authority.certificate_pem)
     directory.chmod(_DIRECTORY_MODE)  # one that was there, once it is a coordinator's
     home = Home(directory)
-    write_durable(home.config_path, config_text.encode(), _PUBLIC_MODE)
+    if home.config_path.exists():
+        drop_in = directory / DROP_IN_FOLDER / "addresses.toml"
+        drop_in.parent.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+        write_durable(drop_in, addresses_toml(addresses).encode(), _PUBLIC_MODE)
+    else:
+        write_durable(home.config_path, default_toml(*addresses).encode(), _PUBLIC_MODE)
     public = msgspec.json.format(msgspec.json.encode(home.public), indent=2)
     write_durable(directory / PUBLIC_FILE, public + b"\n", _PUBLIC_MODE)
     return home

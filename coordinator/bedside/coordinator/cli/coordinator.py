@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from bedside.coordinator.cli.link import ask, socket_option
-from bedside.coordinator.config import CoordinatorConfig, default_toml
+from bedside.coordinator.config import CoordinatorConfig, InitAddresses
 from bedside.coordinator.founding import read_federation, read_json
 from bedside.coordinator.home import LOOPBACK_NAMES, Home, RootPin, create_home
 from bedside.core.errors import ConfigError
@@ -54,9 +54,9 @@ def init(directory: Path, hosts: tuple[str, ...], service_address: str, enrolmen
     for host in hosts:
         _check_host(host)
     public = [str(Address(hosts[0], port)) for port in ports] if hosts else []
-    text = default_toml(service_address, enrolment_address, *public)
+    addresses = InitAddresses(service_address, enrolment_address, *public)
     names = tuple(dict.fromkeys((*hosts, *LOOPBACK_NAMES)))
-    home = create_home(directory, SystemClock(), SystemEntropy(), config_text=text, names=names)
+    home = create_home(directory, SystemClock(), SystemEntropy(), addresses=addresses, names=names)
     told = home.public
     emit({"directory": directory, "sign_pk": told.sign_pk, "ca_digest": told.ca_digest}, as_json)
     if not as_json:
