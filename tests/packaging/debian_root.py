@@ -18,17 +18,7 @@ import pytest
 RELEASE: Final = "bookworm"
 PACKAGES: Final = ("systemd", "systemd-sysv", "dbus", "iproute2", "procps", "libnss-systemd", "libstdc++6", "python3")
 UNREAD: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
-<<<<<<< HEAD
-MASKED: Final = (
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "e2scrub_all.timer",
-    "fstrim.timer",
-    "console-getty.service",
-)
-=======
 MASKED: Final = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "console-getty.service")
->>>>>>> 4aad402072df84b787edca2af9421d86dc83c9e2
 KEPT_S: Final = 3 * 86_400
 
 OPTIONS: Final = (
