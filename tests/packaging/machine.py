@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -192,7 +193,7 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=timeout_s,
-            env={"PATH": paths, "HOME": "/root", "LANG": "C.UTF-8", "GRPC_VERBOSITY": "NONE", **environ},
+            env={"PATH": paths, "LANG": "C.UTF-8", "GRPC_VERBOSITY": "NONE", **environ},
             check=False,
         )
         if check:
@@ -222,6 +223,24 @@ class Machine:
     def is_active(self, unit: str) -> bool:
         """Whether a unit is up, which of ours means that its work loop turns."""
         return self.show(unit, "ActiveState")["ActiveState"] == "active"
+
+    def is_restarted(self, unit: str, before: int) -> bool:
+        """Whether another main process than `before` is up."""
+        found = self.show(unit, "ActiveState", "MainPID")
+        return found["ActiveState"] == "active" and found["MainPID"] not in ("0", str(before))
+
+    def signal(self, unit: str, name: str) -> None:
+        """Send a signal, such as KILL, to every process of a unit."""
+        self.run("systemctl", "kill", f"--signal={name}", unit)
+
+    @contextmanager
+    def suspended(self, unit: str) -> Iterator[None]:
+        """Keep a unit from running while inside, unknown to systemd."""
+        self.signal(unit, "STOP")
+        try:
+            yield
+        finally:
+            self.signal(unit, "CONT")
 
     # Its cable
 
