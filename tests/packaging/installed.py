@@ -38,6 +38,7 @@ ADDRESSES: Final = {
     "birch-1": "10.78.0.11",
 }
 PROXY: Final = "10.78.0.1:3128"
+DOCUMENT: Final = "/var/tmp/federation.bin"
 SHARED: Final = "/srv/bedside"
 AGENT: Final = "bedside-agent"
 TRUSTEE: Final = "bedside-trustee"
@@ -255,17 +256,13 @@ def _found_hub(federation: Installed) -> None:
         shutil.copy(machine.inside(f"{HOMES[TRUSTEE]}/site.public.json"), hub.inside(f"/var/tmp/{site}.json"))
         words += ["--site", f"/var/tmp/{site}.json"]
     public = ["--coordinator", f"{home}/coordinator.public.json"]
-    hub.run(
-        "bedside", "federation", "sign", "--root", "/var/tmp/root", *public, *words, "--out", "/var/tmp/federation.bin"
-    )
-    hub.run(
-        "bedside", "coordinator", "install", home, "/var/tmp/federation.bin", "--root-pk", root_pk, user=COORDINATOR
-    )
+    hub.run("bedside", "federation", "sign", "--root", "/var/tmp/root", *public, *words, "--out", DOCUMENT)
+    hub.run("bedside", "coordinator", "install", home, DOCUMENT, "--root-pk", root_pk, user=COORDINATOR)
     hub.run("systemctl", "start", COORDINATOR)
     for machine in federation.trustees.values():
-        shutil.copy(hub.inside("/var/tmp/federation.bin"), machine.inside("/var/tmp/federation.bin"))
+        shutil.copy(hub.inside(DOCUMENT), machine.inside(DOCUMENT))
         at = ["--root-pk", root_pk, "--enrolment-address", f"{HUB_NAME}:7444"]
-        machine.run("bedside", "site", "join", HOMES[TRUSTEE], "/var/tmp/federation.bin", *at, user=TRUSTEE)
+        machine.run("bedside", "site", "join", HOMES[TRUSTEE], DOCUMENT, *at, user=TRUSTEE)
 
 
 def _join(federation: Installed, site: str, author_pk: str) -> None:

@@ -115,14 +115,16 @@ class Machine:
     def boot(self) -> None:
         """Switch it on, and wait until everything that it starts has started."""
         lower = ":".join(map(str, self.disk.layers))
-        options = f"lowerdir={lower},upperdir={self._changes},workdir={self._folder / 'work'}"
+        # Volatile: no disk is waited for when the machine is thrown away. State is on /var, where that is not so.
+        options = f"volatile,lowerdir={lower},upperdir={self._changes},workdir={self._folder / 'work'}"
         self._lab.run("mount", "-t", "overlay", "overlay", "-o", options, self._root)
         # State lies on the disk itself: what is on an overlay is gone with it, and `bedside doctor` says so.
         binds = [f"--bind={self._var}:/var"]
         binds += [f"--bind-ro={outside}:{inside}" for inside, outside in self._mounts.items()]
         command = [_NSPAWN, "--register=no", "--keep-unit", "--quiet", "--boot", "--console=pipe"]
         command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--machine={self.name}"]
-        command += ["--capability=CAP_IPC_LOCK"]  # which machines have, and containers do not: round keys are locked
+        # As on a machine, and not as in a container: a unit may lock memory, and raise its limits.
+        command += ["--capability=CAP_IPC_LOCK,CAP_SYS_RESOURCE", "--rlimit=MEMLOCK=infinity"]
         command += [f"--network-bridge={self._bridge}", f"--directory={self._root}", *binds]
         with self.log.open("wb") as log:
             cgroup = f"/sys/fs/cgroup/{self._lab.cgroup}/{self.name}"
