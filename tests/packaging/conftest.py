@@ -1,9 +1,44 @@
-"""The modules beside this file, and those that build the packages, are imported by their names."""
+"""The modules beside this file are imported by their names; one federation of machines for the tests of a module."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parents[2] / "packaging" / "deb"))
+
+if TYPE_CHECKING:
+    from installed import Installed
+
+_RUNNING: pytest.StashKey[Installed] = pytest.StashKey()
+ORDERED = "test_services.py"
+"""Its tests follow each other: the last ones take away what the others need."""
+
+
+@pytest.fixture(scope="module")
+def installed(request: pytest.FixtureRequest) -> Iterator[Installed]:
+    from installed import founded
+
+    with founded() as running:
+        request.config.stash[_RUNNING] = running
+        yield running
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = [place for place, item in enumerate(items) if item.path.name == ORDERED]
+    chosen = sorted((items[place] for place in places), key=lambda item: (item.location[1] or 0, item.name))
+    for place, item in zip(places, chosen, strict=True):
+        items[place] = item
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed and _RUNNING in item.config.stash and "installed" in getattr(item, "fixturenames", ()):
+        report.sections.append(("journals of the machines", item.config.stash[_RUNNING].journal()))
+    return report

@@ -38,10 +38,12 @@ ADDRESSES: Final = {
     "birch-1": "10.78.0.11",
 }
 PROXY: Final = "10.78.0.1:3128"
+DOCUMENT: Final = "/var/tmp/federation.bin"
 SHARED: Final = "/srv/bedside"
 AGENT: Final = "bedside-agent"
 TRUSTEE: Final = "bedside-trustee"
 COORDINATOR: Final = "bedside-coordinator"
+ROWS: Final = {"blobs": "id, start_ns, samples, tag", "predictions": "id, start_ns, label, tag", "labels": "id, tag"}
 HOMES: Final = {part: f"/var/lib/bedside/{part.removeprefix('bedside-')}" for part in (AGENT, TRUSTEE, COORDINATOR)}
 
 POLICY: Final = f"""\
@@ -83,12 +85,38 @@ class Installed:
         self.hub: Machine
         self.trustees: dict[str, Machine] = {}
         self.devices: dict[str, Machine] = {}
-        self.install_s = 0.0
 
     @property
     def machines(self) -> dict[str, Machine]:
         """All of them, by name."""
         return {"hub": self.hub, **self.trustees, **self.devices}
+
+    # What an administrator of a device does
+
+    def rows(self, label: str) -> dict[str, list[Any]]:
+        """What a device has stored and acknowledged, table by table."""
+        return {table: self.query(label, f"SELECT {columns} FROM {table}") for table, columns in ROWS.items()}
+
+    def query(self, label: str, statement: str) -> list[Any]:
+        """Rows of a device's database."""
+        words = ["bedside", "agent", "db", "query", HOMES[AGENT], statement, "--limit", "1000000"]
+        return list(self.devices[label].json(*words, user=AGENT))
+
+    def count(self, label: str, table: str) -> int:
+        """How many rows a device has in one table."""
+        return int(self.query(label, f"SELECT count(*) AS n FROM {table}")[0]["n"])
+
+    def keeps(self, label: str, before: dict[str, list[Any]]) -> None:
+        """See that a device still has every row of before, as it was, and that all rows prove themselves."""
+        after = self.rows(label)
+        for table, rows in before.items():
+            assert rows, table
+            assert [row for row in rows if row not in after[table]] == [], table
+        self.devices[label].run("bedside", "agent", "db", "verify", HOMES[AGENT], user=AGENT)
+
+    def waiting_updates(self, label: str) -> list[Path]:
+        """Updates that a device has not been able to send yet."""
+        return list(self.devices[label].inside(f"{HOMES[AGENT]}/state/outbox").iterdir())
 
     # What an operator does
 
@@ -134,7 +162,7 @@ class Installed:
         parts = []
         for name, machine in self.machines.items():
             if machine.leader:
-                told = machine.run("journalctl", "--no-pager", "--lines=40", "--output=short-monotonic", check=False)
+                told = machine.run("journalctl", "--no-pager", "--lines=40", "--unit=bedside-*", check=False)
                 parts.append(f"== {name}\n{told.stdout}")
         return "\n".join(parts)
 
@@ -221,20 +249,20 @@ def _install(federation: Installed, debian: Disk, pool: ThreadPoolExecutor) -> N
 def _found_hub(federation: Installed) -> None:
     hub, home = federation.hub, HOMES[COORDINATOR]
     hub.run("bedside", "coordinator", "init", home, "--host", HUB_NAME, user=COORDINATOR)
-    root_pk = hub.json("bedside", "federation", "init", "/tmp/root", "--name", "test")["root_pk"]
+    root_pk = hub.json("bedside", "federation", "init", "/var/tmp/root", "--name", "test")["root_pk"]
     words: list[str] = []
     for site, machine in federation.trustees.items():
         machine.run("bedside", "site", "init", HOMES[TRUSTEE], "--site", site, user=TRUSTEE)
-        shutil.copy(machine.inside(f"{HOMES[TRUSTEE]}/site.public.json"), hub.inside(f"/tmp/{site}.json"))
-        words += ["--site", f"/tmp/{site}.json"]
+        shutil.copy(machine.inside(f"{HOMES[TRUSTEE]}/site.public.json"), hub.inside(f"/var/tmp/{site}.json"))
+        words += ["--site", f"/var/tmp/{site}.json"]
     public = ["--coordinator", f"{home}/coordinator.public.json"]
-    hub.run("bedside", "federation", "sign", "--root", "/tmp/root", *public, *words, "--out", "/tmp/federation.bin")
-    hub.run("bedside", "coordinator", "install", home, "/tmp/federation.bin", "--root-pk", root_pk, user=COORDINATOR)
+    hub.run("bedside", "federation", "sign", "--root", "/var/tmp/root", *public, *words, "--out", DOCUMENT)
+    hub.run("bedside", "coordinator", "install", home, DOCUMENT, "--root-pk", root_pk, user=COORDINATOR)
     hub.run("systemctl", "start", COORDINATOR)
     for machine in federation.trustees.values():
-        shutil.copy(hub.inside("/tmp/federation.bin"), machine.inside("/tmp/federation.bin"))
+        shutil.copy(hub.inside(DOCUMENT), machine.inside(DOCUMENT))
         at = ["--root-pk", root_pk, "--enrolment-address", f"{HUB_NAME}:7444"]
-        machine.run("bedside", "site", "join", HOMES[TRUSTEE], "/tmp/federation.bin", *at, user=TRUSTEE)
+        machine.run("bedside", "site", "join", HOMES[TRUSTEE], DOCUMENT, *at, user=TRUSTEE)
 
 
 def _join(federation: Installed, site: str, author_pk: str) -> None:
@@ -247,8 +275,8 @@ def _join(federation: Installed, site: str, author_pk: str) -> None:
     token = machine.json(*words, user=TRUSTEE)["token"]
     for label, device in mine.items():
         device.inside("/etc/bedside/agent.toml").write_text(AGENT_TOML.format(label=label))
-        device.inside("/tmp/policy.toml").write_text(POLICY.format(author_pk=author_pk))
+        device.inside("/var/tmp/policy.toml").write_text(POLICY.format(author_pk=author_pk))
         proxy = ["--proxy", f"http://{PROXY}"] if label == BEHIND_PROXY else []
-        options = ["--token", "-", "--label", label, "--policy", "/tmp/policy.toml", "--yes", "--json", *proxy]
+        options = ["--token", "-", "--label", label, "--policy", "/var/tmp/policy.toml", "--yes", "--json", *proxy]
         told = json.loads(device.run("bedside", "agent", "setup", *options, given=token).stdout)
         assert told["state"] == "running", told

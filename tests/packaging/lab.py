@@ -31,6 +31,7 @@ class Lab:
         self.folder = folder
         self.cgroup = cgroup
         self._pid = pid
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def inside(self, *command: str | Path) -> list[str | Path]:
         """A command line that runs `command` in the lab."""
@@ -45,7 +46,14 @@ class Lab:
 
     def start(self, *command: str | Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start a process in the lab, which ends with it at the latest."""
-        return subprocess.Popen(self.inside(*command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(self.inside(*command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._started.append(process)
+        return process
+
+    def wait(self) -> None:
+        """Wait for what was started, once the lab has ended."""
+        for process in self._started:
+            process.wait(END_S)
 
     def add_bridge(self, name: str, address: str) -> None:
         """A network segment, on which the lab has an address such as 10.0.0.1/24."""
@@ -81,8 +89,10 @@ def lab() -> Iterator[Lab]:
         first = process.stdout.readline()
         if not first:
             pytest.skip(f"this kernel has no namespaces for machines: {process.stderr.read().decode().strip()}")
+        found = Lab(folder, cgroup, int(first))
         try:
-            yield Lab(folder, cgroup, int(first))
+            yield found
         finally:
             process.stdin.close()
             process.wait(END_S)
+            found.wait()

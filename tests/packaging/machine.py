@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -114,14 +115,16 @@ class Machine:
     def boot(self) -> None:
         """Switch it on, and wait until everything that it starts has started."""
         lower = ":".join(map(str, self.disk.layers))
-        options = f"lowerdir={lower},upperdir={self._changes},workdir={self._folder / 'work'}"
+        # Volatile: no disk is waited for when the machine is thrown away. State is on /var, where that is not so.
+        options = f"volatile,lowerdir={lower},upperdir={self._changes},workdir={self._folder / 'work'}"
         self._lab.run("mount", "-t", "overlay", "overlay", "-o", options, self._root)
         # State lies on the disk itself: what is on an overlay is gone with it, and `bedside doctor` says so.
         binds = [f"--bind={self._var}:/var"]
         binds += [f"--bind-ro={outside}:{inside}" for inside, outside in self._mounts.items()]
         command = [_NSPAWN, "--register=no", "--keep-unit", "--quiet", "--boot", "--console=pipe"]
         command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--machine={self.name}"]
-        command += ["--capability=CAP_IPC_LOCK"]  # which machines have, and containers do not: round keys are locked
+        # As on a machine, and not as in a container: a unit may lock memory, and raise its limits.
+        command += ["--capability=CAP_IPC_LOCK,CAP_SYS_RESOURCE", "--rlimit=MEMLOCK=infinity"]
         command += [f"--network-bridge={self._bridge}", f"--directory={self._root}", *binds]
         with self.log.open("wb") as log:
             cgroup = f"/sys/fs/cgroup/{self._lab.cgroup}/{self.name}"
@@ -192,7 +195,7 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=timeout_s,
-            env={"PATH": paths, "HOME": "/root", "LANG": "C.UTF-8", "GRPC_VERBOSITY": "NONE", **environ},
+            env={"PATH": paths, "LANG": "C.UTF-8", "GRPC_VERBOSITY": "NONE", **environ},
             check=False,
         )
         if check:
@@ -222,6 +225,24 @@ class Machine:
     def is_active(self, unit: str) -> bool:
         """Whether a unit is up, which of ours means that its work loop turns."""
         return self.show(unit, "ActiveState")["ActiveState"] == "active"
+
+    def is_restarted(self, unit: str, before: int) -> bool:
+        """Whether another main process than `before` is up."""
+        found = self.show(unit, "ActiveState", "MainPID")
+        return found["ActiveState"] == "active" and found["MainPID"] not in ("0", str(before))
+
+    def signal(self, unit: str, name: str) -> None:
+        """Send a signal, such as KILL, to every process of a unit."""
+        self.run("systemctl", "kill", f"--signal={name}", unit)
+
+    @contextmanager
+    def suspended(self, unit: str) -> Iterator[None]:
+        """Keep a unit from running while inside, unknown to systemd."""
+        self.signal(unit, "STOP")
+        try:
+            yield
+        finally:
+            self.signal(unit, "CONT")
 
     # Its cable
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,8 @@ from built_debs import REPOSITORY, build
 from debian_root import RELEASE, kept
 
 PARTS: Final = ("agent", "trustee", "coordinator")
-TARGET: Final = f"{RELEASE}-amd64"
+ARCH: Final = "arm64" if platform.machine() == "aarch64" else "amd64"
+TARGET: Final = f"{RELEASE}-{ARCH}"
 CONTENTS: Final = ("protos", "core", "service", "firmware_bridge", "ondevice", *PARTS, "packaging", "pyproject.toml")
 NEXT_VERSION: Final = "99.0.0"
 
@@ -52,7 +54,7 @@ def next_version(package: Path, out: Path) -> Path:
         lines[lines.index(version)] = f"Version: {NEXT_VERSION}{release}\n"
         file.write_text("".join(lines))
     info.rename(info.with_name(f"bedside-{NEXT_VERSION}.dist-info"))
-    path = out / f"{package.name.split('_')[0]}_{NEXT_VERSION}-1_amd64.deb"
+    path = out / f"{package.name.split('_')[0]}_{NEXT_VERSION}-1_{ARCH}.deb"
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", "-Znone", "--build", root, path], check=True, stdout=subprocess.DEVNULL
     )
