@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bedside.coordinator.database_url import DatabaseUrl, parse_database_url
 from bedside.core.errors import ConfigError
 
 FILE_NAME: Final = "coordinator.toml"
@@ -25,6 +26,8 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         answer_s: seconds that trustees have to vote, and again to answer.
         flush_s: seconds that heartbeats are gathered before one write.
         poll_s: longest that a waiting call is held.
+        database: URL of a PostgreSQL database; empty for the SQLite file `coordinator.db` in the state directory.
+        database_password: where its password lies, see `bedside.service.secret.read_secret`; empty for none.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -38,6 +41,8 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
     answer_s: float = 300.0
     flush_s: float = 1.0
     poll_s: float = 60.0
+    database: str = ""
+    database_password: str = ""
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -47,6 +52,14 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             sentence = "log_level is not one of DEBUG, INFO, WARNING, ERROR"
             raise ConfigError("config-range", sentence, remedy="correct log_level")
+        if self.database_url is None and self.database_password:
+            sentence = "database_password is set, and database is not"
+            raise ConfigError("config-range", sentence, remedy="set database, or leave both out")
+
+    @property
+    def database_url(self) -> DatabaseUrl | None:
+        """The PostgreSQL database; None for SQLite. Raises ConfigError `database-url`."""
+        return parse_database_url(self.database) if self.database else None
 
 
 _DEFAULTS: Final = CoordinatorConfig()
@@ -79,6 +92,12 @@ flush_s = 1.0
 
 # Longest time that a call which waits for news is held.
 poll_s = 60.0
+
+# Where everything is kept but blobs. Empty is SQLite: coordinator.db in this directory. PostgreSQL (docs/operations.md)
+# is postgresql://USER@HOST/NAME?sslmode=verify-full, with its password never in it but at database_password: a file
+# of mode 0600, or credential:NAME of the unit. With neither, libpq asks PGPASSFILE.
+database = ""
+database_password = ""
 
 log_level = "INFO"
 """

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from bedside.coordinator.store import log
-from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.rows import fetch, fetch_one, insert_new, values_of
 from bedside.coordinator.store.schema import COHORTS, PHASES, REFUSALS, ROUNDS, TRUSTEE_WORDS, UPLOADS
 from bedside.core.log.entries import encode_entry
 
@@ -140,8 +139,7 @@ def phases(tx: Connection, plan_digest: bytes) -> list[PhaseRow]:
 
 def put_word(tx: Connection, row: WordRow) -> WordRow:
     """Remember a trustee's word, and log it; returns the one that counts: the first of its kind stays for ever."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    if tx.execute(insert(TRUSTEE_WORDS).values(values).on_conflict_do_nothing()).rowcount:
+    if insert_new(tx, TRUSTEE_WORDS, values_of(row)):
         _log(tx, row.kind, row.digest, row)
     kept = words(tx, row.plan_digest, row.cohort, row.kind)
     return next(word for word in kept if word.credential_digest == row.credential_digest)
@@ -181,8 +179,7 @@ def unclosed_plans(tx: Connection, credential_digest: bytes) -> list[tuple[bytes
 
 def put_upload(tx: Connection, row: UploadRow) -> UploadRow:
     """Remember a device's header; returns the one that counts: the first for its plan stays."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    tx.execute(insert(UPLOADS).values(values).on_conflict_do_nothing())
+    insert_new(tx, UPLOADS, values_of(row))
     where = (UPLOADS.c.plan_digest == row.plan_digest, UPLOADS.c.credential_digest == row.credential_digest)
     kept = fetch_one(tx, UploadRow, UPLOADS, *where)
     return row if kept is None else kept
@@ -223,8 +220,7 @@ def refusals(tx: Connection, plan_digest: bytes) -> list[RefusalRow]:
 
 
 def _insert_refusal(tx: Connection, row: RefusalRow) -> bool:
-    values = {name: getattr(row, name) for name in row.__slots__}
-    return bool(tx.execute(insert(REFUSALS).values(values).on_conflict_do_nothing()).rowcount)
+    return insert_new(tx, REFUSALS, values_of(row))
 
 
 def _log(tx: Connection, kind: str, payload_digest: bytes, row: WordRow | RefusalRow) -> None:
@@ -237,7 +233,7 @@ def _log(tx: Connection, kind: str, payload_digest: bytes, row: WordRow | Refusa
 
 def _enter(tx: Connection, plan_digest: bytes, cohort: int, phase: str, now_ms: int) -> None:
     values = {"plan_digest": plan_digest, "cohort": cohort, "phase": phase, "entered_ms": now_ms}
-    tx.execute(insert(PHASES).values(values).on_conflict_do_nothing())
+    insert_new(tx, PHASES, values)
 
 
 def _cohort_is(plan_digest: bytes, cohort: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

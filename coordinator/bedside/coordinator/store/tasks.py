@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, desc, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from bedside.coordinator.store import log
-from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.rows import fetch, fetch_one, insert_new, upsert, values_of
 from bedside.coordinator.store.schema import BUNDLES, COHORTS, ROUNDS, TASKS
 from bedside.core.log.entries import encode_entry
 from bedside.core.securesum.aggregator import CohortPhase
@@ -64,8 +63,7 @@ class RoundRow:
 
 def put_bundle(tx: Connection, row: BundleRow) -> None:
     """Remember an imported bundle; importing it again changes nothing."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    tx.execute(insert(BUNDLES).values(values).on_conflict_do_nothing())
+    insert_new(tx, BUNDLES, values_of(row))
 
 
 def bundle(tx: Connection, digest: bytes) -> BundleRow | None:
@@ -75,9 +73,7 @@ def bundle(tx: Connection, digest: bytes) -> BundleRow | None:
 
 def put_task(tx: Connection, row: TaskRow) -> None:
     """Start a task, or start it again with other parameters."""
-    values = {name: getattr(row, name) for name in row.__slots__ if name != "task"}
-    statement = insert(TASKS).values(task=row.task, **values)
-    tx.execute(statement.on_conflict_do_update(index_elements=["task"], set_=values))
+    upsert(tx, TASKS, [values_of(row)])
 
 
 def task(tx: Connection, name: str) -> TaskRow | None:
