@@ -8,6 +8,7 @@ import msgspec
 
 from bedside.coordinator.database_url import DatabaseUrl, parse_database_url
 from bedside.core.errors import ConfigError
+from bedside.service.scrape import MetricsConfig
 
 FILE_NAME: Final = "coordinator.toml"
 
@@ -29,6 +30,7 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         database: URL of a PostgreSQL database; empty for the SQLite file `coordinator.db` in the state directory.
         database_password: where its password lies, see `bedside.service.secret.read_secret`; empty for none.
         log_level: DEBUG, INFO, WARNING or ERROR.
+        metrics: where Prometheus may ask.
     """
 
     service_address: str = "0.0.0.0:7443"  # both TLS ports are dialled from outside
@@ -44,6 +46,7 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
     database: str = ""
     database_password: str = ""
     log_level: str = "INFO"
+    metrics: MetricsConfig = MetricsConfig()
 
     def __post_init__(self) -> None:
         for name in ("heartbeat_s", "opening_s", "answer_s", "flush_s", "poll_s"):
@@ -100,6 +103,11 @@ database = ""
 database_password = ""
 
 log_level = "INFO"
+
+[metrics]
+# host:port where Prometheus may ask for /metrics, over plain HTTP: 127.0.0.1:9464, or one named address of a network
+# that nobody else is in. Empty: nowhere.
+listen = ""
 """
 
 

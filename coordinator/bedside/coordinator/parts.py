@@ -14,6 +14,7 @@ from bedside.coordinator.enrolment.desk import EnrolmentDesk
 from bedside.coordinator.enrolment.registry import Registry
 from bedside.coordinator.fleet.roll import Roll
 from bedside.coordinator.home import Home
+from bedside.coordinator.metrics.meters import Meters
 from bedside.coordinator.signals import Signals
 from bedside.coordinator.store import Store, open_store
 from bedside.core.clock import Clock, Entropy
@@ -42,6 +43,7 @@ class Parts:
     running: RunningSums
     signals: Signals
     health: Health
+    meters: Meters
 
     @property
     def sign_pk(self) -> bytes:
@@ -87,6 +89,8 @@ def open_database(home: Home, config: CoordinatorConfig) -> Store:
 def _open_parts(
     home: Home, config: CoordinatorConfig, clock: Clock, entropy: Entropy, store: Store, federation: Federation
 ) -> Parts:
+    meters = Meters()
+    store.measure = lambda name: meters.transactions.labels(name).time()
     blobs = BlobStore(home.blobs_path)
     registry = Registry(store, federation, home.signed_federation)
     return Parts(
@@ -103,4 +107,5 @@ def _open_parts(
         running=RunningSums(blobs),
         signals=Signals(),
         health=Health(clock, (STORE,)),
+        meters=meters,
     )

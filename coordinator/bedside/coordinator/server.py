@@ -13,6 +13,7 @@ from typing import Final
 from bedside.coordinator.config import CoordinatorConfig
 from bedside.coordinator.enrolment.service import EnrolmentService
 from bedside.coordinator.home import Home
+from bedside.coordinator.metrics.state import StateCollector, render
 from bedside.coordinator.operators.service import OperatorService
 from bedside.coordinator.parts import STORE, Parts, open_parts
 from bedside.coordinator.reload import reload_config
@@ -31,9 +32,12 @@ from bedside.service.link.health import HealthPublisher
 from bedside.service.link.server import LinkServer, ServerTls
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
+from bedside.service.scrape import ScrapeServer
+from bedside.service.tls import certificate_expiry_ns
 
 _LOGGER: Final = logging.getLogger(__name__)
 SOCKET_NAME: Final = "operator.sock"
+_NS_PER_S: Final = 1_000_000_000
 STOP_GRACE_S: Final = 1.0
 STORE_LOOK_S: Final = 0.5
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
@@ -78,7 +82,7 @@ async def running(home: Home, config: CoordinatorConfig, clock: Clock, entropy: 
 
 @asynccontextmanager
 async def _running(home: Home, parts: Parts) -> AsyncIterator[Running]:
-    servers: list[LinkServer] = []
+    servers: list[LinkServer | ScrapeServer] = []
     workers: list[asyncio.Task[None]] = []
     try:
         addresses = await _listen(home, parts, servers)
@@ -155,15 +159,17 @@ async def _until_stopped(stop: asyncio.Event, coordinator: Running, notifier: No
         stopping.cancel()
 
 
-async def _listen(home: Home, parts: Parts, servers: list[LinkServer]) -> Addresses:
+async def _listen(home: Home, parts: Parts, servers: list[LinkServer | ScrapeServer]) -> Addresses:
     config = parts.config
     authority = home.authority
     certificate_pem, key_pem = home.server_certificate_pem, home.server_key_pem
     service_at, enrolment_at = parse_address(config.service_address), parse_address(config.enrolment_address)
     socket_path = config.operator_socket or str(home.directory.absolute() / SOCKET_NAME)
-    service = LinkServer(service_at, ServerTls(certificate_pem, key_pem, client_ca_pem=authority.certificate_pem))
-    enrolment = LinkServer(enrolment_at, ServerTls(certificate_pem, key_pem))
-    operators = LinkServer(parse_address(f"unix:{socket_path}"), None)
+    refused = parts.meters.refused_call
+    mutual = ServerTls(certificate_pem, key_pem, client_ca_pem=authority.certificate_pem)
+    service = LinkServer(service_at, mutual, refused=refused)
+    enrolment = LinkServer(enrolment_at, ServerTls(certificate_pem, key_pem), refused=refused)
+    operators = LinkServer(parse_address(f"unix:{socket_path}"), None, refused=refused)
 
     def service_address() -> str:
         return parts.config.public_service_address or _reachable(service_at, service.port)
@@ -180,10 +186,20 @@ async def _listen(home: Home, parts: Parts, servers: list[LinkServer]) -> Addres
     operating = OperatorService(parts, bytes.fromhex(home.pin.root_pk), enrolment_address)
     add_OperatorServiceServicer_to_server(operating, operators.grpc)
     HealthPublisher(parts.health).add_to(operators.grpc)
-    for server in (service, enrolment, operators):
+    scrape = ScrapeServer(config.metrics, lambda: render(parts))
+    parts.meters.registry.register(StateCollector(parts, _expiries(home)))
+    for server in (service, enrolment, operators, scrape):
         await server.start()
         servers.append(server)
     return Addresses(service_address(), enrolment_address(), socket_path)
+
+
+def _expiries(home: Home) -> dict[str, float]:
+    """Seconds since 1970 at which what was loaded ends."""
+    federation = home.federation
+    certificate_s = certificate_expiry_ns(home.server_certificate_pem) / _NS_PER_S
+    documents = {"federation_document": float(federation.not_after_s)} if federation.not_after_s else {}
+    return {"server_certificate": certificate_s, **documents}
 
 
 def _reachable(address: Address, port: int) -> str:

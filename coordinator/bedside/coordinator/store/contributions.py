@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from bedside.coordinator.store import log
 from bedside.coordinator.store.rows import fetch, fetch_one, insert_new, values_of
 from bedside.coordinator.store.schema import COHORTS, PHASES, REFUSALS, ROUNDS, TRUSTEE_WORDS, UPLOADS
 from bedside.core.log.entries import encode_entry
+from bedside.core.securesum.aggregator import CohortPhase
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,17 @@ def set_sealed(
         tx.execute(update(UPLOADS).where(*where).values(counted=True))
 
 
+def open_phases(tx: Connection) -> dict[str, int]:
+    """How many cohorts of rounds without a result are in each phase."""
+    query = (
+        select(COHORTS.c.phase, func.count())
+        .join(ROUNDS, ROUNDS.c.plan_digest == COHORTS.c.plan_digest)
+        .where(ROUNDS.c.result.is_(None))
+        .group_by(COHORTS.c.phase)
+    )
+    return {phase.value: 0 for phase in CohortPhase} | {str(row[0]): int(row[1]) for row in tx.execute(query)}
+
+
 def set_sum(tx: Connection, plan_digest: bytes, cohort: int, sum_digest: bytes, sum_bytes: int) -> None:
     """Remember the opened sum of a cohort."""
     values = {"sum_digest": sum_digest, "sum_bytes": sum_bytes}
@@ -153,6 +165,12 @@ def words(tx: Connection, plan_digest: bytes, cohort: int | None = None, kind: s
     if kind is not None:
         where.append(TRUSTEE_WORDS.c.kind == kind)
     return fetch(tx, WordRow, TRUSTEE_WORDS, *where)
+
+
+def vote_count(tx: Connection) -> int:
+    """How many votes of trustees there are."""
+    statement = select(func.count()).select_from(TRUSTEE_WORDS).where(TRUSTEE_WORDS.c.kind == "vote")
+    return tx.execute(statement).scalar_one()
 
 
 def charged_openings(tx: Connection, task: str = "") -> list[tuple[str, bytes]]:
@@ -203,24 +221,22 @@ def accept_upload(tx: Connection, header_digest: bytes) -> None:
     tx.execute(update(UPLOADS).where(UPLOADS.c.header_digest == header_digest).values(accepted=True))
 
 
-def put_refusal(tx: Connection, row: RefusalRow) -> None:
-    """Remember why a device does not take part; the first word stays."""
-    _insert_refusal(tx, row)
+def put_refusal(tx: Connection, row: RefusalRow) -> bool:
+    """Remember why a device does not take part; the first word stays. Whether this is it."""
+    return insert_new(tx, REFUSALS, values_of(row))
 
 
-def put_trustee_refusal(tx: Connection, row: RefusalRow, payload_digest: bytes) -> None:
-    """Remember why a trustee does not take part, and log it; the first word stays."""
-    if _insert_refusal(tx, row):
+def put_trustee_refusal(tx: Connection, row: RefusalRow, payload_digest: bytes) -> bool:
+    """Remember why a trustee does not take part, and log it; the first word stays. Whether this is it."""
+    is_first = insert_new(tx, REFUSALS, values_of(row))
+    if is_first:
         _log(tx, "refusal", payload_digest, row)
+    return is_first
 
 
 def refusals(tx: Connection, plan_digest: bytes) -> list[RefusalRow]:
     """All refusals of a plan."""
     return fetch(tx, RefusalRow, REFUSALS, REFUSALS.c.plan_digest == plan_digest)
-
-
-def _insert_refusal(tx: Connection, row: RefusalRow) -> bool:
-    return insert_new(tx, REFUSALS, values_of(row))
 
 
 def _log(tx: Connection, kind: str, payload_digest: bytes, row: WordRow | RefusalRow) -> None:

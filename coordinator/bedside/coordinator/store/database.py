@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -55,6 +56,7 @@ class Store:
         name: of the file or the database, for people.
         trouble: why it cannot be used now; empty while it can.
         is_replaced: another process has served from it; this one can never use it again.
+        measure: wraps each transaction, by its name.
     """
 
     def __init__(self, engine: Engine, name: str) -> None:
@@ -62,6 +64,7 @@ class Store:
         self.name = name
         self.trouble = ""
         self.is_replaced = False
+        self.measure: Callable[[str], AbstractContextManager[object]] = nullcontext
         self._engine = engine
         self._turn = threading.Lock()
         self._tenure: int | None = None
@@ -85,7 +88,7 @@ class Store:
             UnavailableError: `store-unavailable`: the server is gone. Only a transaction whose commit was on its way
                 may have happened, as with any call that is cut off.
         """
-        with self._turn:
+        with self.measure(name), self._turn:
             attempts = MAX_ATTEMPTS
             while True:
                 attempts -= 1

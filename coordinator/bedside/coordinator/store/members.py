@@ -113,6 +113,12 @@ def pending_requests(tx: Connection, site: str | None = None) -> list[RequestRow
     return fetch(tx, RequestRow, REQUESTS, *where, order_by=REQUESTS.c.requested_at_s)
 
 
+def pending_count(tx: Connection) -> int:
+    """How many requests wait for the word of a site."""
+    statement = select(func.count()).select_from(REQUESTS).where(REQUESTS.c.phase == PENDING)
+    return tx.execute(statement).scalar_one()
+
+
 def decide_request(
     tx: Connection, digest: bytes, phase: str, credential_digest: bytes | None, code: str, sentence: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, desc, select, update
+from sqlalchemy import ColumnElement, Connection, desc, func, select, update
 
 from bedside.coordinator.store import log
 from bedside.coordinator.store.rows import fetch, fetch_one, insert_new, upsert, values_of
@@ -144,6 +144,23 @@ def rounds(tx: Connection, name: str, limit: int) -> list[RoundRow]:
     """The newest rounds, of one task or (with an empty name) of all; newest first."""
     where = [ROUNDS.c.task == name] if name else []
     return fetch(tx, RoundRow, ROUNDS, *where, order_by=desc(_age()), limit=limit)
+
+
+def states(tx: Connection) -> dict[str, int]:
+    """How many tasks are in each state."""
+    counted = {
+        str(row[0]): int(row[1]) for row in tx.execute(select(TASKS.c.state, func.count()).group_by(TASKS.c.state))
+    }
+    return dict.fromkeys((RUNNING, STOPPING, FINISHED, FAILED, STOPPED), 0) | counted
+
+
+def outcomes(tx: Connection) -> dict[str, int]:
+    """How many rounds have ended with an opened sum, and how many without one."""
+    opened = select(COHORTS.c.plan_digest).where(COHORTS.c.phase == CohortPhase.OPENED.value)
+    finished = select(func.count()).select_from(ROUNDS).where(ROUNDS.c.result.is_not(None))
+    all_count = tx.execute(finished).scalar_one()
+    opened_count = tx.execute(finished.where(ROUNDS.c.plan_digest.in_(opened))).scalar_one()
+    return {"opened": opened_count, "failed": all_count - opened_count}
 
 
 def _age() -> ColumnElement[int]:
