@@ -96,8 +96,8 @@ flush_s = 1.0
 # Longest time that a call which waits for news is held.
 poll_s = 60.0
 
-# Where everything is kept but blobs. Empty is SQLite: coordinator.db in this directory. PostgreSQL (docs/operations.md)
-# is postgresql://USER@HOST/NAME?sslmode=verify-full, with its password never in it but at database_password: a file
+# Where all is kept but blobs. Empty is SQLite: coordinator.db in this directory. PostgreSQL (docs/coordinator.md) is
+# postgresql://USER@HOST/NAME?sslmode=verify-full, with its password never in it but at database_password: a file
 # of mode 0600, or credential:NAME of the unit. With neither, libpq asks PGPASSFILE.
 database = ""
 database_password = ""

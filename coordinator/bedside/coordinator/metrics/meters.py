@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
 MAX_CODES: Final = 100
@@ -29,6 +29,7 @@ class Meters:
     """
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each counter, which nobody here asks for
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.transactions = Histogram(
