@@ -1,10 +1,11 @@
-"""A PostgreSQL server of one test module: a database owner who writes, and a reader with a password."""
+"""A PostgreSQL server of one test module: its owner, databases, and users with passwords; it can stop and start."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -19,11 +21,49 @@ import pytest
 PASSWORD = "s3cret-of-the-reader"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Postgres:
     """A server on a socket in `folder`."""
 
     folder: Path
+    command: list[str]
+    user: str | None
+    server: subprocess.Popen[bytes] | None = None
+    databases: int = 0
+
+    def start(self) -> None:
+        its = {"user": self.user, "extra_groups": []} if self.user is not None else {}
+        self.server = subprocess.Popen(
+            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **its
+        )  # type: ignore[call-overload]
+        deadline_s = time.monotonic() + 30
+        while True:
+            try:
+                self.write("SELECT 1")
+                return
+            except psycopg.OperationalError:
+                assert self.server.poll() is None
+                assert time.monotonic() < deadline_s
+
+    def stop(self) -> None:
+        """At once, whoever is connected, as a crash would."""
+        if self.server is not None:
+            self.server.send_signal(signal.SIGQUIT)
+            self.server.wait(30)
+
+    def new_database(self, options: str = "") -> str:
+        """URL of an empty database of the owner."""
+        self.databases += 1
+        name = f"made_{self.databases}"
+        self.write(f"CREATE DATABASE {name} {options}")
+        return f"postgresql://owner@/{name}?host={self.folder}"
+
+    def sessions(self, url: str) -> list[int]:
+        """Process ids of the sessions of that database."""
+        name = urlsplit(url).path.removeprefix("/")
+        with psycopg.connect(host=str(self.folder), user="owner", dbname="postgres") as connection:
+            rows = connection.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s", [name]).fetchall()
+            return [int(row[0]) for row in rows]
 
     def write(self, *statements: str) -> None:
         with psycopg.connect(host=str(self.folder), user="owner", dbname="postgres", autocommit=True) as connection:
@@ -76,23 +116,13 @@ def running_postgres() -> Iterator[Postgres]:
             check=True, capture_output=True, cwd="/", **its,
         )  # fmt: skip
         (data / "pg_hba.conf").write_text("local all owner trust\nlocal all all scram-sha-256\n")
-        server = subprocess.Popen(
-            [postgres, "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **its,
-        )  # fmt: skip
+        options = ["-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
+        made = Postgres(folder, [postgres, "-D", str(data), *options], user)
         try:
-            made = Postgres(folder)
-            deadline_s = time.monotonic() + 30
-            while True:
-                try:
-                    made.write(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
-                    break
-                except psycopg.OperationalError:
-                    assert server.poll() is None
-                    assert time.monotonic() < deadline_s
+            made.start()
+            made.write(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
             yield made
         finally:
-            server.terminate()
-            server.wait(30)
+            made.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

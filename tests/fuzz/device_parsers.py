@@ -55,6 +55,7 @@ def _config() -> None:
     from bedside.agent.sources.registry import typed_source
     from bedside.authoring.recipe import load_recipe
     from bedside.coordinator.config import DEFAULT_TOML, CoordinatorConfig
+    from bedside.coordinator.database_url import parse_database_url
     from bedside.service.config import load_config
 
     lines = [
@@ -104,6 +105,9 @@ def _config() -> None:
     add("coordinator-toml", "coordinator.config.CoordinatorConfig",
         on_file("coordinator/coordinator.toml", lambda path: load_config(path, CoordinatorConfig)), [_bare(filled)],
         plain, ConfigError)  # fmt: skip
+    urls = [b"postgresql://fed@db:5432/bedside?sslmode=verify-full&sslrootcert=ca.pem", b"postgres:///b?host=/run/pg"]
+    add("database-url", "coordinator.database_url.parse_database_url",
+        lambda data: parse_database_url(text(data)), urls, plain, ConfigError)  # fmt: skip
     recipe = _bare((seeds.TESTS / "recipes" / "tiny.toml").read_text())
     add("recipe", "authoring.recipe.load_recipe",
         on_file("recipes/recipe.toml", lambda path: load_recipe(str(path)).net()), [recipe], plain,

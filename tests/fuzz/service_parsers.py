@@ -35,10 +35,13 @@ def _service() -> None:
     from bedside.service.plan_file import Home, check_plan_file, home_of
     from bedside.service.platform import SystemEntropy
     from bedside.service.policy_file import read_policy
+    from bedside.service.scrape import read_request
 
     policy = SitePolicy(bundle_signers={"author": "0f" * 32}, tasks=("watch",), hours="20:00-06:00")
     add("policy", "service.policy_file.read_policy core.policy.site_policy.SitePolicy service.config.parse_config",
         on_file("policy.toml", read_policy), [seeds.toml(policy).encode()], plain, ConfigError)  # fmt: skip
+    asked = [b"GET /metrics HTTP/1.1\r\nHost: a:9464\r\nAccept: text/plain\r\n\r\n", b"HEAD /m?x=1 HTTP/1.0\r\n\r\n"]
+    add("scrape-request", "service.scrape.read_request", read_request, asked, plain)
     addresses = [b"gw.example.org:8443", b"[fe80::1]:7", b"unix:/run/agent.sock"]
     add("address", "service.link.address.parse_address", lambda data: parse_address(text(data)).is_loopback, addresses,
         plain, ConfigError)  # fmt: skip

@@ -17,6 +17,7 @@ from bedside.agent.training.settings import TrainingConfig, training_rules
 from bedside.core.errors import ConfigError
 from bedside.core.ids import check_id
 from bedside.service.config import load_config
+from bedside.service.scrape import LocalMetricsConfig
 
 CONFIG_NAME: Final = "agent.toml"
 BUFFER_NAME: Final = "buffer.db"
@@ -205,6 +206,7 @@ class AgentConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     personal: PersonalConfig = msgspec.field(default_factory=PersonalConfig)
     link: LinkConfig = msgspec.field(default_factory=LinkConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
+    metrics: LocalMetricsConfig = LocalMetricsConfig()
 
 
 def load_agent_config(directory: Path) -> AgentConfig:
@@ -342,6 +344,9 @@ heartbeat_s = 10.0         # until the coordinator says otherwise
 
 [api]
 socket = "run/agent.sock"  # unix socket of `bedside agent status` and its like
+
+[metrics]
+listen = ""                # "127.0.0.1:9465": a Prometheus on this machine may ask there for what `status` says
 
 # One table per input:
 # [[sources]]

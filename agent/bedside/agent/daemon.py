@@ -75,6 +75,7 @@ from bedside.service.link.server import LinkServer
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
 from bedside.service.policy_file import read_policy
+from bedside.service.scrape import ScrapeServer
 
 if TYPE_CHECKING:
     from bedside.agent.health.pulse import Pulse
@@ -211,11 +212,10 @@ class Agent:
         self._observer.trainer(None)
         if not self._config.link.enabled:
             self._health.set("link", Level.OK, "switched off in agent.toml")
-        server = await start_api(
-            self._config.api.socket,
-            AgentServicer(self._observer.facts, self._gauge(), self._calls()),
-            self._health,
-        )
+        servicer = AgentServicer(self._observer.facts, self._gauge(), self._calls())
+        server = await start_api(self._config.api.socket, servicer, self._health)
+        scraped = ScrapeServer(self._config.metrics, servicer.exposition)
+        await scraped.start()
         self._runs.begin()
         its = self._config
         event(
@@ -236,7 +236,7 @@ class Agent:
                 tasks.create_task(self._personal.run())
         finally:
             self._notifier.stopping()
-            await self._close(server)
+            await self._close(server, scraped)
 
     def _gauge(self) -> BufferGauge:
         return BufferGauge(self._config.state_dir / BUFFER_NAME, self._reader, self._config.buffer.cap_mib << 20)
@@ -288,7 +288,7 @@ class Agent:
         except (BedsideError, OSError) as error:
             event(_LOGGER, "unlearning-failed", level=logging.WARNING, error=str(error))
 
-    async def _close(self, server: LinkServer) -> None:
+    async def _close(self, server: LinkServer, scraped: ScrapeServer) -> None:
         """Close everything, whatever fails to; the first failure is raised after the last."""
         async with contextlib.AsyncExitStack() as closing:
             closing.callback(self._runs.end)
@@ -301,6 +301,7 @@ class Agent:
             closing.callback(self._serving.desk.close)
             closing.callback(self._personal.close)
             closing.push_async_callback(server.stop, 0.5)
+            closing.push_async_callback(scraped.stop)
 
     async def _work(self) -> None:
         """Commit what is due; the watchdog is fed here, because this loop shares its turn with ingest."""

@@ -6,7 +6,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bedside.coordinator.database_url import DatabaseUrl, parse_database_url
 from bedside.core.errors import ConfigError
+from bedside.service.scrape import MetricsConfig
 
 FILE_NAME: Final = "coordinator.toml"
 
@@ -25,7 +27,10 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         answer_s: seconds that trustees have to vote, and again to answer.
         flush_s: seconds that heartbeats are gathered before one write.
         poll_s: longest that a waiting call is held.
+        database: URL of a PostgreSQL database; empty for the SQLite file `coordinator.db` in the state directory.
+        database_password: where its password lies, see `bedside.service.secret.read_secret`; empty for none.
         log_level: DEBUG, INFO, WARNING or ERROR.
+        metrics: where Prometheus may ask.
     """
 
     service_address: str = "0.0.0.0:7443"  # both TLS ports are dialled from outside
@@ -38,7 +43,10 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
     answer_s: float = 300.0
     flush_s: float = 1.0
     poll_s: float = 60.0
+    database: str = ""
+    database_password: str = ""
     log_level: str = "INFO"
+    metrics: MetricsConfig = MetricsConfig()
 
     def __post_init__(self) -> None:
         for name in ("heartbeat_s", "opening_s", "answer_s", "flush_s", "poll_s"):
@@ -47,6 +55,14 @@ class CoordinatorConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknow
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             sentence = "log_level is not one of DEBUG, INFO, WARNING, ERROR"
             raise ConfigError("config-range", sentence, remedy="correct log_level")
+        if self.database_url is None and self.database_password:
+            sentence = "database_password is set, and database is not"
+            raise ConfigError("config-range", sentence, remedy="set database, or leave both out")
+
+    @property
+    def database_url(self) -> DatabaseUrl | None:
+        """The PostgreSQL database; None for SQLite. Raises ConfigError `database-url`."""
+        return parse_database_url(self.database) if self.database else None
 
 
 _DEFAULTS: Final = CoordinatorConfig()
@@ -80,7 +96,18 @@ flush_s = 1.0
 # Longest time that a call which waits for news is held.
 poll_s = 60.0
 
+# Where all is kept but blobs. Empty is SQLite: coordinator.db in this directory. PostgreSQL (docs/coordinator.md) is
+# postgresql://USER@HOST/NAME?sslmode=verify-full, with its password never in it but at database_password: a file
+# of mode 0600, or credential:NAME of the unit. With neither, libpq asks PGPASSFILE.
+database = ""
+database_password = ""
+
 log_level = "INFO"
+
+[metrics]
+# host:port where Prometheus may ask for /metrics, over plain HTTP: 127.0.0.1:9464, or one named address of a network
+# that nobody else is in. Empty: nowhere.
+listen = ""
 """
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from bedside.coordinator.config import CoordinatorConfig
+from bedside.coordinator.database_url import DatabaseUrl
 from bedside.coordinator.home import PUBLIC_FILE, Home
+from bedside.coordinator.store.postgres import open_session, require_driver
 from bedside.service.config import load_config
 from bedside.service.doctor.check import Check, Finding, Part, Place, bad, doubtful, good
 from bedside.service.doctor.storage import DISK, OWNER, WRITING
@@ -23,6 +25,10 @@ from bedside.service.tls import certificate_expiry_ns, certificate_fingerprint
 LATE_S: Final = 90 * 86_400
 """The server's certificate is made for decades; one that ends within three months needs hands."""
 _NS_PER_S: Final = 1_000_000_000
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_SERVER: Final = """\
+SELECT current_setting('server_version'), current_setting('fsync') = 'on',
+  coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)"""
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is bound is dialled here
 
 
@@ -64,7 +70,31 @@ def _certificate(place: Place) -> Iterator[Finding]:
 
 
 def _store(place: Place) -> Iterator[Finding]:
-    path = Home(place.directory).database_path
+    home = Home(place.directory)
+    config = load_config(home.config_path, CoordinatorConfig)
+    if config.database_url is not None:
+        yield from _postgres(home, config, config.database_url, place)
+    else:
+        yield from _sqlite(home)
+
+
+def _postgres(home: Home, config: CoordinatorConfig, url: DatabaseUrl, place: Place) -> Iterator[Finding]:
+    require_driver()
+    with open_session(url, home.password(config, place.environ)()) as session:
+        row = session.execute(_SERVER).fetchone()
+    version, durable, encrypted = row if row is not None else ("", False, False)
+    yield good(f"{url} answers: PostgreSQL {version}")
+    if not durable:
+        yield bad("the server runs with fsync = off: a power cut loses what it has promised to keep", "turn fsync on")
+    if not encrypted and url.host and not url.host.startswith("/") and url.host not in _LOOPBACK:
+        yield doubtful(
+            f"the way to {url.host} is not encrypted",
+            "add ?sslmode=verify-full&sslrootcert=FILE to database; in a network of its own, nobody else may listen",
+        )
+
+
+def _sqlite(home: Home) -> Iterator[Finding]:
+    path = home.database_path
     if not path.exists():
         return
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
@@ -112,7 +142,10 @@ PART: Final = Part(
         Check("certificate", "when the server's certificate ends", "found the coordinator anew", _certificate),
         OWNER,
         Check(
-            "store", "that the database is whole", f"stop it, keep coordinator.db as evidence, and {_REINSTATE}", _store
+            "store",
+            "that the database is whole, or its server is there",
+            f"stop it, keep coordinator.db as evidence, and {_REINSTATE}",
+            _store,
         ),
         SERVICE,
         Check(

@@ -13,15 +13,17 @@ Invariants:
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from nacl.signing import SigningKey
 
-from bedside.coordinator.config import FILE_NAME, InitAddresses, addresses_toml, default_toml
+from bedside.coordinator.config import FILE_NAME, CoordinatorConfig, InitAddresses, addresses_toml, default_toml
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.core.limits import MAX_SIGNED_BYTES
@@ -32,6 +34,7 @@ from bedside.proto.v1.identity_pb2 import Federation
 from bedside.service.config import DROP_IN_FOLDER
 from bedside.service.files import private_opener, read_private, write_durable
 from bedside.service.keys import create_signing_key, load_signing_key
+from bedside.service.secret import read_secret
 from bedside.service.tls import (
     CA_DAYS,
     Authority,
@@ -79,6 +82,12 @@ class Home:
     def database_path(self) -> Path:
         """The SQLite file."""
         return self.directory / "coordinator.db"
+
+    def password(self, config: CoordinatorConfig, environ: Mapping[str, str] = os.environ) -> Callable[[], str]:
+        """What reads the password of the database; it raises ConfigError `secret-...`."""
+        if not config.database_password:
+            return str
+        return partial(read_secret, self.directory, config.database_password, environ, option="database_password")
 
     @property
     def blobs_path(self) -> Path:

@@ -18,8 +18,15 @@ from bedside.coordinator.parts import Parts
 from bedside.core.errors import ConfigError
 from bedside.service.logs import event
 
-BOUND_AT_START: Final = ("service_address", "enrolment_address", "operator_socket")
-"""Where it listens already."""
+BOUND_AT_START: Final = (
+    "service_address",
+    "enrolment_address",
+    "operator_socket",
+    "database",
+    "database_password",
+    "metrics",
+)
+"""Where it listens already, and what it has opened."""
 
 _LOGGER: Final = logging.getLogger(__name__)
 

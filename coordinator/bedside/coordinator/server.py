@@ -13,26 +13,33 @@ from typing import Final
 from bedside.coordinator.config import CoordinatorConfig
 from bedside.coordinator.enrolment.service import EnrolmentService
 from bedside.coordinator.home import Home
+from bedside.coordinator.metrics.state import StateCollector, render
 from bedside.coordinator.operators.service import OperatorService
-from bedside.coordinator.parts import Parts, open_parts
+from bedside.coordinator.parts import STORE, Parts, open_parts
 from bedside.coordinator.reload import reload_config
 from bedside.coordinator.rounds.device_service import DeviceService
 from bedside.coordinator.rounds.driver import Driver
 from bedside.coordinator.rounds.trustee_service import TrusteeService
 from bedside.core.clock import Clock, Entropy
-from bedside.core.errors import StoreError
+from bedside.core.errors import BedsideError, StoreError, UnavailableError
 from bedside.proto.v1.device_pb2_grpc import add_DeviceServiceServicer_to_server
 from bedside.proto.v1.enrolment_pb2_grpc import add_EnrolmentServiceServicer_to_server
 from bedside.proto.v1.operator_pb2_grpc import add_OperatorServiceServicer_to_server
 from bedside.proto.v1.trustee_pb2_grpc import add_TrusteeServiceServicer_to_server
+from bedside.service.health import Level
 from bedside.service.link.address import Address, parse_address
+from bedside.service.link.health import HealthPublisher
 from bedside.service.link.server import LinkServer, ServerTls
 from bedside.service.logs import event
 from bedside.service.notify import Notifier
+from bedside.service.scrape import ScrapeServer
+from bedside.service.tls import certificate_expiry_ns
 
 _LOGGER: Final = logging.getLogger(__name__)
 SOCKET_NAME: Final = "operator.sock"
+_NS_PER_S: Final = 1_000_000_000
 STOP_GRACE_S: Final = 1.0
+STORE_LOOK_S: Final = 0.5
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 
 
@@ -75,11 +82,11 @@ async def running(home: Home, config: CoordinatorConfig, clock: Clock, entropy: 
 
 @asynccontextmanager
 async def _running(home: Home, parts: Parts) -> AsyncIterator[Running]:
-    servers: list[LinkServer] = []
+    servers: list[LinkServer | ScrapeServer] = []
     workers: list[asyncio.Task[None]] = []
     try:
         addresses = await _listen(home, parts, servers)
-        workers = [asyncio.create_task(Driver(parts).run()), asyncio.create_task(_flush(parts))]
+        workers = [asyncio.create_task(work) for work in (Driver(parts).run(), _flush(parts), _watch_store(parts))]
         yield Running(parts, addresses, tuple(workers))
     finally:
         for worker in workers:
@@ -87,8 +94,12 @@ async def _running(home: Home, parts: Parts) -> AsyncIterator[Running]:
         await asyncio.gather(*workers, return_exceptions=True)
         for server in servers:
             await server.stop(STOP_GRACE_S)
-        parts.roll.flush()
-        parts.store.close()
+        try:
+            parts.roll.flush()
+        except BedsideError as error:
+            event(_LOGGER, "heartbeats-not-written", level=logging.ERROR, error=error)
+        finally:
+            parts.store.close()
 
 
 async def serve(
@@ -122,7 +133,10 @@ async def serve(
             notifier.ready(reload_config(coordinator.parts, read))
 
         loop.add_signal_handler(signal.SIGHUP, reload)
-        notifier.ready(f"serving on {coordinator.addresses.service}")
+        serving = f"serving on {coordinator.addresses.service}"
+        notifier.ready(serving)
+        health = coordinator.parts.health
+        health.subscribe(lambda _component, level: notifier.status(health.worst().sentence if level else serving))
         await _until_stopped(stop, coordinator, notifier)
         notifier.stopping()
 
@@ -145,15 +159,17 @@ async def _until_stopped(stop: asyncio.Event, coordinator: Running, notifier: No
         stopping.cancel()
 
 
-async def _listen(home: Home, parts: Parts, servers: list[LinkServer]) -> Addresses:
+async def _listen(home: Home, parts: Parts, servers: list[LinkServer | ScrapeServer]) -> Addresses:
     config = parts.config
     authority = home.authority
     certificate_pem, key_pem = home.server_certificate_pem, home.server_key_pem
     service_at, enrolment_at = parse_address(config.service_address), parse_address(config.enrolment_address)
     socket_path = config.operator_socket or str(home.directory.absolute() / SOCKET_NAME)
-    service = LinkServer(service_at, ServerTls(certificate_pem, key_pem, client_ca_pem=authority.certificate_pem))
-    enrolment = LinkServer(enrolment_at, ServerTls(certificate_pem, key_pem))
-    operators = LinkServer(parse_address(f"unix:{socket_path}"), None)
+    refused = parts.meters.refused_call
+    mutual = ServerTls(certificate_pem, key_pem, client_ca_pem=authority.certificate_pem)
+    service = LinkServer(service_at, mutual, refused=refused)
+    enrolment = LinkServer(enrolment_at, ServerTls(certificate_pem, key_pem), refused=refused)
+    operators = LinkServer(parse_address(f"unix:{socket_path}"), None, refused=refused)
 
     def service_address() -> str:
         return parts.config.public_service_address or _reachable(service_at, service.port)
@@ -169,10 +185,21 @@ async def _listen(home: Home, parts: Parts, servers: list[LinkServer]) -> Addres
     add_EnrolmentServiceServicer_to_server(enrolling, enrolment.grpc)
     operating = OperatorService(parts, bytes.fromhex(home.pin.root_pk), enrolment_address)
     add_OperatorServiceServicer_to_server(operating, operators.grpc)
-    for server in (service, enrolment, operators):
+    HealthPublisher(parts.health).add_to(operators.grpc)
+    scrape = ScrapeServer(config.metrics, lambda: render(parts))
+    parts.meters.registry.register(StateCollector(parts, _expiries(home)))
+    for server in (service, enrolment, operators, scrape):
         await server.start()
         servers.append(server)
     return Addresses(service_address(), enrolment_address(), socket_path)
+
+
+def _expiries(home: Home) -> dict[str, float]:
+    """Seconds since 1970 at which what was loaded ends."""
+    federation = home.federation
+    certificate_s = certificate_expiry_ns(home.server_certificate_pem) / _NS_PER_S
+    documents = {"federation_document": float(federation.not_after_s)} if federation.not_after_s else {}
+    return {"server_certificate": certificate_s, **documents}
 
 
 def _reachable(address: Address, port: int) -> str:
@@ -187,5 +214,20 @@ async def _flush(parts: Parts) -> None:
         await asyncio.sleep(parts.config.flush_s)
         try:
             parts.roll.flush()
-        except StoreError as error:
+        except (StoreError, UnavailableError) as error:
             event(_LOGGER, "heartbeats-not-written", level=logging.ERROR, error=error)
+
+
+async def _watch_store(parts: Parts) -> None:
+    """Tell how the database is; one that another coordinator has served from ends this process."""
+    while True:
+        store = parts.store
+        if store.is_replaced:
+            raise UnavailableError(
+                "already-running",
+                f"{store.trouble}: what this process remembers is old",
+                remedy="nothing, where the service manager starts it again; stop one of the two",
+            )
+        level = Level.DEGRADED if store.trouble else Level.OK
+        parts.health.set(STORE, level, f"the database cannot be used: {store.trouble}" if store.trouble else "")
+        await asyncio.sleep(STORE_LOOK_S)

@@ -15,6 +15,7 @@ from typing import TypeVar
 import grpc
 
 from bedside.agent.api.alarms import AlarmCalls
+from bedside.agent.api.exposition import exposition
 from bedside.agent.api.labels import LabelCalls
 from bedside.agent.api.messages import session_message
 from bedside.agent.api.models import ModelCalls
@@ -64,6 +65,13 @@ class AgentServicer(local_pb2_grpc.AgentServiceServicer):
         self._calls = calls
 
     async def Status(self, _request: Empty, _context: Context[Empty, wire.AgentStatus]) -> wire.AgentStatus:
+        return self._status()
+
+    def exposition(self) -> bytes:
+        """The status as Prometheus reads it; raises StoreError `store-read`."""
+        return exposition(self._status())
+
+    def _status(self) -> wire.AgentStatus:
         facts = self._observe()
         return status_message(facts, self._gauge.read(facts))
 

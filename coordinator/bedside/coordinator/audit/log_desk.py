@@ -103,14 +103,15 @@ class LogDesk:
         told = open_verdict(signed, trustee, self._federation)
         encoded = signed.SerializeToString(deterministic=True)
 
-        def work(tx: Connection) -> None:
+        def work(tx: Connection) -> bool:
             row = tasks.round_by_plan(tx, told.plan_digest)
             if row is None or row.result is None:
                 raise ProtocolError("unknown-plan", "no finished round with this plan is known here")
             verdict = VerdictRow(told.plan_digest, trustee.digest, told.holds, encoded)
-            log.put_verdict(tx, verdict, digest(signed.payload))
+            return log.put_verdict(tx, verdict, digest(signed.payload))
 
-        self._parts.store.run_tx("put-verdict", work)
+        if self._parts.store.run_tx("put-verdict", work):
+            self._parts.meters.judged(holds=told.holds)
         level = logging.INFO if told.holds else logging.ERROR
         event(_LOGGER, "verdict", level=level, site=trustee.site, plan=told.plan_digest, holds=told.holds,
               code=told.code)  # fmt: skip

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from bedside.core.signing.envelope import DIGEST_BYTES
 from bedside.proto.v1.common_pb2 import Empty
 from bedside.proto.v1.operator_pb2 import FleetSummary, ListRoundsRequest, MintTokenRequest, RoundList
 from bedside.service.config import load_config
+from bedside.service.health import Level
 from bedside.service.link.address import Address, parse_address
 from bedside.service.logs import setup_logging
 from bedside.service.output import emit, json_option
@@ -144,24 +146,33 @@ def token(site: str, uses: int, hours: int, label: str, socket: str, as_json: bo
 @socket_option
 @json_option
 def status(socket: str, as_json: bool) -> None:
-    """Say whether the coordinator runs, and what it is doing."""
+    """Say whether the coordinator runs, and what it is doing.
+
+    Ends with 0 when all is well, and with 1 while its database cannot be used.
+    """
 
     async def look(stub: OperatorServiceAsyncStub) -> tuple[FleetSummary, RoundList]:
-        return await stub.FleetStatus(Empty()), await stub.ListRounds(ListRoundsRequest(limit=1))
+        fleet = await stub.FleetStatus(Empty())
+        return fleet, RoundList() if fleet.store_trouble else await stub.ListRounds(ListRoundsRequest(limit=1))
 
     fleet, rounds = ask(socket, look)
-    newest = rounds.rounds[0] if rounds.rounds else None
+    row = next(iter(rounds.rounds), None)
+    newest = f"{row.task} {row.round_number}: {row.phase}" if row is not None else "none yet"
     data = {
         "running": True,
+        "health": "degraded" if fleet.store_trouble else "ok",
+        "database": f"{fleet.store}: {fleet.store_trouble}" if fleet.store_trouble else fleet.store,
         "sites": len(fleet.sites),
         "devices": sum(site.devices for site in fleet.sites),
         "devices_online": sum(site.online for site in fleet.sites),
         "trustees_online": sum(site.trustee_online for site in fleet.sites),
         "pending_requests": fleet.pending_requests,
-        "newest_round": f"{newest.task} {newest.round_number}: {newest.phase}" if newest else "none yet",
+        "newest_round": "not known" if fleet.store_trouble else newest,
         "server_time_s": fleet.server_time_s,
     }
     emit(data, as_json)
+    if fleet.store_trouble:
+        sys.exit(int(Level.DEGRADED))
 
 
 def _port(text: str) -> int:

@@ -124,7 +124,7 @@ class EnrolmentDesk:
 
     def pending_count(self) -> int:
         """Requests that wait for any site's word."""
-        return len(self._store.run_tx("pending-requests", members.pending_requests))
+        return self._store.run_tx("pending-count", members.pending_count)
 
     def issue(self, signed: Signed) -> IssuedCertificate:
         """Issue a certificate for a listed credential, whatever the age of its last one.

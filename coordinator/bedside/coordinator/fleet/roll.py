@@ -16,7 +16,7 @@ from bedside.coordinator.enrolment.registry import Registry
 from bedside.coordinator.fleet.pacing import DeviceState, device_state
 from bedside.coordinator.store import Store, members
 from bedside.core.clock import Clock
-from bedside.core.errors import MalformedError, ProtocolError, TrustError
+from bedside.core.errors import BedsideError, MalformedError, ProtocolError, TrustError
 from bedside.core.signing import VerifiedCredential, open_signed, parse_strict
 from bedside.core.signing.envelope import SUITE
 from bedside.proto.v1.common_pb2 import Signed
@@ -87,10 +87,15 @@ class Roll:
         self._trustees_seen_s[site] = self._now_s()
 
     def flush(self) -> None:
-        """Write the gathered heartbeats in one transaction."""
+        """Write the gathered heartbeats in one transaction; after a failure they wait for the next time."""
         gathered, self._unflushed = self._unflushed, {}
-        if gathered:
+        if not gathered:
+            return
+        try:
             self._store.run_tx("flush-heartbeats", lambda tx: members.put_heartbeats(tx, gathered))
+        except BedsideError:
+            self._unflushed = gathered | self._unflushed
+            raise
 
     def state(self, device: VerifiedCredential) -> DeviceState:
         """How a device is."""

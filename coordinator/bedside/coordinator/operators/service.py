@@ -147,7 +147,11 @@ class OperatorService(OperatorServiceServicer):
 
     async def FleetStatus(self, request: Empty, context: Context) -> FleetSummary:  # noqa: N802
         """The fleet by site."""
-        return self._parts.roll.summary(self._parts.desk.pending_count())
+        store = self._parts.store
+        waiting = 0 if store.trouble else self._parts.desk.pending_count()
+        summary = self._parts.roll.summary(waiting)
+        summary.store, summary.store_trouble = store.kind, store.trouble
+        return summary
 
     async def ListDevices(self, request: Empty, context: Context) -> DeviceList:  # noqa: N802
         """Every device."""

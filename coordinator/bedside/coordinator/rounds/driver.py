@@ -147,12 +147,26 @@ class Driver:
         if decision.event is CohortInput.SEAL:
             work = seal_cohort(state, row, self._parts.registry, self._parts.blobs, self._parts.now_ms())
             self._parts.store.run_tx("seal-cohort", work)
+            self._meter_seal(state, row)
         elif decision.event is CohortInput.SUM_HOLDS:
             await self._open_sum(state, row)
         elif decision.event is not None:
             self._move(row, decision.event, decision.code, decision.sentence)
         event(_LOGGER, "cohort-moved", task=state.row.task, round=state.row.number, cohort=row.cohort,
               input=decision.event, code=decision.code)  # fmt: skip
+
+    def _meter_seal(self, state: RoundState, row: CohortRow) -> None:
+        """Count who is in the set that was fixed, and who had begun and is not."""
+        self._parts.meters.left_phase(row.phase, row.phase_since_ms, self._parts.now_ms())
+        uploads = self._parts.store.run_tx(
+            "sealed-uploads", lambda tx: contributions.uploads(tx, state.plan.digest, row.cohort)
+        )
+        sites: dict[bool, list[str]] = {True: [], False: []}
+        for upload in uploads:
+            device = self._parts.registry.credential(upload.credential_digest)
+            if device is not None:
+                sites[upload.counted].append(device.site)
+        self._parts.meters.sealed(sites[True], sites[False])
 
     async def _open_sum(self, state: RoundState, row: CohortRow) -> None:
         opened = await asyncio.to_thread(open_stored_sum, state, row.cohort, self._parts.blobs, self._parts.running)
@@ -170,6 +184,7 @@ class Driver:
             contributions.set_phase(tx, row, phase, now_ms, code, sentence)
 
         self._parts.store.run_tx("move-cohort", work)
+        self._parts.meters.left_phase(row.phase, row.phase_since_ms, now_ms)
 
     async def _finish(self, state: RoundState) -> None:
         """Sign the result; identical whenever it is computed, unless stored bytes are lost: then without a step."""

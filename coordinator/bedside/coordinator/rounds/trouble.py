@@ -10,7 +10,7 @@ import logging
 from typing import Final, NamedTuple
 
 from bedside.coordinator.blobs.files import LOST_CODES
-from bedside.core.errors import BedsideError, StoreError
+from bedside.core.errors import BedsideError, StoreError, UnavailableError
 from bedside.service.logs import event
 
 _LOGGER: Final = logging.getLogger(__name__)
@@ -25,7 +25,9 @@ class Reason(NamedTuple):
 
 def may_pass(error: Exception) -> bool:
     """Whether the same step may succeed later: nothing may be decided by it now."""
-    return isinstance(error, MemoryError) or (isinstance(error, StoreError) and error.code not in LOST_CODES)
+    if isinstance(error, MemoryError | UnavailableError):
+        return True
+    return isinstance(error, StoreError) and error.code not in LOST_CODES
 
 
 def reason_of(error: Exception) -> Reason:

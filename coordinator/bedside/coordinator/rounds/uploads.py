@@ -101,12 +101,14 @@ class Uploads:
             return row.upload_bytes
         async with self._turn(row):
             try:
-                return await asyncio.to_thread(
+                received_bytes = await asyncio.to_thread(
                     self._parts.staging.append, row.header_digest, offset_bytes, data, row.upload_bytes
                 )
             except ProtocolError:
                 self._check_collecting(self._round(row.plan_digest), row.cohort, row)
                 raise
+        self._parts.meters.upload_bytes.inc(len(data))
+        return received_bytes
 
     async def finish(self, row: UploadRow) -> UploadState:
         """Accept the upload when all its bytes are here and match.
@@ -145,7 +147,8 @@ class Uploads:
             sentence=refusal.sentence,
             signed=signed.SerializeToString(deterministic=True),
         )
-        self._parts.store.run_tx("decline", lambda tx: contributions.put_refusal(tx, row))
+        if self._parts.store.run_tx("decline", lambda tx: contributions.put_refusal(tx, row)):
+            self._parts.meters.refused("device", refusal.code)
         self._parts.signals.rounds.bump()
         return refusal
 

@@ -112,7 +112,8 @@ class TrusteeWords:
             signed=signed.SerializeToString(deterministic=True),
         )
         said = digest(signed.payload)
-        self._parts.store.run_tx("trustee-refuses", lambda tx: contributions.put_trustee_refusal(tx, row, said))
+        if self._parts.store.run_tx("trustee-refuses", lambda tx: contributions.put_trustee_refusal(tx, row, said)):
+            self._parts.meters.refused("trustee", refusal.code)
         self._parts.signals.rounds.bump()
         return refusal
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 
 from bedside.coordinator.store import log
-from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.rows import fetch, fetch_one, insert_new, values_of
 from bedside.coordinator.store.schema import COHORTS, PHASES, REFUSALS, ROUNDS, TRUSTEE_WORDS, UPLOADS
 from bedside.core.log.entries import encode_entry
+from bedside.core.securesum.aggregator import CohortPhase
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,17 @@ def set_sealed(
         tx.execute(update(UPLOADS).where(*where).values(counted=True))
 
 
+def open_phases(tx: Connection) -> dict[str, int]:
+    """How many cohorts of rounds without a result are in each phase."""
+    query = (
+        select(COHORTS.c.phase, func.count())
+        .join(ROUNDS, ROUNDS.c.plan_digest == COHORTS.c.plan_digest)
+        .where(ROUNDS.c.result.is_(None))
+        .group_by(COHORTS.c.phase)
+    )
+    return {phase.value: 0 for phase in CohortPhase} | {str(row[0]): int(row[1]) for row in tx.execute(query)}
+
+
 def set_sum(tx: Connection, plan_digest: bytes, cohort: int, sum_digest: bytes, sum_bytes: int) -> None:
     """Remember the opened sum of a cohort."""
     values = {"sum_digest": sum_digest, "sum_bytes": sum_bytes}
@@ -140,8 +151,7 @@ def phases(tx: Connection, plan_digest: bytes) -> list[PhaseRow]:
 
 def put_word(tx: Connection, row: WordRow) -> WordRow:
     """Remember a trustee's word, and log it; returns the one that counts: the first of its kind stays for ever."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    if tx.execute(insert(TRUSTEE_WORDS).values(values).on_conflict_do_nothing()).rowcount:
+    if insert_new(tx, TRUSTEE_WORDS, values_of(row)):
         _log(tx, row.kind, row.digest, row)
     kept = words(tx, row.plan_digest, row.cohort, row.kind)
     return next(word for word in kept if word.credential_digest == row.credential_digest)
@@ -155,6 +165,12 @@ def words(tx: Connection, plan_digest: bytes, cohort: int | None = None, kind: s
     if kind is not None:
         where.append(TRUSTEE_WORDS.c.kind == kind)
     return fetch(tx, WordRow, TRUSTEE_WORDS, *where)
+
+
+def vote_count(tx: Connection) -> int:
+    """How many votes of trustees there are."""
+    statement = select(func.count()).select_from(TRUSTEE_WORDS).where(TRUSTEE_WORDS.c.kind == "vote")
+    return tx.execute(statement).scalar_one()
 
 
 def charged_openings(tx: Connection, task: str = "") -> list[tuple[str, bytes]]:
@@ -181,8 +197,7 @@ def unclosed_plans(tx: Connection, credential_digest: bytes) -> list[tuple[bytes
 
 def put_upload(tx: Connection, row: UploadRow) -> UploadRow:
     """Remember a device's header; returns the one that counts: the first for its plan stays."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    tx.execute(insert(UPLOADS).values(values).on_conflict_do_nothing())
+    insert_new(tx, UPLOADS, values_of(row))
     where = (UPLOADS.c.plan_digest == row.plan_digest, UPLOADS.c.credential_digest == row.credential_digest)
     kept = fetch_one(tx, UploadRow, UPLOADS, *where)
     return row if kept is None else kept
@@ -206,25 +221,22 @@ def accept_upload(tx: Connection, header_digest: bytes) -> None:
     tx.execute(update(UPLOADS).where(UPLOADS.c.header_digest == header_digest).values(accepted=True))
 
 
-def put_refusal(tx: Connection, row: RefusalRow) -> None:
-    """Remember why a device does not take part; the first word stays."""
-    _insert_refusal(tx, row)
+def put_refusal(tx: Connection, row: RefusalRow) -> bool:
+    """Remember why a device does not take part; the first word stays. Whether this is it."""
+    return insert_new(tx, REFUSALS, values_of(row))
 
 
-def put_trustee_refusal(tx: Connection, row: RefusalRow, payload_digest: bytes) -> None:
-    """Remember why a trustee does not take part, and log it; the first word stays."""
-    if _insert_refusal(tx, row):
+def put_trustee_refusal(tx: Connection, row: RefusalRow, payload_digest: bytes) -> bool:
+    """Remember why a trustee does not take part, and log it; the first word stays. Whether this is it."""
+    is_first = insert_new(tx, REFUSALS, values_of(row))
+    if is_first:
         _log(tx, "refusal", payload_digest, row)
+    return is_first
 
 
 def refusals(tx: Connection, plan_digest: bytes) -> list[RefusalRow]:
     """All refusals of a plan."""
     return fetch(tx, RefusalRow, REFUSALS, REFUSALS.c.plan_digest == plan_digest)
-
-
-def _insert_refusal(tx: Connection, row: RefusalRow) -> bool:
-    values = {name: getattr(row, name) for name in row.__slots__}
-    return bool(tx.execute(insert(REFUSALS).values(values).on_conflict_do_nothing()).rowcount)
 
 
 def _log(tx: Connection, kind: str, payload_digest: bytes, row: WordRow | RefusalRow) -> None:
@@ -237,7 +249,7 @@ def _log(tx: Connection, kind: str, payload_digest: bytes, row: WordRow | Refusa
 
 def _enter(tx: Connection, plan_digest: bytes, cohort: int, phase: str, now_ms: int) -> None:
     values = {"plan_digest": plan_digest, "cohort": cohort, "phase": phase, "entered_ms": now_ms}
-    tx.execute(insert(PHASES).values(values).on_conflict_do_nothing())
+    insert_new(tx, PHASES, values)
 
 
 def _cohort_is(plan_digest: bytes, cohort: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import Connection, desc, func, select
-from sqlalchemy.dialects.sqlite import insert
 
-from bedside.coordinator.store.rows import fetch
+from bedside.coordinator.store.rows import fetch, insert_new, upsert, values_of
 from bedside.coordinator.store.schema import LOG_CHECKPOINTS, LOG_COSIGNATURES, LOG_ENTRIES, LOG_NODES, VERDICTS
 from bedside.core.errors import MalformedError
 from bedside.core.log.entries import NAMES, encode_entry, read_entry
@@ -143,10 +142,7 @@ def put_checkpoint(tx: Connection, row: CheckpointRow) -> None:
 
 def put_cosignature(tx: Connection, row: CosignatureRow) -> None:
     """Remember a trustee's cosignature unless it has vouched for a larger log already."""
-    values = {"size": row.size, "signed": row.signed}
-    statement = insert(LOG_COSIGNATURES).values(credential_digest=row.credential_digest, **values)
-    known = LOG_COSIGNATURES.c.size < row.size
-    tx.execute(statement.on_conflict_do_update(index_elements=["credential_digest"], set_=values, where=known))
+    upsert(tx, LOG_COSIGNATURES, [values_of(row)], where=LOG_COSIGNATURES.c.size < row.size)
 
 
 def cosignatures(tx: Connection) -> list[CosignatureRow]:
@@ -156,8 +152,7 @@ def cosignatures(tx: Connection) -> list[CosignatureRow]:
 
 def put_verdict(tx: Connection, row: VerdictRow, payload_digest: bytes) -> bool:
     """Remember a verdict and log it; the first of a trustee on a round stays. Whether it is new."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    fresh = bool(tx.execute(insert(VERDICTS).values(values).on_conflict_do_nothing()).rowcount)
+    fresh = insert_new(tx, VERDICTS, values_of(row))
     if fresh:
         append(tx, encode_entry("verdict", payload_digest, row.plan_digest, credential_digest=row.credential_digest))
     return fresh

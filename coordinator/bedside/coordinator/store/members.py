@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.rows import fetch, fetch_one, insert_new, upsert, values_of
 from bedside.coordinator.store.schema import CREDENTIALS, DEVICES, REQUESTS, ROSTERS, TOKEN_USES
 
 PENDING = "pending"
@@ -67,9 +66,7 @@ def rosters(tx: Connection) -> list[RosterRow]:
 
 def put_roster(tx: Connection, row: RosterRow) -> None:
     """Replace a site's roster."""
-    values = {"version": row.version, "signed": row.signed}
-    statement = insert(ROSTERS).values(site=row.site, **values)
-    tx.execute(statement.on_conflict_do_update(index_elements=["site"], set_=values))
+    upsert(tx, ROSTERS, [values_of(row)])
 
 
 def credentials(tx: Connection) -> list[CredentialRow]:
@@ -79,8 +76,7 @@ def credentials(tx: Connection) -> list[CredentialRow]:
 
 def put_credential(tx: Connection, row: CredentialRow) -> None:
     """Remember a credential; a known one stays as it is."""
-    values = {"digest": row.digest, "site": row.site, "subject": row.subject, "signed": row.signed}
-    tx.execute(insert(CREDENTIALS).values(values).on_conflict_do_nothing())
+    insert_new(tx, CREDENTIALS, values_of(row))
 
 
 def token_use_count(tx: Connection, token_digest: bytes) -> int:
@@ -117,6 +113,12 @@ def pending_requests(tx: Connection, site: str | None = None) -> list[RequestRow
     return fetch(tx, RequestRow, REQUESTS, *where, order_by=REQUESTS.c.requested_at_s)
 
 
+def pending_count(tx: Connection) -> int:
+    """How many requests wait for the word of a site."""
+    statement = select(func.count()).select_from(REQUESTS).where(REQUESTS.c.phase == PENDING)
+    return tx.execute(statement).scalar_one()
+
+
 def decide_request(
     tx: Connection, digest: bytes, phase: str, credential_digest: bytes | None, code: str, sentence: str
 ) -> None:
@@ -140,22 +142,4 @@ def devices(tx: Connection) -> list[DeviceRow]:
 
 def put_heartbeats(tx: Connection, rows: Mapping[bytes, DeviceRow]) -> None:
     """Replace the heartbeats of these devices, in one statement."""
-    if not rows:
-        return
-    statement = insert(DEVICES)
-    statement = statement.on_conflict_do_update(
-        index_elements=["credential_digest"],
-        set_={name: statement.excluded[name] for name in ("sequence", "last_seen_s", "heartbeat")},
-    )
-    tx.execute(
-        statement,
-        [
-            {
-                "credential_digest": row.credential_digest,
-                "sequence": row.sequence,
-                "last_seen_s": row.last_seen_s,
-                "heartbeat": row.heartbeat,
-            }
-            for row in rows.values()
-        ],
-    )
+    upsert(tx, DEVICES, [values_of(row) for row in rows.values()])

@@ -17,13 +17,15 @@ def upgrade(engine: Engine) -> None:
     """Apply every step that the database has not seen, in one transaction.
 
     Raises:
-        StoreError: `store-newer` when the file has steps that this version does not know.
+        StoreError: `store-newer` when it has steps that this version does not know.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a step may take its time
         try:
             command.upgrade(config, "head")
         except CommandError as error:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Boolean, Column, Integer, LargeBinary, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, LargeBinary, MetaData, Table, UniqueConstraint
+
+from bedside.coordinator.store.types import Text, Whole
 
 METADATA: Final = MetaData()
 
 ROSTERS: Final = Table(
     "rosters",
     METADATA,
-    Column("site", String, primary_key=True),
-    Column("version", Integer, nullable=False),
+    Column("site", Text, primary_key=True),
+    Column("version", Whole, nullable=False),
     Column("signed", LargeBinary, nullable=False),
 )
 
@@ -24,8 +26,8 @@ CREDENTIALS: Final = Table(
     "credentials",
     METADATA,
     Column("digest", LargeBinary, primary_key=True),
-    Column("site", String, nullable=False),
-    Column("subject", String, nullable=False),
+    Column("site", Text, nullable=False),
+    Column("subject", Text, nullable=False),
     Column("signed", LargeBinary, nullable=False),
 )
 
@@ -40,22 +42,22 @@ REQUESTS: Final = Table(
     "requests",
     METADATA,
     Column("digest", LargeBinary, primary_key=True),
-    Column("site", String, nullable=False, index=True),
+    Column("site", Text, nullable=False, index=True),
     Column("enrol", LargeBinary, nullable=False),
     Column("needs_approval", Boolean, nullable=False),
-    Column("phase", String, nullable=False),
+    Column("phase", Text, nullable=False),
     Column("credential_digest", LargeBinary),
-    Column("code", String, nullable=False, default=""),
-    Column("sentence", String, nullable=False, default=""),
-    Column("requested_at_s", Integer, nullable=False),
+    Column("code", Text, nullable=False, default=""),
+    Column("sentence", Text, nullable=False, default=""),
+    Column("requested_at_s", Whole, nullable=False),
 )
 
 DEVICES: Final = Table(
     "devices",
     METADATA,
     Column("credential_digest", LargeBinary, primary_key=True),
-    Column("sequence", Integer, nullable=False),
-    Column("last_seen_s", Integer, nullable=False),
+    Column("sequence", Whole, nullable=False),
+    Column("last_seen_s", Whole, nullable=False),
     Column("heartbeat", LargeBinary, nullable=False),
 )
 
@@ -63,36 +65,36 @@ BUNDLES: Final = Table(
     "bundles",
     METADATA,
     Column("digest", LargeBinary, primary_key=True),
-    Column("name", String, nullable=False),
-    Column("version", String, nullable=False),
-    Column("signer", String, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("signer", Text, nullable=False),
     Column("manifest", LargeBinary, nullable=False),
     Column("tar_digest", LargeBinary, nullable=False),
-    Column("tar_bytes", Integer, nullable=False),
+    Column("tar_bytes", Whole, nullable=False),
     Column("checkpoint_digest", LargeBinary, nullable=False),
-    Column("checkpoint_bytes", Integer, nullable=False),
+    Column("checkpoint_bytes", Whole, nullable=False),
 )
 
 TASKS: Final = Table(
     "tasks",
     METADATA,
-    Column("task", String, primary_key=True),
+    Column("task", Text, primary_key=True),
     Column("request", LargeBinary, nullable=False),
-    Column("last_round", Integer, nullable=False),
-    Column("state", String, nullable=False),
-    Column("reason", String, nullable=False, default=""),
-    Column("started_at_s", Integer, nullable=False),
+    Column("last_round", Whole, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("started_at_s", Whole, nullable=False),
 )
 
 ROUNDS: Final = Table(
     "rounds",
     METADATA,
     Column("plan_digest", LargeBinary, primary_key=True),
-    Column("task", String, nullable=False, index=True),
-    Column("number", Integer, nullable=False),
+    Column("task", Text, nullable=False, index=True),
+    Column("number", Whole, nullable=False),
     Column("plan", LargeBinary, nullable=False),
-    Column("started_at_s", Integer, nullable=False),
-    Column("finished_at_s", Integer, nullable=False, default=0),
+    Column("started_at_s", Whole, nullable=False),
+    Column("finished_at_s", Whole, nullable=False, default=0),
     Column("result", LargeBinary),
     UniqueConstraint("task", "number"),
 )
@@ -101,16 +103,16 @@ COHORTS: Final = Table(
     "cohorts",
     METADATA,
     Column("plan_digest", LargeBinary, primary_key=True),
-    Column("cohort", Integer, primary_key=True),
-    Column("phase", String, nullable=False),
-    Column("phase_since_ms", Integer, nullable=False),
-    Column("code", String, nullable=False, default=""),
-    Column("sentence", String, nullable=False, default=""),
+    Column("cohort", Whole, primary_key=True),
+    Column("phase", Text, nullable=False),
+    Column("phase_since_ms", Whole, nullable=False),
+    Column("code", Text, nullable=False, default=""),
+    Column("sentence", Text, nullable=False, default=""),
     Column("headers_digest", LargeBinary),
-    Column("headers_bytes", Integer, nullable=False, default=0),
-    Column("set_size", Integer, nullable=False, default=0),
+    Column("headers_bytes", Whole, nullable=False, default=0),
+    Column("set_size", Whole, nullable=False, default=0),
     Column("sum_digest", LargeBinary),
-    Column("sum_bytes", Integer, nullable=False, default=0),
+    Column("sum_bytes", Whole, nullable=False, default=0),
     Column("rosters_digest", LargeBinary),
 )
 
@@ -118,18 +120,18 @@ PHASES: Final = Table(
     "phases",
     METADATA,
     Column("plan_digest", LargeBinary, primary_key=True),
-    Column("cohort", Integer, primary_key=True),
-    Column("phase", String, primary_key=True),
-    Column("entered_ms", Integer, nullable=False),
+    Column("cohort", Whole, primary_key=True),
+    Column("phase", Text, primary_key=True),
+    Column("entered_ms", Whole, nullable=False),
 )
 
 TRUSTEE_WORDS: Final = Table(
     "trustee_words",
     METADATA,
     Column("plan_digest", LargeBinary, primary_key=True),
-    Column("cohort", Integer, primary_key=True),
+    Column("cohort", Whole, primary_key=True),
     Column("credential_digest", LargeBinary, primary_key=True),
-    Column("kind", String, primary_key=True),
+    Column("kind", Text, primary_key=True),
     Column("digest", LargeBinary, nullable=False),
     Column("signed", LargeBinary, nullable=False),
 )
@@ -139,12 +141,12 @@ UPLOADS: Final = Table(
     METADATA,
     Column("header_digest", LargeBinary, primary_key=True),
     Column("plan_digest", LargeBinary, nullable=False),
-    Column("cohort", Integer, nullable=False),
+    Column("cohort", Whole, nullable=False),
     Column("credential_digest", LargeBinary, nullable=False),
     Column("header", LargeBinary, nullable=False),
     Column("upload_blake3", LargeBinary, nullable=False),
-    Column("upload_bytes", Integer, nullable=False),
-    Column("sequence", Integer, nullable=False),
+    Column("upload_bytes", Whole, nullable=False),
+    Column("sequence", Whole, nullable=False),
     Column("accepted", Boolean, nullable=False, default=False),
     Column("counted", Boolean, nullable=False, default=False),
     UniqueConstraint("plan_digest", "credential_digest"),
@@ -155,17 +157,17 @@ REFUSALS: Final = Table(
     METADATA,
     Column("plan_digest", LargeBinary, primary_key=True),
     Column("credential_digest", LargeBinary, primary_key=True),
-    Column("cohort", Integer, primary_key=True),
-    Column("code", String, nullable=False),
-    Column("sentence", String, nullable=False),
+    Column("cohort", Whole, primary_key=True),
+    Column("code", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
     Column("signed", LargeBinary, nullable=False),
 )
 
 LOG_ENTRIES: Final = Table(
     "log_entries",
     METADATA,
-    Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("kind", String, nullable=False),
+    Column("position", Whole, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     # What is hashed: a serialised LogEntry, or in the oldest logs the digest alone.
     Column("leaf", LargeBinary, nullable=False),
@@ -176,15 +178,15 @@ LOG_ENTRIES: Final = Table(
 LOG_NODES: Final = Table(
     "log_nodes",
     METADATA,
-    Column("level", Integer, primary_key=True, autoincrement=False),
-    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("level", Whole, primary_key=True, autoincrement=False),
+    Column("place", Whole, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary, nullable=False),
 )
 
 LOG_CHECKPOINTS: Final = Table(
     "log_checkpoints",
     METADATA,
-    Column("size", Integer, primary_key=True, autoincrement=False),
+    Column("size", Whole, primary_key=True, autoincrement=False),
     Column("signed", LargeBinary, nullable=False),
 )
 
@@ -193,7 +195,7 @@ LOG_COSIGNATURES: Final = Table(
     "log_cosignatures",
     METADATA,
     Column("credential_digest", LargeBinary, primary_key=True),
-    Column("size", Integer, nullable=False),
+    Column("size", Whole, nullable=False),
     Column("signed", LargeBinary, nullable=False),
 )
 
@@ -204,4 +206,12 @@ VERDICTS: Final = Table(
     Column("credential_digest", LargeBinary, primary_key=True),
     Column("holds", Boolean, nullable=False),
     Column("signed", LargeBinary, nullable=False),
+)
+
+# One row: the coordinator whose database this is, and how often it has begun to serve from it.
+TENURE: Final = Table(
+    "tenure",
+    METADATA,
+    Column("sign_pk", LargeBinary, primary_key=True),
+    Column("number", Whole, nullable=False),
 )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, desc, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, Connection, desc, func, select, update
 
 from bedside.coordinator.store import log
-from bedside.coordinator.store.rows import fetch, fetch_one
+from bedside.coordinator.store.rows import fetch, fetch_one, insert_new, upsert, values_of
 from bedside.coordinator.store.schema import BUNDLES, COHORTS, ROUNDS, TASKS
 from bedside.core.log.entries import encode_entry
 from bedside.core.securesum.aggregator import CohortPhase
@@ -64,8 +63,7 @@ class RoundRow:
 
 def put_bundle(tx: Connection, row: BundleRow) -> None:
     """Remember an imported bundle; importing it again changes nothing."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    tx.execute(insert(BUNDLES).values(values).on_conflict_do_nothing())
+    insert_new(tx, BUNDLES, values_of(row))
 
 
 def bundle(tx: Connection, digest: bytes) -> BundleRow | None:
@@ -75,9 +73,7 @@ def bundle(tx: Connection, digest: bytes) -> BundleRow | None:
 
 def put_task(tx: Connection, row: TaskRow) -> None:
     """Start a task, or start it again with other parameters."""
-    values = {name: getattr(row, name) for name in row.__slots__ if name != "task"}
-    statement = insert(TASKS).values(task=row.task, **values)
-    tx.execute(statement.on_conflict_do_update(index_elements=["task"], set_=values))
+    upsert(tx, TASKS, [values_of(row)])
 
 
 def task(tx: Connection, name: str) -> TaskRow | None:
@@ -148,6 +144,23 @@ def rounds(tx: Connection, name: str, limit: int) -> list[RoundRow]:
     """The newest rounds, of one task or (with an empty name) of all; newest first."""
     where = [ROUNDS.c.task == name] if name else []
     return fetch(tx, RoundRow, ROUNDS, *where, order_by=desc(_age()), limit=limit)
+
+
+def states(tx: Connection) -> dict[str, int]:
+    """How many tasks are in each state."""
+    counted = {
+        str(row[0]): int(row[1]) for row in tx.execute(select(TASKS.c.state, func.count()).group_by(TASKS.c.state))
+    }
+    return dict.fromkeys((RUNNING, STOPPING, FINISHED, FAILED, STOPPED), 0) | counted
+
+
+def outcomes(tx: Connection) -> dict[str, int]:
+    """How many rounds have ended with an opened sum, and how many without one."""
+    opened = select(COHORTS.c.plan_digest).where(COHORTS.c.phase == CohortPhase.OPENED.value)
+    finished = select(func.count()).select_from(ROUNDS).where(ROUNDS.c.result.is_not(None))
+    all_count = tx.execute(finished).scalar_one()
+    opened_count = tx.execute(finished.where(ROUNDS.c.plan_digest.in_(opened))).scalar_one()
+    return {"opened": opened_count, "failed": all_count - opened_count}
 
 
 def _age() -> ColumnElement[int]:

@@ -424,8 +424,13 @@ class FleetSummary(google.protobuf.message.Message):
     SITES_FIELD_NUMBER: builtins.int
     PENDING_REQUESTS_FIELD_NUMBER: builtins.int
     SERVER_TIME_S_FIELD_NUMBER: builtins.int
+    STORE_FIELD_NUMBER: builtins.int
+    STORE_TROUBLE_FIELD_NUMBER: builtins.int
     pending_requests: builtins.int
     server_time_s: builtins.int
+    store: builtins.str
+    """The coordinator's database: sqlite or postgresql, and why it cannot be used now (empty: it can)."""
+    store_trouble: builtins.str
     @property
     def sites(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SiteSummary]: ...
     def __init__(
@@ -434,8 +439,10 @@ class FleetSummary(google.protobuf.message.Message):
         sites: collections.abc.Iterable[Global___SiteSummary] | None = ...,
         pending_requests: builtins.int = ...,
         server_time_s: builtins.int = ...,
+        store: builtins.str = ...,
+        store_trouble: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["pending_requests", b"pending_requests", "server_time_s", b"server_time_s", "sites", b"sites"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pending_requests", b"pending_requests", "server_time_s", b"server_time_s", "sites", b"sites", "store", b"store", "store_trouble", b"store_trouble"]) -> None: ...
 
 Global___FleetSummary: typing_extensions.TypeAlias = FleetSummary
 

@@ -35,12 +35,16 @@ if TYPE_CHECKING:  # generic in the stubs only
     _Stream = Callable[[object, Context], AsyncIterator[object]]
 
 
+def unheard(_code: str) -> None:
+    """Nobody counts refused calls."""
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns a handler's BedsideError into status and trailers; logs every other exception and hides its text."""
 
-    def __init__(self, limit: CallLimit) -> None:
+    def __init__(self, limit: CallLimit, refused: Callable[[str], None] = unheard) -> None:
         self._limit = limit
-        self._refusals = RefusalLog()
+        self._refusals = RefusalLog(refused)
 
     async def intercept_service(
         self,
@@ -103,13 +107,18 @@ class RefusalLog:
     """Lines about refused calls: the first of a kind at once, then how many there were, at most each `_QUIET_S`.
 
     A peer chooses how often it is refused; it must not choose how much is logged.
+
+    Attributes:
+        heard: is told each code.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heard: Callable[[str], None] = unheard) -> None:
+        self.heard = heard
         self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
 
     def tell(self, method: str, code: str, now_s: float) -> None:
         """Log a refusal, or count it for the next line of its method and code."""
+        self.heard(code)
         told_s, untold = self._kinds.get((method, code), (-math.inf, 0))
         if now_s - told_s < _QUIET_S:
             self._kinds[method, code] = (told_s, untold + 1)
@@ -127,6 +136,7 @@ async def _abort(error: Exception, context: Context, method: str, refusals: Refu
     if not isinstance(error, BedsideError):
         event(_LOGGER, "call-failed", level=logging.ERROR, method=method, error=type(error).__name__)
         _LOGGER.debug("call-failed", exc_info=error)
+        refusals.heard("internal-error")
         error = UnavailableError("internal-error", "the peer failed inside; its own log says where")
         await context.abort(grpc.StatusCode.INTERNAL, error.sentence, trailers_of(error))
     refusals.tell(method, error.code, asyncio.get_running_loop().time())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from bedside.core.errors import ConfigError, UnavailableError
 from bedside.service.link.address import Address, check_insecure
 from bedside.service.link.calls import MAX_OPEN_CALLS, CallLimit
 from bedside.service.link.channel import KEEPALIVE_S, Option, message_options
-from bedside.service.link.interceptor import ErrorInterceptor
+from bedside.service.link.interceptor import ErrorInterceptor, unheard
 
 HANDSHAKE_TIMEOUT_S: Final = 10
 """Seconds for TLS and HTTP/2 to be set up: silent sockets must not pile up."""
@@ -65,8 +65,9 @@ class LinkServer:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
         limit: CallLimit | None = None,
+        refused: Callable[[str], None] = unheard,
     ) -> None:
-        """Prepare a server.
+        """Prepare a server; `refused` hears the code of each call that is answered with an error.
 
         Raises:
             ConfigError: `tls-needed` or `insecure-address`.
@@ -79,7 +80,7 @@ class LinkServer:
         self._tls = tls
         self.port = 0
         self.grpc = grpc.aio.server(
-            interceptors=(ErrorInterceptor(limit or CallLimit()), *interceptors),
+            interceptors=(ErrorInterceptor(limit or CallLimit(), refused), *interceptors),
             options=[*message_options(), *_server_options(handshake_timeout_s)],
             maximum_concurrent_rpcs=MAX_OPEN_CALLS,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from bedside.coordinator.store.types import Whole
 from bedside.core.tree import grown
 
 revision = "0002"
@@ -16,25 +17,26 @@ down_revision = "0001"
 
 def upgrade() -> None:
     """Add the tables and hash what is there."""
+    empty = sa.text("x''" if op.get_bind().dialect.name == "sqlite" else "''::bytea")
     op.add_column("cohorts", sa.Column("rosters_digest", sa.LargeBinary()))
     for name in ("leaf", "plan_digest"):
-        op.add_column("log_entries", sa.Column(name, sa.LargeBinary(), nullable=False, server_default=sa.text("x''")))
+        op.add_column("log_entries", sa.Column(name, sa.LargeBinary(), nullable=False, server_default=empty))
     op.create_index("ix_log_entries_plan_digest", "log_entries", ["plan_digest"])
     op.create_table(
         "log_nodes",
-        sa.Column("level", sa.Integer(), primary_key=True, autoincrement=False),
-        sa.Column("place", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("level", Whole, primary_key=True, autoincrement=False),
+        sa.Column("place", Whole, primary_key=True, autoincrement=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
     )
     op.create_table(
         "log_checkpoints",
-        sa.Column("size", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("size", Whole, primary_key=True, autoincrement=False),
         sa.Column("signed", sa.LargeBinary(), nullable=False),
     )
     op.create_table(
         "log_cosignatures",
         sa.Column("credential_digest", sa.LargeBinary(), primary_key=True),
-        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("size", Whole, nullable=False),
         sa.Column("signed", sa.LargeBinary(), nullable=False),
     )
     op.create_table(

@@ -1,0 +1,1 @@
+"""What Prometheus may ask of a coordinator: nothing of a patient, and no label that names a device."""
