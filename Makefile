@@ -2,6 +2,7 @@
 # make test    linters, types, layers, freshness of generated code, tests; TORCH=1 adds the comparison with torch
 # make check   the linters of `make test` alone
 # make slow    what needs minutes and downloads: the device's part on emulated arm64 boards
+# make machines  the installed packages on machines with a systemd (root; apt install mmdebstrap systemd-container)
 # make bench   every benchmark beside its peer
 # make fuzz    every parser under coverage guidance for SECONDS=10 each, or PARSER=frames SECONDS=60
 # make deb     Debian packages into dist/; TARGETS="bookworm-amd64" PARTS="agent" REVISION=2 for some of them
@@ -23,7 +24,7 @@ TORCH_VERSION := 2.13.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check slow bench fuzz deb locks release proto clean
+.PHONY: help demo test check slow machines bench fuzz deb locks release proto clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -66,6 +67,9 @@ test: check $(if $(TORCH),$(VENV)/.torch)
 
 slow: $(VENV)/.dev
 	BEDSIDE_SLOW=1 $(BIN)/pytest -q -s -m slow
+
+machines: $(VENV)/.dev $(DEB)/.tools
+	BEDSIDE_MACHINES=1 $(BIN)/pytest -q -rP tests/packaging/test_services.py tests/packaging/test_lab.py
 
 # The peers live in an environment of their own: their pins would bend ours.
 .venv-flwr/bin/flwr:

@@ -64,6 +64,8 @@ class Lab:
 
 def why_no_lab() -> str:
     """What is missing for it here; empty where nothing is."""
+    if os.environ.get("BEDSIDE_MACHINES") != "1":
+        return "machines with a systemd: make machines, or BEDSIDE_MACHINES=1"
     if os.geteuid() != 0:
         return "only root can boot machines"
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
