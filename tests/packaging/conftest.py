@@ -1,4 +1,7 @@
-"""The modules beside this file are imported by their names; one federation of machines for the tests of a module."""
+"""One federation of machines for the tests of a module.
+
+The modules beside this file, and those that build the packages, are imported by their names.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2] / "packaging" / "deb"))
 
 if TYPE_CHECKING:
     from installed import Installed
