@@ -287,7 +287,7 @@ def stranger(federation: Federation, tmp_path: Path) -> Iterator[Path]:
     federation.table.kill("coordinator")
     shutil.copytree(federation.hub, hub, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
     with closing(sqlite3.connect(hub / "coordinator.db")) as database, database:
-        for table in ("tasks", "rounds", "cohorts"):  # what the true key signed, the stranger could not go on with
+        for table in ("tasks", "rounds", "cohorts", "tenure"):  # the true key's: no stranger could go on with them
             database.execute(f"DELETE FROM {table}")
     key = hub / "identity" / "sign.key"
     key.unlink()
