@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from beat_stream import SESSION_S, SESSIONS, STREAM, build_model, electrocardiogram
 from debian_root import debian_root
-from ecg import SESSION_S, SESSIONS, STREAM, build_model, electrocardiogram
 from lab import Lab, lab
 from machine import Disk, Machine, wait_until
 from packages import built_packages

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from beat_stream import CLASSES
 from debian_root import debian_root
-from ecg import CLASSES
 from installed import AGENT, BEHIND_PROXY, COORDINATOR, DEVICES, HOMES, TRUSTEE, Installed, install
 from machine import Machine, wait_until
 from packages import NEXT_VERSION, next_version
