@@ -25,7 +25,7 @@ from .study import Held, Study, build_quickly, opened
 HELD_OUT: Final = ((1, 2), (3, 4), (5, 8), (6, 7), (9, 10))
 """Wearers of each fold; the demo's are among them."""
 
-SETTINGS: Final = Settings(rounds=24, server_learning_rate=SERVER_LEARNING_RATE)
+SETTINGS: Final = Settings(rounds=24, server_learning_rate=SERVER_LEARNING_RATE, gradient_clip=2.0)
 """Twice the demo's rounds; the rest is the author's, or the default of `bedside round start`."""
 
 People = dict[int, Windows]
