@@ -204,7 +204,7 @@ async def test_what_cannot_be_closed_keeps_nothing_else_open(device, monkeypatch
     closed: list[str] = []
 
     class Server:
-        async def stop(self, _: float) -> None:
+        async def stop(self, _: float = 0.0) -> None:
             raise OSError(28, "full")
 
     def failing(_: object) -> None:
@@ -215,5 +215,5 @@ async def test_what_cannot_be_closed_keeps_nothing_else_open(device, monkeypatch
     monkeypatch.setattr("bedside.agent.buffer.reader.BufferReader.close", lambda self: closed.append("reader"))
     monkeypatch.setattr("bedside.agent.buffer.store.BufferStore.close", lambda self: closed.append("buffer"))
     with pytest.raises(StoreError):
-        await agent._close(Server())
+        await agent._close(Server(), Server())
     assert closed == ["buffer", "reader", "journal"]

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bedside.coordinator.metrics.meters import MAX_CODES, Meters
 from bedside.coordinator.metrics.state import PREFIX, render
 from bedside.core.errors import ProtocolError, StoreError
-from bedside.service.scrape import MetricsConfig
+from bedside.service.metrics_config import MetricsConfig
 from ports import free_port
 
 

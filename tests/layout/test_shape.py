@@ -149,6 +149,7 @@ def loaded_by(statement):
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
+        ("import bedside.agent.config", {"asyncio", "ssl"}),
         ("import bedside.service.cli", {"rich", "grpc", "numpy", "onnxruntime", "cryptography", "msgspec", "nacl"}),
         ("import bedside.service.output", {"rich", "grpc", "numpy", "onnxruntime", "msgspec"}),
         ("import bedside.service.config, bedside.service.logs, bedside.service.health", {"rich", "grpc", "numpy"}),

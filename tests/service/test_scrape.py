@@ -8,7 +8,8 @@ import pytest
 
 from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.service import scrape
-from bedside.service.scrape import LocalMetricsConfig, MetricsConfig, ScrapeServer
+from bedside.service.metrics_config import LocalMetricsConfig, MetricsConfig
+from bedside.service.scrape import ScrapeServer
 
 ASK = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -17,7 +17,7 @@ from bedside.agent.training.settings import TrainingConfig, training_rules
 from bedside.core.errors import ConfigError
 from bedside.core.ids import check_id
 from bedside.service.config import load_config
-from bedside.service.scrape import LocalMetricsConfig
+from bedside.service.metrics_config import LocalMetricsConfig
 
 CONFIG_NAME: Final = "agent.toml"
 BUFFER_NAME: Final = "buffer.db"

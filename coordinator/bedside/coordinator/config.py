@@ -8,7 +8,7 @@ import msgspec
 
 from bedside.coordinator.database_url import DatabaseUrl, parse_database_url
 from bedside.core.errors import ConfigError
-from bedside.service.scrape import MetricsConfig
+from bedside.service.metrics_config import MetricsConfig
 
 FILE_NAME: Final = "coordinator.toml"
 

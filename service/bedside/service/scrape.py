@@ -10,17 +10,15 @@ Source: RFC 9112, HTTP/1.1; Prometheus, exposition formats, text 0.0.4.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import re
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
-from bedside.core.errors import BedsideError, ConfigError, MalformedError, UnavailableError
-from bedside.service.link.address import Address, parse_address
+from bedside.core.errors import BedsideError, MalformedError, UnavailableError
+from bedside.service.link.address import parse_address
 from bedside.service.logs import event
+from bedside.service.metrics_config import MetricsConfig
 
 PATH: Final = "/metrics"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -38,47 +36,6 @@ _REASONS: Final = {
     405: "Method Not Allowed",
     503: "Service Unavailable",
 }
-
-
-class MetricsConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The table `[metrics]`.
-
-    Attributes:
-        listen: host:port where Prometheus may ask; empty: nowhere.
-    """
-
-    listen: str = ""
-
-    def __post_init__(self) -> None:
-        if self.listen:
-            self.check(parse_address(self.listen))
-
-    def check(self, address: Address) -> None:
-        """Refuse an address that names no interface: ConfigError `metrics-address`."""
-        try:
-            everywhere = ipaddress.ip_address(address.host).is_unspecified
-        except ValueError:
-            everywhere = False
-        if address.path or everywhere:
-            raise ConfigError(
-                "metrics-address",
-                f"metrics.listen is {address}, which is not one address of this machine",
-                remedy='name it, for instance "127.0.0.1:9464"; without encryption nobody else should be able to ask',
-            )
-
-
-class LocalMetricsConfig(MetricsConfig, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """The table `[metrics]` where nothing may listen for other machines."""
-
-    def check(self, address: Address) -> None:
-        """Refuse what is not of this machine alone: ConfigError `metrics-address`."""
-        super().check(address)
-        if not address.is_loopback:
-            raise ConfigError(
-                "metrics-address",
-                f"metrics.listen is {address}: other machines could ask there",
-                remedy='write "127.0.0.1:9464", and let a scraper on this machine ask',
-            )
 
 
 class ScrapeServer:
