@@ -304,8 +304,16 @@ LAST: Final = ("fault", "system")
 """Folders whose tests share a federation of processes, which takes a quarter of a core from whatever runs beside it."""
 
 
+def place(item: pytest.Item) -> tuple[int, str, int, str]:
+    """Where a test stands: at random, but for those that share a federation, which keep the order of their files."""
+    folder = item.path.parent.name
+    if folder not in LAST:
+        return -1, "", 0, ""
+    return LAST.index(folder), str(item.path), item.location[1] or 0, item.nodeid
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LAST.index(item.path.parent.name) if item.path.parent.name in LAST else -1)
+    items.sort(key=place)
     if os.environ.get("BEDSIDE_SLOW") != "1":
         skipped = pytest.mark.skip(reason="slow: make slow, or BEDSIDE_SLOW=1")
         for item in items:
