@@ -7,7 +7,6 @@ from bedside.core.errors import ConfigError, MalformedError, TrustError, Unavail
 from bedside.proto.v1 import enrolment_pb2 as wire
 from bedside.proto.v1.enrolment_pb2_grpc import add_EnrolmentServiceServicer_to_server
 from bedside.proto.v1.identity_pb2 import Role
-from bedside.service.identity import create_identity
 from bedside.service.link import pinned_ca
 from bedside.service.link.address import Address
 from bedside.service.link.enrolment import connect_enrolment, poll_enrolment, start_enrolment
@@ -17,27 +16,11 @@ from scripted_enrolment import (
     COORDINATOR,
     ENTROPY,
     ROOT,
-    ScriptedCoordinator,
     ca_digest,
     connect_proxy,
     serving,
     token,
 )
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return create_ca("demo", CLOCK.now_ns())
-
-
-@pytest.fixture
-def coordinator(authority, tmp_path):
-    return ScriptedCoordinator(authority, tmp_path)
-
-
-@pytest.fixture
-def identity(tmp_path):
-    return create_identity(tmp_path / "identity", Role.ROLE_DEVICE, ENTROPY)
 
 
 async def start(identity, text):

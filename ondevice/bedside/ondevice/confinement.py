@@ -24,9 +24,9 @@ from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
-from bedside.core import errors
 from bedside.core.errors import BedsideError, MalformedError, UnavailableError
 from bedside.core.unreadable import UNREADABLE
+from bedside.service.relayed_error import RelayedError
 
 _PR_SET_PDEATHSIG: Final = 1
 _LINE_LIMIT_BYTES: Final = 1 << 20
@@ -93,21 +93,12 @@ class Stop:
         self.asked.set()
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """An error on its way from a child to its parent."""
-
-    kind: str
-    code: str
-    sentence: str
-    remedy: str
-
-
 class Line(msgspec.Struct, frozen=True):
     """One line of a child's standard output; exactly one field is set. Raw takes no part in a union: empty is none."""
 
     progress: msgspec.Raw = msgspec.Raw()
     result: msgspec.Raw = msgspec.Raw()
-    error: Failure | None = None
+    error: RelayedError | None = None
 
 
 async def run_child(
@@ -190,7 +181,7 @@ async def _converse(process: asyncio.subprocess.Process, job: bytes, on_progress
         while text := await stdout.readline():
             line = read_line(text)
             if line.error is not None:
-                raise _revive(line.error)
+                raise line.error.revive()
             if bytes(line.result):
                 return bytes(line.result)
             if bytes(line.progress):
@@ -222,13 +213,6 @@ def read_outcome(data: bytes, kind: type[Outcome]) -> Outcome:
         return msgspec.json.decode(data, type=kind)
     except UNREADABLE as error:
         raise _died(None, "its output is not the protocol's") from error
-
-
-def _revive(failure: Failure) -> BedsideError:
-    kind = getattr(errors, failure.kind, BedsideError)
-    if not (isinstance(kind, type) and issubclass(kind, BedsideError)):
-        kind = BedsideError
-    return kind(failure.code, failure.sentence, remedy=failure.remedy)
 
 
 def _died(status: int | None, tail: str) -> UnavailableError:
@@ -310,7 +294,7 @@ def report_result(result: object) -> None:
 
 def report_error(error: BedsideError) -> NoReturn:
     """In the child: the last line, and the exit."""
-    _write({"error": Failure(type(error).__name__, error.code, error.sentence, error.remedy)})
+    _write({"error": RelayedError.of(error)})
     raise SystemExit(error.exit_status)
 
 

@@ -22,10 +22,10 @@ from typing import NoReturn
 
 import msgspec
 
-from bedside.core import errors
 from bedside.core.errors import BedsideError, ConfigError, UnavailableError
 from bedside.core.unreadable import UNREADABLE
 from bedside.service.failures import INTERRUPTED_STATUS, report_failure
+from bedside.service.relayed_error import RelayedError
 
 _ENDED = "the part of it that runs as {} ended with status {}"
 
@@ -54,16 +54,9 @@ class Account:
         return os.geteuid() == 0 and self.uid != 0
 
 
-class _Failure(msgspec.Struct, frozen=True):
-    kind: str
-    code: str
-    sentence: str
-    remedy: str
-
-
 class _Told(msgspec.Struct, frozen=True):
     result: msgspec.Raw = msgspec.Raw()
-    error: _Failure | None = None
+    error: RelayedError | None = None
     status: int = 0
 
 
@@ -125,8 +118,7 @@ def run_as(account: Account, work: Callable[[], object]) -> bytes:
     except UNREADABLE as error:
         raise UnavailableError("child-died", _ENDED.format(account.name, status), remedy="read what it said") from error
     if told.error is not None:
-        kind = getattr(errors, told.error.kind, BedsideError)
-        raise kind(told.error.code, told.error.sentence, remedy=told.error.remedy)
+        raise told.error.revive()
     return bytes(told.result)
 
 
@@ -139,7 +131,7 @@ def _work(account: Account, work: Callable[[], object], writing: int) -> NoRetur
             check_python(account)
             told: dict[str, object] = {"result": work()}
         except BedsideError as error:
-            told = {"error": _Failure(type(error).__name__, error.code, error.sentence, error.remedy)}
+            told = {"error": RelayedError.of(error)}
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(msgspec.json.encode(told))
     except KeyboardInterrupt:

@@ -12,7 +12,6 @@ from bedside.service.doctor.check import Place, examine
 from bedside.service.doctor.membership import membership_checks
 from bedside.service.doctor.reach import reach_checks
 from bedside.service.health import Level
-from bedside.service.identity import create_identity
 from bedside.service.link.enrolment import start_enrolment
 from bedside.service.tls import create_ca
 from ports import free_port
@@ -29,21 +28,6 @@ class Later(Clock):
 
     def now_ns(self):
         return CLOCK.now_ns() + self._ahead_ns
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return create_ca("demo", CLOCK.now_ns())
-
-
-@pytest.fixture
-def coordinator(authority, tmp_path):
-    return ScriptedCoordinator(authority, tmp_path)
-
-
-@pytest.fixture
-def identity(tmp_path):
-    return create_identity(tmp_path / "identity", Role.ROLE_DEVICE, ENTROPY)
 
 
 async def enrolled(identity, coordinator, address):
