@@ -9,6 +9,7 @@ import pytest
 
 from bedside.agent.buffer.reader import BufferReader
 from bedside.agent.buffer.rows import Session
+from bedside.agent.buffer.session_ids import is_held_out
 from bedside.agent.buffer.store import BufferStore
 from bedside.core.ids import StreamId
 from bedside.core.samples import Block, Mark, MarkKind
@@ -241,3 +242,16 @@ def test_on_a_full_disk_a_session_by_hand_is_the_one_that_a_source_begins(ward) 
     ward.store.ahead.open(ECG, T0 + S, "replay")
     assert ward.store.ahead.of(ECG, T0 + S, T0 + 2 * S) == opened.session
     assert not ward.store.ahead.waits(ECG)
+
+
+def test_a_stream_has_a_session_to_train_on_before_one_is_held_out(ward):
+    for number in range(60):  # of a device whose sessions are drawn at random each would be held out once in ten
+        stream = StreamId(f"bed-{number}")
+        refused = ward.store.sessions.open(stream, T0, "cli", consent_training=False)
+        first = ward.store.sessions.open(stream, T0 + S, "cli", consent_training=True)
+        assert not is_held_out(first), refused
+
+
+def test_about_one_session_in_ten_is_held_out_after_the_first(ward):
+    drawn = [ward.store.sessions.open(ECG, T0 + number * S, "cli") for number in range(400)]
+    assert 15 < sum(map(is_held_out, drawn)) < 80

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bedside.agent.buffer.sessions import ID_BYTES, Sessions
+from bedside.agent.buffer.session_ids import draw_session_id
+from bedside.agent.buffer.sessions import Sessions
 from bedside.core.clock import Clock, Entropy
 from bedside.core.ids import SessionId, StreamId
 
@@ -84,7 +85,7 @@ class SessionsAhead:
         """A session begins that could not be written; not where one that was opened by hand waits for this."""
         if self._awaits(stream, at_ns):
             return
-        session = SessionId(self._entropy.token_bytes(ID_BYTES).hex())
+        session = draw_session_id(self._entropy)
         self._wait(_Change(stream, at_ns, origin, session))
 
     def close(self, stream: StreamId, at_ns: int) -> None:

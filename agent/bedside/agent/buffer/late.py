@@ -19,7 +19,8 @@ from typing import Final
 
 from bedside.agent.buffer.quota import Quota
 from bedside.agent.buffer.schema import LAST_NS
-from bedside.agent.buffer.sessions import ID_BYTES, LATE, UNSAID, Current, Sessions
+from bedside.agent.buffer.session_ids import draw_session_id
+from bedside.agent.buffer.sessions import LATE, UNSAID, Current, Sessions
 from bedside.core.clock import Clock, Entropy
 from bedside.core.errors import StoreError
 from bedside.core.ids import SessionId, StreamId
@@ -110,7 +111,7 @@ class LateRecords:
                 return SessionId(near["session"])
         if self._quota.sessions_full:
             raise StoreError("sessions-full", f"a late record of stream {stream} has no session, and no room for one")
-        session = SessionId(self._entropy.token_bytes(ID_BYTES).hex())
+        session = draw_session_id(self._entropy)
         consent = self._sessions.consents_unsaid(stream)
 
         def work(tx: sqlite3.Connection) -> None:

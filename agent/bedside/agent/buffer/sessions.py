@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from bedside.agent.buffer.schema import LAST_NS
+from bedside.agent.buffer.session_ids import draw_session_id, is_held_out
 from bedside.core.clock import Entropy
 from bedside.core.ids import SessionId, StreamId
 from bedside.service.sqlite import Database
 
-ID_BYTES: Final = 8
 BY_HAND: Final = ("cli", "api")
 """Origins of what people and programs say; other sessions begin by themselves, or because a source says so."""
 UNSAID: Final = ("gap", "after-close")
@@ -46,6 +46,8 @@ _NEWEST_SESSIONS: Final = (
     f"SELECT stream, consent_training, max(number) FROM sessions WHERE origin <> '{LATE}' GROUP BY stream"
 )
 
+_CONSENTING: Final = "SELECT session FROM sessions WHERE stream = ? AND consent_training ORDER BY number LIMIT 100"
+# So many that are all held out there will never be.
 
 _WITHDRAW: Final = (
     "UPDATE sessions SET consent_training = 0 WHERE stream = ?1 AND closed_ns > ?2 RETURNING session, closed_ns"
@@ -185,8 +187,8 @@ class Sessions:
 
         `session` is the id that it has been known under, when the disk refused it before.
         """
-        opened = session or SessionId(self._entropy.token_bytes(ID_BYTES).hex())
         consent = self.consents_unsaid(stream) if consent_training is None else consent_training
+        opened = session or draw_session_id(self._entropy, trained_on=consent and not self._trains_on_another(stream))
         current = self._current.get(stream)
         doubtful: list[tuple[str, int]] = []
 
@@ -210,6 +212,10 @@ class Sessions:
         if consent_training is not None:
             self._take_say(stream, refused=not consent)
         return opened
+
+    def _trains_on_another(self, stream: StreamId) -> bool:
+        rows = self._database.rows(_CONSENTING, (stream,))
+        return any(not is_held_out(row["session"]) for row in rows)
 
     def close(self, stream: StreamId, at_ns: int) -> SessionId | None:
         """Close the stream's session, durably and not before its last sample; None when none is open."""

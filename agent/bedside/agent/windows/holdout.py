@@ -1,9 +1,9 @@
 """Which labelled windows are held out: a model is judged on them on this device, and none is ever trained on.
 
-A window's role depends on nothing but the device's secret, its session and its time: it is the same at every training
-and at every judgement, whatever else is stored, erased or labelled later. One session in ten is held out whole. Such
-windows are the better judges, as patients of their own, but a device with few sessions may have none; therefore one
-block of time in ten of every other session is held out as well. What touches the border of such a block is neither
+A window's role depends on nothing but the device's secret, its session's name and its time: it is the same at every
+training and at every judgement, whatever else is stored, erased or labelled later. One session in ten is held out
+whole. Such windows are the better judges, as patients of their own, but a device with few sessions has none; therefore
+one block of time in ten of every other session is held out as well. What touches the border of such a block is neither
 trained on nor judged with: overlapping windows share samples.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Final, Literal
+
+from bedside.agent.buffer.session_ids import ONE_IN, is_held_out
 
 if TYPE_CHECKING:
     from bedside.core.bundle.manifest import WindowSpec
@@ -20,7 +22,6 @@ LEAST_BLOCK_S: Final = 30.0
 """Seconds of a block of time, at least."""
 _WINDOWS_PER_BLOCK: Final = 12
 """A block is as long as so many windows end to end, so that few of them touch its border."""
-_ONE_IN: Final = 10
 _NS_PER_S: Final = 1_000_000_000
 
 Role = Literal["training", "session", "block", "border"]
@@ -45,7 +46,7 @@ class HoldOut:
 
     def role(self, session: str, start_ns: int, end_ns: int) -> Role:
         """The role of a window of a session; `end_ns` is exclusive."""
-        if self._draws(session):
+        if is_held_out(session):
             return "session"
         first, last = start_ns // self.block_ns, max(start_ns, end_ns - 1) // self.block_ns
         held = [self._draws(session, block) for block in range(first, last + 1)]
@@ -53,14 +54,9 @@ class HoldOut:
             return "training"
         return "block" if len(held) == 1 else "border"
 
-    def holds_session(self, session: str) -> bool:
-        """Whether a session is held out whole."""
-        return self._draws(session)
-
-    def _draws(self, session: str, block: int | None = None) -> bool:
-        text = session if block is None else f"{session}/{block}"
-        drawn = hashlib.blake2b(text.encode(), key=self._key, digest_size=8).digest()
-        return int.from_bytes(drawn, "big") % _ONE_IN == 0
+    def _draws(self, session: str, block: int) -> bool:
+        drawn = hashlib.blake2b(f"{session}/{block}".encode(), key=self._key, digest_size=8).digest()
+        return int.from_bytes(drawn, "big") % ONE_IN == 0
 
 
 class Split:
@@ -77,7 +73,7 @@ class Split:
 
     def may_have(self, session: str) -> bool:
         """Whether any window of a session is among them; what is not need not be cut."""
-        return self._hold_out.holds_session(session) == (self._role == "session")
+        return is_held_out(session) == (self._role == "session")
 
     def has(self, session: str, start_ns: int, end_ns: int) -> bool:
         """Whether a window is among them."""
