@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from chaos_proxy import ChaosProxy
-from federation import wait_until
+
+from watched_rounds import wait_until
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from typing import Any
 import psutil
 import pytest
 from chaos_proxy import ChaosProxy
-from federation import TASK, Agent, Federation, bedside, wait_until
+from federation import TASK, Agent, Federation, bedside
+
+from watched_rounds import wait_until
 
 pytestmark = pytest.mark.system
 

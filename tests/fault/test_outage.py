@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from federation import Federation, bedside_command, bedside_json, wait_until
+from federation import Federation, bedside_command, bedside_json
 from test_kills import assert_all_counted_once
+
+from watched_rounds import wait_until
 
 pytestmark = pytest.mark.system
 

@@ -11,15 +11,13 @@ import os
 import socket
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import grpc
-import pytest
 
 from bedside.core.signing import parse_strict
 from bedside.demo.processes import ProcessTable, bedside_command, family
@@ -27,8 +25,8 @@ from bedside.proto.v1.common_pb2 import Signed
 from bedside.proto.v1.operator_pb2 import RoundDetail, RoundQuery
 from bedside.proto.v1.operator_pb2_grpc import OperatorServiceStub
 from bedside.proto.v1.round_pb2 import Answer
+from watched_rounds import DEADLINE_S, WatchedRounds, wait_until
 
-DEADLINE_S = 60.0
 RATE_HZ = 50.0
 WINDOW = 32
 CLASSES = ("rest", "walk", "shake")
@@ -37,8 +35,6 @@ TASK = "motion"
 SITES = {"alder": 2, "birch": 2, "cedar": 1}
 HEARTBEAT_S = 5.0
 """A device is waited for until two and a half of these have passed: longer than a restart takes."""
-
-Found = TypeVar("Found")
 
 
 def run_bedside(*arguments: str | Path, timeout_s: float = DEADLINE_S) -> subprocess.CompletedProcess[str]:
@@ -65,20 +61,6 @@ def bedside(*arguments: str | Path, timeout_s: float = DEADLINE_S) -> str:
 def bedside_json(*arguments: str | Path) -> Any:
     """Run one command with --json; what it printed."""
     return json.loads(bedside(*arguments, "--json"))
-
-
-def wait_until(
-    look: Callable[[], Found], what: str, *, deadline_s: float = DEADLINE_S, interval_s: float = 0.02
-) -> Found:
-    """Look again and again until the answer is true, and return it; fail when the deadline has passed."""
-    end_s = time.monotonic() + deadline_s
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > end_s:
-            pytest.fail(f"within {deadline_s:.0f} s it never came that {what}")
-        time.sleep(interval_s)
 
 
 def free_ports(count: int) -> list[int]:
@@ -117,7 +99,7 @@ class Agent:
 
 
 @dataclass
-class Federation:
+class Federation(WatchedRounds):
     """Everything that runs, and where it lies.
 
     Attributes:
@@ -128,6 +110,8 @@ class Federation:
         service_port: of the coordinator's mTLS port.
         bundle: the model that tasks train.
     """
+
+    task: ClassVar[str] = TASK
 
     folder: Path
     runtime: Path
@@ -178,29 +162,6 @@ class Federation:
         )
         started = self.ask("round", "start", *options, "--weighting", "uniform", *more)
         return int(started["first_round"])
-
-    def online(self) -> int:
-        """How many devices have called lately."""
-        return sum(site["online"] for site in self.ask("fleet", "status")["sites"])
-
-    def show(self, number: int) -> Any:
-        """One round as it is now."""
-        return self.ask("round", "show", "--task", TASK, "--round", str(number))
-
-    def wait_round(self, number: int, holds: Callable[[Any], object], what: str) -> Any:
-        """Wait until a round is so; the round."""
-
-        def look() -> Any:
-            detail = self.show(number)
-            if not holds(detail) and detail["finished_at_s"]:
-                pytest.fail(f"round {number} ended before it came that {what}: {json.dumps(detail, indent=1)}")
-            return detail if holds(detail) else None
-
-        return wait_until(look, what)
-
-    def finish_round(self, number: int) -> Any:
-        """Wait until a round has ended; the round."""
-        return self.wait_round(number, lambda detail: detail["finished_at_s"], f"round {number} ends")
 
     def detail(self, number: int) -> RoundDetail:
         """One round with the signed messages that the commands do not print."""

@@ -23,7 +23,6 @@ from federation import (
     bedside,
     bedside_json,
     free_ports,
-    wait_until,
 )
 
 from bedside.core.errors import ConfigError
@@ -31,6 +30,7 @@ from bedside.demo.processes import ProcessTable
 from bedside.demo.runtime import memory_folder
 from bedside.firmware_bridge.recording import Label, Recording, write_recording
 from bedside.service.platform import SystemClock
+from watched_rounds import wait_until
 
 SESSIONS = 4
 SESSION_S = 60

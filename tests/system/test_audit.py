@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import TASK, Federation, bedside_json, run_bedside, wait_until
+from federation import TASK, Federation, bedside_json, run_bedside
+
+from watched_rounds import wait_until
 
 pytestmark = pytest.mark.system
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import Agent, Federation, bedside, bedside_json, run_bedside, wait_until
+from federation import Agent, Federation, bedside, bedside_json, run_bedside
 from founding import build_model
+
+from watched_rounds import wait_until
 
 pytestmark = pytest.mark.system
 

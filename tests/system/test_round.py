@@ -11,13 +11,14 @@ import blake3
 import numpy as np
 import numpy.typing as npt
 import pytest
-from federation import CLASSES, STREAM, TASK, Federation, bedside_json, run_bedside, wait_until
+from federation import CLASSES, STREAM, TASK, Federation, bedside_json, run_bedside
 
 from bedside.core.codec.layout import Layout, SegmentKind
 from bedside.core.securesum.plans import layout_of
 from bedside.core.securesum.ring import Words, pack, unpack
 from bedside.core.signing import parse_strict
 from bedside.proto.v1.plan_pb2 import Plan
+from watched_rounds import wait_until
 
 pytestmark = pytest.mark.system
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federation import bedside, bedside_json, free_ports, run_bedside, wait_until
+from federation import bedside, bedside_json, free_ports, run_bedside
 
 from bedside.core.errors import ConfigError
 from bedside.demo.processes import ProcessTable, bedside_command
 from bedside.demo.runtime import memory_folder
 from bedside.service.mounts import is_in_memory
 from bedside.service.platform import SystemClock
+from watched_rounds import wait_until
 
 pytestmark = pytest.mark.system
 

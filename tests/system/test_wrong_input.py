@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from federation import TASK, Federation, bedside, bedside_command, bedside_json, run_bedside, wait_until
+from federation import TASK, Federation, bedside, bedside_command, bedside_json, run_bedside
 from founding import build_model
 
 from bedside.core.bundle.archive import pack_bundle, unpack_bundle
@@ -23,6 +23,7 @@ from bedside.core.signing.envelope import signature_of
 from bedside.core.signing.tokens import mint_token, read_token
 from bedside.service.keys import create_signing_key, load_signing_key
 from bedside.service.platform import SystemEntropy
+from watched_rounds import wait_until
 
 pytestmark = pytest.mark.system
 
