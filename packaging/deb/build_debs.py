@@ -138,7 +138,7 @@ class Builder:
                 "Depends": self._depends(target),
                 "Description": part.summary + "".join(f"\n {line}" for line in part.description.splitlines()),
             },
-            {name: _script(name, part) for name in ("postinst", "prerm", "postrm")},
+            {name: script_of(name, part) for name in ("postinst", "prerm", "postrm")},
         )
         with TemporaryDirectory() as folder:
             root = Path(folder, "root")
@@ -200,7 +200,8 @@ class Builder:
         write_gzip(doc / "changelog.gz", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"))
 
 
-def _script(name: str, part: Part) -> str:
+def script_of(name: str, part: Part) -> str:
+    """One of a package's maintainer scripts."""
     text = (_HERE / "scripts" / name).read_text("utf-8")
     purged = "".join(f" {place}" for place in _PURGED.get(part.name, ()))
     return text.replace("@PACKAGE@", part.package).replace("@PART@", part.name).replace("@PURGE@", purged)

@@ -113,6 +113,14 @@ def count(file):
     return len(file.read_text().splitlines())
 
 
+def test_no_child_takes_code_from_the_folder_that_somebody_stands_in():
+    """Without -P, `python -m` looks there first: root may stand in a folder that anybody writes to."""
+    code = [file for root in CODE_ROOTS for file in (REPOSITORY / root).rglob("*.py")]
+    spots = [call for file in code for call in re.findall(r"sys\.executable,[^\n]*\"-m\"", file.read_text())]
+    assert spots
+    assert [call for call in spots if '"-P", "-m"' not in call] == []
+
+
 def test_no_file_is_named_after_nothing():
     shapeless = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
     assert [file for file in hand_written() if file.stem in shapeless] == []

@@ -45,6 +45,15 @@ async def test_a_runtime_that_is_not_there_is_missing(monkeypatch):
     assert caught.value.code == "runtime-missing"
 
 
+async def test_a_child_takes_no_code_from_the_folder_that_somebody_stands_in(tmp_path, monkeypatch):
+    """Root asks for a check in /tmp, where anybody may have put a package of this name."""
+    planted = tmp_path / "bedside" / "__init__.py"
+    planted.parent.mkdir()
+    planted.write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert await self_check("onnx") >= 0
+
+
 async def test_a_runtime_that_takes_all_memory_ends_its_child_alone():
     with pytest.raises(UnavailableError) as caught:
         await self_check("onnx", Limits(address_space_bytes=80 << 20, timeout_s=60))

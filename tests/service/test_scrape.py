@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -28,6 +29,10 @@ async def ask(port: int, request: bytes) -> bytes:
     answer = await reader.read()
     writer.close()
     return answer
+
+
+def serving() -> list[asyncio.Task[None]]:
+    return [task for task in asyncio.all_tasks() if "ScrapeServer._serve" in repr(task)]
 
 
 async def test_it_answers_one_page_and_nothing_else(server):
@@ -66,6 +71,33 @@ async def test_a_silent_peer_loses_its_place(server, monkeypatch):
     assert b" 200 " in await ask(server.port, ASK)
 
 
+async def test_more_peers_than_can_wait_are_refused_at_once(server):
+    """Each would hold a file: an agent without files stores no sample."""
+    peers = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(scrape.MAX_WAITING + 1)]
+    assert await asyncio.wait_for(peers[-1][0].read(), 2.0) == b""
+    assert not peers[0][0].at_eof()
+    for _, writer in peers:
+        writer.close()
+    await asyncio.wait(serving(), timeout=5.0)
+
+
+async def test_a_peer_that_takes_nothing_is_cut_off(monkeypatch):
+    """Otherwise it holds the page for ever, and from Python 3.12 on also the end of the server."""
+    monkeypatch.setattr(scrape, "REQUEST_TIMEOUT_S", 0.05)
+    page = ScrapeServer(MetricsConfig(listen="127.0.0.1:0"), lambda: b"x" * (16 << 20))
+    await page.start()
+    with socket.create_connection(("127.0.0.1", page.port)) as peer:
+        peer.sendall(ASK)
+        while not serving():
+            await asyncio.sleep(0)
+        await asyncio.wait(serving(), timeout=5.0)
+        await asyncio.sleep(0)
+        peer.settimeout(5.0)
+        pieces = await asyncio.to_thread(lambda: [*iter(lambda: peer.recv(1 << 20), b"")])
+    assert len(b"".join(pieces)) < 16 << 20
+    await page.stop()
+
+
 async def test_a_port_that_is_taken_is_named(server):
     other = ScrapeServer(MetricsConfig(listen=f"127.0.0.1:{server.port}"), bytes)
     with pytest.raises(UnavailableError) as caught:
@@ -81,7 +113,9 @@ async def test_by_default_nothing_listens():
     await page.stop()
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:9464", "[::]:9464", "unix:/run/a.sock", "9464", "[::0]:1"])
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:9464", "[::]:9464", "unix:/run/a.sock", "9464", "[::0]:1", "0:1", "0x0:1", "[::ffff:0:0]:1"]
+)
 def test_all_addresses_of_a_machine_are_refused(listen):
     for kind in (MetricsConfig, LocalMetricsConfig):
         with pytest.raises(ConfigError):

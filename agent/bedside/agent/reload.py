@@ -161,7 +161,7 @@ class Reload:
         """
         wanted = await asyncio.to_thread(load_agent_config, self._directory)
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bedside.service", "agent", "check", str(self._directory), "--json"),
+            *(sys.executable, "-P", "-m", "bedside.service", "agent", "check", str(self._directory), "--json"),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

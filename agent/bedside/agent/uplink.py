@@ -214,7 +214,7 @@ class Uplink:
         """Renew the certificate in a child, where the X.509 code's memory goes back."""
         while True:
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bedside.service", "agent", "renew", str(self._directory),
+                sys.executable, "-P", "-m", "bedside.service", "agent", "renew", str(self._directory),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
             await child.wait()

@@ -170,7 +170,7 @@ class Founder:
         return [f'port = "{self._port(device)}"', f'labels = "{self._paths.recording(device.name)}"', "loop = true"]
 
     def _board_command(self, device: Device) -> list[str]:
-        return [sys.executable, "-m", "bedside.firmware_bridge.virtual_board",
+        return [sys.executable, "-P", "-m", "bedside.firmware_bridge.virtual_board",
                 "--data", str(self._paths.recording(device.name)), "--pty-link", str(self._port(device)),
                 "--name", STREAM, "--speed", str(BOARD_SPEED), "--loop"]  # fmt: skip
 

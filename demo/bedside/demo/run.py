@@ -218,7 +218,7 @@ class Run:
         )
         self._paths.baselines_job.write_bytes(msgspec.json.encode(job))
         world.processes.start(
-            _BASELINES, [sys.executable, "-m", "bedside.demo.baselines", str(self._paths.baselines_job)]
+            _BASELINES, [sys.executable, "-P", "-m", "bedside.demo.baselines", str(self._paths.baselines_job)]
         )
 
     async def _baselines(self, world: World) -> Baselines:

@@ -108,7 +108,7 @@ async def run_child(
     on_progress: Callable[[bytes], None] | None = None,
     stop: Stop | None = None,
 ) -> bytes:
-    """Run `python -m module` on `job` and return the JSON of its result.
+    """Run `python -P -m module` on `job` and return the JSON of its result.
 
     Args:
         module: calls `confine` first, then `read_job`.
@@ -122,7 +122,7 @@ async def run_child(
         UnavailableError: `child-timeout`, `child-stopped`, or `child-died` when it ended without a result.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *child_arguments(limits)),
+        *(sys.executable, "-P", "-m", module, *child_arguments(limits)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

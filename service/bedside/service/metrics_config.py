@@ -6,6 +6,8 @@ Reading a configuration must not load asyncio: an agent decides by it whether Py
 from __future__ import annotations
 
 import ipaddress
+import socket
+from contextlib import suppress
 
 import msgspec
 
@@ -28,11 +30,7 @@ class MetricsConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
     def check(self, address: Address) -> None:
         """Refuse an address that names no interface: ConfigError `metrics-address`."""
-        try:
-            everywhere = ipaddress.ip_address(address.host).is_unspecified
-        except ValueError:
-            everywhere = False
-        if address.path or everywhere:
+        if address.path or _is_everywhere(address.host):
             raise ConfigError(
                 "metrics-address",
                 f"metrics.listen is {address}, which is not one address of this machine",
@@ -52,3 +50,14 @@ class LocalMetricsConfig(MetricsConfig, kw_only=True, frozen=True, forbid_unknow
                 f"metrics.listen is {address}: other machines could ask there",
                 remedy='write "127.0.0.1:9464", and let a scraper on this machine ask',
             )
+
+
+def _is_everywhere(host: str) -> bool:
+    """Whether a server that binds it listens on all interfaces; `0` does, too (inet_aton(3))."""
+    with suppress(ValueError):
+        literal = ipaddress.ip_address(host)
+        mapped = literal.ipv4_mapped if isinstance(literal, ipaddress.IPv6Address) else None
+        return (mapped or literal).is_unspecified
+    with suppress(OSError):
+        return not any(socket.inet_aton(host))
+    return False

@@ -24,6 +24,8 @@ PATH: Final = "/metrics"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MAX_REQUEST_BYTES: Final = 8 << 10
 MAX_CONNECTIONS: Final = 8
+MAX_WAITING: Final = 64
+"""Connections with those that wait for a place; what comes beyond is ended at once, before files run out."""
 REQUEST_TIMEOUT_S: Final = 5.0
 """For a request to come, and for its answer to be taken."""
 
@@ -49,6 +51,7 @@ class ScrapeServer:
         self._listen = config.listen
         self._render = render
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._open = 0
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -80,14 +83,19 @@ class ScrapeServer:
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
         try:
+            if self._open > MAX_WAITING:
+                return
             async with asyncio.timeout(REQUEST_TIMEOUT_S), self._places:
                 writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()  # until the peer has taken it all
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
         finally:
-            writer.close()
+            self._open -= 1
+            writer.transport.abort()  # a peer that takes nothing would keep what is left for ever
 
     def _answer(self, request: bytes) -> bytes:
         try:

@@ -1,6 +1,7 @@
 """`bedside agent setup`, step by step, against an enrolment port that is scripted."""
 
 import asyncio
+import io
 import json
 import os
 import pwd
@@ -244,6 +245,20 @@ async def test_no_token_a_bad_one_and_one_that_others_may_read_are_refused(setup
     (tmp_path / "token").chmod(0o644)
     status, _, err = await setup("--token", str(tmp_path / "token"))
     assert (status, "[secret-mode]" in err) == (ConfigError.exit_status, True)
+
+
+async def test_a_token_cannot_say_another_fingerprint_than_its_own(setup, coordinator, token_file):
+    """A person compares what is printed, before anything is known of who has made the token."""
+    told = f"fed.example.org:7444, whose CA has the fingerprint {'5f' * 32}\x1b[8m"
+    status, out, err = await setup("--token", token_file(token(told, coordinator.authority)))
+    assert (status, "[bad-token]" in err) == (MalformedError.exit_status, True)
+    assert "5f5f" not in out + err
+
+
+async def test_a_token_on_standard_input_may_be_any_bytes(setup, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"bedside1.\xff\xfe"), encoding="utf-8"))
+    status, _, err = await setup("--token", "-")
+    assert (status, "[bad-token]" in err) == (MalformedError.exit_status, True)
 
 
 async def test_what_is_no_policy_is_not_taken(setup, tmp_path):

@@ -15,6 +15,7 @@ from bedside.service.link.connection import Connection
 from bedside.service.link.errors import remote_errors
 from bedside.service.link.health import HealthPublisher
 from bedside.service.link.interceptor import RefusalLog
+from bedside.service.link.pinned_ca import fetch_ca, proxy_for
 from bedside.service.link.server import LinkServer, ServerTls
 from bedside.service.platform import SystemClock, SystemEntropy
 from bedside.service.tls import create_ca, create_csr, create_tls_key, issue_certificate
@@ -316,13 +317,32 @@ def test_addresses_are_read_and_written_alike(text, address):
     "text",
     [
         *("gw", "gw:", ":1", "gw:99999", "gw:1x", "::1:1", "unix:x", "unix:/" + "x" * 200, "a/b:1", "gw:٣"),
-        *("\udcff:1", "unix:/\udcff", "gw\0:1", "g" * 254 + ":1"),
+        *("\udcff:1", "unix:/\udcff", "gw\0:1", "g" * 254 + ":1", "a..b:1", ".gw:1", f"{'a' * 64}.b:1"),
     ],
 )
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ConfigError) as caught:
         parse_address(text)
     assert caught.value.code == "bad-address"
+
+
+async def test_a_name_that_no_resolver_takes_is_a_host_that_does_not_answer():
+    with pytest.raises(UnavailableError) as caught:
+        await fetch_ca("xn--ä:1", bytes(32))
+    assert caught.value.code == "coordinator-unreachable"
+
+
+@pytest.mark.parametrize("text", ["http://[::1", "http://me:s3/cret@proxy:1"])
+def test_a_proxy_that_cannot_be_is_refused_without_what_may_be_its_password(text):
+    with pytest.raises(ConfigError) as caught:
+        proxy_for(Address("gw", 1), {"https_proxy": text})
+    assert caught.value.code == "bad-proxy"
+    assert "s3" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["http://proxy:1", "proxy:1", "http://me:secret@proxy:1/"])
+def test_a_proxy_is_named_with_and_without_its_scheme(text):
+    assert proxy_for(Address("gw", 1), {"https_proxy": text}) == "proxy:1"
 
 
 def test_a_peer_names_hosts_and_no_socket_of_this_machine():

@@ -12,6 +12,7 @@ import click
 
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.core.signing.tokens import read_token
+from bedside.service.link.address import check_told_address
 from bedside.service.secret import CREDENTIAL_PREFIX, read_secret
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def find_token(place: str, *, asks: bool, environ: Mapping[str, str] = os.enviro
         MalformedError: `bad-token`.
     """
     if place == STDIN:
-        return read_token(sys.stdin.read(MAX_TOKEN_CHARS))
+        return _checked(sys.stdin.buffer.read(MAX_TOKEN_CHARS).decode("ascii", "replace"))
     if place:
-        return read_token(read_secret(Path.cwd(), place, environ, option="--token"))
+        return _checked(read_secret(Path.cwd(), place, environ, option="--token"))
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if folder and (Path(folder) / CREDENTIAL).exists():
-        return read_token(read_secret(Path(folder), f"{CREDENTIAL_PREFIX}{CREDENTIAL}", environ, option="the token"))
+        return _checked(read_secret(Path(folder), f"{CREDENTIAL_PREFIX}{CREDENTIAL}", environ, option="the token"))
     if not asks:
         raise ConfigError(
             "token-needed",
@@ -62,4 +63,16 @@ def _ask() -> BearerToken:
 
 
 def _asked() -> BearerToken:
-    return read_token(click.prompt("Token (it is not shown)", hide_input=True))
+    return _checked(click.prompt("Token (it is not shown)", hide_input=True))
+
+
+def _checked(text: str) -> BearerToken:
+    """Read a token, of which the address is shown to a person before anything else is known of who has made it."""
+    bearer = read_token(text)
+    try:
+        check_told_address(bearer.token.enrolment_address)
+    except MalformedError as error:
+        raise MalformedError(
+            "bad-token", "this token leads to no host and port", remedy="ask the site's admin for a new one"
+        ) from error
+    return bearer

@@ -11,6 +11,8 @@ _UNIX: Final = "unix:"
 _MAX_PORT: Final = 65_535
 _MAX_HOST_CHARS: Final = 253
 """Characters of a host's name (RFC 1035, section 2.3.4, as text)."""
+_MAX_LABEL_CHARS: Final = 63
+"""Of a part of it (likewise). Python's resolver raises a UnicodeError at others, and at empty ones."""
 _MAX_UNIX_CHARS: Final = 107
 """Characters of a unix socket's path (unix(7))."""
 
@@ -72,6 +74,9 @@ def parse_address(text: str) -> Address:
         character.isspace() or character in "/[]" for character in host
     )
     if not (colon and plain and bracketed == (":" in host) and port.isascii() and port.isdecimal()):
+        raise refusal
+    labels = [] if bracketed else host.removesuffix(".").split(".")
+    if not all(0 < len(label) <= _MAX_LABEL_CHARS for label in labels):
         raise refusal
     if len(port) > len(str(_MAX_PORT)) or int(port) > _MAX_PORT:
         raise refusal

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
-from bedside.core.errors import TrustError, UnavailableError
+from bedside.core.errors import ConfigError, TrustError, UnavailableError
 from bedside.service.link.address import Address, parse_address
 from bedside.service.text import bounded
 
@@ -34,7 +34,7 @@ async def fetch_ca(address: str, ca_digest: bytes, *, proxy: str | None = None) 
     Raises:
         UnavailableError: `coordinator-unreachable`.
         TrustError: `ca-mismatch`.
-        ConfigError: `bad-address`.
+        ConfigError: `bad-address`, or as `proxy_for`.
     """
     where = parse_address(address)
     context = ssl.create_default_context()
@@ -45,7 +45,8 @@ async def fetch_ca(address: str, ca_digest: bytes, *, proxy: str | None = None) 
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
             writer = await _connect(where, proxy_for(where) if proxy is None else proxy)
             await writer.start_tls(context, server_hostname=where.host)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, UnicodeError) as error:
+        # The last one: a name that the resolver cannot write down (IDNA).
         raise _unreachable(address, str(error) or "no answer in time") from error
     try:
         chain = _shown_chain(writer.get_extra_info("ssl_object"))
@@ -61,12 +62,24 @@ def proxy_for(where: Address, environ: Mapping[str, str] = os.environ) -> str:
     """The HTTP CONNECT proxy (host:port) that the environment names for this address; empty for none.
 
     The channel that follows asks gRPC's own code, which honours the same variables.
+
+    Raises:
+        ConfigError: `bad-proxy`; it does not hold the variable's text, in which there may be a password.
     """
     named = environ.get("https_proxy") or environ.get("HTTPS_PROXY") or ""
     excluded = [entry.strip().lstrip(".") for entry in environ.get("no_proxy", "").split(",") if entry.strip()]
     if where.is_loopback or any(where.host == entry or where.host.endswith(f".{entry}") for entry in excluded):
         return ""
-    return urlsplit(named if "//" in named else f"//{named}").netloc.rpartition("@")[2]
+    try:
+        place = urlsplit(named if "//" in named else f"//{named}").netloc
+        torn = "@" in named and "@" not in place  # a / in a password ends the place too early
+    except ValueError:
+        torn = True
+    if torn:
+        raise ConfigError(
+            "bad-proxy", "https_proxy names no proxy that can be", remedy="write http://HOST:PORT into it"
+        )
+    return place.rpartition("@")[2]
 
 
 async def _connect(where: Address, proxy: str) -> asyncio.StreamWriter:
