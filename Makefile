@@ -1,7 +1,7 @@
 # make demo    the main job on real recordings; KEEP=1 leaves it running
 # make test    linters, types, layers, freshness of generated code, tests; TORCH=1 adds the comparison with torch
 # make check   the linters of `make test` alone
-# make slow    what needs minutes and downloads: the device's part on emulated arm64 boards
+# make slow    what needs minutes and downloads: the device's part, and its packages, on emulated arm64 boards
 # make machines  the installed packages on machines with a systemd (root; apt install mmdebstrap systemd-container)
 # make bench   every benchmark beside its peer
 # make fuzz    every parser under coverage guidance for SECONDS=10 each, or PARSER=frames SECONDS=60

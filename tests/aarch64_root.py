@@ -1,9 +1,10 @@
-"""An aarch64 board in a folder: Debian's Python, PyPI's wheels and our own, run by QEMU's user emulation.
+"""An aarch64 board in a folder, run by QEMU's user emulation: Debian's Python with PyPI's wheels and our own, or with a
+package of ours.
 
 Nothing here needs root, a chroot or binfmt_misc: apt fetches into a state of its own, QEMU looks for every absolute
 path below the board's folder first (`-L`), and Python starts its children through the script it was started by.
 
-Downloads are kept in $BEDSIDE_AARCH64_CACHE, or in bedside/aarch64 below the user's cache folder (about 310 MB); to
+Downloads are kept in $BEDSIDE_AARCH64_CACHE, or in bedside/aarch64 below the user's cache folder (about 460 MB); to
 fetch newer ones, delete it.
 """
 
@@ -40,9 +41,15 @@ APT::Sandbox::User "";
 #clear DPkg::Post-Invoke;
 """
 
+_OF_RELEASE: Final = """
+Dir::Etc::sourcelist "{state}/sources.list";
+Dir::Etc::sourceparts "-";
+"""
+_ARCHIVE: Final = "http://deb.debian.org/debian"
+
 _PYTHON: Final = """#!/bin/sh
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE LD_LIBRARY_PATH
-export PYTHONHOME='{prefix}/usr' PYTHONPATH='{path}'
+{variables}
 exec '{qemu}' -cpu '{qemu_cpu}' -L '{prefix}' -0 "$0" '{prefix}/usr/bin/python{version}' "$@"
 """
 
@@ -103,10 +110,8 @@ class Workshop:
     """
 
     def __init__(self, cache: Path, work: Path) -> None:
-        if platform.machine() == "aarch64":
-            raise NoBoardError("this machine is an aarch64 one: the other tests have run on it")
         self._work = work
-        self._qemu = shutil.which("qemu-aarch64-static") or str(_kept(cache / "qemu", _fetch_qemu) / "qemu")
+        self._qemu = _emulator(cache)
         self._root = _kept(cache / "debian", lambda folder: _unpack(folder, "arm64", "python3", "libstdc++6"))
         self._version = max(self._root.glob("usr/lib/python3.*")).name.removeprefix("python")
         wanted = _dependencies()
@@ -118,7 +123,6 @@ class Workshop:
         """A board with one of `CPUS`; `without` hides the wheel of a module."""
         prefix = Path(tempfile.mkdtemp(prefix=f"{cpu}-", dir=self._work))
         (prefix / "proc").mkdir()
-        (prefix / "proc" / "cpuinfo").write_text(CPUS[cpu].cpuinfo())
         for entry in self._root.iterdir():
             (prefix / entry.name).symlink_to(entry)
         wheels = self._wheels
@@ -128,11 +132,8 @@ class Workshop:
             for entry in self._wheels.iterdir():
                 if entry.name.partition("-")[0] != without:
                     (wheels / entry.name).symlink_to(entry)
-        values = {"qemu": self._qemu, "qemu_cpu": CPUS[cpu].qemu, "version": self._version}
-        python = prefix / "python"
-        python.write_text(_PYTHON.format(prefix=prefix, path=f"{self._own}:{wheels}", **values))
-        python.chmod(0o755)
-        return Board(cpu, python)
+        variables = f"export PYTHONHOME='{prefix}/usr' PYTHONPATH='{self._own}:{wheels}'"
+        return _switch_on(cpu, self._qemu, prefix, prefix / "python", self._version, variables)
 
     def _install(self, folder: Path, *requirements: str) -> None:
         platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in _GLIBC_MINORS]
@@ -147,9 +148,46 @@ class Workshop:
         return folder
 
 
+def packaged_board(cache: Path, folder: Path, cpu: str, release: str, package: Path, environment: str) -> Board:
+    """A board with a Debian release and one of our packages, unpacked into it; no script of the package has run.
+
+    Its `python` is the environment's, and finds the environment as on a machine, by its pyvenv.cfg.
+
+    Args:
+        cache: what is fetched stays here.
+        folder: for the board; it is made.
+        cpu: one of `CPUS`.
+        release: code name.
+        package: a .deb for arm64.
+        environment: where it has its Python environment, without a leading slash.
+
+    Raises:
+        NoBoardError: there is no emulator or no userland, and none can be fetched.
+    """
+    qemu = _emulator(cache)
+    root = _kept(
+        cache / f"debian-{release}",
+        lambda made: _unpack(made, "arm64", "base-files", "python3", "libstdc++6", release=release),
+    )
+    shutil.copytree(root, folder, symlinks=True)
+    _run("dpkg-deb", "-x", str(package), str(folder))
+    python = folder / environment / "bin" / "python3"
+    version = python.readlink().name.removeprefix("python")
+    python.unlink()
+    return _switch_on(cpu, qemu, folder, python, version)
+
+
 def cache_folder() -> Path:
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("BEDSIDE_AARCH64_CACHE") or user / "bedside" / "aarch64")
+
+
+def _switch_on(cpu: str, qemu: str, prefix: Path, python: Path, version: str, variables: str = "") -> Board:
+    (prefix / "proc" / "cpuinfo").write_text(CPUS[cpu].cpuinfo())
+    values = {"qemu": qemu, "qemu_cpu": CPUS[cpu].qemu, "version": version, "variables": variables}
+    python.write_text(_PYTHON.format(prefix=prefix, **values))
+    python.chmod(0o755)
+    return Board(cpu, python)
 
 
 def _dependencies() -> list[str]:
@@ -171,6 +209,12 @@ def _kept(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
+def _emulator(cache: Path) -> str:
+    if platform.machine() == "aarch64":
+        raise NoBoardError("this machine is an aarch64 one: the other tests have run on it")
+    return shutil.which("qemu-aarch64-static") or str(_kept(cache / "qemu", _fetch_qemu) / "qemu")
+
+
 def _fetch_qemu(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as unpacked:
         host = _run("dpkg", "--print-architecture").strip()
@@ -178,14 +222,19 @@ def _fetch_qemu(folder: Path) -> None:
         shutil.copy(Path(unpacked) / "usr" / "bin" / "qemu-aarch64-static", folder / "qemu")
 
 
-def _unpack(folder: Path, architecture: str, *packages: str) -> None:
-    """Unpack Debian packages, and all that they depend on, without running anything of them."""
+def _unpack(folder: Path, architecture: str, *packages: str, release: str = "") -> None:
+    """Unpack packages of a Debian release, by default of this machine's sources, and all that they depend on.
+
+    Nothing of them is run.
+    """
     with tempfile.TemporaryDirectory() as state:
         for name in ("lists/partial", "archives/partial"):
             (Path(state) / name).mkdir(parents=True)
         (Path(state) / "status").touch()
         configuration = Path(state) / "apt.conf"
-        configuration.write_text(_APT.format(state=state, architecture=architecture))
+        of_release = _OF_RELEASE if release else ""
+        configuration.write_text((_APT + of_release).format(state=state, architecture=architecture))
+        (Path(state) / "sources.list").write_text(f"deb {_ARCHIVE} {release} main\n")
         apt = ("apt-get", "-c", str(configuration), "-q", "-y")
         _run(*apt, "update")
         _run(*apt, "--download-only", "install", *packages)

@@ -14,7 +14,8 @@ PART = {part.name: part for part in PARTS}
 IMPORTS = {
     "agent": "aiomqtt, bleak, cobs.cobs, dbus_fast.aio, fastcrc, onnxruntime, psutil, serial, sqlite_utils, urllib3",
     "trustee": "grpc_health.v1, rich.table",
-    "coordinator": "alembic.command, dp_accounting.pld, scipy.stats, sqlalchemy, bedside.coordinator.server",
+    "coordinator": "alembic.command, dp_accounting.pld, scipy.stats, sqlalchemy, psycopg, psycopg_binary.pq,"
+    " bedside.coordinator.server",
 }
 
 

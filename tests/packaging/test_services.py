@@ -228,6 +228,8 @@ def test_an_upgrade_runs_the_new_code_on_the_old_state(installed: Installed, tmp
 def test_a_purge_leaves_nothing(installed: Installed) -> None:
     debian = debian_root()
     last = {AGENT: installed.devices[BEHIND_PROXY], TRUSTEE: installed.trustees["birch"], COORDINATOR: installed.hub}
+    added = installed.devices[BEHIND_PROXY].inside("/opt/bedside/agent/lib/added-by-pip.py")
+    added.touch()
     for package, machine in last.items():
         machine.run("apt-get", "purge", "--yes", package, "bedside-common", DEBIAN_FRONTEND="noninteractive")
         assert left_over(machine, debian) == []

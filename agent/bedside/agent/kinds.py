@@ -31,6 +31,7 @@ import msgspec
 
 from bedside.agent.failure import describe
 from bedside.core.errors import ConfigError
+from bedside.service.installation import how_to_install
 from bedside.service.text import bounded
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def require(module: str, package: str) -> None:
         ConfigError: `extra-missing`.
     """
     if importlib.util.find_spec(module) is None:
-        raise ConfigError("extra-missing", f"this kind needs {module}", remedy=f"pip install '{package}'")
+        raise ConfigError("extra-missing", f"this kind needs {module}", remedy=how_to_install(package))
 
 
 def _guess(name: str, known: list[str]) -> str:

@@ -18,6 +18,7 @@ from bedside.core.bundle.verify import Bundle, check_parameters
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.ondevice.runtimes import Float32, Runtime, RuntimeName
 from bedside.ondevice.runtimes.installed import is_installed
+from bedside.service.installation import how_to_install
 
 if TYPE_CHECKING:
     from bedside.ondevice.runtimes.onnx import OnnxRuntime
@@ -53,7 +54,8 @@ def onnxruntime_missing() -> UnavailableError:
     return UnavailableError(
         "runtime-missing",
         "onnxruntime is not installed; for 32-bit boards there is none, and they can only infer, with tflite-runtime",
-        remedy="on a 64-bit system pip install onnxruntime; on a 32-bit one pip install 'bedside[tflite]' and set "
+        remedy=f"on a 64-bit system {how_to_install('onnxruntime')}; on a 32-bit one "
+        f"{how_to_install('bedside[tflite]')} and set "
         'runtime = "litert" in [inference] of agent.toml',
     )
 

@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 
 from bedside.core.errors import UnavailableError
 from bedside.service.failures import DEBUG_VARIABLE, INTERRUPTED_STATUS, report_failure
+from bedside.service.installation import how_to_install, how_to_repair
 from bedside.service.terminal import degrade
 from bedside.service.text import bounded
 
@@ -113,7 +114,7 @@ def _missing(entry: EntryPoint, part: str, error: ModuleNotFoundError) -> Except
         return UnavailableError(
             "part-missing",
             f"bedside {entry.name} is not part of this installation",
-            remedy="pip install --force-reinstall bedside",
+            remedy=how_to_repair(),
         )
     if absent.startswith("bedside."):
         return error
@@ -122,12 +123,12 @@ def _missing(entry: EntryPoint, part: str, error: ModuleNotFoundError) -> Except
         return UnavailableError(
             "extra-missing",
             f"bedside {entry.name} needs {absent}, which is not installed",
-            remedy="pip install --force-reinstall bedside",
+            remedy=how_to_repair(),
         )
     return UnavailableError(
         "extra-missing",
         f"bedside {entry.name} needs the extra '{extra}' ({absent} is not installed)",
-        remedy=f"pip install 'bedside[{extra}]'",
+        remedy=how_to_install(f"bedside[{extra}]"),
     )
 
 

@@ -22,6 +22,7 @@ from bedside.core.errors import ConfigError, ProtocolError, UnavailableError
 from bedside.core.ids import SessionId, StreamId
 from bedside.ondevice.windows.part import Part
 from bedside.service.files import durable_file
+from bedside.service.installation import how_to_install
 from bedside.service.text import bounded, for_spreadsheet
 
 What = Literal["signal", "records", "labels", "predictions", "summaries"]
@@ -313,7 +314,7 @@ def _parquet_writer() -> Callable[[BinaryIO], _Writer]:
         raise UnavailableError(
             "extra-missing",
             "Parquet needs the extra 'export' (pyarrow is not installed)",
-            remedy="pip install 'bedside[export]', or name a .csv file",
+            remedy=f"{how_to_install('bedside[export]')}; or name a .csv file",
         ) from error
 
     class ParquetWriter:

@@ -15,8 +15,9 @@ from typing import Final
 
 from bedside.core.errors import ConfigError
 from bedside.core.privacy import ONE_E6
+from bedside.service.installation import how_to_install
 
-EXTRA: Final = "pip install 'bedside[privacy]'"
+EXTRA: Final = how_to_install("bedside[privacy]")
 OLDEST: Final = (0, 6)
 _PACKAGE: Final = "dp-accounting"
 

@@ -20,6 +20,7 @@ from sqlalchemy.pool import QueuePool
 
 from bedside.coordinator.database_url import DatabaseUrl
 from bedside.core.errors import ConfigError, UnavailableError
+from bedside.service.installation import how_to_install
 from bedside.service.text import bounded
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def require_driver() -> None:
     """Refuse where psycopg is not installed: ConfigError `extra-missing`."""
     if importlib.util.find_spec("psycopg") is None:
         raise ConfigError(
-            "extra-missing", "a database of PostgreSQL needs psycopg", remedy="pip install 'bedside[postgres]'"
+            "extra-missing", "a database of PostgreSQL needs psycopg", remedy=how_to_install("bedside[postgres]")
         )
 
 

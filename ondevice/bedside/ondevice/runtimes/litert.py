@@ -14,6 +14,7 @@ import numpy as np
 
 from bedside.core.errors import MalformedError, UnavailableError
 from bedside.ondevice.runtimes import Float32, RuntimeName
+from bedside.service.installation import how_to_install
 
 _FAULTS: Final = (RuntimeError, ValueError, IndexError)
 """What comes of foreign bytes: the last where a tensor had another form after it was computed than was said."""
@@ -80,7 +81,7 @@ def runtime_missing(sentence: str) -> UnavailableError:
     return UnavailableError(
         "runtime-missing",
         sentence,
-        remedy="pip install 'bedside[litert]' (on Python 3.11 boards without its wheel: 'bedside[tflite]'), "
+        remedy=f"{how_to_install('bedside[litert]')} (on Python 3.11 boards without its wheel: 'bedside[tflite]'), "
         'or set runtime = "onnx" in [inference] of agent.toml',
     )
 
