@@ -69,7 +69,7 @@ slow: $(VENV)/.dev
 	BEDSIDE_SLOW=1 $(BIN)/pytest -q -s -m slow
 
 machines: $(VENV)/.dev $(DEB)/.tools
-	BEDSIDE_MACHINES=1 $(BIN)/pytest -q -rP tests/packaging/test_services.py tests/packaging/test_lab.py
+	BEDSIDE_MACHINES=1 $(BIN)/pytest -q -raP tests/packaging/test_services.py tests/packaging/test_lab.py
 
 # The peers live in an environment of their own: their pins would bend ours.
 .venv-flwr/bin/flwr:

@@ -9,6 +9,7 @@ import sys
 from bedside.coordinator.config import CoordinatorConfig
 from bedside.coordinator.reload import reload_config
 from bedside.core.errors import ConfigError
+from bedside.service.cli import run
 from service_manager import listening
 
 LOCAL = 'service_address = "127.0.0.1:0"\nenrolment_address = "127.0.0.1:0"\n'
@@ -55,3 +56,16 @@ async def test_what_is_taken_up_is_what_rounds_and_the_fleet_go_by_and_a_refusal
 
         assert "is refused" in reload_config(parts, refuse)
         assert parts.config is kept
+
+
+def test_a_file_is_judged_before_a_reload_and_nothing_is_changed(federation, capsys) -> None:
+    home = federation.home
+    home.config_path.write_text(LOCAL)
+    before = sorted(path.name for path in home.directory.rglob("*"))
+    assert run(["coordinator", "check", str(home.directory)]) == 0
+    assert "127.0.0.1:0" in capsys.readouterr().out
+    for mistake, named in (("heartbeat_z = 7.0\n", "heartbeat_z"), ('service_address = "nowhere"\n', "nowhere")):
+        home.config_path.write_text(mistake)
+        assert run(["coordinator", "check", str(home.directory)]) == ConfigError.exit_status
+        assert named in capsys.readouterr().err
+    assert sorted(path.name for path in home.directory.rglob("*")) == before

@@ -21,6 +21,9 @@ UNREAD: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 MASKED: Final = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "console-getty.service")
 KEPT_S: Final = 3 * 86_400
 
+FETCH_S: Final = 300
+"""A mirror that does not answer keeps nobody longer."""
+
 OPTIONS: Final = (
     "--mode=root",
     "--variant=minbase",
@@ -66,9 +69,10 @@ def debian_root() -> Path:
         program = shutil.which("mmdebstrap")
         if program is None:
             pytest.skip("mmdebstrap is not installed: apt install mmdebstrap systemd-container")
-        done = subprocess.run([program, *OPTIONS, RELEASE, folder], capture_output=True, text=True, check=False)
+        command = ["timeout", "--kill-after=30", str(FETCH_S), program, *OPTIONS, RELEASE, folder]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
-            pytest.skip(f"no Debian could be fetched: {done.stderr.strip().splitlines()[-1:]}")
+            pytest.skip(f"no Debian could be fetched: {done.stderr.strip().splitlines()[-3:]}")
 
     return kept("debian", OPTIONS, make)

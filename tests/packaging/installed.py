@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pytest
 from beat_stream import SESSION_S, SESSIONS, STREAM, build_model, electrocardiogram
-from debian_root import debian_root
-from lab import Lab, lab
+from first_machine import need_machines
+from lab import Lab, lab, why_no_lab
 from machine import Disk, Machine, wait_until
 from packages import built_packages
 
@@ -27,6 +27,8 @@ TASK: Final = "beats"
 SITES: Final = ("alder", "birch")
 DEVICES: Final = {"alder-1": "alder", "alder-2": "alder", "birch-1": "birch"}
 BEHIND_PROXY: Final = "birch-1"
+BY_CREDENTIAL: Final = "alder-2"
+"""Its set-up finds the token where systemd puts it."""
 HUB_NAME: Final = "hub.test"
 HUB_ADDRESS: Final = "10.77.0.2"
 ADDRESSES: Final = {
@@ -170,9 +172,13 @@ class Installed:
 @contextmanager
 def founded() -> Iterator[Installed]:
     """A federation that runs, set up by the commands that the packages bring; all of it ends afterwards."""
+    if reason := why_no_lab():
+        pytest.skip(reason)
+    with ThreadPoolExecutor(1) as pool:
+        packages = pool.submit(built_packages)
+        root = need_machines()
     with lab() as where, ThreadPoolExecutor(2) as pool:
-        root, packages = debian_root(), built_packages()
-        federation = Installed(where, packages)
+        federation = Installed(where, packages.result())
         where.add_bridge("wan", "10.77.0.1/24")
         where.add_bridge("ward", f"{PROXY.split(':')[0]}/24")
         _start_proxy(where)
@@ -218,7 +224,7 @@ def _boot(federation: Installed, name: str, disk: Disk) -> Machine:
 
 def install(machine: Machine, *files: str) -> None:
     """Install package files of the machine, as an administrator does."""
-    machine.run("apt-get", "install", "--yes", "--quiet", *files, timeout_s=180.0, DEBIAN_FRONTEND="noninteractive")
+    machine.run("apt-get", "install", "--yes", "--quiet", *files, timeout_s=600.0, DEBIAN_FRONTEND="noninteractive")
 
 
 def _install(federation: Installed, debian: Disk, pool: ThreadPoolExecutor) -> None:
@@ -277,6 +283,19 @@ def _join(federation: Installed, site: str, author_pk: str) -> None:
         device.inside("/etc/bedside/agent.toml").write_text(AGENT_TOML.format(label=label))
         device.inside("/var/tmp/policy.toml").write_text(POLICY.format(author_pk=author_pk))
         proxy = ["--proxy", f"http://{PROXY}"] if label == BEHIND_PROXY else []
-        options = ["--token", "-", "--label", label, "--policy", "/var/tmp/policy.toml", "--yes", "--json", *proxy]
-        told = json.loads(device.run("bedside", "agent", "setup", *options, given=token).stdout)
+        options = ["--label", label, "--policy", "/var/tmp/policy.toml", "--yes", "--json", *proxy]
+        setup = ["bedside", "agent", "setup", *options]
+        if label == BY_CREDENTIAL:
+            device.inside("/run/token").write_text(token)
+            manager = [
+                "systemd-run",
+                "--quiet",
+                "--wait",
+                "--pipe",
+                "--property=LoadCredential=bedside-token:/run/token",
+            ]
+            done = device.run(*manager, *setup)
+        else:
+            done = device.run(*setup, "--token", "-", given=token)
+        told = json.loads(done.stdout)
         assert told["state"] == "running", told

@@ -15,7 +15,7 @@ import pytest
 
 SCRIPT: Final = Path(__file__).with_name("lab.sh")
 PROGRAMS: Final = {"systemd-nspawn": "systemd-container", "unshare": "util-linux", "ip": "iproute2"}
-END_S: Final = 60.0
+END_S: Final = 180.0
 
 
 class Lab:
@@ -90,7 +90,10 @@ def lab() -> Iterator[Lab]:
     with process.stdin, process.stdout, process.stderr:
         first = process.stdout.readline()
         if not first:
-            pytest.skip(f"this kernel has no namespaces for machines: {process.stderr.read().decode().strip()}")
+            why = process.stderr.read().decode().strip()
+            process.wait(END_S)
+            shutil.rmtree(folder)
+            pytest.skip(f"this kernel has no namespaces for machines: {why}")
         found = Lab(folder, cgroup, int(first))
         try:
             yield found

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from lab import Lab
 
-BOOT_S: Final = 60.0
-COMMAND_S: Final = 60.0
+WAIT_S: Final = 180.0
+"""Longer than anything takes: whoever runs the tests may have little processor to spare."""
 _NSPAWN: Final = "systemd-nspawn"
 # 133 is how a container asks to be started again, which a machine does by itself.
 _LOOP: Final = """\
@@ -39,9 +39,7 @@ LinkLocalAddressing=no
 Found = TypeVar("Found")
 
 
-def wait_until(
-    look: Callable[[], Found], what: str, *, deadline_s: float = COMMAND_S, interval_s: float = 0.05
-) -> Found:
+def wait_until(look: Callable[[], Found], what: str, *, deadline_s: float = WAIT_S, interval_s: float = 0.05) -> Found:
     """Look again and again until the answer is true, and return it; fail when the deadline has passed."""
     end_s = time.monotonic() + deadline_s
     while True:
@@ -138,6 +136,9 @@ class Machine:
         """
 
         def look() -> str:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                pytest.fail(f"{self.name} ended with {self._process.poll()}: {self.log.read_text(errors='replace')}")
             state = self.run("systemctl", "is-system-running", check=False).stdout.strip() if self.leader else ""
             return state if state in ("running", "degraded") else ""
 
@@ -179,7 +180,7 @@ class Machine:
         *command: str | Path,
         user: str = "",
         given: str = "",
-        timeout_s: float = COMMAND_S,
+        timeout_s: float = WAIT_S,
         check: bool = True,
         **environ: str,
     ) -> subprocess.CompletedProcess[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from debian_root import debian_root
-from lab import why_no_lab
+from first_machine import need_machines
 from machine import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -31,9 +30,8 @@ with lab() as where:
 """
 
 
-@pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab())
 def test_when_the_tests_are_killed_machines_folders_and_cgroups_go() -> None:
-    command = [sys.executable, "-c", BOOTS, debian_root()]
+    command = [sys.executable, "-c", BOOTS, need_machines()]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True) as process:
         assert process.stdout is not None

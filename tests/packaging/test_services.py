@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from beat_stream import CLASSES
-from debian_root import debian_root
+from first_machine import need_machines
 from installed import AGENT, BEHIND_PROXY, COORDINATOR, DEVICES, HOMES, TRUSTEE, Installed, install
 from machine import Machine, wait_until
 from packages import NEXT_VERSION, next_version
@@ -33,15 +33,34 @@ DEVICE = "alder-1"
 OTHER_DEVICE = "alder-2"
 DIRECT_AND_BEHIND_A_PROXY = (OTHER_DEVICE, BEHIND_PROXY)
 LONG_TRAINING = ("--epochs", "20")
-RESTARTS = 3
-RESTART_S = 3.0
-WATCHDOG_S = 8
+RESTARTS = 2
+RESTART_S = 20.0
+"""It takes 1 to 2 s; machines of tests may have to wait for a processor."""
+WATCHDOG_S = 10
+START_S = 30
 CERTIFICATE = f"{HOMES[AGENT]}/state/identity/tls.crt"
 CAP_SYS_RESOURCE = 1 << 24
 YEAR_NS = 366 * 86_400 * 1_000_000_000
+STOP_MAIN_THREAD = """\
+import ctypes, os, sys
+pid, attach, any_thread = int(sys.argv[1]), 16, 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.ptrace(attach, pid, None, None):
+    sys.exit(os.strerror(ctypes.get_errno()))
+while os.WIFSTOPPED(os.waitpid(pid, any_thread)[1]):
+    pass
+"""
+"""Stops one thread alone, and waits for the end of its process."""
+RELOADS = {
+    AGENT: ("agent.toml", ("load_per_core = 1000.0", "load_per_core = 999.0"), "reloaded: training"),
+    TRUSTEE: ("policy.toml", ("min_trusted", "# as agreed\nmin_trusted"), "policy: in force"),
+    COORDINATOR: ("coordinator.toml", ("opening_s = 120.0", "opening_s = 119.0"), "reloaded: opening_s"),
+}
+"""By unit: its file, a change to it, and how its status tells of that."""
 NOT_OURS = (
     *("/etc/machine-id", "/etc/host", "/etc/systemd/network", "/etc/.pwd.lock", "/var/tmp", "/var/log", "/var/cache"),
     *("/var/lib/apt", "/var/lib/systemd/linger", "/var/lib/dbus/machine-id"),
+    *("/var/lib/systemd/credential.secret", "/srv/bedside"),
 )
 """Where a Debian that has run differs from one that has not."""
 
@@ -55,6 +74,15 @@ def may_lock() -> bool:
 def units(installed: Installed) -> list[tuple[Machine, str]]:
     trustees = [(machine, TRUSTEE) for machine in installed.trustees.values()]
     return [(installed.hub, COORDINATOR), *trustees, *((machine, AGENT) for machine in installed.devices.values())]
+
+
+def add_drop_in(machine: Machine, unit: str, name: str, setting: str) -> Path:
+    """Give a unit one more setting of `[Service]`; the file that says so."""
+    file = machine.inside(f"/etc/systemd/system/{unit}.service.d/{name}")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"[Service]\n{setting}\n")
+    machine.run("systemctl", "daemon-reload")
+    return file
 
 
 def test_every_service_is_up_after_set_up_and_systemd_calls_it_safe(installed: Installed) -> None:
@@ -87,6 +115,14 @@ def test_a_round_opens_with_every_device_one_of_them_behind_a_proxy(installed: I
     assert {"hub.test:7443", "hub.test:7444"} <= set(asked)
 
 
+def test_a_trustee_is_ready_without_its_coordinator(installed: Installed) -> None:
+    machine = installed.trustees["birch"]
+    add_drop_in(machine, TRUSTEE, "start.conf", f"TimeoutStartSec={START_S}")  # the unit's own is 5 min
+    installed.hub.run("systemctl", "stop", COORDINATOR)
+    machine.run("systemctl", "restart", TRUSTEE)
+    assert machine.is_active(TRUSTEE)
+
+
 def test_a_killed_agent_is_soon_back_with_all_that_it_had_acknowledged(installed: Installed) -> None:
     machine, seconds = installed.devices[DEVICE], []
     for _ in range(RESTARTS):
@@ -98,7 +134,77 @@ def test_a_killed_agent_is_soon_back_with_all_that_it_had_acknowledged(installed
         seconds.append(time.monotonic() - began_s)
         installed.keeps(DEVICE, before)
     print(f"seconds from kill -9 of the agent to active: {[round(one, 2) for one in seconds]}")
-    assert min(seconds) < RESTART_S  # the others may have shared their processor
+    assert min(seconds) < RESTART_S
+
+
+def test_an_agent_whose_work_stands_still_is_restarted_by_the_watchdog(installed: Installed) -> None:
+    """Its other threads go on, so that it is the work that feeds the watchdog."""
+    machine = installed.devices[OTHER_DEVICE]
+    drop_in = add_drop_in(machine, AGENT, "watchdog.conf", f"WatchdogSec={WATCHDOG_S}")  # the unit's own period is 30 s
+    machine.run("systemctl", "restart", AGENT)
+    before, process = installed.rows(OTHER_DEVICE), machine.main_pid(AGENT)
+    assert len(machine.run("ls", f"/proc/{process}/task").stdout.split()) > 1
+    began_s = time.monotonic()
+    stopped = machine.run("python3", "-c", STOP_MAIN_THREAD, str(process), check=False)
+    if stopped.returncode != 0:
+        pytest.skip(f"no thread can be stopped here: {stopped.stderr}")
+    wait_until(lambda: machine.is_restarted(AGENT, process), "it is up again")
+    print(f"seconds from standstill to active with a watchdog of {WATCHDOG_S} s: {time.monotonic() - began_s:.1f}")
+    assert "Watchdog timeout" in machine.run("journalctl", "--unit", AGENT, "--no-pager").stdout
+    installed.keeps(OTHER_DEVICE, before)
+    drop_in.unlink()
+    machine.run("systemctl", "daemon-reload")
+
+
+def test_an_agent_starts_with_each_of_its_drop_ins_and_is_still_called_safe(installed: Installed) -> None:
+    machine = installed.devices[OTHER_DEVICE]
+    bus = "/run/dbus/system_bus_socket"
+    machine.run("groupadd", "--system", "bluetooth")  # as BlueZ does
+
+    def reaches(path: str) -> bool:
+        enter = ("nsenter", f"--target={machine.main_pid(AGENT)}", "--mount", "--")
+        return machine.run(*enter, "test", "-e", path, check=False).returncode == 0
+
+    assert not reaches(bus)
+    for name in ("ble.conf", "iio.conf"):
+        machine.run("mkdir", "-p", f"/etc/systemd/system/{AGENT}.service.d")
+        machine.run("cp", f"/usr/share/{AGENT}/drop-ins/{name}", f"/etc/systemd/system/{AGENT}.service.d/")
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", AGENT)
+        assert f"/{name}" in machine.show(AGENT, "DropInPaths")["DropInPaths"]
+        machine.run("systemd-analyze", "security", "--threshold=15", "--no-pager", AGENT)
+    assert reaches(bus)
+    status = machine.inside(f"/proc/{machine.main_pid(AGENT)}/status").read_text()
+    groups = machine.run("getent", "group", "bluetooth", "dialout").stdout
+    numbers = {line.split(":")[2] for line in groups.splitlines()}
+    assert numbers <= set(next(line for line in status.splitlines() if line.startswith("Groups:")).split())
+
+
+def test_a_buffer_is_sealed_with_a_key_that_systemd_decrypts_for_the_agent_alone(installed: Installed) -> None:
+    machine = installed.devices[BEHIND_PROXY]
+    before = installed.rows(BEHIND_PROXY)
+    machine.run("mkdir", "-m", "700", "-p", "/etc/credstore.encrypted")
+    encrypt = "head -c 32 /dev/urandom | systemd-creds encrypt --name={0} - /etc/credstore.encrypted/{0}"
+    machine.run("sh", "-c", encrypt.format("bedside-buffer-key"))
+    machine.run("systemctl", "restart", AGENT)
+    count = installed.count(BEHIND_PROXY, "predictions")
+    wait_until(lambda: installed.count(BEHIND_PROXY, "predictions") > count, "more is predicted")
+    after = installed.rows(BEHIND_PROXY)
+    assert all(row in after[table] for table, rows in before.items() for row in rows)
+    verify = ("bedside", "agent", "db", "verify", HOMES[AGENT])
+    credentials = ("--property=LoadCredentialEncrypted=bedside-buffer-key", f"--uid={AGENT}")
+    machine.run("systemd-run", "--quiet", "--wait", "--pipe", *credentials, *verify)
+    assert machine.run(*verify, user=AGENT, check=False).returncode != 0, "the key is in a file, too"
+
+
+def test_a_trustee_that_began_without_its_coordinator_has_waited_for_it(installed: Installed) -> None:
+    machine = installed.trustees["birch"]
+    began_us = int(machine.show(TRUSTEE, "ExecMainStartTimestampMonotonic")["ExecMainStartTimestampMonotonic"])
+    wait_until(lambda: time.monotonic() > began_us / 1_000_000 + START_S, "its time to start has passed")
+    shown = machine.show(TRUSTEE, "ActiveState", "NRestarts", "ExecMainStartTimestampMonotonic")
+    assert shown == {"ActiveState": "active", "NRestarts": "0", "ExecMainStartTimestampMonotonic": str(began_us)}
+    installed.hub.run("systemctl", "start", COORDINATOR)
+    installed.open_round(installed.start_round())
 
 
 def test_a_trustee_killed_between_vote_and_answer_finishes_the_round(installed: Installed) -> None:
@@ -122,24 +228,6 @@ def test_a_trustee_killed_between_vote_and_answer_finishes_the_round(installed: 
     finally:
         second.signal(TRUSTEE, "CONT")
     installed.open_round(number)
-
-
-def test_an_agent_whose_work_stands_still_is_restarted_by_the_watchdog(installed: Installed) -> None:
-    machine = installed.devices[OTHER_DEVICE]
-    drop_in = machine.inside("/etc/systemd/system/bedside-agent.service.d/watchdog.conf")
-    drop_in.parent.mkdir(exist_ok=True)
-    drop_in.write_text(f"[Service]\nWatchdogSec={WATCHDOG_S}\n")  # the unit's own period is 30 s
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "restart", AGENT)
-    before, process = installed.rows(OTHER_DEVICE), machine.main_pid(AGENT)
-    began_s = time.monotonic()
-    machine.signal(AGENT, "STOP")
-    wait_until(lambda: machine.is_restarted(AGENT, process), "it is up again")
-    print(f"seconds from standstill to active with a watchdog of {WATCHDOG_S} s: {time.monotonic() - began_s:.1f}")
-    assert "Watchdog timeout" in machine.run("journalctl", "--unit", AGENT, "--no-pager").stdout
-    installed.keeps(OTHER_DEVICE, before)
-    drop_in.unlink()
-    machine.run("systemctl", "daemon-reload")
 
 
 @pytest.mark.parametrize("label", DIRECT_AND_BEHIND_A_PROXY)
@@ -193,6 +281,30 @@ def test_a_device_whose_certificate_ended_while_it_was_away_comes_back_by_itself
     print(f"seconds from the start with an ended certificate to the end of its round: {time.monotonic() - began_s:.1f}")
 
 
+@pytest.mark.parametrize("unit", RELOADS)
+def test_a_reload_takes_up_a_good_file_and_fails_at_a_bad_one_which_changes_nothing(
+    installed: Installed, unit: str
+) -> None:
+    machine = next(machine for machine, its in units(installed) if its == unit)
+    name, (old, new), told = RELOADS[unit]
+    file = machine.inside(f"/etc/bedside/{name}")
+    text, process = file.read_text(), machine.main_pid(unit)
+    assert old in text
+
+    def says(words: str) -> bool:
+        shown = machine.show(unit, "ActiveState", "StatusText")
+        return shown["ActiveState"] == "active" and words in shown["StatusText"]
+
+    file.write_text(f"no_such_key = 1\n{text}")
+    assert "failed" in machine.run("systemctl", "reload", unit, check=False).stderr
+    wait_until(lambda: says("refused"), "its status says that the file is refused")
+    assert "no_such_key" in machine.run("journalctl", "--unit", unit, "--no-pager").stdout
+    file.write_text(text.replace(old, new))
+    machine.run("systemctl", "reload", unit)
+    wait_until(lambda: says(told), "its status says what it has taken up")
+    assert machine.main_pid(unit) == process
+
+
 def test_after_a_reboot_a_device_is_who_it_was_and_takes_part(installed: Installed) -> None:
     machine = installed.devices[DEVICE]
     key = f"{HOMES[AGENT]}/state/identity/sign.key"
@@ -226,7 +338,7 @@ def test_an_upgrade_runs_the_new_code_on_the_old_state(installed: Installed, tmp
 
 
 def test_a_purge_leaves_nothing(installed: Installed) -> None:
-    debian = debian_root()
+    debian = need_machines()
     last = {AGENT: installed.devices[BEHIND_PROXY], TRUSTEE: installed.trustees["birch"], COORDINATOR: installed.hub}
     added = installed.devices[BEHIND_PROXY].inside("/opt/bedside/agent/lib/added-by-pip.py")
     added.touch()
@@ -246,4 +358,4 @@ def left_over(machine: Machine, debian: Path) -> list[str]:
         for folder, folders, files in os.walk(root / top):
             inside = Path(folder).relative_to(root)
             found += [f"/{inside / name}" for name in (*folders, *files) if not os.path.lexists(debian / inside / name)]
-    return [path for path in found if not path.startswith(NOT_OURS) and not path.startswith("/srv/bedside")]
+    return [path for path in found if not path.startswith(NOT_OURS) and path != "/etc/credstore.encrypted"]

@@ -91,6 +91,19 @@ def install(directory: Path, document: Path, root_pk: str | None, as_json: bool)
 
 @coordinator.command()
 @click.argument("directory", type=_DIRECTORY)
+@json_option
+def check(directory: Path, as_json: bool) -> None:
+    """Look at the configuration of DIRECTORY before a restart or a reload.
+
+    Nothing is opened or changed. It ends with 78 where the configuration has a mistake.
+    """
+    config = load_config(Home(directory).config_path, CoordinatorConfig)
+    addresses = {key: str(parse_address(getattr(config, key))) for key in ("service_address", "enrolment_address")}
+    emit({"ok": True, **addresses, "database": str(config.database_url or "sqlite")}, as_json)
+
+
+@coordinator.command()
+@click.argument("directory", type=_DIRECTORY)
 @click.option("--config", "config_path", type=_FILE, help="Configuration; default: coordinator.toml in DIRECTORY.")
 @click.option("--service-address", help="host:port of the mTLS port; port 0 picks a free one.")
 @click.option("--enrolment-address", help="host:port for enrolment; port 0 picks a free one.")
