@@ -70,12 +70,10 @@ def proxy_for(where: Address, environ: Mapping[str, str] = os.environ) -> str:
     excluded = [entry.strip().lstrip(".") for entry in environ.get("no_proxy", "").split(",") if entry.strip()]
     if where.is_loopback or any(where.host == entry or where.host.endswith(f".{entry}") for entry in excluded):
         return ""
-    try:
+    place = ""
+    with suppress(ValueError):
         place = urlsplit(named if "//" in named else f"//{named}").netloc
-        torn = "@" in named and "@" not in place  # a / in a password ends the place too early
-    except ValueError:
-        torn = True
-    if torn:
+    if (named and not place) or ("@" in named and "@" not in place):  # a / in a password ends the place too early
         raise ConfigError(
             "bad-proxy", "https_proxy names no proxy that can be", remedy="write http://HOST:PORT into it"
         )
