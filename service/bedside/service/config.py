@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ import msgspec
 from msgspec import inspect
 
 from bedside.core.errors import ConfigError
+from bedside.service.files import read_regular
 from bedside.service.text import bounded
 
 Config = TypeVar("Config", bound=msgspec.Struct)
@@ -79,17 +81,24 @@ def config_digest(config: msgspec.Struct) -> bytes:
     return blake2b(encoded, digest_size=32).digest()
 
 
-def _read_toml(file: Path) -> dict[str, object]:
+def read_config_bytes(file: Path, what: str, remedy: str) -> bytes:
+    """The bytes of a configuration file, called `what` in errors.
+
+    Raises:
+        ConfigError: `config-missing`, also for a FIFO or a device, or `config-toml` where it is too large.
+    """
     try:
-        data = file.read_bytes()
+        return read_regular(file, MAX_CONFIG_BYTES)
     except OSError as error:
-        raise ConfigError(
-            "config-missing",
-            f"the configuration {file} cannot be read: {error.strerror}",
-            remedy=f"create it, or name another file ({file.name} is expected there)",
-        ) from error
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError("config-toml", f"{file} is larger than {MAX_CONFIG_BYTES} bytes")
+        if error.errno == errno.EFBIG:
+            raise ConfigError("config-toml", f"{file} is larger than {MAX_CONFIG_BYTES} bytes") from error
+        sentence = f"{what} {file} cannot be read: {error.strerror}"
+        raise ConfigError("config-missing", sentence, remedy=remedy) from error
+
+
+def _read_toml(file: Path) -> dict[str, object]:
+    remedy = f"create it, or name another file ({file.name} is expected there)"
+    data = read_config_bytes(file, "the configuration", remedy)
     try:
         return _parse_toml(data.decode("utf-8"), file)
     except UnicodeDecodeError as error:
