@@ -96,8 +96,10 @@ def check_device(
         yield from _secrets(options, base, environ)
 
     def policy() -> Iterator[Found]:
-        if config.policy.exists() or config.link.enabled or _bundles(config):
+        if config.policy.exists() or _bundles(config):
             read_policy(config.policy)
+        elif config.link.enabled:
+            yield Warned(f"there is none at {config.policy}: this device takes part in nothing until the site's is there")
         else:
             yield "there is none, and none is needed: no model, and link.enabled = false"
 
