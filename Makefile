@@ -97,6 +97,7 @@ deb: $(DEB)/.tools
 
 release: $(DEB)/.tools
 	@test -n "$(KEY)" || { echo "name the key: make release KEY=release.key" >&2; exit 1; }
+	@$(DEB)/bin/python packaging/deb/release.py --check "$(KEY)"
 	rm -rf dist
 	$(MAKE) deb
 	$(DEB)/bin/python packaging/deb/release.py "$(KEY)"

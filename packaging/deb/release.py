@@ -27,8 +27,10 @@ def load_release_key(path: Path) -> Ed25519PrivateKey:
     """The key of `openssl genpkey -algorithm ed25519`, which only its owner may read.
 
     Raises:
-        SystemExit: when others may read it, or it is no such key.
+        SystemExit: when it is not there, others may read it, or it is no such key.
     """
+    if not path.is_file():
+        raise SystemExit(f"there is no key {path}: openssl genpkey -algorithm ed25519 -out {path}")
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SystemExit(f"others may read {path}: chmod 600 {path}")
     try:
@@ -63,9 +65,12 @@ def main() -> None:
     """Sign what `make deb` left."""
     parser = argparse.ArgumentParser(description="Sign a release.")
     parser.add_argument("key", type=Path, help="private key in PEM")
+    parser.add_argument("--check", action="store_true", help="only see whether the key would do")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "dist")
     chosen = parser.parse_args()
     key = load_release_key(chosen.key)
+    if chosen.check:
+        return
     if not list(chosen.out.glob("*.deb")):
         raise SystemExit(f"there are no packages in {chosen.out}: make deb")
     build_wheel(chosen.out, commit_epoch_s())

@@ -82,6 +82,13 @@ def test_a_key_that_others_may_read_signs_nothing(key):
         release.load_release_key(key)
 
 
+def test_a_key_that_is_not_there_is_told_before_anything_is_built(tmp_path):
+    with pytest.raises(SystemExit, match="there is no key"):
+        release.load_release_key(tmp_path / "none.key")
+    recipe = (REPOSITORY / "Makefile").read_text().split("\nrelease:")[1].split("\n\n")[0]
+    assert recipe.index("--check") < recipe.index("rm -rf dist")
+
+
 def test_only_an_ed25519_key_signs(key):
     key.write_bytes(X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(SystemExit, match="no Ed25519 key"):

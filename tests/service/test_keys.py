@@ -1,7 +1,9 @@
 import errno
 import os
+import pwd
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,6 +71,30 @@ def test_a_key_of_another_user_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         load_secret(tmp_path / "s", 16)
     assert caught.value.code == "key-owner"
+
+
+@pytest.mark.parametrize(
+    ("owner", "we", "remedy"),
+    [
+        (997, 0, "run the same as that user: runuser -u bedside-agent -- bedside ..."),
+        (997, 1000, "run the same as that user: sudo -u bedside-agent -- bedside ..."),
+        (0, 997, "chown 997 {path}"),
+        (4242, 0, "chown 0 {path}"),
+    ],
+)
+def test_a_service_is_not_told_to_give_its_key_away(tmp_path, monkeypatch, owner, we, remedy):
+    def account(uid):
+        return SimpleNamespace(pw_name={997: "bedside-agent", 0: "root"}[uid])
+
+    create_secret(tmp_path / "s", 16, CountingEntropy())
+    found = (tmp_path / "s").stat()
+    status = SimpleNamespace(st_mode=found.st_mode, st_size=found.st_size, st_uid=owner)
+    monkeypatch.setattr(os, "fstat", lambda _descriptor: status)
+    monkeypatch.setattr(os, "geteuid", lambda: we)
+    monkeypatch.setattr(pwd, "getpwuid", account)
+    with pytest.raises(ConfigError) as caught:
+        load_secret(tmp_path / "s", 16)
+    assert caught.value.remedy == remedy.format(path=tmp_path / "s")
 
 
 @pytest.mark.parametrize("length", [31, 33, 0])

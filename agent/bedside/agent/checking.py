@@ -95,12 +95,6 @@ def check_device(
         yield from map(Warned, of_sink(options, fed()) if whole() else ())
         yield from _secrets(options, base, environ)
 
-    def policy() -> Iterator[Found]:
-        if config.policy.exists() or config.link.enabled or _bundles(config):
-            read_policy(config.policy)
-        else:
-            yield "there is none, and none is needed: no model, and link.enabled = false"
-
     def alarms() -> Iterator[Found]:
         check_rules(config.alarms)
         yield from map(Warned, of_alarms(config.alarms, fed(), delivered(known)) if whole() else ())
@@ -111,7 +105,7 @@ def check_device(
 
     parts: list[tuple[str, Callable[[], object]]] = [
         ("identity", identity),
-        ("policy", lambda: list(policy())),
+        ("policy", lambda: list(_policy(config))),
         *((f"model {bundle}", lambda bundle=bundle: _model(bundle)) for bundle in _bundles(config)),
         *((f"source {one.name}", lambda at=at: list(source(at))) for at, one in enumerate(config.sources)),
         *((f"sink {one.name}", lambda at=at: list(sink(at))) for at, one in enumerate(config.sinks)),
@@ -119,6 +113,15 @@ def check_device(
         ("training", lambda: list(training())),
     ]
     return [_checked(part, look) for part, look in parts]
+
+
+def _policy(config: AgentConfig) -> Iterator[Found]:
+    if config.policy.exists() or _bundles(config):
+        read_policy(config.policy)
+    elif config.link.enabled:
+        yield Warned(f"there is none at {config.policy}: this device takes part in nothing until the site's is there")
+    else:
+        yield "there is none, and none is needed: no model, and link.enabled = false"
 
 
 def _check_alone(config: AgentConfig, at: int, base: Path) -> None:

@@ -16,7 +16,7 @@ from bedside.coordinator.store.postgres import open_session, require_driver
 from bedside.service.config import load_config
 from bedside.service.doctor.check import Check, Finding, Part, Place, bad, doubtful, good
 from bedside.service.doctor.storage import DISK, OWNER, WRITING
-from bedside.service.doctor.unit import SERVICE
+from bedside.service.doctor.unit import SERVICE, how_to_start
 from bedside.service.link.address import Address, parse_address
 from bedside.service.link.pinned_ca import fetch_ca
 from bedside.service.output import human_duration
@@ -108,10 +108,7 @@ def _sqlite(home: Home) -> Iterator[Finding]:
 def _ports(place: Place) -> Iterator[Finding]:
     home = Home(place.directory)
     if not home.is_running:
-        yield bad(
-            "no coordinator runs here",
-            f"systemctl start bedside-coordinator, or bedside coordinator serve {place.directory}",
-        )
+        yield bad("no coordinator runs here", how_to_start(place, f"bedside coordinator serve {place.directory}"))
         return
     config = load_config(home.config_path, CoordinatorConfig)
     for told in (config.enrolment_address, config.service_address):

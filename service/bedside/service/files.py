@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -155,8 +156,8 @@ def _check_private(path: Path, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid():
         raise ConfigError(
             "key-owner",
-            f"the key file {path} belongs to user {status.st_uid}, not to the user that runs this program",
-            remedy=f"chown {os.geteuid()} {path}",
+            f"the key file {path} belongs to {_name_of(status.st_uid)}, not to the user that runs this program",
+            remedy=_how_to_become_owner(path, status.st_uid),
         )
     mode = stat.S_IMODE(status.st_mode)
     if mode & ~PRIVATE_MODE:
@@ -165,3 +166,18 @@ def _check_private(path: Path, status: os.stat_result) -> None:
             f"the key file {path} has mode {mode:04o}, so that others may use it",
             remedy=f"chmod 600 {path}",
         )
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _how_to_become_owner(path: Path, owner: int) -> str:
+    """A key that is given to whoever asks is lost to its service: only one that root has left behind is taken."""
+    name = _name_of(owner)
+    if owner == 0 or name == f"user {owner}":
+        return f"chown {os.geteuid()} {path}"
+    return f"run the same as that user: {'runuser' if os.geteuid() == 0 else 'sudo'} -u {name} -- bedside ..."

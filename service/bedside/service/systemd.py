@@ -29,6 +29,8 @@ _PROPERTIES: Final = (
     "UnitFileState",
     "NRestarts",
     "Result",
+    "ConditionResult",
+    "ConditionTimestampMonotonic",
     "MainPID",
     "Environment",
     "EnvironmentFiles",
@@ -59,6 +61,12 @@ class Unit:
     def is_enabled(self) -> bool:
         """Whether it is started with the machine."""
         return self.properties.get("UnitFileState", "").startswith("enabled")
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether its last start was left out, as a condition of it did not hold."""
+        tried = self.properties.get("ConditionTimestampMonotonic", "0") not in ("", "0")
+        return self.state == "inactive" and tried and self.properties.get("ConditionResult") == "no"
 
     @property
     def restarts(self) -> int:

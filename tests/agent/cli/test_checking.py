@@ -144,6 +144,16 @@ def test_what_nobody_delivers_and_a_file_that_is_not_there_are_warned_of(checked
     assert "s3cret" not in place_of(Away(name="x", url="https://who:s3cret@his.example/in?token=s3cret"))
 
 
+def test_a_device_without_a_policy_starts_and_is_told_what_it_misses(checked, device) -> None:
+    (device.path / "policy.toml").unlink(missing_ok=True)
+    status, found = checked(BOARD)
+    (warning,) = found["policy"]["warnings"]
+    assert status == 0
+    assert "takes part in nothing" in warning
+    status, found = checked('model = "bundle"\n' + BOARD)
+    assert (status, found["policy"]["code"]) == (78, "config-missing")
+
+
 def test_every_wrong_alarm_is_named(checked) -> None:
     _, found = checked('[[alarms]]\nname = "one"\n[[alarms]]\nname = "two"\nfield = "spo2"\n')
     assert "alarm one" in found["alarms"]["sentence"]

@@ -2,12 +2,13 @@
 
 import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from bedside.service.doctor import storage
 from bedside.service.doctor.check import Place, examine
-from bedside.service.doctor.storage import DISK, OWNER, WRITING
+from bedside.service.doctor.storage import DISK, OWNER, WRITING, is_strange
 from bedside.service.health import Level
 from bedside.service.mounts import is_in_memory
 from bedside.service.platform import SystemClock
@@ -111,3 +112,18 @@ def test_a_directory_that_others_may_look_into_is_told(place):
     place.directory.chmod(0o755)
     found = examine([OWNER], place)
     assert (found[0].level, "chmod 700" in found[0].remedy) == (Level.DEGRADED, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "owner", "strange"),
+    [
+        ("state/buffer.db", 0o100644, 0, True),
+        ("state/buffer.db", 0o100600, 64101, False),
+        ("conf.d/database.toml", 0o100644, 0, False),
+        ("conf.d/database.toml", 0o100600, 0, True),
+        ("policy.toml", 0o120777, 0, False),
+    ],
+)
+def test_a_drop_in_of_an_administrator_that_the_service_may_read_is_not_left_behind(path, mode, owner, strange):
+    status = os.stat_result((mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+    assert is_strange(Path(path), status, 64101) is strange

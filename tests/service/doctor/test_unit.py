@@ -7,12 +7,15 @@ import pytest
 from bedside.core.errors import UnavailableError
 from bedside.service import systemd
 from bedside.service.doctor.check import Place, examine
-from bedside.service.doctor.unit import SERVICE
+from bedside.service.doctor.unit import SERVICE, how_to_start
 from bedside.service.health import Level
 from bedside.service.platform import SystemClock
 from bedside.service.systemd import Unit, find_unit, keep_proxies, start_unit
 
 WELL = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NRestarts": "0"}
+
+AGAIN_AND_AGAIN = {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "NRestarts": "3"}
+SKIPPED = {"ActiveState": "inactive", "ConditionResult": "no", "ConditionTimestampMonotonic": "7"}
 
 
 @pytest.fixture
@@ -43,6 +46,8 @@ def manager(tmp_path, monkeypatch):
         ({"ActiveState": "inactive"}, Level.FAILED, "does not run"),
         ({"UnitFileState": "disabled"}, Level.DEGRADED, "is not started with the machine"),
         ({"NRestarts": "7"}, Level.DEGRADED, "restarted 7 times"),
+        (AGAIN_AND_AGAIN, Level.FAILED, "does not stay up (exit-code): it was restarted 3 times"),
+        (SKIPPED, Level.FAILED, "it is not set up yet"),
     ],
 )
 def test_a_unit_is_as_the_manager_says(manager, changes, level, words):
@@ -51,6 +56,15 @@ def test_a_unit_is_as_the_manager_says(manager, changes, level, words):
     assert found.level is level
     assert words in found.found
     assert bool(found.remedy) == bool(level)
+
+
+def test_remedies_name_the_unit_that_is_there_and_not_another_way_to_start_it(manager):
+    manager(**WELL | {"ActiveState": "failed"})
+    (found,) = examine([SERVICE], manager.place)
+    assert found.remedy == "systemctl status bedside-agent; journalctl -u bedside-agent -n 50"
+    assert how_to_start(manager.place, "bedside agent run x").startswith("systemctl start bedside-agent;")
+    manager(LoadState="not-found")
+    assert how_to_start(manager.place, "bedside agent run x") == "bedside agent run x"
 
 
 def test_without_systemd_without_a_unit_or_with_one_of_another_directory_there_is_nothing_to_say(manager, tmp_path):

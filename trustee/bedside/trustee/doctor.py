@@ -12,7 +12,7 @@ from bedside.service.doctor.check import Check, Finding, Part, Place, bad, doubt
 from bedside.service.doctor.membership import membership_checks
 from bedside.service.doctor.reach import reach_checks
 from bedside.service.doctor.storage import DISK, OWNER, WRITING
-from bedside.service.doctor.unit import SERVICE
+from bedside.service.doctor.unit import SERVICE, how_to_start
 from bedside.service.health import Level
 from bedside.service.mounts import RAM_FILE_SYSTEMS, file_system_of
 from bedside.service.policy_file import read_policy
@@ -50,7 +50,10 @@ def _policy(place: Place) -> Iterator[Finding]:
     SitePaths(place.directory).read_public()
     policy = read_policy(SitePaths(place.directory).policy).policy
     if not policy.bundle_signers:
-        yield doubtful("the policy names no signer of models: every plan is refused")
+        yield doubtful(
+            "the policy names no signer of models: every plan is refused",
+            "add the public key of a model's author to [bundle_signers] of policy.toml",
+        )
     else:
         yield good(f"it holds, and names {len(policy.bundle_signers)} signers of models")
 
@@ -67,7 +70,7 @@ def _running(place: Place) -> Iterator[Finding]:
     with closing(TrusteeStore.open(paths.database)) as store:
         report = read_report(paths, identity.pins.site, identity.subject, store)
     if not report.running:
-        yield bad("no trustee runs here", f"systemctl start bedside-trustee, or bedside trustee run {place.directory}")
+        yield bad("no trustee runs here", how_to_start(place, f"bedside trustee run {place.directory}"))
     for word in report.foreign_words:
         yield bad(f"{word.kind} at position {word.position} of the log was never said here", "see docs/audit.md")
     for part in report.components:

@@ -87,6 +87,6 @@ SERIAL: Final = Check(
 BLUETOOTH: Final = Check(
     "bluetooth",
     "for sources of kind ble: that BlueZ answers, and its adapter is there and on",
-    "the drop-in for BLE of the unit gives its user the group bluetooth (docs/hospital-it.md)",
+    "apt install bluez; the drop-in ble.conf lets the unit reach it (docs/units.md, Sensors)",
     _bluetooth,
 )

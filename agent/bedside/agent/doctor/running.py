@@ -10,6 +10,7 @@ from bedside.agent.doctor.configuration import config_of
 from bedside.core.errors import UnavailableError
 from bedside.proto.v1 import device_pb2, local_pb2
 from bedside.service.doctor.check import Check, Finding, Place, bad, doubtful, good
+from bedside.service.doctor.unit import how_to_start
 from bedside.service.output import human_duration
 
 
@@ -20,7 +21,7 @@ def _running(place: Place) -> Iterator[Finding]:
     try:
         status = asyncio.run(_ask(place))
     except UnavailableError as error:
-        yield bad(error.sentence, error.remedy)
+        yield bad(error.sentence, how_to_start(place, error.remedy))
         return
     for component in status.components:
         words = f"{component.component}: {component.sentence}"

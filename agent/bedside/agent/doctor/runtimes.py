@@ -19,7 +19,9 @@ def _onnx(place: Place) -> Iterator[Finding]:
         words = f"onnxruntime {version_of('onnxruntime')}"
         failure, difference = _try("onnx")
         yield (
-            bad(f"{words}: {failure}") if failure else good(f"{words} trains and infers, {difference:.1g} off at most")
+            bad(f"{words}: {failure}")
+            if failure
+            else good(f"{words} trains and infers, off its golden vectors by {difference:.1g} at most")
         )
     elif is_installed("litert"):
         yield doubtful("onnxruntime is not installed: this device infers, and cannot train")

@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +124,14 @@ def _examine(check: Check, place: Place) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - one check never hides the others
         what = bounded(f"{type(error).__name__}: {error}", 200)
         found = [bad(f"it cannot be looked at: {what}", "report this: it should have said why")]
-    return [replace(one, check=check.name, remedy=one.remedy or (check.remedy if one.level else "")) for one in found]
+    usual = _typeable(check.remedy, place)
+    return [replace(one, check=check.name, remedy=one.remedy or (usual if one.level else "")) for one in found]
+
+
+def _typeable(remedy: str, place: Place) -> str:
+    """A remedy as the documentation lists it, with the words of this place."""
+    words = {"DIRECTORY": str(place.directory), "UNIT": place.unit or "UNIT"}
+    return re.sub(r"\b(DIRECTORY|UNIT)\b", lambda match: words[match[1]], remedy)
 
 
 def worst(findings: Iterable[Finding]) -> Level:

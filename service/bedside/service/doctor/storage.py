@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from bedside.service.config import DROP_IN_FOLDER
 from bedside.service.doctor.check import Check, Finding, Place, bad, doubtful, good
 from bedside.service.mounts import is_in_memory, mount_of
 from bedside.service.output import human_bytes
@@ -91,7 +92,7 @@ def _owner(place: Place) -> Iterator[Finding]:
             f"chmod 700 {place.directory}",
         )
     files = (Path(folder) / name for folder, _, names in os.walk(place.directory) for name in names)
-    strange = [path for path in islice(files, MAX_FILES) if path.lstat().st_uid != owner and not path.is_symlink()]
+    strange = [path for path in islice(files, MAX_FILES) if is_strange(path, path.lstat(), owner)]
     if strange:
         yield bad(
             f"{strange[0]} belongs to user {strange[0].lstat().st_uid}, not to {owner}"
@@ -100,6 +101,13 @@ def _owner(place: Place) -> Iterator[Finding]:
         )
     else:
         yield good("every file belongs to the owner of its directory")
+
+
+def is_strange(path: Path, status: os.stat_result, owner: int) -> bool:
+    """Whether a file is somebody else's, and no drop-in of an administrator that the service may read."""
+    if stat.S_ISLNK(status.st_mode) or status.st_uid == owner:
+        return False
+    return not (path.parent.name == DROP_IN_FOLDER and status.st_mode & stat.S_IROTH)
 
 
 DISK: Final = Check(

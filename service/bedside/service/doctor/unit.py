@@ -18,6 +18,12 @@ def _service(place: Place) -> Iterator[Finding]:
     if unit.state == "failed":
         why = unit.properties.get("Result", "")
         yield bad(f"{unit.name} has failed ({why or 'systemd does not say why'})")
+    elif unit.properties.get("SubState") == "auto-restart":
+        why = unit.properties.get("Result", "")
+        yield bad(f"{unit.name} does not stay up ({why}): it was restarted {unit.restarts} times")
+    elif unit.is_skipped:
+        words = f"what the other checks miss comes first, then systemctl start {unit.name}"
+        yield bad(f"{unit.name} was not started, for it is not set up yet", words)
     elif unit.state not in {"active", "activating", "reloading"}:
         yield bad(f"{unit.name} does not run ({unit.state})", f"systemctl enable --now {unit.name}")
     elif not unit.is_enabled:
@@ -26,6 +32,14 @@ def _service(place: Place) -> Iterator[Finding]:
         yield doubtful(f"{unit.name} was restarted {unit.restarts} times since it was started")
     else:
         yield good(f"{unit.name} is {unit.state}, and starts with the machine")
+
+
+def how_to_start(place: Place, command: str) -> str:
+    """What starts a component that does not run: its unit, where one runs this directory, else a command."""
+    unit = find_unit(place.unit, place.root)
+    if unit is None or not unit.runs(place.directory):
+        return command
+    return f"systemctl start {unit.name}; journalctl -u {unit.name} -n 50"
 
 
 SERVICE: Final = Check(
