@@ -27,7 +27,7 @@ from bedside.service.tls import (
     spiffe_uri,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 DEVICE = "alder-1"
 OTHER_DEVICE = "alder-2"
@@ -315,6 +315,13 @@ def test_after_a_reboot_a_device_is_who_it_was_and_takes_part(installed: Install
     assert machine.inside(key).read_bytes() == identity
     installed.keeps(DEVICE, before)
     machine.run("bedside", "agent", "health", HOMES[AGENT], "--wait", "30")
+    installed.open_round(installed.start_round())
+
+
+def test_after_a_reboot_of_its_servers_a_federation_goes_on_by_itself(installed: Installed) -> None:
+    for machine, unit in ((installed.trustees["alder"], TRUSTEE), (installed.hub, COORDINATOR)):
+        machine.reboot()
+        assert machine.is_active(unit), machine.name
     installed.open_round(installed.start_round())
 
 
