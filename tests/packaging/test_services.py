@@ -27,7 +27,7 @@ from bedside.service.tls import (
     spiffe_uri,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 DEVICE = "alder-1"
 OTHER_DEVICE = "alder-2"
@@ -37,7 +37,7 @@ RESTARTS = 2
 RESTART_S = 20.0
 """It takes 1 to 2 s; machines of tests may have to wait for a processor."""
 WATCHDOG_S = 10
-START_S = 30
+START_S = 20
 CERTIFICATE = f"{HOMES[AGENT]}/state/identity/tls.crt"
 CAP_SYS_RESOURCE = 1 << 24
 YEAR_NS = 366 * 86_400 * 1_000_000_000
@@ -118,23 +118,9 @@ def test_a_round_opens_with_every_device_one_of_them_behind_a_proxy(installed: I
 def test_a_trustee_is_ready_without_its_coordinator(installed: Installed) -> None:
     machine = installed.trustees["birch"]
     add_drop_in(machine, TRUSTEE, "start.conf", f"TimeoutStartSec={START_S}")  # the unit's own is 5 min
-    installed.hub.run("systemctl", "stop", COORDINATOR)
+    machine.unplug()
     machine.run("systemctl", "restart", TRUSTEE)
     assert machine.is_active(TRUSTEE)
-
-
-def test_a_killed_agent_is_soon_back_with_all_that_it_had_acknowledged(installed: Installed) -> None:
-    machine, seconds = installed.devices[DEVICE], []
-    for _ in range(RESTARTS):
-        wait_until(lambda: machine.is_active(AGENT), "it is up")
-        before, process = installed.rows(DEVICE), machine.main_pid(AGENT)
-        began_s = time.monotonic()
-        machine.signal(AGENT, "KILL")
-        wait_until(lambda: machine.is_restarted(AGENT, process), "it is up again", interval_s=0.02)  # noqa: B023
-        seconds.append(time.monotonic() - began_s)
-        installed.keeps(DEVICE, before)
-    print(f"seconds from kill -9 of the agent to active: {[round(one, 2) for one in seconds]}")
-    assert min(seconds) < RESTART_S
 
 
 def test_an_agent_whose_work_stands_still_is_restarted_by_the_watchdog(installed: Installed) -> None:
@@ -194,7 +180,7 @@ def test_a_buffer_is_sealed_with_a_key_that_systemd_decrypts_for_the_agent_alone
     verify = ("bedside", "agent", "db", "verify", HOMES[AGENT])
     credentials = ("--property=LoadCredentialEncrypted=bedside-buffer-key", f"--uid={AGENT}")
     machine.run("systemd-run", "--quiet", "--wait", "--pipe", *credentials, *verify)
-    assert machine.run(*verify, user=AGENT, check=False).returncode != 0, "the key is in a file, too"
+    assert "key-missing" in machine.run(*verify, user=AGENT, check=False).stdout
 
 
 def test_a_trustee_that_began_without_its_coordinator_has_waited_for_it(installed: Installed) -> None:
@@ -203,8 +189,22 @@ def test_a_trustee_that_began_without_its_coordinator_has_waited_for_it(installe
     wait_until(lambda: time.monotonic() > began_us / 1_000_000 + START_S, "its time to start has passed")
     shown = machine.show(TRUSTEE, "ActiveState", "NRestarts", "ExecMainStartTimestampMonotonic")
     assert shown == {"ActiveState": "active", "NRestarts": "0", "ExecMainStartTimestampMonotonic": str(began_us)}
-    installed.hub.run("systemctl", "start", COORDINATOR)
+    machine.plug()
     installed.open_round(installed.start_round())
+
+
+def test_a_killed_agent_is_soon_back_with_all_that_it_had_acknowledged(installed: Installed) -> None:
+    machine, seconds = installed.devices[DEVICE], []
+    for _ in range(RESTARTS):
+        wait_until(lambda: machine.is_active(AGENT), "it is up")
+        before, process = installed.rows(DEVICE), machine.main_pid(AGENT)
+        began_s = time.monotonic()
+        machine.signal(AGENT, "KILL")
+        wait_until(lambda: machine.is_restarted(AGENT, process), "it is up again", interval_s=0.02)  # noqa: B023
+        seconds.append(time.monotonic() - began_s)
+        installed.keeps(DEVICE, before)
+    print(f"seconds from kill -9 of the agent to active: {[round(one, 2) for one in seconds]}")
+    assert min(seconds) < RESTART_S
 
 
 def test_a_trustee_killed_between_vote_and_answer_finishes_the_round(installed: Installed) -> None:
@@ -315,6 +315,13 @@ def test_after_a_reboot_a_device_is_who_it_was_and_takes_part(installed: Install
     assert machine.inside(key).read_bytes() == identity
     installed.keeps(DEVICE, before)
     machine.run("bedside", "agent", "health", HOMES[AGENT], "--wait", "30")
+    installed.open_round(installed.start_round())
+
+
+def test_after_a_reboot_of_its_servers_a_federation_goes_on_by_itself(installed: Installed) -> None:
+    for machine, unit in ((installed.trustees["alder"], TRUSTEE), (installed.hub, COORDINATOR)):
+        machine.reboot()
+        assert machine.is_active(unit), machine.name
     installed.open_round(installed.start_round())
 
 
