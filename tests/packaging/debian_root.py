@@ -27,7 +27,6 @@ OPTIONS: Final = (
     "--format=directory",
     "--dpkgopt=force-unsafe-io",
     *(f"--dpkgopt=path-exclude={pattern}" for pattern in UNREAD),
-    f"--include={','.join(PACKAGES)}",
     # The package's own pages are not left out.
     '--customize-hook=sed -i /path-exclude/d "$1"/etc/dpkg/dpkg.cfg.d/*',
     f'--customize-hook=systemctl --root="$1" mask {" ".join(MASKED)}',
@@ -59,16 +58,20 @@ def kept(kind: str, made_from: object, make: Callable[[Path], None]) -> Path:
     return home / name
 
 
-def debian_root() -> Path:
-    """The folder of its files, which nobody writes to. Skips where it is not there and cannot be made."""
+def debian_root(*more: str) -> Path:
+    """The folder of its files, with `more` packages, which nobody writes to.
+
+    Skips where it is not there and cannot be made.
+    """
+    options = (*OPTIONS, f"--include={','.join([*PACKAGES, *more])}")
 
     def make(folder: Path) -> None:
         program = shutil.which("mmdebstrap")
         if program is None:
             pytest.skip("mmdebstrap is not installed: apt install mmdebstrap systemd-container")
-        done = subprocess.run([program, *OPTIONS, RELEASE, folder], capture_output=True, text=True, check=False)
+        done = subprocess.run([program, *options, RELEASE, folder], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
             pytest.skip(f"no Debian could be fetched: {done.stderr.strip().splitlines()[-1:]}")
 
-    return kept("debian", OPTIONS, make)
+    return kept("debian", options, make)
