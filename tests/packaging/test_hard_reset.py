@@ -179,13 +179,6 @@ def test_a_power_cut_in_ingest_and_in_a_round_loses_nothing_that_was_acknowledge
         with timed("from active to a finished round"):
             detail = wait_until(lambda: finished(federation, number), "the round ends", deadline_s=LONG_S)
         wait_until(lambda: monitor.acknowledged[-1] > acknowledged[-1], "more is acknowledged", deadline_s=LONG_S)
-    assert detail["phase"] == "opened", json.dumps(detail, indent=1)
-    labels = [one["label"] for cohort in detail["cohorts"] for one in cohort["devices"] if one["state"] == "counted"]
-    assert sorted(labels) == sorted(federation.agents)
-    assert detail["counts"]["examples"] == len(federation.agents) * MAX_EXAMPLES
-    size = device(detail)["received_bytes"]
-    assert link.upstream_bytes - passed < size - begun["received_bytes"] + 60_000
-
     found = received(machine)
     assert [value for value in monitor.acknowledged if found[value] != 1] == []
     assert max(found.values()) == 1
@@ -196,3 +189,10 @@ def test_a_power_cut_in_ingest_and_in_a_round_loses_nothing_that_was_acknowledge
         assert set(earlier) - set(kept[table]) == set(), table
     assert len(kept["predictions"]) > len(stored["predictions"])
     machine.run("bedside", "agent", "db", "verify", HOME, user=AGENT)
+
+    assert detail["phase"] == "opened", json.dumps(detail, indent=1)
+    labels = [one["label"] for cohort in detail["cohorts"] for one in cohort["devices"] if one["state"] == "counted"]
+    assert sorted(labels) == sorted(federation.agents)
+    assert detail["counts"]["examples"] == len(federation.agents) * MAX_EXAMPLES
+    size = device(detail)["received_bytes"]
+    assert link.upstream_bytes - passed < size - begun["received_bytes"] + 60_000

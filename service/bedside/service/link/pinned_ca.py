@@ -27,7 +27,7 @@ async def fetch_ca(address: str, ca_digest: bytes, *, proxy: str | None = None) 
     """Read the chain that `address` shows and return the certificate in it with SHA-256 `ca_digest`, as PEM.
 
     Args:
-        address: host:port of the enrolment port.
+        address: host:port of either port.
         ca_digest: SHA-256 of the DER of the CA, 32 bytes.
         proxy: host:port of an HTTP CONNECT proxy; empty for none; None for what the environment says.
 
@@ -121,6 +121,6 @@ def _issuer(chain: list[bytes]) -> str:
 def _unreachable(address: str, why: str) -> UnavailableError:
     return UnavailableError(
         "coordinator-unreachable",
-        f"the coordinator's enrolment port {address} does not answer: {why[:200]}",
+        f"the coordinator does not answer at {address}: {why[:200]}",
         remedy="check the address, that the coordinator runs, and that the firewall lets this port out",
     )
