@@ -23,11 +23,15 @@ from founding import SESSION_S, SESSIONS, founded, motion, write_policy
 from machine import wait_until
 from monitor import Monitor
 from packages import built_packages
-from virtual import ADDRESS, Virtual, virtual
+from virtual import ADDRESS, Virtual, virtual, why_no_virtual
 
 from bedside.firmware_bridge.recording import write_recording
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_500)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1_500),
+    pytest.mark.skipif(bool(why_no_virtual()), reason=why_no_virtual()),
+]
 
 AGENT = "bedside-agent"
 HOME = "/var/lib/bedside/agent"
