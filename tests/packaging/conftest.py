@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("system", "fault")]  # a federation of processes
 sys.path.append(str(Path(__file__).parents[2] / "packaging" / "deb"))
 
 if TYPE_CHECKING:
