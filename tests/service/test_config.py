@@ -177,6 +177,13 @@ def test_a_file_of_any_size_is_refused_before_it_is_in_memory(tmp_path):
         assert (error.code, "larger than 1048576 bytes" in error.sentence) == ("config-toml", True)
 
 
+@pytest.mark.parametrize("text", ["a." * 1000 + "b = 1\n", "[" + '"a" . ' * 1000 + "b]\n"])
+def test_a_key_of_many_parts_is_refused_before_it_is_parsed(write, text):
+    """One that fills a file would keep the parser busy for minutes, and the watchdog would end who reloads it."""
+    error = refused(write(text))
+    assert (error.code, "64 parts" in error.sentence) == ("config-toml", True)
+
+
 def test_embedded_text_is_held_to_the_same_rules():
     assert parse_config('site = "n"', Agent, Path("default.toml")).site == "n"
     with pytest.raises(ConfigError, match=r"default\.toml:1"):

@@ -33,6 +33,10 @@ DROP_IN_FOLDER: Final = "conf.d"
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Bytes of one configuration file."""
 
+MAX_KEY_PARTS: Final = 64
+"""Parts of a dotted key; tomllib takes minutes for one of a hundred thousand."""
+
+_LONG_KEY = re.compile(rf"(?<![\w\"'-])(?:[\w\"'-]{{1,64}}[ \t]*\.[ \t]*){{{MAX_KEY_PARTS}}}")
 _PROBLEM = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -106,6 +110,8 @@ def _read_toml(file: Path) -> dict[str, object]:
 
 
 def _parse_toml(text: str, file: Path) -> dict[str, object]:
+    if _LONG_KEY.search(text):
+        raise ConfigError("config-toml", f"{file} has a key of more than {MAX_KEY_PARTS} parts")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
