@@ -137,7 +137,7 @@ def test_a_token_says_all_that_a_device_pins(call, joined):
         ROOT_PK, b"\xab" * 32, "gw.example:7444", 3,
     )  # fmt: skip
     assert token.not_after_s - token.issued_at_s == 7_200
-    assert ":".join(["AB"] * 32) in err
+    assert f"fingerprint (SHA-256): {'ab' * 32}\n" in err
     assert shown["tokens"] == [{"label": "ward", "uses_left": 3, "not_after_s": token.not_after_s}]
 
 

@@ -280,7 +280,7 @@ def _positive(name: str, value: float, most: int) -> tuple[bool, str]:
 
 TEMPLATE: Final = """\
 # One Bedside device. Every key may be left out; the values below are the defaults. Unknown keys are errors.
-# Relative paths are relative to this file.
+# Relative paths start at the device's directory: with the package /var/lib/bedside/agent, which links to this file.
 
 state_dir = "state"        # identity, databases, outbox and models live here
 policy = "policy.toml"     # this device's copy of its site's policy

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 
 from bedside.core.errors import UnavailableError
 from bedside.service.failures import DEBUG_VARIABLE, INTERRUPTED_STATUS, report_failure
-from bedside.service.installation import how_to_install, how_to_repair
+from bedside.service.installation import how_to_install, how_to_repair, is_packaged, missing_package
 from bedside.service.terminal import degrade
 from bedside.service.text import bounded
 
@@ -60,6 +60,11 @@ _OUR_WORDS: Final = {
 }
 """For sentences of click that speak of its types."""
 
+_EPILOG: Final = (
+    "Every command explains itself with --help, and most answer with --json. "
+    "`bedside --debug COMMAND`, or BEDSIDE_DEBUG=1, shows where an error came from."
+)
+
 _DEBUG: Final[ContextVar[bool]] = ContextVar("debug", default=False)
 _DEBUG_HELP: Final = "Print the traceback of an error too."
 
@@ -84,13 +89,25 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands with a summary each."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _SUMMARIES.get(name, "")) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, _summary(name)) for name in self.list_commands(ctx)])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what comes first on this machine, and then what is the same everywhere."""
+        first = "`bedside doctor`; `man bedside` has all of it" if is_packaged() else "`bedside demo`"
+        self.epilog = f"Start with {first}. {_EPILOG}"
+        super().format_epilog(ctx, formatter)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete names of commands, then options."""
         names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
         commands = [CompletionItem(name, help=_SUMMARIES.get(name)) for name in names]
         return commands + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _summary(name: str) -> str:
+    entry = _entry_points().get(name)
+    missing = missing_package(entry.module.split(".")[1]) if entry is not None else ""
+    return _SUMMARIES.get(name, "") + (f" Not here: {missing}." if missing else "")
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -145,8 +162,6 @@ def _note_debug(_context: click.Context, _option: click.Parameter, value: bool) 
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with `bedside demo`. Every command explains itself with --help, and most answer with --json. "
-    "`bedside --debug COMMAND`, or BEDSIDE_DEBUG=1, shows where an error came from.",
 )
 @click.version_option(package_name="bedside", prog_name="bedside", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, callback=_note_debug, expose_value=False, is_eager=True, help=_DEBUG_HELP)

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import sys
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Final
 
 PACKAGED: Final = PurePath("/opt/bedside")
 """Below it, each package has an environment, without pip: the system's installs into it."""
+UNPACKAGED: Final = frozenset({"authoring", "demo"})
+"""Parts for an author's machine."""
+
+
+def is_packaged(prefix: str = sys.prefix) -> bool:
+    """Whether this program came with a Debian package."""
+    return PurePath(prefix).parent == PACKAGED
+
+
+def missing_package(part: str, prefix: str = sys.prefix) -> str:
+    """Which package a part of Bedside would come with, in words; empty where it is here, or nothing is of a package.
+
+    Args:
+        part: name of its folder, such as `coordinator`; `service` is in every package.
+        prefix: the environment that the program runs in.
+    """
+    if not is_packaged(prefix) or part == "service" or Path(prefix).with_name(part).is_dir():
+        return ""
+    return "in no package" if part in UNPACKAGED else f"in the package bedside-{part}"
 
 
 def how_to_install(requirement: str, prefix: str = sys.prefix) -> str:
@@ -17,7 +36,7 @@ def how_to_install(requirement: str, prefix: str = sys.prefix) -> str:
         requirement: such as `bedside[sql]`. Of an installed Bedside, pip takes the extra's libraries alone.
         prefix: the environment that the program runs in.
     """
-    if PurePath(prefix).parent == PACKAGED:
+    if is_packaged(prefix):
         return f"apt install python3-pip, then python3 -m pip --python {prefix}/bin/python3 install '{requirement}'"
     return f"pip install '{requirement}'"
 

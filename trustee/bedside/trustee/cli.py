@@ -50,6 +50,8 @@ def init(directory: Path, name: str, as_json: bool) -> None:
 
     public = found_site(SitePaths(directory), name, SystemEntropy())
     emit({**_as_dict(public.site, public.authority_pk), "file": str(directory / "site.public.json")}, as_json)
+    if not as_json:
+        click.echo("next: have this file signed into the federation by its root holder, then bedside site join")
 
 
 @site.command()
@@ -66,21 +68,21 @@ def join(directory: Path, federation: Path, root_pk: str, enrolment_address: str
     identity = join_federation(SitePaths(directory), signed, root, enrolment_address, SystemClock(), SystemEntropy())
     data = {"site": identity.pins.site, "federation": identity.pins.federation, "trustee": identity.subject}
     emit(data, as_json)
+    if not as_json:
+        click.echo("next: name whose models you trust in policy.toml, and start the trustee")
 
 
 @site.command()
 @click.argument("directory", type=_DIRECTORY)
-@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True)
-@click.option("--hours", type=click.IntRange(1, 24 * 365), default=24, show_default=True)
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Devices that may join.")
+@click.option("--hours", type=click.IntRange(1, 24 * 365), default=24, show_default=True, help="How long it holds.")
 @click.option("--label", default="", help="A name for your lists; never a person's.")
 @json_option
 def token(directory: Path, uses: int, hours: int, label: str, as_json: bool) -> None:
     """Print a token with which devices join this site at once. Whoever holds it can use it: hand it over safely."""
-    from bedside.trustee.daemon import ca_fingerprint
-
     with _desk(directory) as (desk, identity):
         bearer = desk.mint(identity, Role.ROLE_DEVICE, uses=uses, hours=hours, label=label, entropy=SystemEntropy())
-        fingerprint = ca_fingerprint(identity)
+        fingerprint = identity.pins.ca_digest  # as `coordinator init` and a device that joins print it
     if as_json:
         emit({"token": bearer.text(), "ca_fingerprint": fingerprint, "uses": uses, "hours": hours}, as_json)
         return
@@ -314,14 +316,12 @@ def _identity(paths: SitePaths) -> Identity:
 
 
 def _add_membership(data: dict[str, object], desk: Desk, identity: Identity) -> None:
-    from bedside.trustee.daemon import ca_fingerprint
-
     roster = desk.register.roster()
     data.update(
         federation=identity.pins.federation,
         trustee=identity.subject,
         enrolment_address=identity.pins.enrolment_address,
-        ca_fingerprint=ca_fingerprint(identity),
+        ca_fingerprint=identity.pins.ca_digest,
         roster_version=roster.version if roster else 0,
         roster_published=bool(roster and roster.published),
         members=[

@@ -386,9 +386,3 @@ async def _claimed(paths: SitePaths) -> AsyncIterator[None]:
                     raise
                 await asyncio.sleep(CLAIM_INTERVAL_S)
         yield
-
-
-def ca_fingerprint(identity: Identity) -> str:
-    """SHA-256 of the coordinator's CA, as a person compares it."""
-    pinned = identity.pins.ca_digest
-    return ":".join(pinned[at : at + 2] for at in range(0, len(pinned), 2)).upper()
