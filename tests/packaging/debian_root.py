@@ -76,6 +76,7 @@ def debian_root(*more: str) -> Path:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
-            pytest.skip(f"no Debian could be fetched: {done.stderr.strip().splitlines()[-3:]}")
+            why = " ".join(done.stderr.split("\n")[-4:]).strip() or f"nothing came within {FETCH_S} s"
+            pytest.skip(f"no Debian could be fetched: {why}")
 
     return kept("debian", options, make)
