@@ -55,6 +55,7 @@ def kept(kind: str, made_from: object, make: Callable[[Path], None]) -> Path:
             for old in home.glob(f"{kind}-*"):
                 if time.time() - old.stat().st_mtime > KEPT_S:
                     shutil.rmtree(old)
+            shutil.rmtree(home / f"{name}.new", ignore_errors=True)  # of one that was killed
             make(home / f"{name}.new")
             (home / f"{name}.new").rename(home / name)
         os.utime(home / name)
