@@ -327,7 +327,7 @@ def test_after_a_reboot_of_its_servers_a_federation_goes_on_by_itself(installed:
     installed.open_round(installed.start_round())
 
 
-def test_an_upgrade_runs_the_new_code_on_the_old_state(installed: Installed, tmp_path: Path) -> None:
+def test_an_upgrade_runs_the_new_code_on_the_old_state(installed: Installed) -> None:
     device = installed.devices[DEVICE]
     status = device.json("bedside", "agent", "status", HOMES[AGENT], user=AGENT)
     assert status["version"] != NEXT_VERSION
@@ -336,7 +336,7 @@ def test_an_upgrade_runs_the_new_code_on_the_old_state(installed: Installed, tmp
 
     def upgrade(machine: Machine, unit: str) -> None:
         (package,) = installed.packages.glob(f"{unit}_*.deb")
-        shutil.copy(next_version(package, tmp_path / unit), machine.inside("/var/tmp/next.deb"))
+        shutil.copy(next_version(package, installed.lab.folder / "next" / unit), machine.inside("/var/tmp/next.deb"))
         process, began_s = machine.main_pid(unit), time.monotonic()
         install(machine, "/var/tmp/next.deb")
         wait_until(lambda: machine.is_restarted(unit, process), "the new one is up")
