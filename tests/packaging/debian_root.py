@@ -55,6 +55,7 @@ def kept(kind: str, made_from: object, make: Callable[[Path], None]) -> Path:
             for old in home.glob(f"{kind}-*"):
                 if time.time() - old.stat().st_mtime > KEPT_S:
                     shutil.rmtree(old)
+            shutil.rmtree(home / f"{name}.new", ignore_errors=True)  # of one that was killed
             make(home / f"{name}.new")
             (home / f"{name}.new").rename(home / name)
         os.utime(home / name)
@@ -76,6 +77,7 @@ def debian_root(*more: str) -> Path:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
-            pytest.skip(f"no Debian could be fetched: {done.stderr.strip().splitlines()[-3:]}")
+            why = " ".join(done.stderr.split("\n")[-4:]).strip() or f"nothing came within {FETCH_S} s"
+            pytest.skip(f"no Debian could be fetched: {why}")
 
     return kept("debian", options, make)
