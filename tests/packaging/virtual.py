@@ -204,6 +204,11 @@ class Virtual:
         """What a command prints with --json."""
         return json.loads(self.run(*command, "--json", user=user, given=given))
 
+    def journal(self) -> str:
+        """The end of what its services have logged, and of what its kernel printed, for a failed test."""
+        _, told = self._shell("journalctl --no-pager --lines=60 --unit='bedside-*'", COMMAND_S)
+        return "\n".join([told, *self.console.read_text(errors="replace").splitlines()[-20:]])
+
     def _shell(self, line: str, timeout_s: float) -> tuple[int | None, str]:
         """The status of a line, None where nobody answers, and what it printed; where it failed, also its errors."""
         script = f"said=$(mktemp)\n{{ {line}\n}} 2>$said; status=$?; [ $status = 0 ] || cat $said\nrm $said\n"
