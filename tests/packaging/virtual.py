@@ -40,7 +40,7 @@ OUTSIDE: Final = "10.0.2.2"
 SHELL_PORT: Final = 22
 BOOT_S: Final = 300.0
 COMMAND_S: Final = 180.0
-ANSWER_S: Final = 5.0
+ANSWER_S: Final = 10.0
 MASKED: Final = ("getty@tty1.service", "serial-getty@ttyS0.service", "systemd-networkd-wait-online.service")
 
 _FILES: Final = {
