@@ -40,7 +40,7 @@ OUTSIDE: Final = "10.0.2.2"
 SHELL_PORT: Final = 22
 BOOT_S: Final = 300.0
 COMMAND_S: Final = 180.0
-ANSWER_S: Final = 5.0
+ANSWER_S: Final = 10.0
 MASKED: Final = ("getty@tty1.service", "serial-getty@ttyS0.service", "systemd-networkd-wait-online.service")
 
 _FILES: Final = {
@@ -203,6 +203,11 @@ class Virtual:
     def json(self, *command: str | Path, user: str = "", given: str = "") -> Any:
         """What a command prints with --json."""
         return json.loads(self.run(*command, "--json", user=user, given=given))
+
+    def journal(self) -> str:
+        """The end of what its services have logged, and of what its kernel printed, for a failed test."""
+        _, told = self._shell("journalctl --no-pager --lines=60 --unit='bedside-*'", COMMAND_S)
+        return "\n".join([told, *self.console.read_text(errors="replace").splitlines()[-20:]])
 
     def _shell(self, line: str, timeout_s: float) -> tuple[int | None, str]:
         """The status of a line, None where nobody answers, and what it printed; where it failed, also its errors."""
