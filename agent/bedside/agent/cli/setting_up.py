@@ -116,6 +116,8 @@ def run(directory: Path) -> None:
     from importlib.metadata import version
 
     from bedside.agent.resident import become_resident
+    from bedside.service.notify import hold_reloads
 
+    hold_reloads()
     load_agent_config(directory)  # what is wrong with it is said before anything changes
     become_resident(directory, version("bedside"), debug=is_debugging())
