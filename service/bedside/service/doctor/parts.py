@@ -124,10 +124,11 @@ def ask_neighbour(executable: Path, directory: Path | None = None) -> tuple[str,
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ASKED_S, check=False,
             env=os.environ | {ALONE: "1"},
         )  # fmt: skip
-        rows = [row for row in msgspec.json.decode(done.stdout, type=_Report).findings if row.part != MACHINE_NAME]
-        findings = [Finding(_LEVELS[row.level], row.found, row.remedy, row.check) for row in rows]
     except (OSError, subprocess.TimeoutExpired) as error:
         return None if directory else (name, str(place), [_broken(name, bounded(str(error), 200))])
+    try:
+        rows = [row for row in msgspec.json.decode(done.stdout, type=_Report).findings if row.part != MACHINE_NAME]
+        findings = [Finding(_LEVELS[row.level], row.found, row.remedy, row.check) for row in rows]
     except (KeyError, *UNREADABLE):
         if directory or done.returncode in _NOTHING_THERE:
             return None
