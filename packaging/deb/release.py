@@ -16,7 +16,7 @@ from typing import Final
 from build_debs import build_wheel, commit_epoch_s
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from parts import REPOSITORY
+from parts import REPOSITORY, project
 
 SUMS: Final = "SHA256SUMS"
 SIGNATURE: Final = "SHA256SUMS.sig"
@@ -40,6 +40,20 @@ def load_release_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise SystemExit(f"{path} is no Ed25519 key: openssl genpkey -algorithm ed25519 -out {path}")
     return key
+
+
+def check_release(folder: Path, version: str) -> None:
+    """See that nothing lies there that would be signed as well, such as what an earlier `make deb` left.
+
+    Raises:
+        SystemExit: naming it, or when there are no packages.
+    """
+    if not list(folder.glob("*.deb")):
+        raise SystemExit(f"there are no packages in {folder}: make deb")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _RELEASED)
+    strange = [name for name in names if f"_{version}-" not in name and not name.startswith(f"bedside-{version}-")]
+    if strange:
+        raise SystemExit(f"not of version {version}, and would be signed: {', '.join(strange)}; empty {folder}")
 
 
 def write_sums(folder: Path) -> bytes:
@@ -71,8 +85,7 @@ def main() -> None:
     key = load_release_key(chosen.key)
     if chosen.check:
         return
-    if not list(chosen.out.glob("*.deb")):
-        raise SystemExit(f"there are no packages in {chosen.out}: make deb")
+    check_release(chosen.out, project()["version"])
     build_wheel(chosen.out, commit_epoch_s())
     sign_sums(chosen.out, key)
     sys.stdout.write((chosen.out / SUMS).read_text("utf-8"))

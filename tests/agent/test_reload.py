@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bedside.firmware_bridge.recording import Recording, write_recording
+from bedside.service.cli import run
 from resident_device import LINK_OFF, Resident, dropped_of, make_directory, resident, samples_of
 from resident_device import buffer_of as stored
 from service_manager import Manager, listening
@@ -155,3 +156,13 @@ def test_sighup_of_the_process_reloads_and_never_ends_it(directory, tmp_path) ->
         finally:
             agent.terminate()
             assert agent.wait(20) == 0
+
+
+def test_sighup_ends_no_agent_that_only_begins(monkeypatch, directory) -> None:
+    seen, before = [], signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("os.execve", lambda *_: seen.append(signal.getsignal(signal.SIGHUP)))
+    try:
+        run(["agent", "run", str(directory)], {})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen == [signal.SIG_IGN]

@@ -89,3 +89,6 @@ def test_a_token_is_read_from_standard_input_where_no_other_user_sees_it(device)
     direct = subprocess.run([*command[:-1], "bedside1.!damaged"], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (direct.returncode, direct.stderr)
     assert "bad-token" in done.stderr
+    environ = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in a locale of a country
+    raw = subprocess.run(command, input=b"bedside1.\xff\xfe", capture_output=True, timeout=30, env=environ)
+    assert b"[bad-token]" in raw.stderr

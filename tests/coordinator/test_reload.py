@@ -69,3 +69,13 @@ def test_a_file_is_judged_before_a_reload_and_nothing_is_changed(federation, cap
         assert run(["coordinator", "check", str(home.directory)]) == ConfigError.exit_status
         assert named in capsys.readouterr().err
     assert sorted(path.name for path in home.directory.rglob("*")) == before
+
+
+def test_sighup_ends_no_coordinator_that_only_begins(monkeypatch, federation) -> None:
+    seen, before = [], signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("bedside.coordinator.server.serve", lambda *_: seen.append(signal.getsignal(signal.SIGHUP)))
+    try:
+        run(["coordinator", "serve", str(federation.home.directory)], {})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen == [signal.SIG_IGN]

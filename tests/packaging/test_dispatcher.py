@@ -23,6 +23,7 @@ def install(tmp_path):
             program.parent.mkdir(parents=True)
             program.write_text(f'#!/bin/sh\necho "{part}: $*"\n')
             program.chmod(0o755)
+            program.with_name("python3").symlink_to("/bin/sh")
         script = tmp_path / "bedside"
         script.write_text(SCRIPT.read_text().replace("environments=/opt/bedside", f"environments={tmp_path}/opt"))
 
@@ -55,6 +56,24 @@ def test_what_is_nobodys_goes_to_whoever_is_there(install, part):
     call = install(part)
     for words in ([], ["--version"], ["policy", "explain"], ["completion", "bash"]):
         assert call(*words).stdout == f"{part}: {' '.join(words)}\n"
+
+
+def test_a_package_whose_python_an_upgrade_of_debian_has_taken_is_named_and_another_answers(install, tmp_path):
+    call = install("agent", "trustee")
+    (tmp_path / "opt/agent/bin/python3").unlink()
+    (tmp_path / "opt/agent/bin/python3").symlink_to(tmp_path / "python3.11")
+    assert call("doctor").stdout == "trustee: doctor\n"
+    for words in (["agent", "status"], ["agent"]):
+        done = call(*words)
+        assert (done.returncode, "bedside-agent_*.deb" in done.stderr) == (69, True)
+        assert "[part-broken]" in done.stderr
+    assert call(_BEDSIDE_COMPLETE="bash_complete", COMP_WORDS="bedside agent ", COMP_CWORD="2").stderr == ""
+
+
+def test_where_no_package_runs_one_of_them_is_named(install, tmp_path):
+    call = install("trustee")
+    (tmp_path / "opt/trustee/bin/python3").unlink()
+    assert "bedside-trustee is for another release" in call("doctor").stderr
 
 
 def test_a_command_whose_package_is_not_installed_names_it(install):

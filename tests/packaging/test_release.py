@@ -85,6 +85,18 @@ def test_a_package_that_no_release_has_is_named(signed):
     assert verify(signed) == (True, True, ["c.deb"])
 
 
+def test_what_is_of_another_version_is_not_signed(tmp_path):
+    with pytest.raises(SystemExit, match="no packages"):
+        release.check_release(tmp_path, "1.0.0")
+    for name in ("bedside-agent_1.0.0-1~deb12_arm64.deb", "bedside-agent_1.0.0-1~deb12_arm64.cdx.json", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "bedside-1.0.0-py3-none-any.whl").touch()
+    release.check_release(tmp_path, "1.0.0")
+    (tmp_path / "bedside-agent_0.9.0-1~deb12_arm64.deb").touch()
+    with pytest.raises(SystemExit, match=r"bedside-agent_0\.9\.0"):
+        release.check_release(tmp_path, "1.0.0")
+
+
 def test_a_key_that_others_may_read_signs_nothing(key):
     key.chmod(0o640)
     with pytest.raises(SystemExit, match="others may read"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bedside.service.cli import run
 from bedside.service.identity import Pins
 from bedside.trustee.keys import RAM_FILE_SYSTEMS, file_system_of
 from service_manager import listening
@@ -85,3 +86,13 @@ def test_the_watchdog_is_fed_while_there_is_no_coordinator(site, tmp_path) -> No
         finally:
             trustee.terminate()
             trustee.wait(20)
+
+
+def test_sighup_ends_no_trustee_that_only_begins(monkeypatch, site) -> None:
+    seen, before = [], signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("bedside.trustee.daemon.run_trustee", lambda *_: seen.append(signal.getsignal(signal.SIGHUP)))
+    try:
+        run(["trustee", "run", str(site.paths.directory)], {})
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen == [signal.SIG_IGN]

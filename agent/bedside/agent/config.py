@@ -171,7 +171,7 @@ class ApiConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
     """The local API.
 
     Attributes:
-        socket: path of the unix socket; its directory gets mode 0700.
+        socket: path of the unix socket; its directory is made with mode 0700 where there is none.
     """
 
     socket: Path = Path("run/agent.sock")

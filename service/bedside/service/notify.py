@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from typing import Final
@@ -54,6 +55,11 @@ class Notifier:
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError:
             return
+
+
+def hold_reloads() -> None:
+    """Have a SIGHUP end nothing that comes before the program listens for it: a start reads the newest file anyhow."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _socket_address(name: str) -> str:

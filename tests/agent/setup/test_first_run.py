@@ -316,6 +316,15 @@ async def test_who_may_not_write_there_is_told_to_be_root(setup, monkeypatch):
     assert "[not-yours]" in (await setup())[2]
 
 
+@pytest.mark.parametrize("name", ["https_proxy", "no_proxy"])
+async def test_a_proxy_puts_no_lines_of_its_own_into_the_unit(setup, monkeypatch, name):
+    for each in ("https_proxy", "no_proxy"):
+        monkeypatch.setenv(each, "")
+    monkeypatch.setenv(name, 'http://proxy:3128\n"\nExecStartPre=/bin/false')
+    status, _, err = await setup()
+    assert (status, "[bad-proxy]" in err) == (ConfigError.exit_status, True)
+
+
 async def test_a_proxy_with_a_password_goes_into_no_file(setup, monkeypatch):
     monkeypatch.setenv("https_proxy", "")
     status, _, err = await setup("--proxy", "http://me:secret@proxy:3128")

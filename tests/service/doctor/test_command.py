@@ -156,6 +156,20 @@ def test_what_other_packages_have_set_up_is_looked_at_by_their_own_doctor(
     assert run(["doctor", str(folder)], {}) == ConfigError.exit_status  # who was asked asks nobody
 
 
+@pytest.mark.parametrize(
+    ("interpreter", "why"), [("/nonexistent/python3.11", "No such file"), ("/bin/false", "status 1")]
+)
+def test_a_package_whose_program_does_not_run_is_not_well(looks, package, tmp_path, capsys, interpreter, why):
+    """As after an upgrade of Debian: its Python is gone, and what it runs with it."""
+    package("trustee", "")
+    (tmp_path / "opt/trustee/bin/bedside").write_text(f"#!{interpreter}\n")
+    looks(good("fine"))
+    assert run(["doctor", "--json"], {}) == 2
+    _, told = json.loads(capsys.readouterr().out)["findings"]
+    assert (told["part"], told["check"], told["level"]) == ("trustee", "package", "fail")
+    assert why in told["found"]
+
+
 @pytest.mark.parametrize("text", ["", "error: no", '{"findings": [{"part": 1}]}', '{"findings": []}'])
 def test_a_package_without_an_answer_has_nothing_set_up(looks, package, capsys, text):
     package("trustee", text, status=78)

@@ -207,8 +207,10 @@ def privacy(directory: Path, as_json: bool) -> None:
 def run(directory: Path, runtime_dir: Path | None) -> None:
     """Run the trustee of the site in DIRECTORY until it is told to stop."""
     from bedside.service.logs import setup_logging
+    from bedside.service.notify import hold_reloads
     from bedside.trustee.daemon import run_trustee
 
+    hold_reloads()
     paths = SitePaths(directory)
     _identity(paths)
     setup_logging()

@@ -126,6 +126,12 @@ class FirstRun:
                 f"{self._directory} is not this user's to set up",
                 remedy=f"sudo bedside agent setup {shlex.quote(str(self._directory))}",
             )
+        if not all(os.environ.get(name, "").isprintable() for name in PROXIES):
+            raise ConfigError(
+                "bad-proxy",
+                f"{' or '.join(PROXIES)} has a line break, or another character that nobody can read",
+                remedy="correct it: it would become lines of the unit",
+            )
         if "@" in os.environ.get("https_proxy", ""):
             raise ConfigError(
                 "proxy-password",

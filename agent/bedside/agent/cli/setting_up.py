@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,13 +13,13 @@ from bedside.agent.cli.reach import DIRECTORY
 from bedside.agent.config import CONFIG_NAME, load_agent_config
 from bedside.agent.setup.joining import after_pending, join_site
 from bedside.agent.setup.preparing import identity_in, is_prepared, prepare_device
+from bedside.agent.setup.token import STDIN, text_on_stdin
 from bedside.core.errors import ConfigError, MalformedError
 from bedside.service.cli import is_debugging
 from bedside.service.options import FiniteRange
 from bedside.service.output import emit, json_option
 from bedside.service.platform import SystemClock, SystemEntropy
 
-MAX_TOKEN_CHARS: Final = 8_192
 _AGAIN: Final = "enrol again with the same token, or wait for it with --wait SECONDS"
 _RENEW_BEFORE_NS: Final = 30 * 86_400 * 1_000_000_000
 
@@ -67,13 +66,13 @@ def init(directory: Path, as_json: bool) -> None:
 )
 @json_option
 def enrol(directory: Path, token: str, label: str, wait_s: float, as_json: bool) -> None:
-    """Join a site with TOKEN, or - to read it from standard input.
+    """Join a site with TOKEN, or - to read it from standard input: an argument is seen by every user of the machine.
 
     A site's token activates at once. With a coordinator's token a person at the site compares the fingerprint shown
     here and approves it with `bedside site approve`; call again to see whether that happened.
     """
     identity = identity_in(directory)
-    text = sys.stdin.read(MAX_TOKEN_CHARS) if token == "-" else token  # noqa: S105 - a dash is no secret
+    text = text_on_stdin() if token == STDIN else token
     found = asyncio.run(join_site(identity, text, label, wait_s, clock=SystemClock(), entropy=SystemEntropy()))
     told = {
         "state": found.phase,
@@ -116,6 +115,8 @@ def run(directory: Path) -> None:
     from importlib.metadata import version
 
     from bedside.agent.resident import become_resident
+    from bedside.service.notify import hold_reloads
 
+    hold_reloads()
     load_agent_config(directory)  # what is wrong with it is said before anything changes
     become_resident(directory, version("bedside"), debug=is_debugging())

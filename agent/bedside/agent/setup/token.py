@@ -38,7 +38,7 @@ def find_token(place: str, *, asks: bool, environ: Mapping[str, str] = os.enviro
         MalformedError: `bad-token`.
     """
     if place == STDIN:
-        return _checked(sys.stdin.buffer.read(MAX_TOKEN_CHARS).decode("ascii", "replace"))
+        return _checked(text_on_stdin())
     if place:
         return _checked(read_secret(Path.cwd(), place, environ, option="--token"))
     folder = environ.get("CREDENTIALS_DIRECTORY")
@@ -51,6 +51,11 @@ def find_token(place: str, *, asks: bool, environ: Mapping[str, str] = os.enviro
             remedy="--token FILE, or --token - to read it from standard input; `bedside site token` prints one",
         )
     return _ask()
+
+
+def text_on_stdin() -> str:
+    """The text of a token on standard input, where there may be any bytes."""
+    return sys.stdin.buffer.read(MAX_TOKEN_CHARS).decode("ascii", "replace")
 
 
 def _ask() -> BearerToken:

@@ -113,7 +113,9 @@ def serve(
     """Run the coordinator whose state is in DIRECTORY until it is told to stop."""
     from bedside.coordinator.server import Addresses
     from bedside.coordinator.server import serve as run
+    from bedside.service.notify import hold_reloads
 
+    hold_reloads()
     home = Home(directory)
 
     def read() -> CoordinatorConfig:

@@ -16,6 +16,8 @@ import msgspec
 from bedside.core.errors import ConfigError
 from bedside.core.unreadable import UNREADABLE
 from bedside.service.doctor.check import LEVEL_WORDS, Finding, Part
+from bedside.service.health import Level
+from bedside.service.text import bounded
 
 ENTRY_POINTS: Final = "bedside.checks"
 PACKAGED: Final = Path("/opt/bedside")
@@ -25,6 +27,8 @@ STATES: Final = Path("/var/lib/bedside")
 ALONE: Final = "BEDSIDE_DOCTOR_ALONE"
 """Variable of a doctor that another one has asked, and that asks nobody."""
 
+_NOTHING_THERE: Final = (64, ConfigError.exit_status)
+"""How a doctor ends that was asked for a directory that is not there, or that is not its part's."""
 _ASKED_S: Final = 300.0
 _LEVELS: Final = {word: level for level, word in LEVEL_WORDS.items()}
 
@@ -94,22 +98,39 @@ def neighbours(environ: Mapping[str, str] = os.environ) -> list[Path]:
     return [path for path in sorted(PACKAGED.glob("*/bin/bedside")) if path.parents[1] != Path(sys.prefix)]
 
 
+def _broken(name: str, why: str) -> Finding:
+    return Finding(
+        Level.FAILED,
+        f"its program does not run: {why}",
+        f"install bedside-{name} of this release of the system; `/opt/bedside/{name}/bin/bedside doctor` says why",
+        "package",
+    )
+
+
 def ask_neighbour(executable: Path, directory: Path | None = None) -> tuple[str, str, list[Finding]] | None:
     """What another package's doctor finds in a directory of its part; None where it has none there.
+
+    One that cannot say so does not run, such as after an upgrade of Debian that took its Python: that is a finding.
 
     Args:
         executable: one of `neighbours`.
         directory: to look at; the one that its package has set up where it is left out.
     """
-    place = directory or STATES / executable.parents[1].name
+    name = executable.parents[1].name
+    place = directory or STATES / name
     command = [str(executable), "doctor", "--json", str(place)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ASKED_S, check=False,
             env=os.environ | {ALONE: "1"},
         )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None if directory else (name, str(place), [_broken(name, bounded(str(error), 200))])
+    try:
         rows = [row for row in msgspec.json.decode(done.stdout, type=_Report).findings if row.part != MACHINE_NAME]
         findings = [Finding(_LEVELS[row.level], row.found, row.remedy, row.check) for row in rows]
-    except (OSError, subprocess.TimeoutExpired, KeyError, *UNREADABLE):
-        return None
+    except (KeyError, *UNREADABLE):
+        if directory or done.returncode in _NOTHING_THERE:
+            return None
+        return name, str(place), [_broken(name, f"status {done.returncode}")]
     return (rows[0].part, rows[0].directory, findings) if rows else None
