@@ -1,7 +1,8 @@
 # make demo    the main job on real recordings; KEEP=1 leaves it running
 # make test    linters, types, layers, freshness of generated code, tests; TORCH=1 adds the comparison with torch
 # make check   the linters of `make test` alone
-# make slow    what needs minutes and downloads: the device's part, and its packages, on emulated arm64 boards
+# make slow    what needs minutes and downloads: the device's part, and its packages, on emulated arm64 boards; the
+#              installed agent on an emulated machine whose power is cut (root; apt install qemu-system-x86 mmdebstrap)
 # make machines  the installed packages on machines with a systemd (root; apt install mmdebstrap systemd-container)
 # make bench   every benchmark beside its peer
 # make fuzz    every parser under coverage guidance for SECONDS=10 each, or PARSER=frames SECONDS=60
@@ -65,7 +66,7 @@ test: check $(if $(TORCH),$(VENV)/.torch)
 	$(BIN)/pytest -q --ignore=tests/layout
 	@echo "all tests passed"
 
-slow: $(VENV)/.dev
+slow: $(VENV)/.dev $(DEB)/.tools
 	BEDSIDE_SLOW=1 $(BIN)/pytest -q -s -m slow
 
 machines: $(VENV)/.dev $(DEB)/.tools

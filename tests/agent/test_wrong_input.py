@@ -1,5 +1,6 @@
 """A mistake of the person who sets a device up: one line, the remedy, an exit that is not zero."""
 
+import os
 import subprocess
 import sys
 
@@ -57,6 +58,12 @@ def test_a_text_file_is_no_recording_and_no_word_is_said_of_pickles(device) -> N
     (device.path / "signal.npz").write_text("hello\n")
     refused(device, "signal.npz is not a recording", "it is not an .npz file")
     assert "pickle" not in device.call("run").stderr
+
+
+def test_nobody_waits_for_a_recording_that_is_a_fifo(device) -> None:
+    (device.path / "signal.npz").unlink()
+    os.mkfifo(device.path / "signal.npz")
+    refused(device, "signal.npz is not a recording", "it is not a regular file")
 
 
 def test_a_wrong_value_names_its_line(device) -> None:

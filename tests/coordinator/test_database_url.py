@@ -47,6 +47,7 @@ def test_a_socket_and_several_servers_stand_behind_the_question_mark():
         "postgresql://fed@[db/s3cret",
         "postgresql://fed@db/s3cret#x",
         "postgresql://fed@db/s3cret\n",
+        "postgresql://fed@db/s3cret%00",
         "postgresql://fed@db/" + "s3cret" * 1000,
     ],
 )

@@ -13,22 +13,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("system", "fault")]  # a federation of processes
 sys.path.append(str(Path(__file__).parents[2] / "packaging" / "deb"))
 
 if TYPE_CHECKING:
     from installed import Installed
 
-_RUNNING: pytest.StashKey[Installed] = pytest.StashKey()
 ORDERED = "test_services.py"
 """Its tests follow each other: the last ones take away what the others need."""
 
 
 @pytest.fixture(scope="module")
-def installed(request: pytest.FixtureRequest) -> Iterator[Installed]:
+def installed() -> Iterator[Installed]:
     from installed import founded
 
     with founded() as running:
-        request.config.stash[_RUNNING] = running
         yield running
 
 
@@ -43,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
-    if report.failed and _RUNNING in item.config.stash and "installed" in getattr(item, "fixturenames", ()):
-        report.sections.append(("journals of the machines", item.config.stash[_RUNNING].journal()))
+    running = [one for name, one in getattr(item, "funcargs", {}).items() if name in ("installed", "machine")]
+    if report.failed:
+        report.sections += [("journals of the machines", one.journal()) for one in running]
     return report

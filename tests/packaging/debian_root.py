@@ -30,7 +30,6 @@ OPTIONS: Final = (
     "--format=directory",
     "--dpkgopt=force-unsafe-io",
     *(f"--dpkgopt=path-exclude={pattern}" for pattern in UNREAD),
-    f"--include={','.join(PACKAGES)}",
     # The package's own pages are not left out.
     '--customize-hook=sed -i /path-exclude/d "$1"/etc/dpkg/dpkg.cfg.d/*',
     f'--customize-hook=systemctl --root="$1" mask {" ".join(MASKED)}',
@@ -56,23 +55,29 @@ def kept(kind: str, made_from: object, make: Callable[[Path], None]) -> Path:
             for old in home.glob(f"{kind}-*"):
                 if time.time() - old.stat().st_mtime > KEPT_S:
                     shutil.rmtree(old)
+            shutil.rmtree(home / f"{name}.new", ignore_errors=True)  # of one that was killed
             make(home / f"{name}.new")
             (home / f"{name}.new").rename(home / name)
         os.utime(home / name)
     return home / name
 
 
-def debian_root() -> Path:
-    """The folder of its files, which nobody writes to. Skips where it is not there and cannot be made."""
+def debian_root(*more: str) -> Path:
+    """The folder of its files, with `more` packages, which nobody writes to.
+
+    Skips where it is not there and cannot be made.
+    """
+    options = (*OPTIONS, f"--include={','.join([*PACKAGES, *more])}")
 
     def make(folder: Path) -> None:
         program = shutil.which("mmdebstrap")
         if program is None:
             pytest.skip("mmdebstrap is not installed: apt install mmdebstrap systemd-container")
-        command = ["timeout", "--kill-after=30", str(FETCH_S), program, *OPTIONS, RELEASE, folder]
+        command = ["timeout", "--kill-after=30", str(FETCH_S), program, *options, RELEASE, folder]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
-            pytest.skip(f"no Debian could be fetched: {done.stderr.strip().splitlines()[-3:]}")
+            why = " ".join(done.stderr.split("\n")[-4:]).strip() or f"nothing came within {FETCH_S} s"
+            pytest.skip(f"no Debian could be fetched: {why}")
 
-    return kept("debian", OPTIONS, make)
+    return kept("debian", options, make)

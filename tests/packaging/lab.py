@@ -8,13 +8,16 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import IO, Final
 
+import psutil
 import pytest
 
 SCRIPT: Final = Path(__file__).with_name("lab.sh")
 PROGRAMS: Final = {"systemd-nspawn": "systemd-container", "unshare": "util-linux", "ip": "iproute2"}
+MEMORY_BYTES: Final = 2 << 30
+DISK_BYTES: Final = 4 << 30
 END_S: Final = 180.0
 
 
@@ -68,6 +71,8 @@ def why_no_lab() -> str:
         return "machines with a systemd: make machines, or BEDSIDE_MACHINES=1"
     if os.geteuid() != 0:
         return "only root can boot machines"
+    if psutil.virtual_memory().available < MEMORY_BYTES or shutil.disk_usage(gettempdir()).free < DISK_BYTES:
+        return f"six machines take {MEMORY_BYTES >> 30} GiB of memory and {DISK_BYTES >> 30} GiB of {gettempdir()}"
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
     return f"to boot machines: apt install {' '.join(missing)}" if missing else ""
 

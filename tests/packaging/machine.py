@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -92,6 +92,7 @@ class Machine:
         self._var = self._folder / "var"
         self._root = self._folder / "root"
         self._process: subprocess.Popen[bytes] | None = None
+        self._leader: psutil.Process | None = None
         for folder in (self._changes, self._folder / "work", self._root):
             folder.mkdir(parents=True)
         copy_tree(disk.var, self._var)
@@ -156,14 +157,19 @@ class Machine:
     @property
     def leader(self) -> int:
         """Its process 1, as seen from outside; 0 while there is none."""
+        if self._leader is None or not self._leader.is_running():
+            self._leader = self._find_leader()
+        return self._leader.pid if self._leader else 0
+
+    def _find_leader(self) -> psutil.Process | None:
         assert self._process is not None
-        try:
-            family = psutil.Process(self._process.pid).children(recursive=True)
-            spawners = {one.pid for one in family if one.name() == _NSPAWN}
-            found = [one.pid for one in family if one.ppid() in spawners and one.name() == "systemd"]
-        except psutil.NoSuchProcess:
-            return 0
-        return found[0] if found else 0
+        with suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(self._process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    parent = one.parent()
+                    if one.name() == "systemd" and parent is not None and parent.name() == _NSPAWN:
+                        return one
+        return None
 
     def image(self, folder: Path) -> Disk:
         """A copy of its disk as it is now, from which others are made that are not this machine."""

@@ -13,7 +13,7 @@ import pytest
 from first_machine import need_machines
 from machine import wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 BOOTS = """\
 import sys, time

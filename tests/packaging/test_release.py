@@ -47,13 +47,15 @@ def commands_of(heading):
 
 
 def verify(folder):
-    """As docs/install.md has it: whether the signature holds, and whether the sums do."""
-    fingerprint, signature, sums = commands_of("Verify")
+    """As docs/install.md has it: whether the signature holds, whether the sums do, and packages of no release."""
+    fingerprint, signature, sums, strays = commands_of("Verify")
     shown = subprocess.run(fingerprint, shell=True, cwd=folder, capture_output=True, text=True)
     assert re.fullmatch(r"[0-9a-f]{64} +-\n", shown.stdout)
-    return tuple(
+    holds = [
         subprocess.run(line, shell=True, cwd=folder, capture_output=True).returncode == 0 for line in (signature, sums)
-    )
+    ]
+    listed = subprocess.run(strays, shell=True, cwd=folder, capture_output=True, text=True).stdout
+    return (*holds, [line.split()[1] for line in listed.splitlines()])
 
 
 def needs_openssl():
@@ -63,7 +65,7 @@ def needs_openssl():
 
 def test_openssl_and_sha256sum_accept_a_release(signed):
     needs_openssl()
-    assert verify(signed) == (True, True)
+    assert verify(signed) == (True, True, [])
     names = [line.split("  ")[1] for line in (signed / "SHA256SUMS").read_text().splitlines()]
     assert names == ["a.cdx.json", "a.deb", "b.deb", "w.whl"]
 
@@ -71,9 +73,16 @@ def test_openssl_and_sha256sum_accept_a_release(signed):
 def test_a_changed_file_or_sum_is_noticed(signed):
     needs_openssl()
     (signed / "a.deb").write_text("another")
-    assert verify(signed) == (True, False)
+    assert verify(signed) == (True, False, ["a.deb"])
     release.write_sums(signed)
-    assert verify(signed) == (False, True)
+    assert verify(signed) == (False, True, [])
+
+
+def test_a_package_that_no_release_has_is_named(signed):
+    """It is in no sum that could be wrong, and a pattern of names installs it as well."""
+    needs_openssl()
+    (signed / "c.deb").write_text("of somebody else")
+    assert verify(signed) == (True, True, ["c.deb"])
 
 
 def test_a_key_that_others_may_read_signs_nothing(key):

@@ -1,6 +1,6 @@
 """Installed packages on machines with a real systemd: a federation is set up, learns, and bears what goes wrong.
 
-Its tests follow each other. Figures such as the seconds of a restart are printed: pytest -rP.
+Its tests follow each other. Figures such as the seconds of a restart are printed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from bedside.service.tls import (
     spiffe_uri,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 DEVICE = "alder-1"
 OTHER_DEVICE = "alder-2"
@@ -37,7 +39,7 @@ RESTARTS = 2
 RESTART_S = 20.0
 """It takes 1 to 2 s; machines of tests may have to wait for a processor."""
 WATCHDOG_S = 10
-START_S = 30
+START_S = 20
 CERTIFICATE = f"{HOMES[AGENT]}/state/identity/tls.crt"
 CAP_SYS_RESOURCE = 1 << 24
 YEAR_NS = 366 * 86_400 * 1_000_000_000
@@ -102,7 +104,7 @@ def test_a_trustees_round_keys_are_in_locked_memory(installed: Installed) -> Non
 
 def test_a_replayed_signal_is_buffered_and_predicted(installed: Installed) -> None:
     for label, machine in installed.devices.items():
-        machine.run("bedside", "agent", "health", HOMES[AGENT], "--wait", "30")
+        machine.run("bedside", "agent", "health", HOMES[AGENT], "--wait", "120")
         before = installed.count(label, "predictions"), installed.count(label, "blobs")
         wait_until(lambda: installed.count(label, "predictions") > before[0], "more is predicted")  # noqa: B023
         wait_until(lambda: installed.count(label, "blobs") > before[1], "more is buffered")  # noqa: B023
@@ -118,23 +120,9 @@ def test_a_round_opens_with_every_device_one_of_them_behind_a_proxy(installed: I
 def test_a_trustee_is_ready_without_its_coordinator(installed: Installed) -> None:
     machine = installed.trustees["birch"]
     add_drop_in(machine, TRUSTEE, "start.conf", f"TimeoutStartSec={START_S}")  # the unit's own is 5 min
-    installed.hub.run("systemctl", "stop", COORDINATOR)
+    machine.unplug()
     machine.run("systemctl", "restart", TRUSTEE)
     assert machine.is_active(TRUSTEE)
-
-
-def test_a_killed_agent_is_soon_back_with_all_that_it_had_acknowledged(installed: Installed) -> None:
-    machine, seconds = installed.devices[DEVICE], []
-    for _ in range(RESTARTS):
-        wait_until(lambda: machine.is_active(AGENT), "it is up")
-        before, process = installed.rows(DEVICE), machine.main_pid(AGENT)
-        began_s = time.monotonic()
-        machine.signal(AGENT, "KILL")
-        wait_until(lambda: machine.is_restarted(AGENT, process), "it is up again", interval_s=0.02)  # noqa: B023
-        seconds.append(time.monotonic() - began_s)
-        installed.keeps(DEVICE, before)
-    print(f"seconds from kill -9 of the agent to active: {[round(one, 2) for one in seconds]}")
-    assert min(seconds) < RESTART_S
 
 
 def test_an_agent_whose_work_stands_still_is_restarted_by_the_watchdog(installed: Installed) -> None:
@@ -194,7 +182,7 @@ def test_a_buffer_is_sealed_with_a_key_that_systemd_decrypts_for_the_agent_alone
     verify = ("bedside", "agent", "db", "verify", HOMES[AGENT])
     credentials = ("--property=LoadCredentialEncrypted=bedside-buffer-key", f"--uid={AGENT}")
     machine.run("systemd-run", "--quiet", "--wait", "--pipe", *credentials, *verify)
-    assert machine.run(*verify, user=AGENT, check=False).returncode != 0, "the key is in a file, too"
+    assert "key-missing" in machine.run(*verify, user=AGENT, check=False).stdout
 
 
 def test_a_trustee_that_began_without_its_coordinator_has_waited_for_it(installed: Installed) -> None:
@@ -203,8 +191,22 @@ def test_a_trustee_that_began_without_its_coordinator_has_waited_for_it(installe
     wait_until(lambda: time.monotonic() > began_us / 1_000_000 + START_S, "its time to start has passed")
     shown = machine.show(TRUSTEE, "ActiveState", "NRestarts", "ExecMainStartTimestampMonotonic")
     assert shown == {"ActiveState": "active", "NRestarts": "0", "ExecMainStartTimestampMonotonic": str(began_us)}
-    installed.hub.run("systemctl", "start", COORDINATOR)
+    machine.plug()
     installed.open_round(installed.start_round())
+
+
+def test_a_killed_agent_is_soon_back_with_all_that_it_had_acknowledged(installed: Installed) -> None:
+    machine, seconds = installed.devices[DEVICE], []
+    for _ in range(RESTARTS):
+        wait_until(lambda: machine.is_active(AGENT), "it is up")
+        before, process = installed.rows(DEVICE), machine.main_pid(AGENT)
+        began_s = time.monotonic()
+        machine.signal(AGENT, "KILL")
+        wait_until(lambda: machine.is_restarted(AGENT, process), "it is up again", interval_s=0.02)  # noqa: B023
+        seconds.append(time.monotonic() - began_s)
+        installed.keeps(DEVICE, before)
+    print(f"seconds from kill -9 of the agent to active: {[round(one, 2) for one in seconds]}")
+    assert min(seconds) < RESTART_S
 
 
 def test_a_trustee_killed_between_vote_and_answer_finishes_the_round(installed: Installed) -> None:
@@ -314,41 +316,66 @@ def test_after_a_reboot_a_device_is_who_it_was_and_takes_part(installed: Install
     print(f"seconds from reboot to active: {time.monotonic() - began_s:.1f}")
     assert machine.inside(key).read_bytes() == identity
     installed.keeps(DEVICE, before)
-    machine.run("bedside", "agent", "health", HOMES[AGENT], "--wait", "30")
+    machine.run("bedside", "agent", "health", HOMES[AGENT], "--wait", "120")
     installed.open_round(installed.start_round())
 
 
-def test_an_upgrade_runs_the_new_code_on_the_old_state(installed: Installed, tmp_path: Path) -> None:
-    machine = installed.devices[DEVICE]
-    status = machine.json("bedside", "agent", "status", HOMES[AGENT], user=AGENT)
+def test_after_a_reboot_of_its_servers_a_federation_goes_on_by_itself(installed: Installed) -> None:
+    for machine, unit in ((installed.trustees["alder"], TRUSTEE), (installed.hub, COORDINATOR)):
+        machine.reboot()
+        assert machine.is_active(unit), machine.name
+    installed.open_round(installed.start_round())
+
+
+def test_an_upgrade_runs_the_new_code_on_the_old_state(installed: Installed) -> None:
+    device = installed.devices[DEVICE]
+    status = device.json("bedside", "agent", "status", HOMES[AGENT], user=AGENT)
     assert status["version"] != NEXT_VERSION
-    (package,) = installed.packages.glob(f"{AGENT}_*.deb")
-    newer = next_version(package, tmp_path / "next")
-    machine.inside("/var/tmp/next.deb").write_bytes(newer.read_bytes())
-    configuration = machine.inside("/etc/bedside/agent.toml").read_text()
-    before, process, began_s = installed.rows(DEVICE), machine.main_pid(AGENT), time.monotonic()
-    install(machine, "/var/tmp/next.deb")
-    wait_until(lambda: machine.is_restarted(AGENT, process), "the new one is up")
-    print(f"seconds of an upgrade, until the new agent is active: {time.monotonic() - began_s:.1f}")
+    configuration = device.inside("/etc/bedside/agent.toml").read_text()
+    before, known = installed.rows(DEVICE), {one["id"] for one in installed.ask("fleet", "devices")}
+
+    def upgrade(machine: Machine, unit: str) -> None:
+        (package,) = installed.packages.glob(f"{unit}_*.deb")
+        shutil.copy(next_version(package, installed.lab.folder / "next" / unit), machine.inside("/var/tmp/next.deb"))
+        process, began_s = machine.main_pid(unit), time.monotonic()
+        install(machine, "/var/tmp/next.deb")
+        wait_until(lambda: machine.is_restarted(unit, process), "the new one is up")
+        print(f"seconds of an upgrade, until the new {unit} is active: {time.monotonic() - began_s:.1f}")
+        assert NEXT_VERSION in machine.run(f"/opt/bedside/{Path(HOMES[unit]).name}/bin/bedside", "--version").stdout
+
+    of_each = [(device, AGENT), (installed.trustees["alder"], TRUSTEE), (installed.hub, COORDINATOR)]
+    with ThreadPoolExecutor(len(of_each)) as pool:
+        for done in [pool.submit(upgrade, *one) for one in of_each]:
+            done.result()
     installed.keeps(DEVICE, before)
-    after = machine.json("bedside", "agent", "status", HOMES[AGENT], user=AGENT)
+    after = device.json("bedside", "agent", "status", HOMES[AGENT], user=AGENT)
     assert (after["version"], after["device"]) == (NEXT_VERSION, status["device"])
-    assert machine.inside("/etc/bedside/agent.toml").read_text() == configuration
+    assert device.inside("/etc/bedside/agent.toml").read_text() == configuration
+    assert {one["id"] for one in installed.ask("fleet", "devices")} == known
     installed.open_round(installed.start_round())
 
 
 def test_a_purge_leaves_nothing(installed: Installed) -> None:
     debian = need_machines()
-    last = {AGENT: installed.devices[BEHIND_PROXY], TRUSTEE: installed.trustees["birch"], COORDINATOR: installed.hub}
     added = installed.devices[BEHIND_PROXY].inside("/opt/bedside/agent/lib/added-by-pip.py")
     added.touch()
-    for package, machine in last.items():
+
+    def purge(machine: Machine, package: str) -> None:
         machine.run("apt-get", "purge", "--yes", package, "bedside-common", DEBIAN_FRONTEND="noninteractive")
         assert left_over(machine, debian) == []
         assert machine.run("getent", "passwd", package, check=False).returncode != 0
         assert machine.run("getent", "group", package, check=False).returncode != 0
         assert package not in machine.run("systemctl", "list-units", "--all", "--no-legend", "--plain").stdout
         assert machine.run("pgrep", "--full", "bedside", check=False).stdout == ""
+
+    last = [
+        (installed.devices[BEHIND_PROXY], AGENT),
+        (installed.trustees["birch"], TRUSTEE),
+        (installed.hub, COORDINATOR),
+    ]
+    with ThreadPoolExecutor(len(last)) as pool:
+        for done in [pool.submit(purge, *one) for one in last]:
+            done.result()
 
 
 def left_over(machine: Machine, debian: Path) -> list[str]:

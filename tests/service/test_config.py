@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -6,6 +7,7 @@ import pytest
 
 from bedside.core.errors import ConfigError
 from bedside.service.config import config_digest, load_config, parse_config
+from bedside.service.policy_file import read_policy
 
 
 class Stream(msgspec.Struct):
@@ -46,6 +48,12 @@ def test_a_number_of_thousands_of_digits_is_a_sentence(write):
 def refused(path):
     with pytest.raises(ConfigError) as caught:
         load_config(path, Agent)
+    return caught.value
+
+
+def policy_refused(path):
+    with pytest.raises(ConfigError) as caught:
+        read_policy(path)
     return caught.value
 
 
@@ -151,6 +159,29 @@ def test_a_missing_file_and_a_file_that_is_no_text_are_clear(write, tmp_path):
     assert refused(tmp_path / "none.toml").code == "config-missing"
     (tmp_path / "raw.toml").write_bytes(b"\xff\xfe")
     assert refused(tmp_path / "raw.toml").code == "config-toml"
+
+
+def test_a_fifo_is_no_configuration_and_no_policy_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.toml")
+    for read in (refused, policy_refused):
+        error = read(tmp_path / "a.toml")
+        assert (error.code, "not a regular file" in error.sentence) == ("config-missing", True)
+
+
+def test_a_file_of_any_size_is_refused_before_it_is_in_memory(tmp_path):
+    path = tmp_path / "a.toml"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # no machine reads that, and it takes no disk
+    for read in (refused, policy_refused):
+        error = read(path)
+        assert (error.code, "larger than 1048576 bytes" in error.sentence) == ("config-toml", True)
+
+
+@pytest.mark.parametrize("text", ["a." * 1000 + "b = 1\n", "[" + '"a" . ' * 1000 + "b]\n"])
+def test_a_key_of_many_parts_is_refused_before_it_is_parsed(write, text):
+    """One that fills a file would keep the parser busy for minutes, and the watchdog would end who reloads it."""
+    error = refused(write(text))
+    assert (error.code, "64 parts" in error.sentence) == ("config-toml", True)
 
 
 def test_embedded_text_is_held_to_the_same_rules():

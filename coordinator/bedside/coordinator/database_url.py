@@ -82,7 +82,10 @@ def parse_database_url(text: str) -> DatabaseUrl:
     parameters = {"dbname": name}
     told = {"user": unquote(split.username or ""), "host": unquote(split.hostname or ""), "port": str(port or "")}
     parameters |= {key: value for key, value in told.items() if value}
-    return DatabaseUrl(name, parameters | dict(pairs))
+    parameters |= dict(pairs)
+    if not all(value.isprintable() for value in parameters.values()):
+        raise _bad("it has a character that nobody can read")
+    return DatabaseUrl(name, parameters)
 
 
 def _bad(why: str) -> ConfigError:

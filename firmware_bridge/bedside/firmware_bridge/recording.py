@@ -8,6 +8,7 @@ never loaded.
 
 from __future__ import annotations
 
+import stat
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -127,8 +128,9 @@ def read_arrays(path: Path) -> Arrays:
         MalformedError: `bad-npz`.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO waits for its other end
+            raise _no_arrays(path, "it is not a regular file")
         if not zipfile.is_zipfile(path):  # numpy would speak of pickles
-            path.stat()
             raise _no_arrays(path, "it is not an .npz file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             entries = archive.zip.infolist()

@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ import msgspec
 from msgspec import inspect
 
 from bedside.core.errors import ConfigError
+from bedside.service.files import read_regular
 from bedside.service.text import bounded
 
 Config = TypeVar("Config", bound=msgspec.Struct)
@@ -31,6 +33,10 @@ DROP_IN_FOLDER: Final = "conf.d"
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Bytes of one configuration file."""
 
+MAX_KEY_PARTS: Final = 64
+"""Parts of a dotted key; tomllib takes minutes for one of a hundred thousand."""
+
+_LONG_KEY = re.compile(rf"(?<![\w\"'-])(?:[\w\"'-]{{1,64}}[ \t]*\.[ \t]*){{{MAX_KEY_PARTS}}}")
 _PROBLEM = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -79,17 +85,24 @@ def config_digest(config: msgspec.Struct) -> bytes:
     return blake2b(encoded, digest_size=32).digest()
 
 
-def _read_toml(file: Path) -> dict[str, object]:
+def read_config_bytes(file: Path, what: str, remedy: str) -> bytes:
+    """The bytes of a configuration file, called `what` in errors.
+
+    Raises:
+        ConfigError: `config-missing`, also for a FIFO or a device, or `config-toml` where it is too large.
+    """
     try:
-        data = file.read_bytes()
+        return read_regular(file, MAX_CONFIG_BYTES)
     except OSError as error:
-        raise ConfigError(
-            "config-missing",
-            f"the configuration {file} cannot be read: {error.strerror}",
-            remedy=f"create it, or name another file ({file.name} is expected there)",
-        ) from error
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError("config-toml", f"{file} is larger than {MAX_CONFIG_BYTES} bytes")
+        if error.errno == errno.EFBIG:
+            raise ConfigError("config-toml", f"{file} is larger than {MAX_CONFIG_BYTES} bytes") from error
+        sentence = f"{what} {file} cannot be read: {error.strerror}"
+        raise ConfigError("config-missing", sentence, remedy=remedy) from error
+
+
+def _read_toml(file: Path) -> dict[str, object]:
+    remedy = f"create it, or name another file ({file.name} is expected there)"
+    data = read_config_bytes(file, "the configuration", remedy)
     try:
         return _parse_toml(data.decode("utf-8"), file)
     except UnicodeDecodeError as error:
@@ -97,6 +110,8 @@ def _read_toml(file: Path) -> dict[str, object]:
 
 
 def _parse_toml(text: str, file: Path) -> dict[str, object]:
+    if _LONG_KEY.search(text):
+        raise ConfigError("config-toml", f"{file} has a key of more than {MAX_KEY_PARTS} parts")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError

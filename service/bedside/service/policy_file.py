@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bedside.core.errors import ConfigError
 from bedside.core.policy.site_policy import SitePolicy, policy_digest
-from bedside.service.config import MAX_CONFIG_BYTES, parse_config
+from bedside.service.config import parse_config, read_config_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,10 @@ def read_policy(path: Path) -> LoadedPolicy:
     Raises:
         ConfigError: `config-missing`, `config-toml`, `config-unknown-key`, `config-type`.
     """
+    remedy = "restore it; `bedside site init` writes a template into a new directory"
+    data = read_config_bytes(path, "the policy", remedy)
     try:
-        data = path.read_bytes()
         text = data.decode()
-    except OSError as error:
-        raise ConfigError(
-            "config-missing",
-            f"the policy {path} cannot be read: {error.strerror}",
-            remedy="restore it; `bedside site init` writes a template into a new directory",
-        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError("config-toml", f"{path} is not UTF-8 text", remedy="save it as UTF-8") from error
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError("config-toml", f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
     return LoadedPolicy(parse_config(text, SitePolicy, path), policy_digest(data))

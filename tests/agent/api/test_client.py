@@ -24,6 +24,16 @@ T0 = 1_700_000_000_000_000_000
 S = 1_000_000_000
 
 
+async def test_a_folder_that_the_socket_needs_is_private_and_one_that_is_there_stays_as_it_is(served) -> None:
+    """It may be /run, and the agent root's."""
+    async with served.serving():
+        assert served.socket.parent.stat().st_mode & 0o777 == 0o700
+    served.socket.parent.chmod(0o755)
+    async with served.serving():
+        assert served.socket.parent.stat().st_mode & 0o777 == 0o755
+        assert served.socket.stat().st_mode & 0o777 == 0o600
+
+
 async def test_labels_are_added_listed_and_withdrawn(served) -> None:
     session = served.signal(0, 4)
     async with served.agent() as agent:

@@ -19,10 +19,11 @@ import pytest
 from bedside.agent.cli import first_run
 from bedside.agent.config import load_agent_config
 from bedside.agent.setup import preparing
-from bedside.agent.setup.preparing import identity_in
+from bedside.agent.setup.preparing import Standing, identity_in
 from bedside.core.errors import ConfigError, MalformedError, RefusedError, TrustError, UnavailableError
 from bedside.proto.v1 import enrolment_pb2 as wire
 from bedside.service import systemd
+from bedside.service.account import account_of
 from bedside.service.cli import run
 from bedside.service.doctor.check import Check, bad
 from bedside.service.tls import create_ca
@@ -329,6 +330,7 @@ def test_without_a_package_a_directory_must_be_named(capsys, monkeypatch, tmp_pa
     assert "[which-directory]" in capsys.readouterr().err
 
 
+WISHES = first_run.Wishes("", "", b"", wait_s=None, asks=False, force=False, as_json=True)
 OURS = os.pathsep.join(path for path in sys.path[1:] if not path.startswith(sys.base_prefix))
 """Where this Python finds what is not its own."""
 
@@ -372,6 +374,19 @@ async def test_what_root_sets_up_belongs_to_the_user_of_the_service(coordinator,
         assert {path.stat().st_uid for path in made} == {nobody.pw_uid}
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_root_gives_nothing_away_behind_a_link_that_somebody_has_put_there(tmp_path, monkeypatch):
+    """In a folder of somebody else, between the making of a directory and the giving of it."""
+    (tmp_path / "etc").mkdir()
+    monkeypatch.setattr(Path, "mkdir", lambda self, **_: self.symlink_to(tmp_path / "etc"))
+    run = first_run.FirstRun(tmp_path / "device", WISHES)
+    run._account = account_of(Path("/nonexistent"), "nobody")
+    monkeypatch.setattr(run, "_as_owner", lambda _work, _kind: Standing("new", "", ""))
+    run._prepare()
+    assert (tmp_path / "device").lstat().st_uid == run._account.uid
+    assert (tmp_path / "etc").stat().st_uid == 0
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 
@@ -12,6 +13,7 @@ import pytest
 from bedside.coordinator.database_url import parse_database_url
 from bedside.coordinator.store import log, open_store, postgres
 from bedside.coordinator.store.database import MAX_ATTEMPTS
+from bedside.coordinator.store.postgres import open_session
 from bedside.core.errors import ConfigError, StoreError, UnavailableError
 from bedside.core.log.entries import encode_entry
 from bedside.core.signing import digest
@@ -167,6 +169,30 @@ def test_a_password_is_read_at_every_connection_and_stands_in_no_error(server, o
     assert "password authentication failed" in caught.value.sentence
     assert PASSWORD not in caught.value.diagnostics()
     assert caught.value.__cause__ is None
+
+
+def test_whoever_answers_in_place_of_the_server_does_not_get_the_password():
+    """It asks for it in plaintext (AuthenticationCleartextPassword), which libpq would send."""
+    told = []
+
+    def answer(listener):
+        session, _ = listener.accept()
+        with session:
+            session.recv(1024)  # SSLRequest
+            session.sendall(b"N")
+            session.recv(1024)
+            session.sendall(b"R" + (8).to_bytes(4, "big") + (3).to_bytes(4, "big"))
+            told.append(session.recv(1024))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        rogue = threading.Thread(target=answer, args=(listener,))
+        rogue.start()
+        place = parse_database_url(f"postgresql://reader@127.0.0.1:{listener.getsockname()[1]}/db?gssencmode=disable")
+        with pytest.raises(UnavailableError) as caught:
+            open_session(place, PASSWORD)
+        rogue.join(20.0)
+    assert told == [b""]
+    assert "cleartext password" in caught.value.sentence
 
 
 def test_a_password_file_of_libpq_is_enough(server, tmp_path, monkeypatch):

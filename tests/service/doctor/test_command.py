@@ -107,6 +107,15 @@ def test_a_directory_of_nobody_is_refused_with_what_there_is(tmp_path, capsys):
     assert all(name in told for name in COMPONENT_PARTS)
 
 
+def test_a_device_whose_configuration_is_gone_is_not_well(looks, tmp_path, capsys):
+    """The package's link to /etc is still there, and the service cannot start."""
+    looks(bad("there is no probe.toml"))
+    (tmp_path / "probe.toml").unlink()
+    (tmp_path / "probe.toml").symlink_to(tmp_path / "etc" / "probe.toml")
+    assert run(["doctor", "--json"], {}) == 2
+    assert json.loads(capsys.readouterr().out)["findings"][0]["part"] == "probe"
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Another package on this machine: its doctor says this, and notes how it was called."""

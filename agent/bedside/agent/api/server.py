@@ -209,8 +209,8 @@ async def start_api(socket: Path, servicer: AgentServicer, health: Health) -> Li
     Raises:
         UnavailableError: `port-in-use`, when another agent serves this socket.
     """
+    # One that is there stays as it is: it may be /run or /tmp, and this process root's.
     socket.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-    socket.parent.chmod(_DIRECTORY_MODE)
     server = LinkServer(parse_address(f"unix:{socket}"), None)
     local_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server.grpc)
     HealthPublisher(health).add_to(server.grpc)

@@ -162,7 +162,8 @@ class FirstRun:
     def _prepare(self) -> Standing:
         if self._account.is_other and not self._directory.exists():
             self._directory.mkdir(mode=DIRECTORY_MODE, parents=True)
-            os.chown(self._directory, self._account.uid, self._account.gid)
+            # Where others may write to what it lies in, a link may be there by now.
+            os.chown(self._directory, self._account.uid, self._account.gid, follow_symlinks=False)
 
         def make() -> Standing:
             prepare_device(self._directory, SystemEntropy())

@@ -2,7 +2,8 @@
 
 Invariants:
     * Whoever writes holds the lock: it belongs to the session that writes, and ends with it.
-    * The password is read when a session begins, and is in no error.
+    * The password is read when a session begins, and is in no error. A server that is not known by its certificate does
+      not get it in plaintext.
     * A server that is gone is noticed within seconds, on both ends.
 
 Source: PostgreSQL, 9.28.10 Advisory Lock Functions, 13.2.3 Serializable Isolation Level, 34.1.2 Parameter Key Words.
@@ -48,6 +49,12 @@ _SERVER: Final = {
     "tcp_keepalives_count": 3,
 }
 """Settings of the session; the last three free the lock of a machine that was switched off."""
+
+_VERIFIED: Final = ("verify-ca", "verify-full")
+_HOW_TO_LOG_IN: Final = "!password"
+"""Of `require_auth`: whoever answers is shown that we know the password, and never told it."""
+_HAS_REQUIRE_AUTH: Final = 160_000
+"""Version of libpq."""
 
 _TRY_AGAIN: Final = frozenset({"40001", "40P01"})
 """serialization_failure, deadlock_detected: the same transaction succeeds when it is run again."""
@@ -103,9 +110,11 @@ def open_session(url: DatabaseUrl, password: str) -> psycopg.Connection:
     import psycopg
 
     settings = " ".join(f"-c {name}={value}" for name, value in _SERVER.items())
-    secret = {"password": password} if password else {}
+    login = {"password": password} if password else {}
+    if url.parameters.get("sslmode") not in _VERIFIED and psycopg.pq.version() >= _HAS_REQUIRE_AUTH:
+        login["require_auth"] = _HOW_TO_LOG_IN
     try:
-        return psycopg.connect(**{**_CLIENT, **url.parameters, **secret, "options": settings})  # type: ignore[arg-type]  # libpq checks the values
+        return psycopg.connect(**{**_CLIENT, **login, **url.parameters, "options": settings})  # type: ignore[arg-type]  # libpq checks the values
     except psycopg.Error as error:
         raise unavailable(url, words_of(error)) from None
 

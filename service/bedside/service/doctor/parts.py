@@ -41,17 +41,20 @@ def installed_parts() -> list[Part]:
 
 
 def is_of(directory: Path, part: Part) -> bool:
-    """Whether it is a directory of this part.
+    """Whether it is a directory of this part; a link whose file is gone is still its marker, and no small trouble.
 
     Raises:
         ConfigError: `not-yours`: only its owner, or root, may look.
     """
     try:
-        return (directory / part.marker).exists()
+        (directory / part.marker).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except PermissionError as error:
         raise ConfigError(
             "not-yours", f"{directory} is not this user's to look into", remedy="run this with sudo, or as its owner"
         ) from error
+    return True
 
 
 def part_of(directory: Path, parts: list[Part]) -> Part:

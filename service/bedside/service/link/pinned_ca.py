@@ -27,7 +27,7 @@ async def fetch_ca(address: str, ca_digest: bytes, *, proxy: str | None = None) 
     """Read the chain that `address` shows and return the certificate in it with SHA-256 `ca_digest`, as PEM.
 
     Args:
-        address: host:port of the enrolment port.
+        address: host:port of either port.
         ca_digest: SHA-256 of the DER of the CA, 32 bytes.
         proxy: host:port of an HTTP CONNECT proxy; empty for none; None for what the environment says.
 
@@ -70,11 +70,10 @@ def proxy_for(where: Address, environ: Mapping[str, str] = os.environ) -> str:
     excluded = [entry.strip().lstrip(".") for entry in environ.get("no_proxy", "").split(",") if entry.strip()]
     if where.is_loopback or any(where.host == entry or where.host.endswith(f".{entry}") for entry in excluded):
         return ""
-    place, torn = "", True
+    place = ""
     with suppress(ValueError):
         place = urlsplit(named if "//" in named else f"//{named}").netloc
-        torn = "@" in named and "@" not in place  # a / in a password ends the place too early
-    if torn:
+    if (named and not place) or ("@" in named and "@" not in place):  # a / in a password ends the place too early
         raise ConfigError(
             "bad-proxy", "https_proxy names no proxy that can be", remedy="write http://HOST:PORT into it"
         )
@@ -133,6 +132,6 @@ def _issuer(chain: list[bytes]) -> str:
 def _unreachable(address: str, why: str) -> UnavailableError:
     return UnavailableError(
         "coordinator-unreachable",
-        f"the coordinator's enrolment port {address} does not answer: {why[:200]}",
+        f"the coordinator does not answer at {address}: {why[:200]}",
         remedy="check the address, that the coordinator runs, and that the firewall lets this port out",
     )
