@@ -135,8 +135,9 @@ def test_after_kill_9_the_stored_predictions_are_there_and_the_ids_go_on(device)
     acknowledged = device.predictions()
     device.stop(signal.SIGKILL)
     assert RunNote(device.path / "state").last_exit == "killed"
+    before = len(device.predictions())
     device.start()
-    device.await_predictions(len(acknowledged) + 30)
+    device.await_predictions(before + 30)
     note = RunNote(device.path / "state")
     assert device.stop() == 0
     found = device.predictions()

@@ -13,11 +13,16 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does, while inside."""
+    """Make SIGTERM and SIGHUP do what SIGINT does while inside.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
+    Where a loop runs, that cancels its main task: an exception out of nowhere would lose a child that has just begun.
+    """
+
+    def interrupt(_number: int, frame: FrameType | None) -> None:
+        as_ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(as_ctrl_c):  # ignored, as where a shell has started us in the background
+            raise KeyboardInterrupt
+        as_ctrl_c(signal.SIGINT, frame)
 
     before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     try:
