@@ -46,14 +46,25 @@ _ALL_PARTS = frozenset(root for part in PARTS for root in part.roots)
 _FILES = (
     ("/etc/bedside/", "Configuration of the services, with comments."),
     ("/etc/default/bedside-agent", "Environment of the service, such as a proxy; each service has its own."),
-    ("/var/lib/bedside/", "Their keys and state: the DIRECTORY of `bedside agent` is /var/lib/bedside/agent."),
+    (
+        "/var/lib/bedside/",
+        "Their keys and state: the DIRECTORY of `bedside agent` is /var/lib/bedside/agent, for the user bedside-agent.",
+    ),
     ("/opt/bedside/", "Their programs."),
 )
 _STATUSES = (
-    ("0", "It was done."),
+    ("0", "It was done, or all is well."),
+    ("1, 2", "What was asked after is not quite well, or has failed: `doctor`, `health`, `status`."),
     ("64", "The command line has a mistake."),
+    ("65", "A file or message is not what it claims to be."),
     ("69", "Something that it needs is not there; the same may succeed later."),
-    ("78", "The configuration has a mistake."),
+    ("70", "A bug of Bedside's: report it."),
+    ("74", "A database or file cannot be read or written."),
+    ("75", "The site has not approved this device yet: `bedside agent setup`."),
+    ("76", "What was named is not there, or it is not its time."),
+    ("77", "A policy or a trustee refuses, or a signature does not hold."),
+    ("78", "A configuration, policy or key file has a mistake, or belongs to another user."),
+    ("130", "It was interrupted."),
 )
 _PURGED = {"agent": ("/etc/credstore/bedside-buffer-key*", "/etc/credstore.encrypted/bedside-buffer-key*")}
 """What `bedside agent setup` and an administrator put elsewhere."""

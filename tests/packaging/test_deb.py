@@ -112,7 +112,7 @@ def test_configuration_belongs_to_the_administrator(deb):
 def test_maintainer_scripts_are_filled_in_and_sound(deb, name):
     script = deb.control / name
     text = script.read_text()
-    assert "@" not in text
+    assert not re.search(r"@\w*@", text)
     assert "bedside-trustee" in text or "/opt/bedside/trustee" in text
     assert os.access(script, os.X_OK)
     assert subprocess.run(["/bin/sh", "-n", script]).returncode == 0

@@ -1,13 +1,15 @@
 """Manual pages and completion are made of the commands themselves."""
 
+import re
 import shutil
 import subprocess
 
+import build_debs
 import click
 import pytest
 from commands import commands_of, completion_script, main_command
 from manual import manual_page
-from parts import PARTS
+from parts import PARTS, REPOSITORY
 
 PARTS_OF_BEDSIDE = frozenset(root for part in PARTS for root in part.roots)
 
@@ -87,3 +89,8 @@ def test_completion_asks_the_command_itself(shell):
     if found is None:
         pytest.skip(f"{shell} is not installed: its script is not read")
     assert subprocess.run([found, "-n"], input=script, text=True).returncode == 0
+
+
+def test_the_page_has_every_exit_status_of_operations() -> None:
+    table = (REPOSITORY / "docs" / "operations.md").read_text().split("| exit status | because |")[1].split("\n\n")[0]
+    assert {*re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} <= {status for status, _ in build_debs._STATUSES}

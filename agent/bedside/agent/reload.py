@@ -144,7 +144,8 @@ class Reload:
         taken = msgspec.structs.replace(wanted, **{name: getattr(before, name) for name in waiting})
         hanging = await self._apply(before, taken)
         done = [name for name in changed if name not in waiting]
-        said = [f"reloaded: {', '.join(done) or 'nothing has changed'}"]
+        nothing = "nothing yet" if waiting else "nothing has changed"
+        said = [f"reloaded: {', '.join(done) or nothing}"]
         said += [f"a restart is needed for {', '.join(waiting)}"] if waiting else []
         said += [f"a restart is needed to end {', '.join(hanging)}"] if hanging else []
         return Level.DEGRADED if hanging else Level.OK, "; ".join(said)
