@@ -14,6 +14,7 @@ from confined import allowed_calls, why_not
 from unit_files import SYSTEMD, UNITS, drop_ins, settings
 
 from bedside.service.cli import cli
+from bedside.service.systemd import START_S
 
 ROOT = SYSTEMD.parents[1]
 PARTS = {unit: unit.removeprefix("bedside-").removesuffix(".service") for unit in UNITS}
@@ -39,6 +40,12 @@ def analysed(unit: str, tmp_path: Path, verb: str, *options: str, optional: bool
 def test_systemd_finds_nothing_wrong_with_a_unit(tmp_path: Path, unit: str, optional: bool) -> None:
     verified = analysed(unit, tmp_path, "verify", "--man=no", optional=optional)
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_set_up_waits_for_a_start_until_the_unit_itself_gives_up(unit: str) -> None:
+    (start,), (stop,) = settings(unit)["TimeoutStartSec"], settings(unit)["TimeoutStopSec"]
+    assert int(start.removesuffix("min")) * 60 + int(stop.removesuffix("s")) <= START_S
 
 
 @needs_analyze

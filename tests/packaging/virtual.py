@@ -191,6 +191,11 @@ class Virtual:
             self._process.wait()
             self._process = None
 
+    def discard(self) -> None:
+        """Remove its disks, which are a gigabyte."""
+        for path in (self._disk, self._used, self._log):
+            path.unlink(missing_ok=True)
+
     # Commands
 
     def run(self, *command: str | Path, user: str = "", given: str = "", timeout_s: float = COMMAND_S) -> str:
@@ -225,12 +230,13 @@ class Virtual:
 
 @contextmanager
 def virtual(*arguments: Any, **options: Any) -> Iterator[Virtual]:
-    """A machine, switched off; its emulation ends at the end."""
+    """A machine, switched off; at the end its emulation ends, and its disks are thrown away."""
     machine = Virtual(*arguments, **options)
     try:
         yield machine
     finally:
         machine.end()
+        machine.discard()
 
 
 def _make_hole(path: Path, size_bytes: int) -> None:

@@ -21,6 +21,8 @@ PROXIES: Final = ("https_proxy", "no_proxy")
 
 PROXY_DROP_IN: Final = "proxy.conf"
 _DROP_INS: Final = Path("etc/systemd/system")
+START_S: Final = 660.0
+"""Longer than any unit of ours may take to start, so that its own limit counts."""
 _TIMEOUT_S: Final = 60.0
 _PROPERTIES: Final = (
     "LoadState",
@@ -117,7 +119,7 @@ def start_unit(name: str, *, again: bool = False) -> None:
     """
     restart = (("restart", f"{name}.service"),) if again else ()
     for words in (("daemon-reload",), ("enable", "--now", f"{name}.service"), *restart):
-        done = _systemctl(*words)
+        done = _systemctl(*words, timeout_s=START_S)
         if done.returncode != 0:
             raise UnavailableError(
                 "unit-start",
@@ -143,11 +145,11 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 
-def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
+def _systemctl(*words: str, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     command = ["systemctl", "--no-pager", *words]
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", f"{type(error).__name__}: {error}")

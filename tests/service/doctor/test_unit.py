@@ -106,3 +106,15 @@ def test_starting_a_unit_also_enables_it_and_says_why_it_could_not(manager):
         start_unit("bedside-agent")
     assert caught.value.code == "unit-start"
     assert "journalctl" in caught.value.remedy
+
+
+def test_a_start_is_waited_for_longer_than_an_answer(manager, monkeypatch):
+    manager(**WELL)
+    waits = []
+    run = systemd.subprocess.run
+    monkeypatch.setattr(
+        systemd.subprocess, "run", lambda *words, timeout, **how: waits.append(timeout) or run(*words, **how)
+    )
+    find_unit("bedside-agent", manager.place.root)
+    start_unit("bedside-agent")
+    assert waits[0] < systemd.START_S == waits[-1]
