@@ -12,8 +12,8 @@ Peers    `pip install` of flwr and of nvflare into an environment of their own, 
          service, and both leave the model's framework to the user, so that there is no first prediction of theirs to
          put beside ours. What can be compared is the time of the command with --version.
 
-Sizes are of files, in MB of 10^6 bytes, with the byte code that either installer makes; a peer's without the pip of its
-environment. CPU time is that of all processes. Medians of the runs.
+Sizes are of files, in MB of 10^6 bytes, with the byte code that either installer makes; on disk, of the blocks that
+they take; a peer's without the pip of its environment. CPU time is that of all processes. Medians of the runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from statistics import median
 from typing import Any
 
 from installing import ours, peers
-from installing.spent import Spent
+from installing.spent import Size, Spent
 from report import Figure, emit, figure, plain_arguments, table
 
 sys.path.append(str(ours.ROOT / "tests" / "packaging"))
@@ -49,7 +49,7 @@ def measure_ours(folder: Path, runs: int) -> dict[str, Any]:
         done = [ours.install(debian, built, folder / f"ours-{number}") for number in range(runs)]
     except (RuntimeError, OSError) as error:
         return found | {"note": str(error)}
-    found["agent_installed_mb"] = median(one.installed_mb for one in done)
+    found |= _sizes("agent", [one.installed for one in done])
     found["agent_bytecode_mb"] = median(one.bytecode_mb for one in done)
     found["first_window_end_s"] = median(one.signal_s for one in done)
     for name, spent in (("agent_install", "install"), ("agent_version", "version"), ("first_prediction", "first")):
@@ -66,9 +66,16 @@ def measure_peer(name: str, folder: Path, runs: int) -> dict[str, Any]:
         return {"note": str(error)}
     return {
         f"{name}_download_mb": wheels.size_mb,
-        f"{name}_installed_mb": median(one.installed_mb for one in done),
+        **_sizes(name, [one.installed for one in done]),
         **_times(f"{name}_install", [one.install for one in done]),
         **_times(f"{name}_version", [one.version for one in done]),
+    }
+
+
+def _sizes(name: str, sizes: list[Size]) -> dict[str, float]:
+    return {
+        f"{name}_installed_mb": median(one.files_mb for one in sizes),
+        f"{name}_on_disk_mb": median(one.on_disk_mb for one in sizes),
     }
 
 
@@ -93,6 +100,7 @@ def figures_of(found: dict[str, Any], notes: dict[str, str]) -> list[Figure]:
 
     tell("agent_deb_mb", "MB", lambda peer: f"{peer}_download_mb")
     tell("agent_installed_mb", "MB", lambda peer: f"{peer}_installed_mb", goal=GOAL_INSTALLED_MB)
+    tell("agent_on_disk_mb", "MB", lambda peer: f"{peer}_on_disk_mb", goal=GOAL_INSTALLED_MB)
     for kind in ("install", "version"):
         for time in ("s", "cpu_s"):
             tell(f"agent_{kind}_{time}", "s", lambda peer, end=f"{kind}_{time}": f"{peer}_{end}")
@@ -103,7 +111,15 @@ def figures_of(found: dict[str, Any], notes: dict[str, str]) -> list[Figure]:
         or f"of a replay in real time; detail.first_window_end_s: when that window had ended; {NO_PEER}"
     )
     for peer in peers.PEERS:
-        for name in ("download_mb", "installed_mb", "install_s", "install_cpu_s", "version_s", "version_cpu_s"):
+        for name in (
+            "download_mb",
+            "installed_mb",
+            "on_disk_mb",
+            "install_s",
+            "install_cpu_s",
+            "version_s",
+            "version_cpu_s",
+        ):
             full = f"{peer}_{name}"
             listed.append(figure(full, found.get(full), "MB" if name.endswith("mb") else "s", note=notes[peer]))
     return listed
@@ -115,6 +131,7 @@ def print_table(found: dict[str, Any]) -> None:
     for words, name, unit in (
         ("download", "download_mb", "MB"),
         ("installed", "installed_mb", "MB"),
+        ("the same, on disk", "on_disk_mb", "MB"),
         ("install", "install_s", "s"),
         ("install, CPU", "install_cpu_s", "s"),
         ("`--version`", "version_s", "s"),

@@ -17,7 +17,7 @@ from typing import Final
 from device.directory import Played, Served, build_tar, make_device
 from device.signals import LEAD_RATE_HZ, lead
 
-from installing.spent import Spent, run, size_mb, spending
+from installing.spent import Size, Spent, run, size_of, spending
 
 ROOT: Final = Path(__file__).parents[2]
 CLEAN: Final = Path(__file__).with_name("clean.sh")
@@ -35,7 +35,7 @@ class Installed:
 
     Attributes:
         install: apt, with everything that the package's scripts do.
-        installed_mb: files that were not there before.
+        installed: files that were not there before.
         bytecode_mb: those of them that Python compiled.
         version: `bedside --version`.
         first: the agent, from its start until it had ended after its first stored prediction; of `wall_s`, until
@@ -44,7 +44,7 @@ class Installed:
     """
 
     install: Spent
-    installed_mb: float
+    installed: Size
     bytecode_mb: float
     version: Spent
     first: Spent
@@ -88,13 +88,13 @@ def install(debian: Path, packages: list[Path], folder: Path) -> Installed:
     names = [f"/packages/{package.name}" for package in packages]
     took = run(inside("apt-get", "install", "--yes", "--quiet", *names))
     changes = folder / "changes"
-    installed_mb = size_mb(changes, NOT_INSTALLED)
+    installed = size_of(changes, NOT_INSTALLED)
     bytecode_mb = sum(path.stat().st_size for path in (changes / "opt").rglob("*.pyc")) / 1e6
     version = run(inside("bedside", "--version"))
     run(inside("chown", "--recursive", f"{USER}:{USER}", HOME))
     as_service = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups"]
     first, signal_s = _first_prediction(inside(*as_service, "bedside", "agent", "run", HOME), folder)
-    return Installed(took, installed_mb, bytecode_mb, version, first, signal_s)
+    return Installed(took, installed, bytecode_mb, version, first, signal_s)
 
 
 def _first_prediction(command: list[str | Path], folder: Path) -> tuple[Spent, float]:

@@ -10,6 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+_BLOCK_BYTES: Final = 512
+"""What st_blocks counts in."""
 
 
 @dataclass
@@ -38,14 +42,31 @@ def run(command: Sequence[str | Path]) -> Spent:
     return spent
 
 
-def size_mb(folder: Path, without: Iterable[str] = ()) -> float:
-    """Megabytes (10^6 bytes) of the regular files in a folder, less those below some of its own folders."""
+@dataclass(frozen=True)
+class Size:
+    """Megabytes (10^6 bytes).
+
+    Attributes:
+        files_mb: of regular files, as long as they are.
+        on_disk_mb: of the blocks that they take.
+    """
+
+    files_mb: float
+    on_disk_mb: float
+
+    def __sub__(self, other: Size) -> Size:
+        """What is there more than in another folder."""
+        return Size(self.files_mb - other.files_mb, self.on_disk_mb - other.on_disk_mb)
+
+
+def size_of(folder: Path, without: Iterable[str] = ()) -> Size:
+    """The files in a folder, less those below some of its own folders."""
     left_out = tuple(str(folder / name) + os.sep for name in without)
-    files = (Path(top) / name for top, _, names in os.walk(folder) for name in names)
+    paths = [Path(top) / name for top, _, names in os.walk(folder) for name in names]
     counted = [
-        path for path in files if not str(path).startswith(left_out) and path.is_file() and not path.is_symlink()
+        path.stat() for path in paths if path.is_file() and not path.is_symlink() and not str(path).startswith(left_out)
     ]
-    return sum(path.stat().st_size for path in counted) / 1e6
+    return Size(sum(one.st_size for one in counted) / 1e6, sum(one.st_blocks for one in counted) * _BLOCK_BYTES / 1e6)
 
 
 def _cpu_s() -> float:

@@ -14,14 +14,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "benchmarks" / "install.py"
-OURS = {"agent_deb_mb", "agent_installed_mb", "first_prediction_s", "first_prediction_cpu_s"} | {
+OURS = {"agent_deb_mb", "agent_installed_mb", "agent_on_disk_mb", "first_prediction_s", "first_prediction_cpu_s"} | {
     f"agent_{kind}_{time}" for kind in ("install", "version") for time in ("s", "cpu_s")
 }
 PEERS = ("flwr", "nvflare")
 OF_PEERS = {
     f"{peer}_{name}"
     for peer in PEERS
-    for name in ("download_mb", "installed_mb", "install_s", "install_cpu_s", "version_s", "version_cpu_s")
+    for name in (
+        "download_mb",
+        "installed_mb",
+        "on_disk_mb",
+        "install_s",
+        "install_cpu_s",
+        "version_s",
+        "version_cpu_s",
+    )
 }
 RATIOS = {f"{name}_per_{peer}" for name in OURS if not name.startswith("first") for peer in PEERS}
 
@@ -82,7 +90,11 @@ def test_a_size_is_of_files_alone(benchmark_module: ModuleType, tmp_path: Path) 
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(b"x" * 1_000_000)
     (tmp_path / "opt" / "link").symlink_to("program")
-    assert benchmark_module.ours.size_mb(tmp_path, ["var/log"]) == 1.0
+    (tmp_path / "opt" / "small").write_bytes(b"x")
+    size = benchmark_module.ours.size_of(tmp_path, ["var/log"])
+    assert size.files_mb == pytest.approx(1.000_001)
+    blocks = [(tmp_path / "opt" / name).stat().st_blocks for name in ("program", "small")]
+    assert size.on_disk_mb == pytest.approx(sum(blocks) * 512 / 1e6)
 
 
 @pytest.mark.slow
