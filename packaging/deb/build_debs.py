@@ -51,6 +51,7 @@ _FILES = (
         "Their keys and state: the DIRECTORY of `bedside agent` is /var/lib/bedside/agent, for the user bedside-agent.",
     ),
     ("/opt/bedside/", "Their programs."),
+    ("/usr/share/doc/bedside-common/docs/", "The pages that messages and comments name, such as docs/units.md."),
 )
 _STATUSES = (
     ("0", "It was done, or all is well."),
@@ -136,6 +137,7 @@ class Builder:
             self._write_main_page(root)
             self._write_pages(root, self._pages(_SHARED_PARTS))
             self._write_doc(root, control, copyright_file("", []), "unstable")
+            shutil.copytree(REPOSITORY / "docs", root / "usr/share/doc/bedside-common/docs")
             return write_deb(root, control, self._out, self._epoch_s, self._level)
 
     def build_part(self, part: Part, target: Target, wheel: Path) -> Path:

@@ -122,7 +122,7 @@ async def test_what_only_a_restart_changes_is_named_and_stays(directory) -> None
             "[link]\nenabled = false\nheartbeat_s = 3\n",
         )
         said = await reload(agent, "restart")
-        assert said == "OK: reloaded: alarms; a restart is needed for buffer, link"
+        assert said == "DEGRADED: reloaded: alarms; a restart is needed for buffer, link"
         assert agent._agent._config.buffer.cap_mib == 512
 
 

@@ -14,7 +14,9 @@ from typing import Final
 import pytest
 from debian_root import debian_root
 from lab import Lab, lab
-from machine import Disk, Machine, wait_until
+from machine import Disk, Machine
+
+from watched_rounds import wait_until
 
 CONFINED: Final = (
     *("PrivateUsers=yes", "PrivateMounts=yes", "PrivateDevices=yes", "PrivateTmp=yes", "ProtectSystem=strict"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +18,11 @@ import pytest
 from beat_stream import SESSION_S, SESSIONS, STREAM, build_model, electrocardiogram
 from first_machine import need_machines
 from lab import Lab, lab, why_no_lab
-from machine import Disk, Machine, wait_until
+from machine import Disk, Machine
 from packages import built_packages
 
 from bedside.firmware_bridge.recording import write_recording
+from watched_rounds import WatchedRounds, wait_until
 
 TASK: Final = "beats"
 SITES: Final = ("alder", "birch")
@@ -76,8 +77,10 @@ poll_wait_ms = 5000
 """
 
 
-class Installed:
+class Installed(WatchedRounds):
     """Everything that runs, and what an operator asks of it."""
+
+    task = TASK
 
     def __init__(self, where: Lab, packages: Path) -> None:
         self.lab = where
@@ -126,34 +129,15 @@ class Installed:
         """A command on the coordinator's socket."""
         return self.hub.json("bedside", *arguments)
 
-    def online(self) -> int:
-        """How many devices have called lately."""
-        return sum(site["online"] for site in self.ask("fleet", "status")["sites"])
-
     def start_round(self, *more: str) -> int:
         """Start one round once every device is online; its number."""
         wait_until(lambda: self.online() == len(DEVICES), "every device is online", interval_s=0.2)
         options = ("--task", TASK, "--bundle", f"{SHARED}/bundle", "--batch-size", "16", "--max-examples", "256")
         return int(self.ask("round", "start", *options, *more)["first_round"])
 
-    def show(self, number: int) -> Any:
-        """One round as it is now."""
-        return self.ask("round", "show", "--task", TASK, "--round", str(number))
-
-    def wait_round(self, number: int, holds: Callable[[Any], object], what: str) -> Any:
-        """Wait until a round is so; the round."""
-
-        def look() -> Any:
-            detail = self.show(number)
-            if not holds(detail) and detail["finished_at_s"]:
-                pytest.fail(f"round {number} ended before it came that {what}: {json.dumps(detail, indent=1)}")
-            return detail if holds(detail) else None
-
-        return wait_until(look, what)
-
     def open_round(self, number: int) -> Any:
         """Wait until a round has ended, and see that it opened with every device in it once; the round."""
-        detail = self.wait_round(number, lambda it: it["finished_at_s"], f"round {number} ends")
+        detail = self.finish_round(number)
         assert detail["phase"] == "opened", json.dumps(detail, indent=1)
         labels = [device["label"] for cohort in detail["cohorts"] for device in cohort["devices"]]
         assert (detail["contributors"], sorted(labels)) == (len(DEVICES), sorted(DEVICES))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psutil
 import pytest
 from lab import Lab
 
-WAIT_S: Final = 180.0
-"""Longer than anything takes: whoever runs the tests may have little processor to spare."""
+from watched_rounds import DEADLINE_S, wait_until
+
 _NSPAWN: Final = "systemd-nspawn"
 # 133 is how a container asks to be started again, which a machine does by itself.
 _LOOP: Final = """\
@@ -35,20 +34,6 @@ Name=host0
 Address={address}
 LinkLocalAddressing=no
 """
-
-Found = TypeVar("Found")
-
-
-def wait_until(look: Callable[[], Found], what: str, *, deadline_s: float = WAIT_S, interval_s: float = 0.05) -> Found:
-    """Look again and again until the answer is true, and return it; fail when the deadline has passed."""
-    end_s = time.monotonic() + deadline_s
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > end_s:
-            pytest.fail(f"within {deadline_s:.0f} s it never came that {what}")
-        time.sleep(interval_s)
 
 
 @dataclass(frozen=True)
@@ -186,7 +171,7 @@ class Machine:
         *command: str | Path,
         user: str = "",
         given: str = "",
-        timeout_s: float = WAIT_S,
+        timeout_s: float = DEADLINE_S,
         check: bool = True,
         **environ: str,
     ) -> subprocess.CompletedProcess[str]:

@@ -20,12 +20,12 @@ import pytest
 from chaos_proxy import ChaosProxy
 from federation import STREAM, Agent, Federation, bedside_json
 from founding import SESSION_S, SESSIONS, founded, motion, write_policy
-from machine import wait_until
 from monitor import Monitor
 from packages import built_packages
 from virtual import ADDRESS, Virtual, virtual, why_no_virtual
 
 from bedside.firmware_bridge.recording import write_recording
+from watched_rounds import wait_until
 
 pytestmark = [
     pytest.mark.slow,

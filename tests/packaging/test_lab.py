@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 from first_machine import need_machines
-from machine import wait_until
+
+from watched_rounds import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 

@@ -17,7 +17,7 @@ import pytest
 from beat_stream import CLASSES
 from first_machine import need_machines
 from installed import AGENT, BEHIND_PROXY, COORDINATOR, DEVICES, HOMES, TRUSTEE, Installed, install
-from machine import Machine, wait_until
+from machine import Machine
 from packages import NEXT_VERSION, next_version
 
 from bedside.service.tls import (
@@ -28,6 +28,7 @@ from bedside.service.tls import (
     issue_certificate,
     spiffe_uri,
 )
+from watched_rounds import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 

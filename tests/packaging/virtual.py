@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from debian_root import debian_root
-from machine import copy_tree, wait_until
+from machine import copy_tree
 from write_log import replay
 
 from ports import free_ports
+from watched_rounds import wait_until
 
 PROGRAMS: Final = {"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs"}
 KERNEL: Final = ("linux-image-cloud-amd64", "udev")

@@ -148,7 +148,7 @@ class Reload:
         said = [f"reloaded: {', '.join(done) or nothing}"]
         said += [f"a restart is needed for {', '.join(waiting)}"] if waiting else []
         said += [f"a restart is needed to end {', '.join(hanging)}"] if hanging else []
-        return Level.DEGRADED if hanging else Level.OK, "; ".join(said)
+        return Level.DEGRADED if waiting or hanging else Level.OK, "; ".join(said)
 
     async def _judged(self) -> AgentConfig:
         """The file as it stands now.

@@ -412,8 +412,9 @@ def manager(tmp_path, monkeypatch, setup):
         f"""#!/bin/sh
 echo "$@" >> {tmp_path}/calls
 case "$2" in
-  show) echo LoadState=loaded; echo ActiveState=inactive; echo "ExecStart={{ argv[]={command} ; }}";;
-  enable) if [ -e {tmp_path}/idle ]; then exit 0; fi; {command} > {tmp_path}/log 2>&1 & echo $! > {tmp_path}/pid;;
+  show) echo LoadState=loaded; echo ActiveState=inactive; echo "ExecStart={{ argv[]={command} ; }}"
+    sed -n 's/^Environment="\\(.*\\)"/Environment=\\1/p' {tmp_path}/units/bedside-agent.service.d/proxy.conf 2>/dev/null || true;;
+  enable) if [ -e {tmp_path}/idle ] || [ -e {tmp_path}/pid ]; then exit 0; fi; {command} > {tmp_path}/log 2>&1 & echo $! > {tmp_path}/pid;;
 esac
 """
     )
@@ -444,10 +445,14 @@ async def test_where_systemd_runs_the_service_is_started_and_says_how_it_is(
         calls = [line.split()[1] for line in (manager / "calls").read_text().splitlines()]
         assert calls[-2:] == ["daemon-reload", "enable"]
         status, out, _ = await setup()
-    assert status == 0
-    assert "this device is set up: nothing was changed" in out
-    assert out.splitlines()[-1].startswith("health ")
-    assert (manager / "calls").read_text().splitlines()[-1].split()[1] == "show"
+        assert status == 0
+        assert "this device is set up: nothing was changed" in out
+        assert out.splitlines()[-1].startswith("health ")
+        assert (manager / "calls").read_text().splitlines()[-1].split()[1] == "show"
+        status, out, _ = await setup("--proxy", "http://other:3128")
+    assert (status, "nothing was changed" in out) == (0, False)
+    assert "other:3128" in (manager / "units/bedside-agent.service.d/proxy.conf").read_text()
+    assert (manager / "calls").read_text().splitlines()[-1].split()[1] == "restart"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="units are started by root")

@@ -46,7 +46,7 @@ from bedside.service.files import write_durable
 from bedside.service.health import Level
 from bedside.service.output import emit
 from bedside.service.platform import SystemClock, SystemEntropy
-from bedside.service.systemd import PROXIES, find_unit, keep_proxies, start_unit
+from bedside.service.systemd import PROXIES, Unit, find_unit, keep_proxies, start_unit
 
 if TYPE_CHECKING:
     from bedside.core.signing.tokens import BearerToken
@@ -106,8 +106,12 @@ class FirstRun:
         if known is not None and known.phase in ("enrolled", "alone") and self._is_served():
             self._note(known)
             self._take_policy()
-            self._tell("already", "this device is set up: nothing was changed")
-            return self._finish(known, self._health(0.0))
+            again = self._unit is not None and self._keep_proxy(self._unit)
+            if again:
+                start_unit(PART.unit, again=True)
+            changed = again or bool(self._wishes.policy)
+            self._tell("already", "this device is set up" if changed else "this device is set up: nothing was changed")
+            return self._finish(known, self._health(START_S if again else 0.0))
         self._check_machine()
         standing = self._prepare()
         self._take_policy()
@@ -278,13 +282,18 @@ class FirstRun:
             )
         if os.geteuid() != 0:
             return "", f"sudo systemctl enable --now {self._unit.name}"
-        proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
-        changes = bool(proxies) and proxies != self._unit.environment()
-        if changes:
-            self._tell("proxy", str(keep_proxies(self._unit.name, proxies)))
+        changes = self._keep_proxy(self._unit)
         start_unit(self._unit.name, again=changes and self._unit.state == "active")
         self._tell("service", f"{self._unit.name} is started, now and with the machine")
         return self._health(START_S)
+
+    def _keep_proxy(self, unit: Unit) -> bool:
+        """Have the service keep a proxy that the environment names; whether it has to start again for that."""
+        proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
+        if not proxies or proxies == unit.environment() or os.geteuid() != 0:
+            return False
+        self._tell("proxy", str(keep_proxies(unit.name, proxies)))
+        return True
 
     def _health(self, wait_s: float) -> tuple[str, str]:
         """The agent's health in a word and a sentence.

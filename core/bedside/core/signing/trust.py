@@ -65,7 +65,12 @@ def open_federation(signed: Signed, root_pk: bytes, *, min_version: int = 0, now
         TrustError: `bad-signature`, `federation-rollback` or `federation-expired`.
         MalformedError: when it is not well-formed.
     """
-    federation = parse_strict(Federation, open_signed("federation", signed, root_pk))
+    try:
+        payload = open_signed("federation", signed, root_pk)
+    except TrustError as error:
+        remedy = "compare the root's 64 digits with those of whoever holds the root key"
+        raise TrustError(error.code, error.sentence, remedy=remedy) from error
+    federation = parse_strict(Federation, payload)
     _check_suite(federation.suite, "federation")
     check_id(federation.federation, "federation")
     _check_sites(federation)
