@@ -407,14 +407,21 @@ def manager(tmp_path, monkeypatch, setup):
     monkeypatch.setattr(systemd, "_DROP_INS", tmp_path / "units")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     command = f"{sys.executable} -m bedside.service agent run {setup.directory}"
+    proxy = tmp_path / "units/bedside-agent.service.d/proxy.conf"
     script = tmp_path / "bin" / "systemctl"
     script.write_text(
         f"""#!/bin/sh
 echo "$@" >> {tmp_path}/calls
 case "$2" in
-  show) echo LoadState=loaded; echo ActiveState=inactive; echo "ExecStart={{ argv[]={command} ; }}"
-    sed -n 's/^Environment="\\(.*\\)"/Environment=\\1/p' {tmp_path}/units/bedside-agent.service.d/proxy.conf 2>/dev/null || true;;
-  enable) if [ -e {tmp_path}/idle ] || [ -e {tmp_path}/pid ]; then exit 0; fi; {command} > {tmp_path}/log 2>&1 & echo $! > {tmp_path}/pid;;
+  show)
+    echo LoadState=loaded; echo ActiveState=inactive; echo "ExecStart={{ argv[]={command} ; }}"
+    if [ -e {proxy} ]; then sed -n 's/^Environment="\\(.*\\)"/Environment=\\1/p' {proxy}; fi
+    ;;
+  enable)
+    if [ -e {tmp_path}/idle ] || [ -e {tmp_path}/pid ]; then exit 0; fi
+    {command} > {tmp_path}/log 2>&1 &
+    echo $! > {tmp_path}/pid
+    ;;
 esac
 """
     )
