@@ -33,7 +33,7 @@ with lab() as where:
 
 def test_when_the_tests_are_killed_machines_folders_and_cgroups_go() -> None:
     command = [sys.executable, "-c", BOOTS, need_machines()]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True) as process:
         assert process.stdout is not None
         folder, leader = process.stdout.readline().split()
