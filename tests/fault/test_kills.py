@@ -65,6 +65,13 @@ def start_held_round(federation: Federation, slow_link: ChaosProxy, slow_agent: 
     return number
 
 
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_device_killed_in_training_trains_again_and_is_counted_once(federation: Federation) -> None:
     agent = federation.agents["birch-1"]
     number = federation.start_round()
@@ -81,7 +88,7 @@ def test_a_device_killed_in_training_trains_again_and_is_counted_once(federation
 
     child = wait_until(training_child, "the training child runs", interval_s=0.005)
     federation.table.kill(agent.process)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: is_gone(child), "the training child has ended with it")
     assert device(federation.show(number), agent.label)["state"] != "accepted"
     federation.start_agent(agent)
     assert_all_counted_once(federation, federation.finish_round(number))
