@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
-    running = [one for name, one in getattr(item, "funcargs", {}).items() if name in ("installed", "machine")]
+    running = [one for one in getattr(item, "funcargs", {}).values() if hasattr(one, "journal")]
     if report.failed:
         report.sections += [("journals of the machines", one.journal()) for one in running]
     return report

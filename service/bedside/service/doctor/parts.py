@@ -95,7 +95,7 @@ def neighbours(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """The `bedside` of every other package on this machine; none for a doctor that one of them has asked."""
     if environ.get(ALONE):
         return []
-    return [path for path in sorted(PACKAGED.glob("*/bin/bedside")) if path.parents[1] != Path(sys.prefix)]
+    return [path for path in sorted(PACKAGED.glob("*/bin/bedside")) if not path.parents[1].samefile(sys.prefix)]
 
 
 def _broken(name: str, why: str) -> Finding:
