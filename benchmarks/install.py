@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,7 +33,20 @@ sys.path.append(str(ours.ROOT / "tests" / "packaging"))
 sys.path.append(str(ours.ROOT / "packaging" / "deb"))
 
 GOAL_INSTALLED_MB = 190
-NO_PEER = "the peers have no inference on a device: nothing to compare with"
+OF_REPLAY = (
+    "of a replay in real time; detail.first_window_end_s: when that window had ended; "
+    "the peers have no inference on a device: nothing to compare with"
+)
+OF_PEERS = {
+    "download_mb": "download",
+    "installed_mb": "installed",
+    "on_disk_mb": "the same, on disk",
+    "install_s": "install",
+    "install_cpu_s": "install, CPU",
+    "version_s": "`--version`",
+    "version_cpu_s": "`--version`, CPU",
+}
+"""What is measured of a peer too, and how a table calls it."""
 
 
 def measure_ours(folder: Path, runs: int) -> dict[str, Any]:
@@ -87,60 +99,45 @@ def figures_of(found: dict[str, Any], notes: dict[str, str]) -> list[Figure]:
     """Every figure of ours with each peer's and the ratio to it; then the peers' own."""
     listed: list[Figure] = []
 
-    def tell(name: str, unit: str, of_peer: Callable[[str], str] | None = None, **facts: object) -> None:
+    def tell(name: str, unit: str, *, of_peers: str = "", note: str = "", **facts: object) -> None:
         value = found.get(name)
-        note = "" if value is not None else notes["agent"]
+        note = note if value is not None else notes["agent"]
         listed.append(figure(name, value, unit, better="lower", note=note, **facts))
-        for peer in peers.PEERS if of_peer else ():
-            theirs = found.get(of_peer(peer)) if of_peer else None
+        for peer in peers.PEERS if of_peers else ():
+            theirs = found.get(f"{peer}_{of_peers}")
             ratio = value / theirs if value is not None and theirs else None
             why = "" if ratio is not None else notes["agent"] or notes[peer]
             beside = {"ours": value, "peer": f"{peer} {peers.PEERS[peer]}", "peer_value": theirs}
             listed.append(figure(f"{name}_per_{peer}", ratio, "ratio", better="lower", note=why, **beside))
 
-    tell("agent_deb_mb", "MB", lambda peer: f"{peer}_download_mb")
-    tell("agent_installed_mb", "MB", lambda peer: f"{peer}_installed_mb", goal=GOAL_INSTALLED_MB)
-    tell("agent_on_disk_mb", "MB", lambda peer: f"{peer}_on_disk_mb", goal=GOAL_INSTALLED_MB)
-    for kind in ("install", "version"):
-        for time in ("s", "cpu_s"):
-            tell(f"agent_{kind}_{time}", "s", lambda peer, end=f"{kind}_{time}": f"{peer}_{end}")
-    tell("first_prediction_s", "s")
+    for name in OF_PEERS:
+        goal = {"goal": GOAL_INSTALLED_MB} if name in ("installed_mb", "on_disk_mb") else {}
+        tell(_of_agent(name), _unit(name), of_peers=name, **goal)
+    tell("first_prediction_s", "s", note=OF_REPLAY)
     tell("first_prediction_cpu_s", "s")
-    listed[-2]["note"] = (
-        listed[-2]["note"]
-        or f"of a replay in real time; detail.first_window_end_s: when that window had ended; {NO_PEER}"
-    )
-    for peer in peers.PEERS:
-        for name in (
-            "download_mb",
-            "installed_mb",
-            "on_disk_mb",
-            "install_s",
-            "install_cpu_s",
-            "version_s",
-            "version_cpu_s",
-        ):
-            full = f"{peer}_{name}"
-            listed.append(figure(full, found.get(full), "MB" if name.endswith("mb") else "s", note=notes[peer]))
+    listed += [
+        figure(f"{peer}_{name}", found.get(f"{peer}_{name}"), _unit(name), note=notes[peer])
+        for peer in peers.PEERS
+        for name in OF_PEERS
+    ]
     return listed
+
+
+def _of_agent(name: str) -> str:
+    """Our figure that stands beside a peer's of this name."""
+    return "agent_deb_mb" if name == "download_mb" else f"agent_{name}"
+
+
+def _unit(name: str) -> str:
+    return "MB" if name.endswith("mb") else "s"
 
 
 def print_table(found: dict[str, Any]) -> None:
     """For people."""
     rows = []
-    for words, name, unit in (
-        ("download", "download_mb", "MB"),
-        ("installed", "installed_mb", "MB"),
-        ("the same, on disk", "on_disk_mb", "MB"),
-        ("install", "install_s", "s"),
-        ("install, CPU", "install_cpu_s", "s"),
-        ("`--version`", "version_s", "s"),
-        ("`--version`, CPU", "version_cpu_s", "s"),
-    ):
-        mine = "agent_deb_mb" if name == "download_mb" else f"agent_{name}"
-        rows.append(
-            [words, *(_cell(found, full, unit) for full in (mine, *(f"{peer}_{name}" for peer in peers.PEERS)))]
-        )
+    for name, words in OF_PEERS.items():
+        beside = (_of_agent(name), *(f"{peer}_{name}" for peer in peers.PEERS))
+        rows.append([words, *(_cell(found, full, _unit(name)) for full in beside)])
     for words, name in (
         ("first prediction", "first_prediction_s"),
         ("of that until its window had ended", "first_window_end_s"),

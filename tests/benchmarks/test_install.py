@@ -18,19 +18,8 @@ OURS = {"agent_deb_mb", "agent_installed_mb", "agent_on_disk_mb", "first_predict
     f"agent_{kind}_{time}" for kind in ("install", "version") for time in ("s", "cpu_s")
 }
 PEERS = ("flwr", "nvflare")
-OF_PEERS = {
-    f"{peer}_{name}"
-    for peer in PEERS
-    for name in (
-        "download_mb",
-        "installed_mb",
-        "on_disk_mb",
-        "install_s",
-        "install_cpu_s",
-        "version_s",
-        "version_cpu_s",
-    )
-}
+MEASURED = ["download_mb", "installed_mb", "on_disk_mb", "install_s", "install_cpu_s", "version_s", "version_cpu_s"]
+OF_PEERS = {f"{peer}_{name}" for peer in PEERS for name in MEASURED}
 RATIOS = {f"{name}_per_{peer}" for name in OURS if not name.startswith("first") for peer in PEERS}
 
 
